@@ -1,0 +1,41 @@
+"""Layers whose weights are shared by all tasks or carry a leading task axis: the one way tasks are batched here.
+
+Shape suffixes: B tasks, M examples of a set, I inputs, O outputs. A weight with one more axis than usual holds
+one weight a task. No vmap: batch norm under vmap with adapted affine weights gives wrong meta-gradients in torch.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EPS = 1e-5
+
+
+def linear(x_BMI: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x Wᵀ + b, (B, M, O); `weight` (O, I) or (B, O, I), `bias` (O,), (B, O) or one number for all outputs."""
+    if weight.dim() == 2:
+        return x_BMI @ weight.mT + bias
+    return torch.baddbmm(bias.unsqueeze(-2), x_BMI, weight.mT)
+
+
+def conv(x_BMIHW: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """3×3 convolution with padding 1; `weight` (O, I, 3, 3) or (B, O, I, 3, 3), `bias` (O,) or (B, O)."""
+    tasks, examples = x_BMIHW.shape[:2]
+    if weight.dim() == 4:
+        return F.conv2d(x_BMIHW.flatten(0, 1), weight, bias, padding=1).unflatten(0, (tasks, examples))
+    x = x_BMIHW.transpose(0, 1).flatten(1, 2)  # one group of channels a task
+    y = F.conv2d(x, weight.flatten(0, 1), bias.flatten(), padding=1, groups=tasks)
+    return y.unflatten(1, (tasks, -1)).transpose(0, 1)
+
+
+def batch_norm(x_BMO: Tensor, weight: Tensor, bias: Tensor, reference: int | None = None) -> Tensor:
+    """Batch norm over the examples (and pixels) of each task's set; gradients flow through the statistics.
+
+    `x_BMO` is (B, M, O) or (B, M, O, H, W). With `reference` the statistics are those of the first `reference`
+    examples. Running statistics are never used: the sets of a task are tiny, and the paper's runs use none.
+    """
+    axes = (1, *range(3, x_BMO.dim()))
+    var, mean = torch.var_mean(x_BMO[:, :reference], axes, correction=0, keepdim=True)
+    shape = (-1, 1, x_BMO.shape[2], *(1 for _ in range(3, x_BMO.dim())))
+    scale = weight.reshape(shape) * torch.rsqrt(var + EPS)
+    return torch.addcmul(bias.reshape(shape) - mean * scale, x_BMO, scale)

@@ -1,0 +1,69 @@
+"""From a composed configuration to the things it names: data, learner and trainer."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fewshot.data.datamodule import EpisodicDataModule, Source
+from fewshot.data.image_source import ImageSource
+from fewshot.data.sine import SineSource
+from fewshot.errors import UserError
+from fewshot.methods import learner_class
+from fewshot.methods.base import MetaLearner, Task
+
+NOT_FOR_THE_LEARNER = ("name", "meta_batch")
+
+
+def make_source(cfg: DictConfig) -> Source:
+    """Sine waves, or the prepared table of an image set (prepared now if it is not there)."""
+    data = cfg.data
+    if data.name == "sine":
+        return SineSource(cfg.seed, data.sign)
+    from fewshot.data.images import open_or_prepare  # sine waves need none of it
+
+    path = Path(data.path) if "path" in data else None
+    raw, prepared = Path(cfg.paths.raw), Path(cfg.paths.prepared)
+    return ImageSource(cfg.seed, open_or_prepare(data.name, raw, prepared, data.size, data.channels, path), data.ways)
+
+
+def make_datamodule(cfg: DictConfig, source: Source) -> EpisodicDataModule:
+    """The run's data module; UserError where a split has too few classes or a class too few images."""
+    data, trainer = cfg.data, cfg.trainer
+    queries = {"train": data.train_queries, "val": data.val_queries, "test": data.test_queries}
+    if isinstance(source, ImageSource):
+        for split, wanted in queries.items():
+            check_size(source, split, cfg.shots, wanted)
+    return EpisodicDataModule(
+        source,
+        cfg.shots,
+        queries,
+        meta_batch=cfg.method.meta_batch,
+        updates=trainer.updates,
+        val_tasks=trainer.val_tasks,
+        test_tasks=trainer.test_tasks,
+        eval_batch=trainer.eval_batch,
+    )
+
+
+def check_size(source: ImageSource, split: str, shots: int, queries: int) -> None:
+    classes = source.table.splits[split]
+    if source.ways > len(classes.names):
+        raise UserError(f"data.ways={source.ways} is more than the {len(classes.names)} {split} classes")
+    smallest = int(classes.counts.argmin())
+    count = int(classes.counts[smallest])
+    if shots + queries > count:
+        raise UserError(
+            f"shots={shots} + data.{split}_queries={queries} is more than the {count} images of the {split} class "
+            f"{classes.names[smallest]}: ask for at most {count} in all"
+        )
+
+
+def make_learner(cfg: DictConfig, source: Source) -> MetaLearner:
+    """The learner that `cfg.method` and `cfg.backbone` name; it hears of its task's shape and nothing else."""
+    options: dict[str, Any] = OmegaConf.to_container(cfg.method, resolve=True)  # type: ignore[assignment]
+    backbone: dict[str, Any] = OmegaConf.to_container(cfg.backbone, resolve=True)  # type: ignore[assignment]
+    del backbone["name"]
+    task = Task(source.input_shape, source.outputs, source.regression)
+    kwargs = {key: value for key, value in options.items() if key not in NOT_FOR_THE_LEARNER}
+    return learner_class(cfg.method.name)(task, backbone, **kwargs)

@@ -1,0 +1,88 @@
+"""Checks of a configuration before any data is touched; every message names the key and the mend."""
+
+import re
+from difflib import get_close_matches
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fewshot.backbones.body import BN
+from fewshot.errors import UserError
+from fewshot.methods.oplstm import NORMALISATIONS
+
+POSITIVE_INTEGERS = (
+    "shots data.ways data.size data.channels data.train_queries data.val_queries data.test_queries backbone.widths "
+    "method.meta_batch method.passes method.steps method.eval_steps method.hidden method.cells trainer.updates "
+    "trainer.val_every trainer.val_tasks trainer.test_tasks trainer.eval_batch trainer.save_every trainer.log_every "
+    "trainer.devices"
+).split()
+POSITIVE_NUMBERS = "method.lr method.inner_lr method.clamp method.gamma".split()
+FLAGS = (
+    "force trainer.bar backbone.zero_bias method.first_order method.clamp_each method.pool_cell method.query_cell "
+    "method.first_labels method.pool_state method.softmax method.preactivation method.detach method.scalar_bias"
+).split()
+OPTIONAL = ("method.clamp", "method.gamma")
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "form": ("released", "text"),
+    "backbone.bn": BN,
+    "backbone.layer": ("linear", "conv"),
+    "method.support": ("set", "sequence"),
+    "method.normalisation": NORMALISATIONS,
+    "data.channels": (1, 3),
+    "data.sign": (1, -1),
+}
+
+
+def check(cfg: DictConfig) -> None:
+    """Raises UserError for missing settings, values out of range and combinations that make no sense."""
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        what = f"method={cfg.method.name} data={cfg.data.name} shots={cfg.shots}"
+        raise UserError(f"no settings for {what}: set " + " ".join(f"{key}=…" for key in missing))
+    for key in POSITIVE_INTEGERS:
+        check_values(cfg, key, lambda v: type(v) is int and v > 0, "a positive whole number")
+    for key in POSITIVE_NUMBERS:
+        check_values(cfg, key, lambda v: type(v) in (int, float) and 0 < v < float("inf"), "a positive number")
+    for key in FLAGS:
+        check_values(cfg, key, lambda v: type(v) is bool, "true or false")
+    for key, choices in CHOICES.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value not in choices:
+            raise UserError(f"{key}={value}: choose {nearest(str(value), [str(c) for c in choices])}")
+    check_values(cfg, "seed", lambda v: type(v) is int and 0 <= v < 2**32, "a whole number from 0 to 2**32 - 1")
+    check_values(cfg, "trainer.threads", lambda v: type(v) is int and v >= 0, "a whole number, 0 for torch's choice")
+    if not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(cfg.trainer.max_time)):
+        raise UserError(f"trainer.max_time={cfg.trainer.max_time}: write days:hours:minutes:seconds, as 00:01:30:00")
+    check_combination(cfg)
+
+
+def check_values(cfg: DictConfig, key: str, good: Any, wanted: str) -> None:
+    value = OmegaConf.select(cfg, key)
+    if value is None and (key in OPTIONAL or OmegaConf.select(cfg, key, default="absent") == "absent"):
+        return
+    values = list(value) if OmegaConf.is_list(value) else [value]
+    if not values or not all(good(v) for v in values):
+        raise UserError(f"{key}={value}: give {wanted}")
+
+
+def check_combination(cfg: DictConfig) -> None:
+    sine, method, backbone = cfg.data.name == "sine", cfg.method, cfg.backbone
+    if sine and method.name == "protonet":
+        raise UserError("method=protonet classifies and data=sine is regression: choose another method or data")
+    if sine and backbone.layer == "conv":
+        raise UserError(f"backbone={backbone.name} is for images and data=sine has none: choose backbone=mlp")
+    if backbone.layer == "conv" and cfg.data.size >> len(backbone.widths) < 1:
+        raise UserError(f"backbone={backbone.name} halves an image {len(backbone.widths)} times: data.size is too small")
+    if method.name == "oplstm" and method.cells[-1] != 1:
+        raise UserError(f"method.cells={list(method.cells)}: the last cell has 1 unit, it works on one coordinate")
+    if method.name == "oplstm" and method.preactivation and (backbone.layer == "conv" or backbone.bn == "none"):
+        raise UserError("method.preactivation=true needs linear layers with batch norm: choose backbone=fc")
+    if method.name == "lstm" and method.support == "set" and method.query_cell and not method.pool_cell:
+        raise UserError("method.query_cell=true needs method.pool_cell=true: the queries start from one pooled cell")
+
+
+def nearest(name: str, choices: list[str]) -> str:
+    """`x (nearest)` or the whole list of choices."""
+    close = get_close_matches(name, choices, n=1, cutoff=0.5)
+    rest = ", ".join(choices)
+    return f"one of {rest}" + (f"; did you mean {close[0]}?" if close else "")

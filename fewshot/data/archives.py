@@ -1,0 +1,154 @@
+"""One view over any mix of folders, zips and tars: list their members, read them, never extract them."""
+
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from lzma import LZMAError
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Literal
+
+from fewshot.errors import UserError
+
+FILE_BYTES = 64 * 2**20  # no image or csv of these data sets comes near
+PICKLE_BYTES = 2 * 2**30  # the train pickle of miniImageNet has 813 MB
+_TAR_STARTS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")  # gzip, bzip2, xz
+
+
+class NotFound(UserError):
+    """A data set's files are not there, so that downloading them may help."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file: in a folder (`container` is the file itself) or in an archive (`container`)."""
+
+    container: Path
+    kind: Literal["file", "zip", "tar"]
+    name: str  # its path, with "/", in the archive or below the listed folder
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return PurePosixPath(self.name).parts
+
+    def __str__(self) -> str:
+        return str(self.container) if self.kind == "file" else f"{self.name} in {self.container}"
+
+
+def members(root: Path, skip: Sequence[str] = ()) -> list[Member]:
+    """All safe, ordinary files in `root` and in the archives in it, sorted by folder; `skip`: sub-folders of `root`.
+
+    Archives are known by their first bytes, not by their names.
+
+    Raises:
+        UserError: an archive is damaged.
+    """
+    found = []
+    for file in _files(root, skip):
+        with _reading(file):
+            kind = _kind(file)
+            if kind == "zip":
+                with zipfile.ZipFile(file) as archive:
+                    entries = [
+                        (i.filename, i.file_size)
+                        for i in archive.infolist()
+                        if not i.is_dir() and not stat.S_ISLNK(i.external_attr >> 16)
+                    ]
+            elif kind == "tar":
+                with tarfile.open(file) as archive:
+                    entries = [(i.name, i.size) for i in archive if i.isreg()]
+            else:
+                entries = [(file.relative_to(root).as_posix() if file != root else file.name, file.stat().st_size)]
+        found += [Member(file, kind, name) for name, size in entries if _is_safe(name, size)]
+    return found
+
+
+@contextmanager
+def opened(member: Member) -> Iterator[BinaryIO]:
+    """One member as a binary stream."""
+    with _reading(member.container):
+        if member.kind == "zip":
+            with zipfile.ZipFile(member.container) as archive, archive.open(member.name) as stream:
+                yield stream
+        elif member.kind == "tar":
+            with tarfile.open(member.container) as archive, archive.extractfile(member.name) as stream:
+                yield stream
+        else:
+            with member.container.open("rb") as stream:
+                yield stream
+
+
+def read(wanted: Sequence[Member]) -> Iterator[tuple[int, bytes]]:
+    """Yield (position in `wanted`, bytes), archive by archive: a compressed tar is only fast from start to end."""
+    groups: dict[tuple[Path, str], dict[str, int]] = defaultdict(dict)
+    for position, member in enumerate(wanted):
+        groups[member.container, member.kind][member.name] = position
+    for (container, kind), positions in groups.items():
+        with _reading(container):
+            if kind == "zip":
+                with zipfile.ZipFile(container) as archive:
+                    for name, position in positions.items():
+                        with archive.open(name) as stream:
+                            yield position, stream.read(FILE_BYTES)
+            elif kind == "tar":
+                with tarfile.open(container) as archive:
+                    for entry in archive:
+                        if entry.isreg() and entry.name in positions:
+                            yield positions.pop(entry.name), archive.extractfile(entry).read(FILE_BYTES)
+            else:
+                for position in positions.values():
+                    yield position, container.read_bytes()
+
+
+def _files(root: Path, skip: Iterable[str]) -> Iterator[Path]:
+    if root.is_file():
+        yield root
+    seen = set()  # links to folders are followed (data often lives on another disk), but never in circles
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        at_root = Path(folder) == root
+        folders[:] = sorted(f for f in folders if not (at_root and f in skip)) if real not in seen else []
+        if real not in seen:
+            yield from (Path(folder, file) for file in sorted(files))
+        seen.add(real)
+
+
+def _kind(file: Path) -> Literal["file", "zip", "tar"]:
+    with file.open("rb") as stream:
+        start = stream.read(262)
+    if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "zip"
+    if start[257:262] == b"ustar" or (start.startswith(_TAR_STARTS) and _begins_as_tar(file)):
+        return "tar"
+    return "file"
+
+
+def _begins_as_tar(file: Path) -> bool:
+    """Whether a compressed file holds a tar: any other one is nothing to us."""
+    try:
+        tarfile.open(file).close()
+    except tarfile.ReadError:
+        return file.name.endswith((".tgz", ".tar.gz"))  # a damaged one: listing it says so
+    return True
+
+
+def _is_safe(name: str, size: int) -> bool:
+    path = PurePosixPath(name)
+    if path.is_absolute() or "\\" in name or ".." in path.parts or "__MACOSX" in path.parts:
+        return False
+    return not path.name.startswith(".") and size <= (PICKLE_BYTES if path.suffix == ".pkl" else FILE_BYTES)
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError, OSError) as error:
+        raise UserError(f"{file} cannot be read ({error}): replace it by a complete copy") from error
+    except (RuntimeError, NotImplementedError) as error:  # zipfile: encrypted, unknown compression
+        raise UserError(f"{file} cannot be read ({error}): pack it anew as an ordinary zip") from error

@@ -1,0 +1,96 @@
+"""The one LightningDataModule: seeded streams of episodes for training, validation and test."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import lightning as L
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewshot.episodes import SPLITS, Episode
+
+
+class Source(Protocol):
+    """Where tasks come from: `draw` on the CPU, `episode` on the device."""
+
+    input_shape: tuple[int, ...]
+    outputs: int
+    regression: bool
+
+    def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]: ...
+    def episode(self, drawn: dict[str, Tensor], shots: int) -> Episode: ...
+
+
+class TaskStream:
+    """Batch s holds the tasks s * batch ... s * batch + batch - 1 of a split, `total` tasks in all.
+
+    Its state is the number of the next batch, so that a resumed run goes on with the task it would have seen.
+    """
+
+    def __init__(self, source: Source, split: str, shots: int, queries: int, batch: int, total: int) -> None:
+        self.source, self.split, self.shots, self.queries = source, split, shots, queries
+        self.batch, self.total = batch, total
+        self.next = 0
+
+    def __len__(self) -> int:
+        return -(-self.total // self.batch)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        start, self.next = self.next, 0
+        for step in range(start, len(self)):
+            self.next = step + 1
+            tasks = np.arange(step * self.batch, min((step + 1) * self.batch, self.total))
+            yield self.source.draw(self.split, tasks, self.shots, self.queries)
+        self.next = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"next": self.next}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.next = state["next"]
+
+
+class EpisodicDataModule(L.LightningDataModule):
+    """Episodes of `shots` support examples a class and `queries[split]` query examples.
+
+    Args:
+        source: sine waves or an image table.
+        shots: support examples a class (a wave).
+        queries: query examples a class (a wave) for "train", "val" and "test".
+        meta_batch: tasks a training step.
+        updates: training steps.
+        val_tasks, test_tasks: numbers of fixed tasks for validation and test.
+        eval_batch: tasks at a time in validation and test; changes the speed, not the scores.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        shots: int,
+        queries: dict[str, int],
+        meta_batch: int,
+        updates: int,
+        val_tasks: int,
+        test_tasks: int,
+        eval_batch: int,
+    ) -> None:
+        super().__init__()
+        self.source, self.shots = source, shots
+        batches = {"train": meta_batch, "val": eval_batch, "test": eval_batch}
+        totals = {"train": meta_batch * updates, "val": val_tasks, "test": test_tasks}
+        self.streams = {
+            split: TaskStream(source, split, shots, queries[split], batches[split], totals[split]) for split in SPLITS
+        }
+
+    def train_dataloader(self) -> TaskStream:
+        return self.streams["train"]
+
+    def val_dataloader(self) -> TaskStream:
+        return self.streams["val"]
+
+    def test_dataloader(self) -> TaskStream:
+        return self.streams["test"]
+
+    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> Episode:
+        return self.source.episode(batch, self.shots)

@@ -1,0 +1,77 @@
+"""Anybody's images: a folder of class folders, or of images and csv files."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from fewshot.data.archives import Member, members
+from fewshot.data.decode import from_members, is_image
+from fewshot.data.splits import SEEDED_NOTE, Files, by_csv, by_folders, find, in_order, rows, seeded
+from fewshot.data.table import Content
+from fewshot.episodes import SPLITS
+from fewshot.errors import UserError
+
+
+def table_name(path: Path) -> str:
+    """The folder's name and a hash of its place and of its files' names, sizes and dates: a changed folder is new."""
+    digest = hashlib.sha256(str(path.resolve()).encode())
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    for file in files:
+        facts = file.stat()
+        digest.update(f"\n{file.relative_to(path)} {facts.st_size} {facts.st_mtime_ns}".encode())
+    return f"folder-{re.sub(r'[^A-Za-z0-9.-]+', '_', path.resolve().name)}-{digest.hexdigest()[:10]}"
+
+
+def content(path: Path, size: int, channels: int) -> Content:
+    """Every image in `path`; its split from csv files, else from folders train/val/test, else seeded and stated."""
+    files = members(path)
+    listed, table = by_csv(files), find(files, "split.csv")
+    if listed:
+        splits, missing = listed
+        note = "split from train.csv, val.csv and test.csv"
+        if missing:
+            raise UserError(
+                f"{path}: {len(missing)} images named in train.csv, val.csv and test.csv are missing, "
+                f"the first is {missing[0]}: add them, or remove their lines"
+            )
+    elif table:
+        splits, note = _by_class_csv(files, table, path), "split from split.csv"
+    elif folders := by_folders(files):
+        splits, note = folders, "split from the folders train, val and test"
+    else:
+        classes = _class_folders(files)
+        split_of = seeded(classes)
+        splits = {s: {c: files for c, files in classes.items() if split_of[c] == s} for s in SPLITS}
+        note = SEEDED_NOTE
+    if not all(splits.get(split) for split in SPLITS):
+        raise UserError(f"{path} needs at least three class folders with images, one for each of train, val and test")
+    unused = sum(map(is_image, files)) - sum(len(images) for c in splits.values() for images in c.values())
+    return from_members(splits, size, channels, note=note + (f"; {unused} images in no class left out" * (unused > 0)))
+
+
+def _class_folders(files: Sequence[Member]) -> dict[str, list[Member]]:
+    """Images by the path of their folder, so that a/1 and b/1 are two classes."""
+    classes: dict[str, list[Member]] = {}
+    for file in filter(is_image, files):
+        if len(file.parts) > 1:
+            classes.setdefault(str(PurePosixPath(file.name).parent), []).append(file)
+    return in_order(classes)
+
+
+def _by_class_csv(files: Sequence[Member], table: Member, path: Path) -> Files:
+    """Columns class, split: a class is a folder's path or, where that says enough, its last name."""
+    folders = _class_folders(files)
+    short: dict[str, list[str]] = {}
+    for folder in folders:
+        short.setdefault(folder.rpartition("/")[2], []).append(folder)
+    splits: Files = {split: {} for split in SPLITS}
+    for name, split in rows(table, "class", "split"):
+        found = [name] if name in folders else short.get(name, [])
+        if split not in SPLITS or len(found) != 1:
+            raise UserError(
+                f"{table}: class {name!r} in split {split!r}: {len(found)} folders with images in {path} "
+                f"have that name (one is needed), and a split is train, val or test"
+            )
+        splits[split][name] = folders[found[0]]
+    return {split: in_order(classes) for split, classes in splits.items()}

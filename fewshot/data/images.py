@@ -1,0 +1,81 @@
+"""Image data sets by name: open the prepared table, or prepare it from the raw files, or fetch those first."""
+
+from functools import partial
+from pathlib import Path
+
+from fewshot.data import cub, folder, glyphs, mini, omniglot
+from fewshot.data.archives import NotFound, members
+from fewshot.data.download import FILES, fetch
+from fewshot.data.table import Content, Table, open_or_write
+from fewshot.errors import UserError
+
+READERS = {
+    "omniglot": omniglot.content,
+    "mini": mini.content,
+    "cub": partial(cub.content, classes=200),
+    "cub50": partial(cub.content, classes=50),
+}
+NAMES = (*READERS, "glyphs", "folder")
+ALSO_IN = {"cub": "cub50", "cub50": "cub"}  # each may be read from the other's raw folder
+
+
+def open_or_prepare(
+    name: str,
+    raw: Path,
+    prepared: Path,
+    size: int,
+    channels: int,
+    path: Path | None = None,
+    download: bool = True,
+) -> Table:
+    """The table of data set `name`, prepared on first use.
+
+    Args:
+        name: one of NAMES.
+        raw: where the files are: in raw/<name>, or in raw itself. Downloads go to raw/<name>.
+        prepared: where tables are kept, one folder each.
+        size: height and width in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        path: the folder (or archive) of images, for name "folder".
+        download: whether missing files with an official address may be fetched.
+
+    Raises:
+        UserError: raw files missing or damaged, no space, no connection; says what to put where.
+    """
+    if name not in NAMES or channels not in (1, 3) or size < 1:
+        raise UserError(f"no image data {name} with size={size}, channels={channels}: names are {', '.join(NAMES)}")
+    kind = f"{size}-{'grey' if channels == 1 else 'rgb'}"
+    stem = name
+    if name == "folder":
+        if path is None or not path.exists():
+            raise UserError(f"data=folder needs path=<a folder of class folders>; {path} does not exist")
+        stem = folder.table_name(path)
+
+    def make() -> Content:
+        if name == "glyphs":
+            return glyphs.content(size, channels)
+        if name == "folder":
+            return folder.content(path, size, channels)
+        return _from_raw(name, raw, size, channels, download)
+
+    return open_or_write(prepared / f"{stem}-{kind}", (size, size, channels), make)
+
+
+def _from_raw(name: str, raw: Path, size: int, channels: int, download: bool) -> Content:
+    home = raw / name
+    read = partial(READERS[name], folder=home, size=size, channels=channels)
+
+    def listed() -> list:
+        # of the other data sets' folders nothing is wanted, and a fault in them is no fault here
+        files = [file for place in (name, ALSO_IN.get(name)) if place for file in members(raw / place)]
+        return files + members(raw, skip=NAMES)
+
+    try:
+        return read(listed())
+    except NotFound as error:
+        if not download or name not in FILES:
+            there = "" if raw.exists() else f"; the raw folder {raw} does not exist"
+            raise NotFound(f"{error}{there}") from error
+    for file, (url, md5) in FILES[name].items():
+        fetch(url, home / file, md5)
+    return read(listed())

@@ -1,0 +1,43 @@
+"""Sine waves (Finn et al. 2017; section 5 of the paper): few-shot regression that needs no files."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewshot.episodes import Episode, random_bits, task_keys, uniform
+
+AMPLITUDE = (0.1, 5.0)
+PHASE = (0.0, float(np.pi))
+X_RANGE = (-5.0, 5.0)
+
+
+@dataclass
+class SineSource:
+    """Tasks y = A sin(x + sign * p), A and p uniform over AMPLITUDE and PHASE, x uniform over X_RANGE.
+
+    `sign` is -1 in the paper's text and +1 in its released runs.
+    """
+
+    seed: int
+    sign: int
+    input_shape: tuple[int, ...] = (1,)
+    outputs: int = 1
+    regression: bool = True
+
+    def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]:
+        """The waves and inputs of some tasks: amplitude and phase (B, 1), x (B, shots + queries), tasks (B,)."""
+        keys = task_keys(self.seed, split, tasks)[:, None]
+        x = uniform(random_bits(keys, np.arange(2, 2 + shots + queries, dtype=np.uint64)), *X_RANGE)
+        amplitude = uniform(random_bits(keys, np.uint64(0)), *AMPLITUDE)
+        phase = uniform(random_bits(keys, np.uint64(1)), *PHASE)
+        y = amplitude * np.sin(x + self.sign * phase)
+        return {"x": torch.from_numpy(x), "y": torch.from_numpy(y), "tasks": torch.from_numpy(tasks)}
+
+    def episode(self, drawn: dict[str, Tensor], shots: int) -> Episode:
+        """The Episode of what `draw` drew, in the default dtype; x and y get a trailing axis of 1."""
+        dtype = torch.get_default_dtype()
+        x, y = drawn["x"].to(dtype)[..., None], drawn["y"].to(dtype)[..., None]
+        return Episode(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:], drawn["tasks"])

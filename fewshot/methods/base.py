@@ -1,0 +1,100 @@
+"""The base of every meta-learner: steps, loss, scores and logging, once.
+
+A learner is one idea: given a support set and query inputs, predict (`forward`). It learns from the shapes of
+its task, never from where the data came from.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import CatMetric
+from torchmetrics.functional import mean_squared_error
+from torchmetrics.functional.classification import multiclass_accuracy
+
+from fewshot.backbones.body import Body
+from fewshot.episodes import Episode
+
+
+@dataclass(frozen=True)
+class Task:
+    """The shape of a learner's tasks: one example's shape, the number of outputs, and whether they are real."""
+
+    input_shape: tuple[int, ...]
+    outputs: int
+    regression: bool
+
+    @property
+    def metric(self) -> str:
+        return "mse" if self.regression else "accuracy"
+
+
+class MetaLearner(L.LightningModule):
+    """What all learners share.
+
+    Args:
+        task: shape of the tasks.
+        lr: learning rate of Adam, which sees the sum of the meta-batch's losses (protocol: the released code sums).
+    """
+
+    def __init__(self, task: Task, lr: float) -> None:
+        super().__init__()
+        self.task = task
+        self.lr = lr
+        self.test_scores, self.test_tasks = CatMetric(), CatMetric()
+
+    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+        """Predictions for the queries, (B, Q, outputs): logits of classes, or real values. Shapes as in `Episode`."""
+        raise NotImplementedError
+
+    def predict(self, episode: Episode) -> Tensor:
+        return self(episode.support_x, episode.support_y, episode.query_x)
+
+    def task_losses(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Each task's mean loss over its examples, (B,): cross-entropy or squared error."""
+        if self.task.regression:
+            return F.mse_loss(predictions, targets, reduction="none").flatten(1).mean(1)
+        return F.cross_entropy(predictions.transpose(1, 2), targets, reduction="none").mean(1)
+
+    def targets(self, y: Tensor) -> Tensor:
+        """What a learner may be told of the support set, (B, M, outputs): one-hot classes or the values."""
+        return y if self.task.regression else F.one_hot(y, self.task.outputs).to(self.dtype)
+
+    def scores(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Each task's score, (B,): accuracy in %, or mean squared error."""
+        if self.task.regression:
+            return mean_squared_error(predictions.flatten(1).T, targets.flatten(1).T, num_outputs=len(targets)).view(-1)
+        kwargs: Mapping[str, Any] = {"average": "micro", "multidim_average": "samplewise"}
+        return 100 * multiclass_accuracy(predictions.transpose(1, 2), targets, self.task.outputs, **kwargs)
+
+    def training_step(self, episode: Episode, batch_idx: int) -> Tensor:
+        losses = self.task_losses(self.predict(episode), episode.query_y)
+        self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(losses))
+        return losses.sum()
+
+    def validation_step(self, episode: Episode, batch_idx: int) -> None:
+        scores = self.scores(self.predict(episode), episode.query_y)
+        self.log(f"val/{self.task.metric}", scores.mean(), prog_bar=True, batch_size=len(scores))
+
+    def test_step(self, episode: Episode, batch_idx: int) -> None:
+        self.test_scores.update(self.scores(self.predict(episode), episode.query_y))
+        self.test_tasks.update(episode.tasks)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=self.lr)
+
+
+def query_pass(forward: Callable[..., Tensor], bn: str, support_x: Tensor, query_x: Tensor) -> Tensor:
+    """`forward` over the queries, (B, Q, ...), normalised by their own statistics or by the support set's."""
+    if bn != "support":
+        return forward(query_x)
+    shots = support_x.shape[1]
+    return forward(torch.cat([support_x, query_x], 1), reference=shots)[:, shots:]
+
+
+def make_body(task: Task, backbone: Mapping[str, Any]) -> Body:
+    return Body(task.input_shape, **backbone)

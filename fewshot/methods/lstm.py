@@ -1,0 +1,97 @@
+"""Plain LSTM as a few-shot learner (sections 3.2 and 3.4): `python train.py method=lstm method.support=set`."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewshot.backbones.layers import linear
+from fewshot.methods.base import MetaLearner, Task, make_body, query_pass
+
+State = list[tuple[Tensor, Tensor]]  # h and c of each layer
+
+
+class PlainLSTM(MetaLearner):
+    """Feeds (x_i, y_i) pairs to a stack of LSTM layers and conditions the queries, (x, 0), on the state reached.
+
+    Args:
+        support: "sequence" walks over the support set in its order; "set" feeds all examples from one state and
+            averages what comes out (Eq. 10, Figure 3).
+        hidden: units of each layer.
+        passes: T, times the support set is fed.
+        pool_cell: "set": average c as well as h (Eq. 10); False: every example keeps its own c.
+        query_cell: the queries start from the c reached; False: from c = 0.
+        first_labels: False: the label slot is zero in the first pass ("set" only).
+        The backbone is used where it is convolutional; otherwise the LSTM sees the raw, flat input.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        backbone: Mapping[str, Any],
+        lr: float,
+        support: str,
+        hidden: Sequence[int],
+        passes: int,
+        pool_cell: bool,
+        query_cell: bool,
+        first_labels: bool,
+    ) -> None:
+        super().__init__(task, lr)
+        body = make_body(task, backbone)
+        self.body = body if body.layer == "conv" else None
+        features = body.features if self.body else torch.Size(task.input_shape).numel()
+        sizes = [features + task.outputs, *hidden]
+        self.lstm = nn.ModuleList(nn.LSTM(i, h, batch_first=True) for i, h in pairwise(sizes))
+        self.head = nn.Linear(hidden[-1], task.outputs)
+        self.support, self.passes = support, passes
+        self.pool_cell, self.query_cell, self.first_labels = pool_cell, query_cell, first_labels
+
+    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+        if self.body:
+            features_BMD, query_BQD = self.body(support_x), query_pass(self.body, self.body.bn, support_x, query_x)
+        else:
+            features_BMD, query_BQD = support_x.flatten(2), query_x.flatten(2)
+        read = self.read_set if self.support == "set" else self.read_sequence
+        state = read(features_BMD, self.targets(support_y))
+        queries = query_BQD.shape[1]
+        state = [(h.repeat_interleave(queries, 0), c.repeat_interleave(queries, 0)) for h, c in state]
+        no_label = query_BQD.new_zeros(*query_BQD.shape[:2], self.task.outputs)
+        top, _ = self.step(torch.cat([query_BQD, no_label], -1).flatten(0, 1).unsqueeze(1), state)
+        return linear(top.view(*query_BQD.shape[:2], -1), self.head.weight, self.head.bias)
+
+    def read_set(self, x_BMD: Tensor, y_BMN: Tensor) -> State:
+        """The pooled state after `passes` passes (Eq. 10), h and c (B, hidden) a layer."""
+        tasks, examples = x_BMD.shape[:2]
+        state = self.zeros(tasks * examples, x_BMD)
+        for t in range(self.passes):
+            labels = y_BMN if t > 0 or self.first_labels else torch.zeros_like(y_BMN)
+            _, state = self.step(torch.cat([x_BMD, labels], -1).flatten(0, 1).unsqueeze(1), state)
+            state = [(pool(h, examples), pool(c, examples) if self.pool_cell else c) for h, c in state]
+        if not self.query_cell:
+            state = [(h, torch.zeros_like(c)) for h, c in state]
+        return [(h[::examples], c[::examples]) for h, c in state]
+
+    def read_sequence(self, x_BMD: Tensor, y_BMN: Tensor) -> State:
+        """The state after `passes` walks over the support set (Eqs. 7 and 8), h and c (B, hidden) a layer."""
+        walk = torch.cat([x_BMD, y_BMN], -1).repeat(1, self.passes, 1)
+        _, state = self.step(walk, self.zeros(len(walk), walk))
+        return state if self.query_cell else [(h, torch.zeros_like(c)) for h, c in state]
+
+    def step(self, x_RSD: Tensor, state: State) -> tuple[Tensor, State]:
+        """R sequences of S inputs through all layers: the top layer's outputs (R, S, hidden) and the new state."""
+        new = []
+        for layer, (h, c) in zip(self.lstm, state, strict=True):
+            x_RSD, (h, c) = layer(x_RSD, (h.unsqueeze(0), c.unsqueeze(0)))
+            new.append((h.squeeze(0), c.squeeze(0)))
+        return x_RSD, new
+
+    def zeros(self, rows: int, like: Tensor) -> State:
+        return [(like.new_zeros(rows, layer.hidden_size),) * 2 for layer in self.lstm]
+
+
+def pool(rows: Tensor, examples: int) -> Tensor:
+    """Rows (B * M, D) replaced by the mean over each task's M examples."""
+    return rows.view(-1, examples, rows.shape[-1]).mean(1).repeat_interleave(examples, 0)

@@ -1,0 +1,176 @@
+"""Outer Product LSTM (section 4, Algorithm 1): `python train.py method=oplstm`.
+
+Shape suffixes: B tasks, M support examples, I inputs and O outputs of a layer.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewshot.backbones.body import Block
+from fewshot.backbones.layers import linear
+from fewshot.methods.base import MetaLearner, Task, make_body, query_pass
+
+State = list[tuple[Tensor, Tensor]]  # h and c of each cell
+NORMALISATIONS = ("example", "matrix", "joint", "none")
+
+
+class OPLSTM(MetaLearner):
+    """An LSTM that updates a network's weights, the 2D hidden states H, by outer products.
+
+    On linear backbones every layer is an OP-LSTM block; on convolutions only the output layer is.
+
+    Args:
+        passes: T, updates on the whole support set.
+        cells: units of the coordinate-wise LSTM's cells; the last is 1.
+        normalisation: of the update (Eq. 14): "example" (each outer product by its own Frobenius norm), "matrix"
+            (each layer's mean), "joint" (all layers' means together) or "none".
+        gamma: initial value of the learned step size, or None for 1.
+        pool_state: average the LSTM's state over the support set after each pass (Eq. 16).
+        softmax: show the LSTM probabilities, not logits (classes only).
+        preactivation: show the LSTM, and the outer products, the hidden layers' outputs before batch norm and ReLU,
+            and scale their updates by batch norm's weight over its spread (the released code's FC net).
+        detach: cut the graph at the LSTM's inputs.
+        scalar_bias: one output bias for all classes.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        backbone: Mapping[str, Any],
+        lr: float,
+        passes: int,
+        cells: Sequence[int],
+        normalisation: str,
+        gamma: float | None,
+        pool_state: bool,
+        softmax: bool,
+        preactivation: bool,
+        detach: bool,
+        scalar_bias: bool,
+    ) -> None:
+        super().__init__(task, lr)
+        self.body = make_body(task, backbone)
+        self.head = nn.Linear(self.body.features, task.outputs)
+        if scalar_bias:
+            self.head.bias = nn.Parameter(self.head.bias.detach()[:1])
+        self.hidden: list[Block] = [] if self.body.layer == "conv" else list(self.body)  # type: ignore[arg-type]
+        self.output_lstm = make_cells(cells)
+        if self.hidden:
+            self.hidden_lstm = make_cells(cells)
+        self.gamma = None if gamma is None else nn.Parameter(torch.tensor(gamma))
+        self.passes, self.normalisation = passes, normalisation
+        self.pool_state, self.softmax, self.preactivation = pool_state, softmax and not task.regression, preactivation
+        self.detach = detach
+
+    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+        if self.hidden:
+            support, query = self.body.shape(support_x), self.body.shape(query_x)
+        else:
+            support, query = self.body(support_x), query_pass(self.body, self.body.bn, support_x, query_x)
+        weights = self.learn(support, self.targets(support_y))
+
+        def adapted(x: Tensor, reference: int | None = None) -> Tensor:
+            return self.activations(x, weights, reference)[1][-1]
+
+        return query_pass(adapted, self.body.bn if self.hidden else "none", support, query)
+
+    def initial_weights(self, tasks: int) -> list[Tensor]:
+        """H_0 of every layer, (B, O, I)."""
+        layers = [block.weight for block in self.hidden] + [self.head.weight]
+        return [weight.expand(tasks, *weight.shape) for weight in layers]
+
+    def activations(self, x: Tensor, weights: list[Tensor], reference: int | None = None) -> tuple[list[Tensor], ...]:
+        """Eq. 13 for every layer: its input a^(l-1) and its linear output u^l = H a^(l-1) + b, (B, M, ·) each."""
+        inputs, outputs = [x], []
+        for block, weight in zip(self.hidden, weights[:-1], strict=True):
+            outputs.append(linear(inputs[-1], weight, block.bias))
+            inputs.append(block.activate(outputs[-1], reference))
+        outputs.append(linear(inputs[-1], weights[-1], self.head.bias))
+        return inputs, outputs
+
+    def learn(self, x: Tensor, targets: Tensor) -> list[Tensor]:
+        """H_T of every layer after `passes` passes over the support set (Algorithm 1, lines 7 to 14)."""
+        weights = self.initial_weights(len(x))
+        states: list[State | None] = [None] * len(weights)
+        for _ in range(self.passes):
+            inputs, outputs = self.activations(x, weights)
+            prediction = outputs[-1].softmax(-1) if self.softmax else outputs[-1]
+            below = [x, *outputs[:-1]] if self.preactivation else inputs  # a^(l-1) of the outer products
+            shown = [*below[1:], prediction]  # a^l of the LSTM's inputs
+            message, directions = targets, []
+            for layer in reversed(range(len(weights))):  # Eq. 17, from the output layer down
+                cells = self.output_lstm if layer == len(weights) - 1 else self.hidden_lstm
+                h_BMO, states[layer] = self.coordinate(cells, shown[layer], message, states[layer])
+                if layer > 0:
+                    message = h_BMO @ weights[layer]
+                directions.append(self.direction(h_BMO, below[layer], layer, outputs))
+            weights = self.update(weights, directions[::-1])
+        return weights
+
+    def coordinate(self, cells: nn.ModuleList, a_BMO: Tensor, m_BMO: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """The coordinate-wise LSTM (Eq. 15) on z = [a, m]: the new h (B, M, O) and state, from zero if None.
+
+        The rows of all tasks, examples and nodes run along the last axis: the gates are then contiguous, which on a
+        CPU makes this twice as fast as nn.LSTMCell.
+        """
+        x_DR = torch.stack([a_BMO, m_BMO]).flatten(1)
+        x_DR = x_DR.detach() if self.detach else x_DR
+        new = []
+        for number, cell in enumerate(cells):
+            h, c = lstm_cell(cell, x_DR, state[number] if state else None)
+            new.append((h, c))
+            x_DR = h
+        if self.pool_state:  # Eq. 16
+            new = [(pool(h, a_BMO.shape), pool(c, a_BMO.shape)) for h, c in new]
+        return x_DR.view(a_BMO.shape), new
+
+    def direction(self, h_BMO: Tensor, a_BMI: Tensor, layer: int, outputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Factors whose product hᵀ a, (B, O, I), is the mean outer product over the support set (Eq. 14)."""
+        if self.normalisation == "example":  # |h aᵀ| = |h| |a|: no M × O × I tensor
+            h_BMO, a_BMI = F.normalize(h_BMO, dim=-1), F.normalize(a_BMI, dim=-1)
+        if self.preactivation and layer < len(self.hidden):
+            h_BMO = h_BMO * (self.hidden[layer].bn_weight * inverse_spread(outputs[layer]))
+        return h_BMO / h_BMO.shape[1], a_BMI
+
+    def update(self, weights: list[Tensor], directions: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """H_(t+1) of every layer: a step of gamma along its direction, by one norm each ("matrix") or all ("joint")."""
+        scale: list[Tensor | float] = [1.0 if self.gamma is None else self.gamma] * len(weights)
+        if self.normalisation in ("joint", "matrix"):
+            squares = [(h.mT @ a).square().sum((1, 2), keepdim=True) for h, a in directions]
+            if self.normalisation == "joint":
+                squares = [torch.stack(squares).sum(0)] * len(weights)
+            scale = [s * q.clamp_min(1e-24).rsqrt() for s, q in zip(scale, squares, strict=True)]  # zero stays zero
+        steps = zip(weights, directions, scale, strict=True)
+        return [torch.baddbmm(w, (h * s).mT, a) for w, (h, a), s in steps]
+
+
+def inverse_spread(u_BMO: Tensor) -> Tensor:
+    """1 / sqrt(sum of squared deviations over the support set + 1e-7), (B, 1, O), as the released FC net has it."""
+    return torch.rsqrt((u_BMO - u_BMO.mean(1, keepdim=True)).square().sum(1, keepdim=True) + 1e-7)
+
+
+def make_cells(units: Sequence[int]) -> nn.ModuleList:
+    return nn.ModuleList(nn.LSTMCell(i, o) for i, o in pairwise([2, *units]))
+
+
+def lstm_cell(cell: nn.LSTMCell, x_DR: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """Eqs. 1 to 6 with the weights of an nn.LSTMCell, on columns: x (inputs, R) → h and c (units, R)."""
+    gates = torch.addmm((cell.bias_ih + cell.bias_hh).unsqueeze(1), cell.weight_ih, x_DR)
+    if state is None:
+        i, _, g, o = gates.chunk(4)
+        c = i.sigmoid() * g.tanh()
+    else:
+        i, f, g, o = torch.addmm(gates, cell.weight_hh, state[0]).chunk(4)
+        c = torch.addcmul(i.sigmoid() * g.tanh(), f.sigmoid(), state[1])
+    return o.sigmoid() * c.tanh(), c
+
+
+def pool(rows_DR: Tensor, shape: torch.Size) -> Tensor:
+    """Cell states (D, B * M * O) replaced by their mean over the task's M examples."""
+    state = rows_DR.view(-1, *shape)
+    return state.mean(2, keepdim=True).expand_as(state).reshape(rows_DR.shape)

@@ -1,0 +1,25 @@
+"""Prototypical network (Snell et al. 2017): `python train.py method=protonet`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewshot.methods.base import MetaLearner, Task, make_body, query_pass
+
+
+class ProtoNet(MetaLearner):
+    """Classifies by squared Euclidean distance to the class means of the features (section 6)."""
+
+    def __init__(self, task: Task, backbone: Mapping[str, Any], lr: float) -> None:
+        super().__init__(task, lr)
+        self.body = make_body(task, backbone)
+
+    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+        support_BMD = self.body(support_x)
+        query_BQD = query_pass(self.body, self.body.bn, support_x, query_x)
+        targets_BMN = self.targets(support_y)
+        prototypes_BND = targets_BMN.mT @ support_BMD / targets_BMN.sum(1).unsqueeze(-1)
+        # -|q - c|² less the |q|² that all classes share would be cheaper but loses digits; this is exact
+        return -torch.cdist(query_BQD, prototypes_BND, compute_mode="donot_use_mm_for_euclid_dist").square()

@@ -1,0 +1,131 @@
+"""The files of a run's folder: result.json, per-task scores, and the line that shows a score."""
+
+import csv
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+
+from fewshot.methods.base import MetaLearner
+from fewshot.results.paper import paper_figure
+from fewshot.results.statistics import mean_and_ci95
+
+PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "omegaconf", "numpy", "fewshot")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def write_scores(path: Path, tasks: Sequence[int], scores: Sequence[float]) -> None:
+    """One row a test task, ordered by task number."""
+    rows = sorted(zip(tasks, scores, strict=True))
+    write_whole(path, "task,score\n" + "".join(f"{task},{score!r}\n" for task, score in rows))
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def describe(cfg: DictConfig, learner: MetaLearner, published: bool) -> dict[str, Any]:
+    """The part of a result that its configuration settles."""
+    regression = learner.task.regression
+    has_body = getattr(learner, "body", getattr(learner, "net", None)) is not None
+    return {
+        "method": cfg.method.name,
+        "form": cfg.form,
+        "data": cfg.data.name,
+        "trained_on": cfg.data.name,
+        "split": "test",
+        "shots": cfg.shots,
+        "train_shots": cfg.shots,
+        "ways": 1 if regression else cfg.data.ways,
+        "train_queries": cfg.data.train_queries,
+        "test_queries": cfg.data.test_queries,
+        "seed": cfg.seed,
+        "backbone": cfg.backbone.name if has_body else "raw",
+        "bn": cfg.backbone.bn if has_body else "none",
+        "published_settings": published,
+        "parameters": sum(p.numel() for p in learner.parameters()),
+        "metric": learner.task.metric,
+    }
+
+
+def scored(learner: MetaLearner) -> tuple[dict[str, Any], list[int], list[float]]:
+    """Mean, interval and number of tasks of the test just run; the tasks and their scores, in task order."""
+    tasks, scores = learner.test_tasks.compute().long().view(-1), learner.test_scores.compute().view(-1)
+    order = tasks.argsort()
+    ordered = scores[order].tolist()
+    mean, ci95 = mean_and_ci95(ordered)
+    return {"mean": mean, "ci95": ci95, "tasks": len(ordered)}, tasks[order].tolist(), ordered
+
+
+def surroundings(trainer: L.Trainer) -> dict[str, Any]:
+    """Where a result was made: device, precision, threads, versions, commit."""
+    device = trainer.strategy.root_device
+    on_gpu = device.type == "cuda"
+    return {
+        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else peak_resident_bytes(),
+        "device": torch.cuda.get_device_name(device) if on_gpu else processor(),
+        "precision": str(trainer.precision),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "git_commit": git_commit(),
+    }
+
+
+def peak_resident_bytes() -> int:
+    import resource  # not on every platform
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+
+
+def processor() -> str:
+    """The processor's name and number of cores."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
+def git_commit() -> str | None:
+    """The commit of this checkout, with '+' for uncommitted changes; None outside one."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def score_line(result: Mapping[str, Any]) -> str:
+    """`64.0% ± 0.9 (600 tasks, …; paper 63.0%)`: a score with its interval, tasks, protocol and the paper's figure."""
+    if result.get("mean") is None:
+        return f"no test score: {result['status']} ({result.get('reason', '')})"
+    unit, digits = ("%", 2) if result["metric"] == "accuracy" else ("", 4)
+    figure = paper_figure(result)
+    beside = "" if figure is None else f"; paper {figure:.{digits}f}{unit}"
+    return (
+        f"{result['mean']:.{digits}f}{unit} ± {result['ci95']:.{digits}f} test {result['metric']} "
+        f"({result['tasks']} tasks, {result['test_queries']} queries a class, bn {result['bn']}{beside})"
+    )
+
+
+def show(result: Mapping[str, Any], folder: Path) -> None:
+    name = f"{result['method']} on {result['data']}, {result['shots']}-shot, form {result['form']}, seed {result['seed']}"
+    Console().print(f"[bold]{name}[/bold]: {score_line(result)}\n{folder}", highlight=False, soft_wrap=True)

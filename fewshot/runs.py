@@ -1,0 +1,196 @@
+"""One run, from its configuration to its result; finished, resumed or refused by the state of its folder."""
+
+import hashlib
+import json
+import shutil
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from filelock import FileLock, Timeout
+from hydra import compose
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, Timer
+from omegaconf import DictConfig, OmegaConf
+
+from fewshot.build import make_datamodule, make_learner, make_source
+from fewshot.callbacks import Diverged, SaveLast, TaskAxis, ValidateFirst, finite
+from fewshot.checks import check
+from fewshot.data.datamodule import EpisodicDataModule
+from fewshot.errors import UserError
+from fewshot.loggers import MetricsCsv, wandb_logger
+from fewshot.methods.base import MetaLearner
+from fewshot.results.record import describe, read_json, scored, show, surroundings, write_scores, write_whole
+
+# keys that do not change a score, left out of a run's identity
+NOT_SCORE = ("logger", "paths", "force")
+NOT_SCORE_TRAINER = ("eval_batch", "save_every", "log_every", "accelerator", "devices", "threads", "max_time", "bar")
+TEST_ONLY = ("test_queries", "test_queries_of", "test_tasks")
+
+
+def identity(cfg: DictConfig) -> dict[str, Any]:
+    """What a run's score depends on, as plain data."""
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    for key in NOT_SCORE:
+        del plain[key]
+    for key in NOT_SCORE_TRAINER:
+        del plain["trainer"][key]
+    return plain
+
+
+def run_folder(cfg: DictConfig) -> Path:
+    """`<outputs>/<data>/<method>/<shots>-shot/seed<seed>-<hash of the identity>`."""
+    digest = hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:10]
+    return (
+        Path(cfg.paths.outputs) / cfg.data.name / cfg.method.name / f"{cfg.shots}-shot" / f"seed{cfg.seed}-{digest}"
+    )
+
+
+def published(cfg: DictConfig) -> bool:
+    """Whether a run's training settings are those the package ships for its method, data, shots and form."""
+
+    def training(of: DictConfig) -> dict[str, Any]:
+        plain = identity(of)
+        for key in TEST_ONLY:
+            plain["data"].pop(key, None)
+            plain["trainer"].pop(key, None)
+        return plain
+
+    choices = [f"data={cfg.data.name}", f"method={cfg.method.name}", f"shots='{cfg.shots}'", f"form={cfg.form}"]
+    default = compose("train", [*choices, f"seed={cfg.seed}"])
+    return not OmegaConf.missing_keys(default) and training(default) == training(cfg)
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Trains, validates and tests what `cfg` says and returns the result, which its folder keeps.
+
+    A finished run is shown, not repeated, unless `cfg.force`; an interrupted one goes on where it was saved last.
+    """
+    check(cfg)
+    folder = run_folder(cfg)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        with lock.acquire(timeout=0):
+            return locked_run(cfg, folder)
+    except Timeout:
+        raise UserError(f"another process is at work on {folder}: wait for it, or choose another seed") from None
+    except OSError as error:
+        raise UserError(f"cannot write the run's folder {folder}: {error}") from error
+
+
+def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    earlier = read_json(folder / "result.json")
+    if cfg.force:
+        for path in folder.iterdir():
+            if path.name != ".lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    elif earlier and earlier["status"] in ("finished", "diverged"):
+        print(f"already {earlier['status']}; force=true runs it anew", file=sys.stderr)
+        show(earlier, folder)
+        return earlier
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
+    source = make_source(cfg)
+    datamodule = make_datamodule(cfg, source)
+    L.seed_everything(cfg.seed, verbose=False)
+    learner = make_learner(cfg, source)
+    write_whole(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    description = describe(cfg, learner, published(cfg))
+    print(
+        f"{description['method']} on {description['data']}: {description['parameters']} parameters, backbone "
+        f"{description['backbone']}, bn {description['bn']}, form {cfg.form}, {cfg.trainer.updates} updates of "
+        f"{cfg.method.meta_batch} tasks",
+        file=sys.stderr,
+    )
+    try:
+        outcome = fit_and_test(cfg, folder, learner, datamodule)
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+    result = {"status": outcome.pop("status")} | description | outcome
+    write_whole(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    show(result, folder)
+    return result
+
+
+def fit_and_test(
+    cfg: DictConfig, folder: Path, learner: MetaLearner, datamodule: EpisodicDataModule
+) -> dict[str, Any]:
+    """Fits (from `last.ckpt` if there is one), tests the best validated state, and returns what was measured."""
+    best = ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor=f"val/{learner.task.metric}",
+        mode="min" if learner.task.regression else "max",
+        save_weights_only=True,
+        enable_version_counter=False,
+    )
+    timer = Timer(cfg.trainer.max_time, verbose=False)
+    last = folder / "last.ckpt"
+    trainer = make_trainer(cfg, folder, [ValidateFirst(), TaskAxis(cfg.method.meta_batch), timer, best])
+    trainer.callbacks.append(SaveLast(last, cfg.trainer.save_every, cfg.trainer.log_every, cfg.trainer.val_every))
+    reason, diverged = None, False
+    try:
+        resume = str(last) if last.exists() else None
+        trainer.fit(learner, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+    except Diverged as error:
+        reason, diverged = str(error), True
+    outcome: dict[str, Any] = {"mean": None, "ci95": None, "tasks": None}
+    seconds = timer.time_elapsed("train")
+    train_tasks = trainer.global_step * cfg.method.meta_batch
+    if diverged:
+        status = "diverged"
+    elif trainer.global_step < cfg.trainer.updates:
+        status, reason = "timeout", f"trainer.max_time={cfg.trainer.max_time}; evaluate.py tests its best state"
+    else:
+        status = "finished"
+        trainer.test(learner, datamodule=datamodule, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
+        outcome, tasks, scores = scored(learner)
+        write_scores(folder / "test_scores.csv", tasks, scores)
+    outcome |= {"status": status, "reason": reason}
+    outcome |= {
+        "best_step": best_step(best),
+        "best_validation": finite(best.best_model_score),
+        "train_tasks": train_tasks,
+        "train_seconds": seconds,
+        "tasks_per_second": train_tasks / seconds if seconds else None,
+    }
+    return outcome | surroundings(trainer)
+
+
+def best_step(best: ModelCheckpoint) -> int | None:
+    if not best.best_model_path:
+        return None
+    return torch.load(best.best_model_path, map_location="cpu", weights_only=True)["global_step"]
+
+
+def make_trainer(cfg: DictConfig, folder: Path, callbacks: list[Any]) -> L.Trainer:
+    loggers: list[Any] = []
+    if cfg.logger.name != "none":
+        loggers.append(MetricsCsv(folder / "metrics.csv"))
+    if cfg.logger.name == "wandb":
+        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+        loggers.append(wandb_logger(folder, config, f"{cfg.data.name}-{cfg.method.name}-{folder.name}"))
+    bar = [RichProgressBar(refresh_rate=20)] if cfg.trainer.bar else []
+    return L.Trainer(
+        accelerator=cfg.trainer.accelerator,
+        devices=cfg.trainer.devices,
+        precision=cfg.trainer.precision,
+        max_steps=cfg.trainer.updates,
+        val_check_interval=cfg.trainer.val_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=cfg.trainer.log_every,
+        logger=loggers,
+        callbacks=[*callbacks, *bar],
+        enable_progress_bar=cfg.trainer.bar,
+        enable_model_summary=False,
+        inference_mode=False,  # learners differentiate at test time
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )

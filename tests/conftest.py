@@ -1,0 +1,69 @@
+"""Shared by the tests: small networks in float64, random episodes, and one thread (timings decide nothing here)."""
+
+import os
+
+import pytest
+import torch
+
+from fewshot.episodes import Episode
+from fewshot.methods import learner_class
+from fewshot.methods.base import MetaLearner, Task
+
+FC = {"layer": "linear", "widths": [6, 5], "bn": "transductive", "zero_bias": False}
+MLP = {"layer": "linear", "widths": [6, 5], "bn": "none", "zero_bias": True}
+CONV = {"layer": "conv", "widths": [3, 4], "bn": "transductive", "zero_bias": False}
+BACKBONES = {"fc": FC, "mlp": MLP, "conv4": CONV}
+RELEASED = {"pool_state": False, "softmax": False}
+TEXT = {"normalisation": "example", "gamma": 0.025, "pool_state": True, "softmax": True}
+OPLSTM = {
+    "lr": 1e-3,
+    "passes": 3,
+    "cells": [3, 2, 1],
+    "preactivation": False,
+    "detach": False,
+    "scalar_bias": False,
+    "gamma": 0.4,
+}
+LSTM = {"lr": 1e-3, "hidden": [7, 4], "passes": 3, "first_labels": True}
+MAML = {"lr": 1e-3, "inner_lr": 0.3, "steps": 3, "eval_steps": 3, "first_order": False, "clamp": None, "clamp_each": False}
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def raw() -> str:
+    """The folder of real archives; tests that need it are skipped without the variable FEWSHOT_RAW."""
+    if "FEWSHOT_RAW" not in os.environ:
+        pytest.skip("needs the real archives: set FEWSHOT_RAW")
+    return os.environ["FEWSHOT_RAW"]
+
+
+def make(method: str, backbone: str, bn: str | None = None, regression: bool = False, **options: object) -> MetaLearner:
+    """A small learner in float64 with every weight away from its default (batch norm's too)."""
+    shape = (1,) if backbone == "mlp" else (2, 8, 8) if backbone == "conv4" else (1, 3, 3)
+    network = BACKBONES[backbone] | ({} if bn is None else {"bn": bn})
+    learner = learner_class(method)(Task(shape, 1 if regression else 3, regression), network, **options).double()
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return learner
+
+
+def episode(learner: MetaLearner, tasks: int = 3, shots: int = 2, queries: int = 4) -> Episode:
+    """Random tasks of a learner's shape, labels shuffled within each task."""
+    task = learner.task
+
+    def one_set(examples: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if task.regression:
+            shape = (tasks, examples, 1)
+            return torch.randn(tasks, examples, *task.input_shape).double(), torch.randn(shape).double()
+        labels = torch.arange(task.outputs).repeat(tasks, examples)
+        labels = torch.stack([row[torch.randperm(len(row))] for row in labels])
+        return torch.randn(tasks, labels.shape[1], *task.input_shape).double(), labels
+
+    return Episode(*one_set(shots), *one_set(queries), torch.arange(tasks))

@@ -1,0 +1,77 @@
+"""Every learner equals the plain loops of reference.py in float64: predictions and meta-gradients, all options."""
+
+import pytest
+import torch
+
+from fewshot.methods.base import MetaLearner
+from tests import reference
+from tests.conftest import LSTM, MAML, OPLSTM, RELEASED, TEXT, episode, make
+
+CASES: list[tuple[str, str, str | None, bool, dict]] = [
+    ("protonet", "fc", None, False, {"lr": 1e-3}),
+    ("protonet", "fc", "support", False, {"lr": 1e-3}),
+    ("protonet", "conv4", None, False, {"lr": 1e-3}),
+    ("protonet", "conv4", "support", False, {"lr": 1e-3}),
+    ("maml", "mlp", None, True, MAML),
+    ("maml", "fc", None, False, MAML),
+    ("maml", "fc", "support", False, MAML),
+    ("maml", "fc", None, False, MAML | {"first_order": True}),
+    ("maml", "fc", None, False, MAML | {"clamp": 0.05, "clamp_each": True}),
+    ("maml", "fc", None, False, MAML | {"clamp": 0.05, "clamp_each": False}),
+    ("maml", "conv4", None, False, MAML),
+    ("maml", "conv4", "support", False, MAML),
+]
+for support in ("set", "sequence"):
+    for pool_cell, query_cell in ((False, False), (True, True), (True, False)):
+        options = LSTM | {"support": support, "pool_cell": pool_cell, "query_cell": query_cell}
+        CASES.append(("lstm", "fc", None, False, options))
+        CASES.append(("lstm", "mlp", None, True, options | {"first_labels": support == "sequence"}))
+    CASES.append(("lstm", "conv4", None, False, options))
+    CASES.append(("lstm", "conv4", "support", False, options))
+for backbone, regression in (("mlp", True), ("fc", False), ("conv4", False)):
+    for normalisation in ("example", "matrix", "joint", "none"):
+        options = OPLSTM | RELEASED | {"normalisation": normalisation}
+        CASES.append(("oplstm", backbone, None, regression, options))
+    CASES.append(("oplstm", backbone, None, regression, OPLSTM | TEXT))
+    CASES.append(("oplstm", backbone, None, regression, OPLSTM | TEXT | {"detach": True}))
+    CASES.append(("oplstm", backbone, None, regression, OPLSTM | RELEASED | {"normalisation": "none", "gamma": None}))
+CASES += [
+    ("oplstm", "fc", bn, False, OPLSTM | RELEASED | {"normalisation": n, "gamma": None, "preactivation": True})
+    for n in ("none", "example", "matrix", "joint")
+    for bn in ("transductive", "support")
+]
+CASES += [
+    ("oplstm", "fc", "support", False, OPLSTM | TEXT),
+    ("oplstm", "conv4", "support", False, OPLSTM | TEXT),
+    ("oplstm", "conv4", None, False, OPLSTM | RELEASED | {"normalisation": "matrix", "scalar_bias": True}),
+]
+
+
+def reference_options(learner: MetaLearner, method: str, backbone: str, bn: str | None, options: dict) -> dict:
+    told = dict(options) | {"backbone": backbone, "bn": bn or "transductive", "ways": learner.task.outputs}
+    return told | {"outer_clamp": "each" if options.get("clamp_each") else "sum"}
+
+
+def reference_state(learner: MetaLearner) -> dict[str, torch.Tensor]:
+    return {name.removeprefix("net."): p.detach().clone() for name, p in learner.named_parameters()}
+
+
+@pytest.mark.parametrize(("method", "backbone", "bn", "regression", "options"), CASES, ids=range(len(CASES)))
+def test_learner_equals_reference(method: str, backbone: str, bn: str | None, regression: bool, options: dict) -> None:
+    learner = make(method, backbone, bn, regression, **options)
+    batch = episode(learner)
+    told, state = reference_options(learner, method, backbone, bn, options), reference_state(learner)
+    expected = reference.predict(method, state, told, batch.support_x, batch.support_y, batch.query_x)
+    predictions = learner.predict(batch)
+    torch.testing.assert_close(predictions, expected, rtol=1e-9, atol=1e-10)
+
+    losses = learner.task_losses(predictions, batch.query_y)
+    losses.sum().backward()
+    gradient = reference.meta_gradient(method, state, told, *batch[:4])
+    for name, parameter in learner.named_parameters():
+        found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(found, gradient[name.removeprefix("net.")], rtol=1e-7, atol=1e-9, msg=lambda m: f"{name}: {m}")
+
+    learner.eval()  # without a graph, as in validation and test
+    with torch.no_grad():
+        torch.testing.assert_close(learner.predict(batch), expected, rtol=1e-9, atol=1e-10)
