@@ -72,7 +72,9 @@ def check_combination(cfg: DictConfig) -> None:
     if sine and backbone.layer == "conv":
         raise UserError(f"backbone={backbone.name} is for images and data=sine has none: choose backbone=mlp")
     if backbone.layer == "conv" and cfg.data.size >> len(backbone.widths) < 1:
-        raise UserError(f"backbone={backbone.name} halves an image {len(backbone.widths)} times: data.size is too small")
+        raise UserError(
+            f"backbone={backbone.name} halves an image {len(backbone.widths)} times: data.size is too small"
+        )
     if method.name == "oplstm" and method.cells[-1] != 1:
         raise UserError(f"method.cells={list(method.cells)}: the last cell has 1 unit, it works on one coordinate")
     if method.name == "oplstm" and method.preactivation and (backbone.layer == "conv" or backbone.bn == "none"):

@@ -1,8 +1,10 @@
 """From the command line to a function of one configuration: Hydra's entry, integer shots, errors in one line."""
 
+import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,7 @@ def main(run: Callable[[DictConfig], dict[str, Any]], config: str) -> int:
     def task(cfg: DictConfig) -> None:
         outcomes.append(run(cfg))
 
+    quiet()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, to be told in one line
     try:
         sys.argv[1:] = quote_shots(sys.argv[1:])
@@ -59,6 +62,14 @@ def main(run: Callable[[DictConfig], dict[str, Any]], config: str) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         return say(UserError(explain(error)))
     return 1 if any(outcome["status"] in ("failed", "diverged") for outcome in outcomes) else 0
+
+
+def quiet() -> None:
+    """Keeps Lightning's advice off the screen; its warnings about what a run does stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for text in ("Checkpoint directory", ".*LeafSpec", "The `?.*dataloader.*does not have many workers"):
+        warnings.filterwarnings("ignore", text)
 
 
 def say(error: Exception) -> int:

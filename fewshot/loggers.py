@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,21 +53,22 @@ class MetricsCsv(Logger):
 
 
 def wandb_online() -> bool:
-    """Whether the user asked for W&B to be online, or is logged in; otherwise runs are kept offline."""
+    """Whether the user asked W&B to be online, or is logged in; otherwise runs are kept offline."""
     mode = os.environ.get("WANDB_MODE")
-    return mode == "online" if mode else bool(wandb.api.api_key)
+    return mode == "online" if mode else wandb.login(prompt=False)
 
 
 def wandb_logger(folder: Path, config: Mapping[str, Any], name: str) -> WandbLogger:
     """The run's W&B logger; the run's id is kept in its folder, so that a resumed run goes on in the same one."""
     id_file = folder / "wandb_id"
     if not id_file.exists():
-        id_file.write_text(wandb.util.generate_id())
+        id_file.write_text(secrets.token_hex(4))
     data, method = config["data"]["name"], config["method"]["name"]
+    online = wandb_online()
     logger = WandbLogger(
         name=name,
         save_dir=str(folder),
-        offline=not wandb_online(),
+        offline=not online,
         id=id_file.read_text(),
         project="fewshot",
         resume="allow",
@@ -74,7 +76,7 @@ def wandb_logger(folder: Path, config: Mapping[str, Any], name: str) -> WandbLog
         job_type=method,
         tags=[method, data, f"{config['shots']}-shot", config["form"], config["backbone"]["name"]],
         config=json.loads(json.dumps(config)),
-        settings=wandb.Settings(silent=True, console="off"),
+        settings=wandb.Settings(mode="online" if online else "offline", silent=True, console="off"),
     )
     logger.experiment.define_metric("tasks")
     logger.experiment.define_metric("*", step_metric="tasks")

@@ -43,9 +43,7 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
 def run_folder(cfg: DictConfig) -> Path:
     """`<outputs>/<data>/<method>/<shots>-shot/seed<seed>-<hash of the identity>`."""
     digest = hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:10]
-    return (
-        Path(cfg.paths.outputs) / cfg.data.name / cfg.method.name / f"{cfg.shots}-shot" / f"seed{cfg.seed}-{digest}"
-    )
+    return Path(cfg.paths.outputs) / cfg.data.name / cfg.method.name / f"{cfg.shots}-shot" / f"seed{cfg.seed}-{digest}"
 
 
 def published(cfg: DictConfig) -> bool:
@@ -118,9 +116,7 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return result
 
 
-def fit_and_test(
-    cfg: DictConfig, folder: Path, learner: MetaLearner, datamodule: EpisodicDataModule
-) -> dict[str, Any]:
+def fit_and_test(cfg: DictConfig, folder: Path, learner: MetaLearner, datamodule: EpisodicDataModule) -> dict[str, Any]:
     """Fits (from `last.ckpt` if there is one), tests the best validated state, and returns what was measured."""
     best = ModelCheckpoint(
         dirpath=folder,

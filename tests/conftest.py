@@ -25,7 +25,15 @@ OPLSTM = {
     "gamma": 0.4,
 }
 LSTM = {"lr": 1e-3, "hidden": [7, 4], "passes": 3, "first_labels": True}
-MAML = {"lr": 1e-3, "inner_lr": 0.3, "steps": 3, "eval_steps": 3, "first_order": False, "clamp": None, "clamp_each": False}
+MAML = {
+    "lr": 1e-3,
+    "inner_lr": 0.3,
+    "steps": 3,
+    "eval_steps": 3,
+    "first_order": False,
+    "clamp": None,
+    "clamp_each": False,
+}
 
 torch.set_num_threads(1)
 

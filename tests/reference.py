@@ -5,6 +5,7 @@ paper's equations and the settled protocol, so that it can be checked by eye. It
 with the vectorised implementations that it tests. `state` maps parameter names to tensors and
 `options` names the variant; every function is differentiable with respect to the state.
 """
+
 from __future__ import annotations
 
 import torch
@@ -166,10 +167,12 @@ def oplstm_pass(current, options, names, memory, support_x, support_y):
         message = target[i]  # Eq. 17, output layer: the target
         for l in reversed(layers):
             lstm = "output_lstm" if names[l] == "head.weight" else "hidden_lstm"
-            h[i, l] = torch.stack([  # Eq. 15, node by node, on the z of Eq. 17
-                coordinate_lstm(current, options, lstm, seen[l][i, j], message[j], (i, l, j), memory, new_memory)
-                for j in range(len(message))
-            ])
+            h[i, l] = torch.stack(
+                [  # Eq. 15, node by node, on the z of Eq. 17
+                    coordinate_lstm(current, options, lstm, seen[l][i, j], message[j], (i, l, j), memory, new_memory)
+                    for j in range(len(message))
+                ]
+            )
             message = current[names[l]].T @ h[i, l]  # Eq. 17 below: (H_t)^T h_{t+1}, un-pooled h
 
     updates = []

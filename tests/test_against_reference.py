@@ -70,7 +70,9 @@ def test_learner_equals_reference(method: str, backbone: str, bn: str | None, re
     gradient = reference.meta_gradient(method, state, told, *batch[:4])
     for name, parameter in learner.named_parameters():
         found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        torch.testing.assert_close(found, gradient[name.removeprefix("net.")], rtol=1e-7, atol=1e-9, msg=lambda m: f"{name}: {m}")
+        torch.testing.assert_close(
+            found, gradient[name.removeprefix("net.")], rtol=1e-7, atol=1e-9, msg=lambda m: f"{name}: {m}"
+        )
 
     learner.eval()  # without a graph, as in validation and test
     with torch.no_grad():

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, cast
 
 from fewshot.errors import UserError
 
@@ -76,7 +76,7 @@ def opened(member: Member) -> Iterator[BinaryIO]:
             with zipfile.ZipFile(member.container) as archive, archive.open(member.name) as stream:
                 yield stream
         elif member.kind == "tar":
-            with tarfile.open(member.container) as archive, archive.extractfile(member.name) as stream:
+            with tarfile.open(member.container) as archive, _extract(archive, archive.getmember(member.name)) as stream:
                 yield stream
         else:
             with member.container.open("rb") as stream:
@@ -99,10 +99,14 @@ def read(wanted: Sequence[Member]) -> Iterator[tuple[int, bytes]]:
                 with tarfile.open(container) as archive:
                     for entry in archive:
                         if entry.isreg() and entry.name in positions:
-                            yield positions.pop(entry.name), archive.extractfile(entry).read(FILE_BYTES)
+                            yield positions.pop(entry.name), _extract(archive, entry).read(FILE_BYTES)
             else:
                 for position in positions.values():
                     yield position, container.read_bytes()
+
+
+def _extract(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> BinaryIO:
+    return cast(BinaryIO, archive.extractfile(entry))  # None only for what `members` never lists
 
 
 def _files(root: Path, skip: Iterable[str]) -> Iterator[Path]:

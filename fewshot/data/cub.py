@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fewshot.data.archives import Member, NotFound
 from fewshot.data.decode import from_members
-from fewshot.data.splits import Files, in_order
+from fewshot.data.splits import Files, Images
 from fewshot.data.table import Content
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
@@ -27,7 +27,7 @@ def content(files: Sequence[Member], folder: Path, size: int, channels: int, cla
 
     The official layout is known by images/<class>/<file>.jpg alone. `folder` is where an error says to put the files.
     """
-    birds: dict[str, dict[str, Member]] = {}
+    birds: dict[str, Images] = {}
     for file in files:
         *_, bird, name = ("", *file.parts)
         if re.fullmatch(r"\d{3}\.\w+", bird) and name.lower().endswith(".jpg"):
@@ -49,5 +49,5 @@ def content(files: Sequence[Member], folder: Path, size: int, channels: int, cla
         )
     splits: Files = {split: {} for split in SPLITS}
     for bird, images in chosen.items():
-        splits[split_of(int(bird[:3]))][bird] = list(images.values())
-    return from_members({split: in_order(c) for split, c in splits.items()}, size, channels)
+        splits[split_of(int(bird[:3]))][bird] = images
+    return from_members(splits, size, channels)

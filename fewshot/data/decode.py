@@ -23,11 +23,15 @@ def is_image(member: Member) -> bool:
 
 
 def from_members(
-    splits: Mapping[str, Mapping[str, Sequence[Member]]], size: int, channels: int, invert: bool = False, note: str = ""
+    splits: Mapping[str, Mapping[str, Mapping[str, Member]]],
+    size: int,
+    channels: int,
+    invert: bool = False,
+    note: str = "",
 ) -> Content:
-    """The Content of image files, `splits[split][class]`, decoded when the table is written."""
-    counts = {split: {name: len(files) for name, files in classes.items()} for split, classes in splits.items()}
-    wanted = [file for classes in splits.values() for files in classes.values() for file in files]
+    """The Content of image files, `splits[split][class][file name]`, each sorted; decoded when the table is written."""
+    counts = {split: {name: len(classes[name]) for name in sorted(classes)} for split, classes in splits.items()}
+    wanted = [c[name][file] for split, c in splits.items() for name in counts[split] for file in sorted(c[name])]
     return Content(counts, _decode_all(wanted, size, channels, invert), note)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from fewshot.data.archives import Member, members
 from fewshot.data.decode import from_members, is_image
-from fewshot.data.splits import SEEDED_NOTE, Files, by_csv, by_folders, find, in_order, rows, seeded
+from fewshot.data.splits import SEEDED_NOTE, Files, Images, by_csv, by_folders, find, rows, seeded
 from fewshot.data.table import Content
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
@@ -42,21 +42,23 @@ def content(path: Path, size: int, channels: int) -> Content:
     else:
         classes = _class_folders(files)
         split_of = seeded(classes)
-        splits = {s: {c: files for c, files in classes.items() if split_of[c] == s} for s in SPLITS}
+        splits = {s: {c: images for c, images in classes.items() if split_of[c] == s} for s in SPLITS}
         note = SEEDED_NOTE
     if not all(splits.get(split) for split in SPLITS):
         raise UserError(f"{path} needs at least three class folders with images, one for each of train, val and test")
     unused = sum(map(is_image, files)) - sum(len(images) for c in splits.values() for images in c.values())
-    return from_members(splits, size, channels, note=note + (f"; {unused} images in no class left out" * (unused > 0)))
+    return from_members(
+        splits, size, channels, note=note + (f"; {unused} images in no class, or there twice, left out" * (unused > 0))
+    )
 
 
-def _class_folders(files: Sequence[Member]) -> dict[str, list[Member]]:
+def _class_folders(files: Sequence[Member]) -> dict[str, Images]:
     """Images by the path of their folder, so that a/1 and b/1 are two classes."""
-    classes: dict[str, list[Member]] = {}
+    classes: dict[str, Images] = {}
     for file in filter(is_image, files):
         if len(file.parts) > 1:
-            classes.setdefault(str(PurePosixPath(file.name).parent), []).append(file)
-    return in_order(classes)
+            classes.setdefault(str(PurePosixPath(file.name).parent), {}).setdefault(file.parts[-1], file)
+    return classes
 
 
 def _by_class_csv(files: Sequence[Member], table: Member, path: Path) -> Files:
@@ -74,4 +76,4 @@ def _by_class_csv(files: Sequence[Member], table: Member, path: Path) -> Files:
                 f"have that name (one is needed), and a split is train, val or test"
             )
         splits[split][name] = folders[found[0]]
-    return {split: in_order(classes) for split, classes in splits.items()}
+    return splits

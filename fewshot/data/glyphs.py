@@ -16,7 +16,7 @@ from fewshot.data.table import Content
 from fewshot.episodes import SPLITS
 
 MIN_FACES = 10  # fewer distinct faces make too few examples of a class
-DRAWN_AT = 96  # font size in pixels, before the glyph is scaled to the image
+DRAWN_AT = 64  # font size in pixels, before the glyph is scaled to the image
 LETTERS = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 # LastResort draws boxes for everything; cmex and cmsy put brackets and arrows where letters belong
 SKIPPED = ("LastResort", "cmex", "cmsy")

@@ -19,7 +19,7 @@ class ImageSource:
     """Tasks of `ways` classes from `table`, whose uint8 images move to the device once."""
 
     seed: int
-    table: 'Table'
+    table: "Table"
     ways: int
     regression: bool = False
 

@@ -26,12 +26,12 @@ def content(files: Sequence[Member], folder: Path, size: int, channels: int) -> 
     `folder` is where an error says to put the files.
     """
     listed, folders = by_csv(files), by_folders(files)
-    pickles = [find(files, f"mini-imagenet-cache-{split}.pkl") for split in SPLITS]
+    pickles = [file for split in SPLITS if (file := find(files, f"mini-imagenet-cache-{split}.pkl"))]
     if listed and not listed[1]:
         made = from_members(listed[0], size, channels)
     elif folders:
         made = from_members(folders, size, channels)
-    elif None not in pickles:
+    elif len(pickles) == len(SPLITS):
         made = _from_pickles(pickles, size, channels)
     elif listed:
         missing = listed[1]

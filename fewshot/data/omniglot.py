@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fewshot.data.archives import Member, NotFound
 from fewshot.data.decode import from_members
-from fewshot.data.splits import Files, in_order
+from fewshot.data.splits import Files, Images
 from fewshot.data.table import Content
 from fewshot.episodes import SPLITS
 
@@ -29,7 +29,7 @@ def split_of(part: str, alphabet: str, character: str) -> str:
 
 def content(files: Sequence[Member], folder: Path, size: int, channels: int) -> Content:
     """Ink is 255 on a ground of 0. `folder` is where an error says to put the files."""
-    drawings: dict[tuple[str, ...], dict[str, Member]] = {}
+    drawings: dict[tuple[str, str, str], Images] = {}
     for file in files:
         *_, part, alphabet, character, name = ("", "", "", *file.parts)
         if part in CHARACTERS and re.fullmatch(r"character\d\d", character) and name.endswith(".png"):
@@ -43,5 +43,5 @@ def content(files: Sequence[Member], folder: Path, size: int, channels: int) -> 
             )
     splits: Files = {split: {} for split in SPLITS}
     for key, images in drawings.items():
-        splits[split_of(*key)]["/".join(key)] = list(images.values())
-    return from_members({split: in_order(c) for split, c in splits.items()}, size, channels, invert=True)
+        splits[split_of(*key)]["/".join(key)] = images
+    return from_members(splits, size, channels, invert=True)

@@ -10,7 +10,8 @@ from fewshot.data.decode import is_image
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 
-Files = dict[str, dict[str, list[Member]]]  # split -> class -> its files
+Images = dict[str, Member]  # by file name: what is there twice, say packed and unpacked, counts once
+Files = dict[str, dict[str, Images]]  # by split and class
 
 SEEDED_NOTE = "classes split 64/16/20% in the order of sha256('0/' + class name)"
 
@@ -21,10 +22,10 @@ def by_csv(files: Sequence[Member]) -> tuple[Files, list[str]] | None:
     Returns:
         The files, found by name in any folder or archive (the first of that name), and the names not found.
     """
-    tables = {split: find(files, f"{split}.csv") for split in SPLITS}
-    if None in tables.values():
+    tables = {split: table for split in SPLITS if (table := find(files, f"{split}.csv"))}
+    if len(tables) < len(SPLITS):
         return None
-    images: dict[str, Member] = {}
+    images: Images = {}
     for file in filter(is_image, files):
         images.setdefault(file.parts[-1], file)
     splits: Files = {split: {} for split in SPLITS}
@@ -34,8 +35,8 @@ def by_csv(files: Sequence[Member]) -> tuple[Files, list[str]] | None:
             if name not in images:
                 missing.append(name)
             else:
-                splits[split].setdefault(label, []).append(images[name])
-    return {split: in_order(classes) for split, classes in splits.items()}, missing
+                splits[split].setdefault(label, {})[name] = images[name]
+    return splits, missing
 
 
 def by_folders(files: Iterable[Member]) -> Files | None:
@@ -43,8 +44,8 @@ def by_folders(files: Iterable[Member]) -> Files | None:
     splits: Files = {split: {} for split in SPLITS}
     for file in filter(is_image, files):
         if len(file.parts) >= 3 and file.parts[-3] in SPLITS:
-            splits[file.parts[-3]].setdefault(file.parts[-2], []).append(file)
-    return {split: in_order(classes) for split, classes in splits.items()} if all(splits.values()) else None
+            splits[file.parts[-3]].setdefault(file.parts[-2], {}).setdefault(file.parts[-1], file)
+    return splits if all(splits.values()) else None
 
 
 def seeded(names: Iterable[str], seed: int = 0) -> dict[str, str]:
@@ -52,11 +53,6 @@ def seeded(names: Iterable[str], seed: int = 0) -> dict[str, str]:
     order = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
     train, val = round(0.64 * len(order)), round(0.8 * len(order))
     return {name: SPLITS[(i >= train) + (i >= val)] for i, name in enumerate(order)}
-
-
-def in_order(classes: dict[str, list[Member]]) -> dict[str, list[Member]]:
-    """Classes by name, and in each its files by name: the order of every table."""
-    return {name: sorted(classes[name], key=lambda file: file.parts[-1]) for name in sorted(classes)}
 
 
 def find(files: Iterable[Member], name: str) -> Member | None:

@@ -112,7 +112,9 @@ class OPLSTM(MetaLearner):
             weights = self.update(weights, directions[::-1])
         return weights
 
-    def coordinate(self, cells: nn.ModuleList, a_BMO: Tensor, m_BMO: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def coordinate(
+        self, cells: nn.ModuleList, a_BMO: Tensor, m_BMO: Tensor, state: State | None
+    ) -> tuple[Tensor, State]:
         """The coordinate-wise LSTM (Eq. 15) on z = [a, m]: the new h (B, M, O) and state, from zero if None.
 
         The rows of all tasks, examples and nodes run along the last axis: the gates are then contiguous, which on a

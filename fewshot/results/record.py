@@ -127,5 +127,7 @@ def score_line(result: Mapping[str, Any]) -> str:
 
 
 def show(result: Mapping[str, Any], folder: Path) -> None:
-    name = f"{result['method']} on {result['data']}, {result['shots']}-shot, form {result['form']}, seed {result['seed']}"
+    name = (
+        f"{result['method']} on {result['data']}, {result['shots']}-shot, form {result['form']}, seed {result['seed']}"
+    )
     Console().print(f"[bold]{name}[/bold]: {score_line(result)}\n{folder}", highlight=False, soft_wrap=True)
