@@ -132,8 +132,10 @@ def fit_and_test(cfg: DictConfig, folder: Path, learner: MetaLearner, datamodule
     trainer.callbacks.append(SaveLast(last, cfg.trainer.save_every, cfg.trainer.log_every, cfg.trainer.val_every))
     reason, diverged = None, False
     try:
-        resume = str(last) if last.exists() else None
-        trainer.fit(learner, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+        if last.exists():
+            resumed_step = torch.load(last, map_location="cpu", weights_only=True)["global_step"]
+            MetricsCsv(folder / "metrics.csv").cut(resumed_step * cfg.method.meta_batch)
+        trainer.fit(learner, datamodule=datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
     except Diverged as error:
         reason, diverged = str(error), True
     outcome: dict[str, Any] = {"mean": None, "ci95": None, "tasks": None}

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal, cast
+from typing import IO, Literal, cast
 
 from fewshot.errors import UserError
 
@@ -49,19 +49,19 @@ def members(root: Path, skip: Sequence[str] = ()) -> list[Member]:
         UserError: an archive is damaged.
     """
     found = []
-    for file in _files(root, skip):
+    for file in files_in(root, skip):
         with _reading(file):
             kind = _kind(file)
             if kind == "zip":
                 with zipfile.ZipFile(file) as archive:
                     entries = [
-                        (i.filename, i.file_size)
-                        for i in archive.infolist()
-                        if not i.is_dir() and not stat.S_ISLNK(i.external_attr >> 16)
+                        (entry.filename, entry.file_size)
+                        for entry in archive.infolist()
+                        if not entry.is_dir() and not stat.S_ISLNK(entry.external_attr >> 16)
                     ]
             elif kind == "tar":
-                with tarfile.open(file) as archive:
-                    entries = [(i.name, i.size) for i in archive if i.isreg()]
+                with tarfile.open(file) as tar:
+                    entries = [(entry.name, entry.size) for entry in tar if entry.isreg()]
             else:
                 entries = [(file.relative_to(root).as_posix() if file != root else file.name, file.stat().st_size)]
         found += [Member(file, kind, name) for name, size in entries if _is_safe(name, size)]
@@ -69,14 +69,14 @@ def members(root: Path, skip: Sequence[str] = ()) -> list[Member]:
 
 
 @contextmanager
-def opened(member: Member) -> Iterator[BinaryIO]:
+def opened(member: Member) -> Iterator[IO[bytes]]:
     """One member as a binary stream."""
     with _reading(member.container):
         if member.kind == "zip":
             with zipfile.ZipFile(member.container) as archive, archive.open(member.name) as stream:
                 yield stream
         elif member.kind == "tar":
-            with tarfile.open(member.container) as archive, _extract(archive, archive.getmember(member.name)) as stream:
+            with tarfile.open(member.container) as tar, _extract(tar, tar.getmember(member.name)) as stream:
                 yield stream
         else:
             with member.container.open("rb") as stream:
@@ -96,30 +96,32 @@ def read(wanted: Sequence[Member]) -> Iterator[tuple[int, bytes]]:
                         with archive.open(name) as stream:
                             yield position, stream.read(FILE_BYTES)
             elif kind == "tar":
-                with tarfile.open(container) as archive:
-                    for entry in archive:
+                with tarfile.open(container) as tar:
+                    for entry in tar:
                         if entry.isreg() and entry.name in positions:
-                            yield positions.pop(entry.name), _extract(archive, entry).read(FILE_BYTES)
+                            yield positions.pop(entry.name), _extract(tar, entry).read(FILE_BYTES)
             else:
                 for position in positions.values():
                     yield position, container.read_bytes()
 
 
-def _extract(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> BinaryIO:
-    return cast(BinaryIO, archive.extractfile(entry))  # None only for what `members` never lists
+def _extract(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+    return cast(IO[bytes], archive.extractfile(entry))  # None only for what `members` never lists
 
 
-def _files(root: Path, skip: Iterable[str]) -> Iterator[Path]:
+def files_in(root: Path, skip: Iterable[str] = ()) -> Iterator[Path]:
+    """The files below `root` (or `root` itself, if a file), sorted by folder, without hidden ones."""
     if root.is_file():
         yield root
     seen = set()  # links to folders are followed (data often lives on another disk), but never in circles
     for folder, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        at_root = Path(folder) == root
-        folders[:] = sorted(f for f in folders if not (at_root and f in skip)) if real not in seen else []
-        if real not in seen:
-            yield from (Path(folder, file) for file in sorted(files))
+        if real in seen:
+            folders.clear()
+            continue
         seen.add(real)
+        folders[:] = sorted(f for f in folders if f[0] != "." and not (Path(folder) == root and f in skip))
+        yield from (Path(folder, file) for file in sorted(files) if file[0] != ".")
 
 
 def _kind(file: Path) -> Literal["file", "zip", "tar"]:

@@ -31,24 +31,23 @@ class TaskStream:
     def __init__(self, source: Source, split: str, shots: int, queries: int, batch: int, total: int) -> None:
         self.source, self.split, self.shots, self.queries = source, split, shots, queries
         self.batch, self.total = batch, total
-        self.next = 0
+        self.start = self.next = 0
 
     def __len__(self) -> int:
         return -(-self.total // self.batch)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        start, self.next = self.next, 0
+        start, self.start = self.start, 0  # only the first pass after a restore begins in the middle
         for step in range(start, len(self)):
             self.next = step + 1
             tasks = np.arange(step * self.batch, min((step + 1) * self.batch, self.total))
             yield self.source.draw(self.split, tasks, self.shots, self.queries)
-        self.next = 0
 
     def state_dict(self) -> dict[str, int]:
         return {"next": self.next}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.next = state["next"]
+        self.start = self.next = state["next"]
 
 
 class EpisodicDataModule(L.LightningDataModule):

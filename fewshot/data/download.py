@@ -45,15 +45,11 @@ def fetch(url: str, file: Path, md5: str, timeout: float = 30) -> None:
                 digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
             if digest != md5:
                 part.unlink()
-                raise UserError(
-                    f"{url} came with checksum {digest}, not {md5}: run again, or put {file} there yourself"
-                )
+                raise UserError(f"{url}: md5 {digest}, not {md5}: run again, or put {file} there yourself")
             os.replace(part, file)
     except (OSError, http.client.HTTPException) as error:  # urllib's errors are OSErrors
         reason = getattr(error, "reason", error)
-        raise UserError(
-            f"cannot download ({reason}): get {file.name} from {url} and put it into {file.parent}"
-        ) from error
+        raise UserError(f"cannot download ({reason}): get {url} and put {file.name} into {file.parent}") from error
 
 
 def _resume(url: str, part: Path, timeout: float) -> None:
@@ -62,8 +58,8 @@ def _resume(url: str, part: Path, timeout: float) -> None:
     try:
         answer = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 416:  # nothing is left to send: the checksum will tell
-            error.close()
             return
         raise
     columns = (TextColumn("downloading {task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from fewshot.data.archives import Member, members
+from fewshot.data.archives import Member, files_in, members
 from fewshot.data.decode import from_members, is_image
 from fewshot.data.splits import SEEDED_NOTE, Files, Images, by_csv, by_folders, find, rows, seeded
 from fewshot.data.table import Content
@@ -16,8 +16,7 @@ from fewshot.errors import UserError
 def table_name(path: Path) -> str:
     """The folder's name and a hash of its place and of its files' names, sizes and dates: a changed folder is new."""
     digest = hashlib.sha256(str(path.resolve()).encode())
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    for file in files:
+    for file in files_in(path):
         facts = file.stat()
         digest.update(f"\n{file.relative_to(path)} {facts.st_size} {facts.st_mtime_ns}".encode())
     return f"folder-{re.sub(r'[^A-Za-z0-9.-]+', '_', path.resolve().name)}-{digest.hexdigest()[:10]}"
@@ -47,9 +46,9 @@ def content(path: Path, size: int, channels: int) -> Content:
     if not all(splits.get(split) for split in SPLITS):
         raise UserError(f"{path} needs at least three class folders with images, one for each of train, val and test")
     unused = sum(map(is_image, files)) - sum(len(images) for c in splits.values() for images in c.values())
-    return from_members(
-        splits, size, channels, note=note + (f"; {unused} images in no class, or there twice, left out" * (unused > 0))
-    )
+    if unused:
+        note += f"; {unused} images in no class, or there twice, left out"
+    return from_members(splits, size, channels, note=note)
 
 
 def _class_folders(files: Sequence[Member]) -> dict[str, Images]:

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.ft2font import FT2Font
 from numpy.typing import NDArray
-from PIL import Image, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from fewshot.data.splits import SEEDED_NOTE, seeded
 from fewshot.data.table import Content
@@ -47,8 +47,8 @@ def content(size: int, channels: int) -> Content:
     split_of = seeded(classes)
     splits = {split: sorted(name for name in classes if split_of[name] == split) for split in SPLITS}
     counts = {split: {name: len(classes[name]) for name in names} for split, names in splits.items()}
-    pictures = (picture for names in splits.values() for name in names for picture in classes[name])
-    images = ((row, np.repeat(picture[:, :, None], channels, axis=2)) for row, picture in enumerate(pictures))
+    in_order = (picture for names in splits.values() for name in names for picture in classes[name])
+    images = ((row, np.repeat(picture[:, :, None], channels, axis=2)) for row, picture in enumerate(in_order))
     note = f"{SEEDED_NOTE}; {left_out} characters with fewer than {MIN_FACES} distinct faces left out, {merged} merged"
     return Content(counts, images, f"{note} with look-alikes")
 
@@ -65,13 +65,14 @@ def _characters(font: Path) -> set[str]:
 def _draw(face: ImageFont.FreeTypeFont, character: str, size: int) -> NDArray[np.uint8] | None:
     """The character in the middle, or None if it has no ink.
 
-    All of a face have one scale (at their own, x and X would be one shape), but those too tall or wide are shrunk to fit.
+    A face has one scale, since x and X at their own would be one shape; what is too tall or wide is shrunk to fit.
     """
-    mask = face.getmask(character, mode="L")
-    if mask.getbbox() is None:
+    left, top, right, bottom = map(round, face.getbbox(character))
+    glyph = Image.new("L", (right - left + 2, bottom - top + 2))
+    ImageDraw.Draw(glyph).text((1 - left, 1 - top), character, fill=255, font=face)
+    if (ink := glyph.getbbox()) is None:
         return None
-    # getmask returns PIL's inner image: its bytes are the one public way out
-    glyph = Image.frombytes("L", mask.size, bytes(mask)).crop(mask.getbbox())
+    glyph = glyph.crop(ink)
     scale = min(size / DRAWN_AT, (size - 2 * (size // 14)) / max(glyph.size))
     width, height = (max(1, round(side * scale)) for side in glyph.size)
     canvas = Image.new("L", (size, size))

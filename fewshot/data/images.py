@@ -1,15 +1,16 @@
 """Image data sets by name: open the prepared table, or prepare it from the raw files, or fetch those first."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from fewshot.data import cub, folder, glyphs, mini, omniglot
-from fewshot.data.archives import NotFound, members
+from fewshot.data.archives import Member, NotFound, members
 from fewshot.data.download import FILES, fetch
 from fewshot.data.table import Content, Table, open_or_write
 from fewshot.errors import UserError
 
-READERS = {
+READERS: dict[str, Callable[..., Content]] = {
     "omniglot": omniglot.content,
     "mini": mini.content,
     "cub": partial(cub.content, classes=200),
@@ -45,27 +46,22 @@ def open_or_prepare(
     if name not in NAMES or channels not in (1, 3) or size < 1:
         raise UserError(f"no image data {name} with size={size}, channels={channels}: names are {', '.join(NAMES)}")
     kind = f"{size}-{'grey' if channels == 1 else 'rgb'}"
-    stem = name
-    if name == "folder":
+    stem, make = name, partial(_from_raw, name, raw, download)
+    if name == "glyphs":
+        make = partial(glyphs.content)
+    elif name == "folder":
         if path is None or not path.exists():
             raise UserError(f"data=folder needs path=<a folder of class folders>; {path} does not exist")
-        stem = folder.table_name(path)
-
-    def make() -> Content:
-        if name == "glyphs":
-            return glyphs.content(size, channels)
-        if name == "folder":
-            return folder.content(path, size, channels)
-        return _from_raw(name, raw, size, channels, download)
-
-    return open_or_write(prepared / f"{stem}-{kind}", (size, size, channels), make)
+        stem, make = folder.table_name(path), partial(folder.content, path)
+    table = prepared / f"{stem}-{kind}"
+    return open_or_write(table, (size, size, channels), partial(make, size=size, channels=channels))
 
 
-def _from_raw(name: str, raw: Path, size: int, channels: int, download: bool) -> Content:
+def _from_raw(name: str, raw: Path, download: bool, size: int, channels: int) -> Content:
     home = raw / name
     read = partial(READERS[name], folder=home, size=size, channels=channels)
 
-    def listed() -> list:
+    def listed() -> list[Member]:
         # of the other data sets' folders nothing is wanted, and a fault in them is no fault here
         files = [file for place in (name, ALSO_IN.get(name)) if place for file in members(raw / place)]
         return files + members(raw, skip=NAMES)

@@ -89,7 +89,7 @@ def load_pickle(file: Member) -> tuple[NDArray[np.uint8], dict[str, list[int]]]:
     return pixels, classes
 
 
-def _encode(text: str, encoding: str) -> bytes:
+def _encode(text: str, _: str) -> bytes:
     """How protocol 2 spells bytes. Never codecs.encode itself, which can also unpack compressed data."""
     return codecs.latin_1_encode(text)[0]
 
