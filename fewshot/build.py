@@ -1,5 +1,6 @@
 """From a composed configuration to the things it names: data, learner and trainer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from fewshot.data.datamodule import EpisodicDataModule, Source
 from fewshot.data.image_source import ImageSource
 from fewshot.data.sine import SineSource
+from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner, Task
@@ -27,13 +29,13 @@ def make_source(cfg: DictConfig) -> Source:
     return ImageSource(cfg.seed, open_or_prepare(data.name, raw, prepared, data.size, data.channels, path), data.ways)
 
 
-def make_datamodule(cfg: DictConfig, source: Source) -> EpisodicDataModule:
-    """The run's data module; UserError where a split has too few classes or a class too few images."""
+def make_datamodule(cfg: DictConfig, source: Source, splits: Sequence[str] = SPLITS) -> EpisodicDataModule:
+    """The run's data module; UserError where one of `splits` has too few classes or a class too few images."""
     data, trainer = cfg.data, cfg.trainer
     queries = {"train": data.train_queries, "val": data.val_queries, "test": data.test_queries}
     if isinstance(source, ImageSource):
-        for split, wanted in queries.items():
-            check_size(source, split, cfg.shots, wanted)
+        for split in splits:
+            check_size(source, split, cfg.shots, queries[split])
     return EpisodicDataModule(
         source,
         cfg.shots,
@@ -66,4 +68,4 @@ def make_learner(cfg: DictConfig, source: Source) -> MetaLearner:
     del backbone["name"]
     task = Task(source.input_shape, source.outputs, source.regression)
     kwargs = {key: value for key, value in options.items() if key not in NOT_FOR_THE_LEARNER}
-    return learner_class(cfg.method.name)(task, backbone, **kwargs)
+    return learner_class(cfg.method.name)(task=task, backbone=backbone, **kwargs)  # type: ignore[call-arg]

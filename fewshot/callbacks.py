@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from torch import Tensor
 
 
@@ -24,7 +24,7 @@ class ValidateFirst(Callback):
             trainer.training = True
 
 
-class SaveLast(Callback):
+class SaveLast(Checkpoint):  # Lightning runs these last and in order: the best state is known by then
     """Saves the state at each validation and every `every` updates in between; refuses to save a diverged one.
 
     Where a validation is due, only the state after it is saved: a run killed during a validation repeats it.
@@ -35,9 +35,9 @@ class SaveLast(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
         step = trainer.global_step
-        if step % self.check_every == 0 or step % self.every == 0:
-            if not torch.isfinite(outputs["loss"]):
-                raise Diverged(f"the loss was {outputs['loss'].item()} at update {step}")
+        due = step % self.check_every == 0 or step % self.every == 0
+        if due and not torch.isfinite(outputs["loss"]):
+            raise Diverged(f"the loss was {outputs['loss'].item()} at update {step}")
         if step % self.every == 0 and step % self.val_every != 0:
             self.save(trainer, pl_module)
 

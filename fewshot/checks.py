@@ -6,28 +6,55 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot.backbones.body import BN
 from fewshot.errors import UserError
-from fewshot.methods.oplstm import NORMALISATIONS
 
 POSITIVE_INTEGERS = (
-    "shots data.ways data.size data.channels data.train_queries data.val_queries data.test_queries backbone.widths "
-    "method.meta_batch method.passes method.steps method.eval_steps method.hidden method.cells trainer.updates "
-    "trainer.val_every trainer.val_tasks trainer.test_tasks trainer.eval_batch trainer.save_every trainer.log_every "
-    "trainer.devices"
-).split()
-POSITIVE_NUMBERS = "method.lr method.inner_lr method.clamp method.gamma".split()
+    "shots",
+    "data.ways",
+    "data.size",
+    "data.channels",
+    "data.train_queries",
+    "data.val_queries",
+    "data.test_queries",
+    "backbone.widths",
+    "method.meta_batch",
+    "method.passes",
+    "method.steps",
+    "method.eval_steps",
+    "method.hidden",
+    "method.cells",
+    "trainer.updates",
+    "trainer.val_every",
+    "trainer.val_tasks",
+    "trainer.test_tasks",
+    "trainer.eval_batch",
+    "trainer.save_every",
+    "trainer.log_every",
+    "trainer.devices",
+)
+POSITIVE_NUMBERS = ("method.lr", "method.inner_lr", "method.clamp", "method.gamma")
 FLAGS = (
-    "force trainer.bar backbone.zero_bias method.first_order method.clamp_each method.pool_cell method.query_cell "
-    "method.first_labels method.pool_state method.softmax method.preactivation method.detach method.scalar_bias"
-).split()
+    "force",
+    "trainer.bar",
+    "backbone.zero_bias",
+    "method.first_order",
+    "method.clamp_each",
+    "method.pool_cell",
+    "method.query_cell",
+    "method.first_labels",
+    "method.pool_state",
+    "method.softmax",
+    "method.preactivation",
+    "method.detach",
+    "method.scalar_bias",
+)
 OPTIONAL = ("method.clamp", "method.gamma")
 CHOICES: dict[str, tuple[Any, ...]] = {
     "form": ("released", "text"),
-    "backbone.bn": BN,
+    "backbone.bn": ("none", "transductive", "support"),
     "backbone.layer": ("linear", "conv"),
     "method.support": ("set", "sequence"),
-    "method.normalisation": NORMALISATIONS,
+    "method.normalisation": ("example", "matrix", "joint", "none"),
     "data.channels": (1, 3),
     "data.sign": (1, -1),
 }
@@ -35,7 +62,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 def check(cfg: DictConfig) -> None:
     """Raises UserError for missing settings, values out of range and combinations that make no sense."""
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    if cfg.data.name == "sine" and cfg.method.name == "protonet":
+        raise UserError("method=protonet classifies and data=sine is regression: choose another method or data")
+    missing = [key for key, value in flatten(OmegaConf.to_container(cfg)).items() if value == "???"]
     if missing:
         what = f"method={cfg.method.name} data={cfg.data.name} shots={cfg.shots}"
         raise UserError(f"no settings for {what}: set " + " ".join(f"{key}=…" for key in missing))
@@ -67,8 +96,6 @@ def check_values(cfg: DictConfig, key: str, good: Any, wanted: str) -> None:
 
 def check_combination(cfg: DictConfig) -> None:
     sine, method, backbone = cfg.data.name == "sine", cfg.method, cfg.backbone
-    if sine and method.name == "protonet":
-        raise UserError("method=protonet classifies and data=sine is regression: choose another method or data")
     if sine and backbone.layer == "conv":
         raise UserError(f"backbone={backbone.name} is for images and data=sine has none: choose backbone=mlp")
     if backbone.layer == "conv" and cfg.data.size >> len(backbone.widths) < 1:
@@ -84,7 +111,13 @@ def check_combination(cfg: DictConfig) -> None:
 
 
 def nearest(name: str, choices: list[str]) -> str:
-    """`x (nearest)` or the whole list of choices."""
+    """`one of …` the choices, and which of them is nearest to `name`."""
     close = get_close_matches(name, choices, n=1, cutoff=0.5)
-    rest = ", ".join(choices)
-    return f"one of {rest}" + (f"; did you mean {close[0]}?" if close else "")
+    return f"one of {', '.join(choices)}" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted key → value of nested dictionaries."""
+    if not isinstance(node, dict):
+        return {prefix: node}
+    return {k: v for name, sub in node.items() for k, v in flatten(sub, f"{prefix}.{name}" if prefix else name).items()}

@@ -1,24 +1,37 @@
 """From the command line to a function of one configuration: Hydra's entry, integer shots, errors in one line."""
 
-import logging
+import math
 import os
 import re
 import sys
-import warnings
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-from fewshot.checks import nearest
+from fewshot.checks import flatten, nearest
 from fewshot.errors import UserError
 
+DEFAULT_SHOTS = 1
 CONF = str(Path(__file__).parent.parent / "conf")
 
 OmegaConf.register_new_resolver("per_meta_batch", lambda tasks, batch: round(int(tasks) / int(batch)), replace=True)
@@ -31,6 +44,7 @@ def register_shots(shots: int) -> None:
 
 def quote_shots(arguments: list[str]) -> list[str]:
     """Hydra refuses an integer as a group's choice: quotes those of `shots=` and registers them as choices."""
+    register_shots(DEFAULT_SHOTS)
     quoted = []
     for argument in arguments:
         if argument.startswith("shots="):
@@ -44,32 +58,73 @@ def quote_shots(arguments: list[str]) -> list[str]:
     return quoted
 
 
-def main(run: Callable[[DictConfig], dict[str, Any]], config: str) -> int:
-    """Runs `run` on the configuration that the command line composes, or on each of a multirun; the exit code."""
-    outcomes: list[dict[str, Any]] = []
+def main(run: Callable[[DictConfig], dict[str, Any]], folder: str, name: str) -> int:
+    """Runs `run` on the configuration that the command line composes, or on each cell of a multirun.
+
+    Returns the exit code: 0; 1 where a run failed or diverged; 2 for a user's mistake. A cell that fails does not
+    stop the others.
+    """
+    cells = Cells()
 
     def task(cfg: DictConfig) -> None:
-        outcomes.append(run(cfg))
+        cells.run(run, cfg, HydraConfig.get())
 
-    quiet()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, to be told in one line
     try:
-        sys.argv[1:] = quote_shots(sys.argv[1:])
-        register_shots(1)
-        hydra.main(version_base="1.3", config_path=CONF, config_name=config)(task)()
+        if name == "train":
+            sys.argv[1:] = quote_shots(sys.argv[1:])
+        cells.total, cells.swept = sweep(sys.argv[1:])
+        hydra.main(version_base="1.3", config_path=folder, config_name=name)(task)()
     except UserError as error:
         return say(error)
     except (HydraException, OmegaConfBaseException) as error:
         return say(UserError(explain(error)))
-    return 1 if any(outcome["status"] in ("failed", "diverged") for outcome in outcomes) else 0
+    return cells.verdict()
 
 
-def quiet() -> None:
-    """Keeps Lightning's advice off the screen; its warnings about what a run does stay."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for text in ("Checkpoint directory", ".*LeafSpec", "The `?.*dataloader.*does not have many workers"):
-        warnings.filterwarnings("ignore", text)
+class Cells:
+    """The cells of a multirun, or the one of a single run: runs them and lists those that failed."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[tuple[str, dict[str, Any]]] = []
+        self.total, self.swept = 1, set[str]()
+        columns = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("·"))
+        self.progress = Progress(*columns, TimeRemainingColumn())
+        self.console = Console(stderr=True)
+
+    def run(self, run: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig, hydra_cfg: Any) -> None:
+        """Runs one cell, with a bar over the cells between them."""
+        multirun = hydra_cfg.mode == RunMode.MULTIRUN
+        name = " ".join(o for o in hydra_cfg.overrides.task if o.split("=")[0] in self.swept)
+        if multirun:
+            if not self.outcomes:
+                self.progress.add_task("cells", total=self.total)
+            self.console.print(f"[bold]{name}[/bold]", highlight=False)
+        try:
+            outcome = run(cfg)
+        except UserError as error:
+            say(error)
+            outcome = {"status": "refused", "reason": str(error)}
+        self.outcomes.append((name, outcome))
+        if multirun:
+            self.progress.advance(self.progress.task_ids[0])
+            self.console.print(self.progress)
+
+    def verdict(self) -> int:
+        """The exit code, after a list of the cells that have no result."""
+        bad = [(name, o) for name, o in self.outcomes if o["status"] in ("failed", "diverged", "refused")]
+        if bad and self.progress.task_ids:
+            print(f"{len(bad)} of {len(self.outcomes)} cells have no result:", file=sys.stderr)
+            for name, outcome in bad:
+                print(f"  {name}: {outcome['status']}, {outcome.get('reason')}", file=sys.stderr)
+        return max((2 if o["status"] == "refused" else 1 for _, o in bad), default=0)
+
+
+def sweep(arguments: list[str]) -> tuple[int, set[str]]:
+    """The number of cells that the command line spans, and the keys that differ between them."""
+    overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
+    swept = [o for o in OverridesParser.create().parse_overrides(overrides) if o.is_sweep_override()]
+    return math.prod(len(list(o.sweep_string_iterator())) for o in swept), {o.get_key_element() for o in swept}
 
 
 def say(error: Exception) -> int:
@@ -85,19 +140,27 @@ def explain(error: Exception) -> str:
     text = str(error).splitlines()[0]
     if isinstance(error, ConfigCompositionException) and (found := re.search(r"Could not override '([^']+)'", text)):
         key = found[1].split("@")[0]
-        return f"unknown setting {key!r}: {nearest(key, known_keys())}; --help shows them"
+        return f"unknown setting {key!r}: {closest(key)}--help shows them all"
     return text
 
 
+def composed(overrides: list[str]) -> DictConfig:
+    """The configuration that `python train.py` with these overrides would get."""
+    running = GlobalHydra.instance()
+    outer, running.hydra = running.hydra, None  # a second Hydra, on the train configs, inside the one that runs
+    try:
+        with hydra.initialize_config_dir(CONF, version_base="1.3"):
+            return hydra.compose("train", quote_shots(overrides))
+    finally:
+        running.hydra = outer
+
+
 def known_keys() -> list[str]:
-    """Dotted names of all settings of the default configuration."""
-    if not GlobalHydra.instance().is_initialized():
-        return []
-    cfg = OmegaConf.to_container(hydra.compose("train"), resolve=False)
-    return [*flatten(cfg, "")]
+    """Dotted names of all settings, those of every method among them."""
+    configs = [composed([f"method={path.stem}"]) for path in (Path(CONF) / "method").glob("*.yaml")]
+    return sorted({key for cfg in configs for key in flatten(OmegaConf.to_container(cfg))})
 
 
-def flatten(node: Any, prefix: str) -> list[str]:
-    if not isinstance(node, dict):
-        return [prefix]
-    return [name for key, value in node.items() for name in flatten(value, f"{prefix}.{key}" if prefix else str(key))]
+def closest(key: str) -> str:
+    close = get_close_matches(key, known_keys(), n=1, cutoff=0.4)
+    return f"did you mean {close[0]}? " if close else ""

@@ -32,7 +32,7 @@ class Episode(NamedTuple):
     tasks: Tensor
 
 
-def random_bits(key: NDArray[np.uint64], counter: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def random_bits(key: NDArray[np.uint64], counter: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
     """Word number `counter` of the stream `key` of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 
     Both arguments broadcast. 64 raw bits a word, the same for ever: no library's generator takes part.
@@ -51,7 +51,7 @@ def task_keys(seed: int, split: str, tasks: NDArray[np.int64]) -> NDArray[np.uin
     return random_bits(split_key, tasks.astype(np.uint64))
 
 
-def uniform(words: NDArray[np.uint64], low: float, high: float) -> NDArray[np.float64]:
+def uniform(words: NDArray[np.uint64], low: float, high: float) -> NDArray[np.floating]:
     """Floats in [low, high) from the top 53 bits of raw words."""
     return low + (high - low) * ((words >> np.uint64(11)) * 2.0**-53)
 

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import logging
 import os
 import secrets
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,19 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 
 FIELDS = ("tasks", "step", "metric", "value")
+
+
+def quiet() -> None:
+    """Keeps Lightning's advice off the screen; its warnings about what a run does stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for text in (
+        "Checkpoint directory",
+        ".*LeafSpec",
+        "The number of training batches",
+        ".*does not have many workers",
+    ):
+        warnings.filterwarnings("ignore", text)
 
 
 class MetricsCsv(Logger):

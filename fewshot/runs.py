@@ -11,16 +11,15 @@ from typing import Any
 import lightning as L
 import torch
 from filelock import FileLock, Timeout
-from hydra import compose
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, Timer
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.build import make_datamodule, make_learner, make_source
 from fewshot.callbacks import Diverged, SaveLast, TaskAxis, ValidateFirst, finite
-from fewshot.checks import check
+from fewshot.cli import composed
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import UserError
-from fewshot.loggers import MetricsCsv, wandb_logger
+from fewshot.loggers import MetricsCsv, quiet, wandb_logger
 from fewshot.methods.base import MetaLearner
 from fewshot.results.record import describe, read_json, scored, show, surroundings, write_scores, write_whole
 
@@ -56,8 +55,8 @@ def published(cfg: DictConfig) -> bool:
             plain["trainer"].pop(key, None)
         return plain
 
-    choices = [f"data={cfg.data.name}", f"method={cfg.method.name}", f"shots='{cfg.shots}'", f"form={cfg.form}"]
-    default = compose("train", [*choices, f"seed={cfg.seed}"])
+    choices = [f"data={cfg.data.name}", f"method={cfg.method.name}", f"shots={cfg.shots}", f"form={cfg.form}"]
+    default = composed([*choices, f"seed={cfg.seed}"])
     return not OmegaConf.missing_keys(default) and training(default) == training(cfg)
 
 
@@ -66,7 +65,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     A finished run is shown, not repeated, unless `cfg.force`; an interrupted one goes on where it was saved last.
     """
-    check(cfg)
+    quiet()
     folder = run_folder(cfg)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -128,8 +127,8 @@ def fit_and_test(cfg: DictConfig, folder: Path, learner: MetaLearner, datamodule
     )
     timer = Timer(cfg.trainer.max_time, verbose=False)
     last = folder / "last.ckpt"
-    trainer = make_trainer(cfg, folder, [ValidateFirst(), TaskAxis(cfg.method.meta_batch), timer, best])
-    trainer.callbacks.append(SaveLast(last, cfg.trainer.save_every, cfg.trainer.log_every, cfg.trainer.val_every))
+    save_last = SaveLast(last, cfg.trainer.save_every, cfg.trainer.log_every, cfg.trainer.val_every)
+    trainer = make_trainer(cfg, folder, [ValidateFirst(), TaskAxis(cfg.method.meta_batch), timer, best, save_last])
     reason, diverged = None, False
     try:
         if last.exists():

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from fewshot.backbones.layers import batch_norm, conv, linear
 
-BN = ("none", "transductive", "support")
-
 
 class Block(nn.Module):
     """Linear or 3×3 convolution, batch norm unless `bn` is False, ReLU, and 2×2 max-pooling after a convolution.
@@ -22,10 +20,8 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, layer: str, bn: bool, zero_bias: bool) -> None:
         super().__init__()
         made = nn.Conv2d(inputs, outputs, 3) if layer == "conv" else nn.Linear(inputs, outputs)
-        self.weight, self.bias = made.weight, made.bias
-        assert self.bias is not None
-        if zero_bias:
-            nn.init.zeros_(self.bias)
+        assert made.bias is not None
+        self.weight, self.bias = made.weight, nn.Parameter(torch.zeros_like(made.bias) if zero_bias else made.bias)
         self.is_conv = layer == "conv"
         self.has_bn = bn
         if bn:

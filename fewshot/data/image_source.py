@@ -25,7 +25,7 @@ class ImageSource:
 
     def __post_init__(self) -> None:
         height, width, channels = self.table.images.shape[1:]
-        self.input_shape = (channels, height, width)
+        self.input_shape: tuple[int, ...] = (channels, height, width)
         self.outputs = self.ways
         self.images = torch.from_numpy(self.table.images)
 
@@ -36,7 +36,7 @@ class ImageSource:
         return {"index": torch.from_numpy(index), "tasks": torch.from_numpy(tasks)}
 
     def episode(self, drawn: dict[str, Tensor], shots: int) -> Episode:
-        """The Episode of what `draw` drew: pixels in [0, 1], x (B, M, channel, height, width), labels by class order."""
+        """The Episode of what `draw` drew: pixels in [0, 1], x (B, M, C, H, W), labels by class order."""
         index = drawn["index"]
         if self.images.device != index.device:
             self.images = self.images.to(index.device)

@@ -85,7 +85,7 @@ class MetaLearner(L.LightningModule):
         self.test_tasks.update(episode.tasks)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=self.lr)
+        return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
 
 
 def query_pass(forward: Callable[..., Tensor], bn: str, support_x: Tensor, query_x: Tensor) -> Tensor:

@@ -46,6 +46,7 @@ class PlainLSTM(MetaLearner):
         sizes = [features + task.outputs, *hidden]
         self.lstm = nn.ModuleList(nn.LSTM(i, h, batch_first=True) for i, h in pairwise(sizes))
         self.head = nn.Linear(hidden[-1], task.outputs)
+        self.hidden = list(hidden)
         self.support, self.passes = support, passes
         self.pool_cell, self.query_cell, self.first_labels = pool_cell, query_cell, first_labels
 
@@ -89,7 +90,7 @@ class PlainLSTM(MetaLearner):
         return x_RSD, new
 
     def zeros(self, rows: int, like: Tensor) -> State:
-        return [(like.new_zeros(rows, layer.hidden_size),) * 2 for layer in self.lstm]
+        return [(like.new_zeros(rows, units),) * 2 for units in self.hidden]
 
 
 def pool(rows: Tensor, examples: int) -> Tensor:

@@ -16,7 +16,6 @@ from fewshot.backbones.layers import linear
 from fewshot.methods.base import MetaLearner, Task, make_body, query_pass
 
 State = list[tuple[Tensor, Tensor]]  # h and c of each cell
-NORMALISATIONS = ("example", "matrix", "joint", "none")
 
 
 class OPLSTM(MetaLearner):
@@ -124,6 +123,7 @@ class OPLSTM(MetaLearner):
         x_DR = x_DR.detach() if self.detach else x_DR
         new = []
         for number, cell in enumerate(cells):
+            assert isinstance(cell, nn.LSTMCell)
             h, c = lstm_cell(cell, x_DR, state[number] if state else None)
             new.append((h, c))
             x_DR = h

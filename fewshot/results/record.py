@@ -1,6 +1,5 @@
 """The files of a run's folder: result.json, per-task scores, and the line that shows a score."""
 
-import csv
 import json
 import os
 import platform

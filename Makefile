@@ -1,0 +1,33 @@
+# Everything starts here: `make` lists the targets. The environment lives in .venv and is made when first needed.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint mutations clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+
+demo: $(VENV)/.made  ## make the environment and run a whole experiment: OP-LSTM on built-in characters, ~2 minutes
+	$(RUN) train.py experiment=demo force=true
+
+test: $(VENV)/.made  ## make the environment and pass the tests
+	$(RUN) -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/.made  ## ruff and mypy
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+mutations: $(VENV)/.made  ## flip one sign, norm or axis at a time: every one must turn a test red
+	$(RUN) -m tests.mutations
+
+clean:  ## remove the environment and caches; runs and prepared data stay
+	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info
+
+$(VENV)/.made: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fewshot needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,132 @@
+"""Tests the best validated state of a run's folder, which may be a stranger's: its files are data, not code."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.callbacks import RichProgressBar
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from fewshot.build import make_datamodule, make_learner, make_source
+from fewshot.checks import check
+from fewshot.cli import composed
+from fewshot.errors import UserError
+from fewshot.loggers import quiet
+from fewshot.methods.base import MetaLearner
+from fewshot.results.record import describe, scored, show, surroundings, write_scores, write_whole
+from fewshot.runs import published
+
+CROSS_DOMAIN_QUERIES = 15
+
+
+def evaluate(cfg: DictConfig) -> dict[str, Any]:
+    """Tests `cfg.run` as `cfg` says and keeps the result in the run's folder, under `evaluations/`."""
+    quiet()
+    folder = Path(cfg.run)
+    trained = stored_config(folder)
+    tested = test_config(cfg, trained)
+    check(tested)
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    source = make_source(tested)
+    learner = make_learner(trained, make_source(trained) if trained.data.name == "sine" else source)
+    load_best(learner, folder / "best.ckpt", trained.method.name)
+    bar = [RichProgressBar(refresh_rate=5)] if cfg.bar else []
+    trainer = L.Trainer(
+        accelerator=cfg.accelerator,
+        devices=1,
+        precision=trained.trainer.precision,
+        logger=False,
+        callbacks=bar,  # type: ignore[arg-type]
+        enable_progress_bar=cfg.bar,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        inference_mode=False,  # learners differentiate at test time
+    )
+    trainer.test(learner, datamodule=make_datamodule(tested, source, ['test']), verbose=False)
+    outcome, tasks, scores = scored(learner)
+    result = {"status": "finished"} | describe(trained, learner, published(trained)) | outcome | surroundings(trainer)
+    result |= {"data": tested.data.name, "shots": tested.shots, "test_queries": tested.data.test_queries}
+    result |= {"ways": result["ways"] if tested.data.name == "sine" else tested.data.ways, "run": folder.name}
+    name = f"{tested.data.name}-{tested.shots}shot-{tested.data.test_queries}queries-{len(tasks)}tasks"
+    kept = folder / "evaluations" / f"{name}.json"
+    try:
+        kept.parent.mkdir(exist_ok=True)
+        write_scores(kept.with_suffix(".csv"), tasks, scores)
+        write_whole(kept, json.dumps(result, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot keep the result in {kept.parent}: {error}") from error
+    show(result, kept)
+    return result
+
+
+def stored_config(folder: Path) -> DictConfig:
+    """A run's configuration, read as data and laid over the composed defaults: unknown keys are refused."""
+    path = folder / "config.yaml"
+    if not (folder / "best.ckpt").exists() or not path.exists():
+        raise UserError(f"run={folder} is no run's folder with a validated state: it needs config.yaml and best.ckpt")
+    try:
+        text = path.read_text()
+        stored = yaml.safe_load(text)
+        choices = {group: stored[group]["name"] for group in ("data", "method", "backbone")} | {"form": stored["form"]}
+        shots = int(stored["shots"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a run's configuration: {type(error).__name__} {error}") from error
+    if "${" in text or not all(re.fullmatch(r"\w+", str(choice)) for choice in choices.values()):
+        raise UserError(f"{path} is not a run's resolved configuration: it holds more than plain values")
+    overrides = [f"{group}={choice}" for group, choice in choices.items()] + [f"shots={shots}"]
+    try:
+        cfg = OmegaConf.merge(composed(overrides), stored)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path} does not fit this version: {str(error).splitlines()[0]}") from error
+    assert isinstance(cfg, DictConfig)
+    check(cfg)
+    return cfg
+
+
+def test_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
+    """The configuration of the test: the run's, with the data, shots, ways, queries and tasks that `cfg` names."""
+    tested = trained.copy()
+    other = cfg.data is not None and cfg.data != trained.data.name
+    with open_dict(tested):
+        if other:
+            sine = "sine" in (cfg.data, trained.data.name)
+            if sine:
+                raise UserError(f"the run was trained on {trained.data.name}: data={cfg.data} has other inputs")
+            new = composed([f"data={cfg.data}", f"method={trained.method.name}", "form=text"])
+            tested.data = OmegaConf.merge(new.data, {k: trained.data[k] for k in ("size", "channels", "ways")})
+            tested.data.test_queries = CROSS_DOMAIN_QUERIES if cfg.data != "glyphs" else new.data.test_queries
+        if cfg.path is not None:
+            tested.data.path = cfg.path
+        tested.paths = cfg.paths
+        changes = {
+            "shots": cfg.shots,
+            "data.ways": cfg.ways,
+            "data.test_queries": cfg.queries,
+            "trainer.test_tasks": cfg.tasks,
+            "trainer.eval_batch": cfg.eval_batch,
+        }
+        for key, value in changes.items():
+            if value is not None:
+                OmegaConf.update(tested, key, value)
+    if cfg.ways is not None and trained.method.name != "protonet" and cfg.ways != trained.data.get("ways"):
+        raise UserError(f"ways={cfg.ways}: the run's head was trained for {trained.data.get('ways', 1)} ways")
+    return tested
+
+
+def load_best(learner: MetaLearner, path: Path, method: str) -> None:
+    """Loads a checkpoint's weights, without executing anything in it."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    except Exception as error:  # a foreign file can fail in any way
+        raise UserError(f"{path} is not a checkpoint of weights: {str(error).splitlines()[0]}") from error
+    try:
+        learner.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        line = " ".join(str(error).split())[:160]
+        raise UserError(f"{path} does not hold the weights of the run's method={method}: {line}") from error

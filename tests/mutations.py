@@ -1,0 +1,320 @@
+"""Breaks the package in one place at a time and asks the tests: `python -m tests.mutations [word of a mutation ...]`.
+
+Every mutation must turn a test red. Each runs in its own copy of the repository; the first copy is unchanged and
+must stay green. Exits 1 if a mutation survives. About half an hour for all on two cores.
+"""
+
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("fewshot", "tests", "conf", "train.py", "pyproject.toml")
+TESTS = ("tests/test_against_reference.py", "tests/test_learners.py", "tests/test_episodes.py")
+AT_A_TIME = 2
+BASE, LSTM, MAML = "fewshot/methods/base.py", "fewshot/methods/lstm.py", "fewshot/methods/maml.py"
+OPLSTM, PROTONET = "fewshot/methods/oplstm.py", "fewshot/methods/protonet.py"
+LAYERS, BODY, EPISODES = "fewshot/backbones/layers.py", "fewshot/backbones/body.py", "fewshot/episodes.py"
+FIRST = {BASE: TESTS[1], BODY: TESTS[1], EPISODES: TESTS[2]}  # the file of tests that turns red soonest
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`old`, which occurs once in `file`, becomes `new`."""
+
+    file: str
+    old: str
+    new: str
+    what: str
+
+
+MUTATIONS = [
+    Mutation(*row)
+    for row in (
+        # the base
+        (BASE, "return losses.sum()", "return losses.mean()", "mean over the meta-batch"),
+        (BASE, "losses.detach().mean()", "losses.detach().sum()", "the log shows the sum"),
+        (BASE, '"none").mean(1)', '"none").sum(1)', "cross-entropy summed over the queries"),
+        (BASE, '"none").flatten(1).mean(1)', '"none").flatten(1).sum(1)', "squared error summed over the queries"),
+        (BASE, "if bn != ", "if bn == ", "BN choice flipped"),
+        (BASE, "reference=shots)", "reference=None)", "BN statistics of support and queries together"),
+        (BASE, "[:, shots:]", "[:, :-shots]", "predictions of the wrong rows"),
+        (BASE, "return 100 * ", "return 1 * ", "accuracy as a fraction"),
+        (BASE, "targets.flatten(1).T, num_outputs=", "-targets.flatten(1).T, num_outputs=", "wrong test error"),
+        (BASE, "torch.optim.Adam(", "torch.optim.AdamW(", "weight decay"),
+        (BASE, "update(episode.tasks)", "update(episode.tasks + 1)", "test tasks numbered from 1"),
+        # layers and body
+        (LAYERS, "EPS = 1e-5", "EPS = 1e-3", "another eps"),
+        (LAYERS, "correction=0", "correction=1", "unbiased variance"),
+        (LAYERS, "axes = (1, *range(3, x_BMO.dim()))", "axes = (0, 1, *range(3, x_BMO.dim()))", "BN over all tasks"),
+        (LAYERS, "axes = (1, *range", "axes = tuple(range", "BN over pixels and not examples"),
+        (LAYERS, "x_BMO[:, :reference]", "x_BMO", "BN reference ignored"),
+        (LAYERS, "x_BMO[:, :reference]", "x_BMO[:, :reference].detach()", "no gradient through BN statistics"),
+        (LAYERS, "- mean * scale", "+ mean * scale", "BN adds the mean"),
+        (LAYERS, "weight.flatten(0, 1), bias.flatten(), padding=1", "weight.flatten(0, 1), padding=1", "no task bias"),
+        (
+            LAYERS,
+            "y.unflatten(1, (tasks, -1)).transpose(0, 1)",
+            "y.unflatten(1, (-1, tasks)).transpose(0, 1).transpose(0, 2)",
+            "channels of tasks mixed",
+        ),
+        (LAYERS, "baddbmm(bias.unsqueeze(-2)", "baddbmm(0 * bias.unsqueeze(-2)", "per-task bias dropped"),
+        (BODY, "a = F.relu(u)", "a = F.leaky_relu(u)", "another nonlinearity"),
+        (BODY, "F.max_pool2d", "F.avg_pool2d", "average pooling"),
+        (BODY, "torch.zeros_like(made.bias)", "torch.ones_like(made.bias)", "hidden biases start at 1"),
+        (BODY, "torch.ones(outputs)", "torch.full((outputs,), 0.1)", "BN weights start at 0.1"),
+        (BODY, "size >> len(widths)", "size // 2 * 2 >> len(widths) - 1", "features counted with one pooling less"),
+        # ProtoNet
+        (PROTONET, "return -torch.cdist", "return torch.cdist", "largest distance wins"),
+        (PROTONET, ".square()", "", "distance not squared"),
+        (PROTONET, " / targets_BMN.sum(1).unsqueeze(-1)", "", "sums for prototypes"),
+        (PROTONET, "self.body(support_x)", "self.body(support_x).detach()", "no gradient through prototypes"),
+        # MAML
+        (MAML, "w - self.inner_lr * g", "w + self.inner_lr * g", "inner ascent"),
+        (MAML, "create_graph = outer and not self.first_order", "create_graph = False", "always first order"),
+        (MAML, "create_graph = outer and not self.first_order", "create_graph = outer", "first_order ignored"),
+        (MAML, "self.steps if self.training else self.eval_steps", "self.steps", "eval_steps ignored"),
+        (MAML, "range(self.steps if", "range(1 + self.steps if", "one inner step more"),
+        (MAML, "task_losses(predictions, support_y).sum()", "task_losses(predictions, support_y).mean()", "inner mean"),
+        (MAML, "g.clamp(-self.clamp, self.clamp)", "g.clamp(-self.clamp, None)", "inner clamp from below only"),
+        (MAML, "grads = tuple(g.clamp(-self.clamp, self.clamp) for g in grads)", "pass", "no inner clamp"),
+        (MAML, "copies.register_hook(self.clamped_sum)", "pass", "no outer clamp"),
+        (MAML, "if self.clamp_each else", "if not self.clamp_each else", "clamp place flipped"),
+        (MAML, "total = (total + part).clamp", "total = total + part.clamp", "clamp before the sum"),
+        (MAML, "return copies.view_as(copies)", "return copies", "inner gradients run through the clamp's hook"),
+        (MAML, "(support_x,))", "(support_x, 2))", "BN of the inner loop by two examples"),
+        (MAML, "self.net.body.bn, support_x", '"none", support_x', "bn=support ignored"),
+        # plain LSTM
+        (LSTM, "t > 0 or self.first_labels", "self.first_labels", "labels never shown"),
+        (LSTM, "t > 0 or self.first_labels", "True", "labels at the first pass"),
+        (LSTM, "pool(c, examples) if self.pool_cell else c", "pool(c, examples)", "c always pooled"),
+        (LSTM, "pool(c, examples) if self.pool_cell else c", "c", "c never pooled"),
+        (LSTM, "[(pool(h, examples), ", "[(h, ", "h not pooled"),
+        (LSTM, ".mean(1).repeat_interleave", ".sum(1).repeat_interleave", "pooled by the sum"),
+        (
+            LSTM,
+            "rows.view(-1, examples, rows.shape[-1]).mean(1)",
+            "rows.view(examples, -1, rows.shape[-1]).mean(0)",
+            "pooled over tasks",
+        ),
+        (
+            LSTM,
+            "mean(1).repeat_interleave(examples, 0)",
+            "mean(1).repeat(examples, 1)",
+            "pooled states dealt to other tasks",
+        ),
+        (LSTM, "if not self.query_cell:", "if self.query_cell:", "query cell flipped (set)"),
+        (
+            LSTM,
+            "return state if self.query_cell else",
+            "return state if not self.query_cell else",
+            "query cell flipped (sequence)",
+        ),
+        (LSTM, "range(self.passes)", "range(self.passes - 1)", "one pass less (set)"),
+        (LSTM, ".repeat(1, self.passes, 1)", ".repeat(1, self.passes + 1, 1)", "one walk more (sequence)"),
+        (LSTM, ".repeat(1, self.passes, 1)", ".repeat_interleave(self.passes, 1)", "every example T times (sequence)"),
+        (LSTM, 'if self.support == "set"', 'if self.support != "set"', "set and sequence exchanged"),
+        (LSTM, "h.repeat_interleave(queries, 0)", "h.repeat(queries, 1)", "queries start from another task's h"),
+        (LSTM, "query_BQD.new_zeros(", "query_BQD.new_ones(", "a label for the queries"),
+        (
+            LSTM,
+            "new.append((h.squeeze(0), c.squeeze(0)))",
+            "new.append((c.squeeze(0), h.squeeze(0)))",
+            "h and c exchanged",
+        ),
+        (LSTM, 'body if body.layer == "conv" else None', "body", "the FC net under the LSTM"),
+        # OP-LSTM
+        (OPLSTM, "torch.baddbmm(w, (h * s).mT, a)", "torch.baddbmm(w, (h * s).mT, a, alpha=-1)", "step turned round"),
+        (OPLSTM, "(h * s).mT", "h.mT", "gamma and norms ignored"),
+        (OPLSTM, "1.0 if self.gamma is None else self.gamma", "1.0", "gamma ignored"),
+        (OPLSTM, "torch.tensor(gamma)", "torch.tensor(gamma * gamma)", "gamma starts elsewhere"),
+        (OPLSTM, 'in ("joint", "matrix")', 'in ("joint",)', "matrix is none"),
+        (OPLSTM, 'in ("joint", "matrix")', 'in ("matrix",)', "joint is none"),
+        (OPLSTM, 'if self.normalisation == "joint"', "if True", "matrix is joint"),
+        (OPLSTM, 'if self.normalisation == "joint"', "if False", "joint is matrix"),
+        (OPLSTM, 'if self.normalisation == "example"', "if False", "example is none"),
+        (OPLSTM, "F.normalize(a_BMI, dim=-1)", "a_BMI", "only h is normalised"),
+        (OPLSTM, "F.normalize(a_BMI, dim=-1)", "F.normalize(a_BMI, dim=1)", "normalised over examples"),
+        (OPLSTM, ".clamp_min(1e-24).rsqrt()", ".rsqrt()", "norm without a guard"),
+        (OPLSTM, ".clamp_min(1e-24).rsqrt()", ".clamp_min(1e-24).reciprocal()", "the squared norm divides"),
+        (OPLSTM, "return h_BMO / h_BMO.shape[1], a_BMI", "return h_BMO, a_BMI", "sum over the support set"),
+        (OPLSTM, "if self.pool_state:", "if not self.pool_state:", "state pooling flipped"),
+        (OPLSTM, "[(pool(h, a_BMO.shape), pool(c, a_BMO.shape))", "[(pool(h, a_BMO.shape), c)", "c not pooled"),
+        (OPLSTM, "[(pool(h, a_BMO.shape), pool(c, a_BMO.shape))", "[(h, pool(c, a_BMO.shape))", "h not pooled"),
+        (OPLSTM, "state.mean(2, keepdim=True)", "state.mean(3, keepdim=True)", "pooled over nodes"),
+        (OPLSTM, "state.mean(2, keepdim=True)", "state.mean((1, 2), keepdim=True)", "pooled over tasks too"),
+        (
+            OPLSTM,
+            "return x_DR.view(a_BMO.shape), new",
+            "return new[-1][0].view(a_BMO.shape), new",
+            "pooled h in the update",
+        ),
+        (OPLSTM, "softmax(-1) if self.softmax", "softmax(-1) if not self.softmax", "softmax flipped"),
+        (OPLSTM, "outputs[-1].softmax(-1)", "outputs[-1].softmax(1)", "softmax over examples"),
+        (OPLSTM, "softmax and not task.regression", "softmax", "softmax on regression"),
+        (OPLSTM, "x_DR.detach() if self.detach else x_DR", "x_DR", "never detached"),
+        (OPLSTM, "x_DR.detach() if self.detach else x_DR", "x_DR.detach()", "always detached"),
+        (OPLSTM, "message = h_BMO @ weights[layer]", "message = -h_BMO @ weights[layer]", "message's sign"),
+        (
+            OPLSTM,
+            "message = h_BMO @ weights[layer]",
+            "message = shown[layer] @ weights[layer]",
+            "message of activations",
+        ),
+        (OPLSTM, "torch.stack([a_BMO, m_BMO])", "torch.stack([m_BMO, a_BMO])", "order inside z"),
+        (OPLSTM, "below[layer], layer, outputs", "inputs[layer], layer, outputs", "outer product of activations"),
+        (
+            OPLSTM,
+            "if self.preactivation else inputs",
+            "if not self.preactivation else inputs",
+            "pre-activation flipped",
+        ),
+        (OPLSTM, "* inverse_spread(outputs[layer])", "", "update without the spread"),
+        (OPLSTM, "self.hidden[layer].bn_weight * inverse", "inverse", "update without BN's weight"),
+        (OPLSTM, ".square().sum(1, keepdim=True) + 1e-7", ".square().mean(1, keepdim=True) + 1e-7", "mean square"),
+        (OPLSTM, "range(self.passes)", "range(self.passes + 1)", "one pass more"),
+        (
+            OPLSTM,
+            "self.coordinate(cells, shown[layer], message, states[layer])",
+            "self.coordinate(cells, shown[layer], message, None)",
+            "state forgotten between passes",
+        ),
+        (
+            OPLSTM,
+            "self.output_lstm if layer == len(weights) - 1 else",
+            "self.output_lstm if layer == 0 else",
+            "LSTMs of the wrong layers",
+        ),
+        (OPLSTM, "detach()[:1]", "detach()[:2]", "two biases"),
+        (OPLSTM, "cell.bias_ih + cell.bias_hh", "cell.bias_ih", "one bias vector"),
+        (OPLSTM, "i, f, g, o = torch", "f, i, g, o = torch", "gates exchanged"),
+        (OPLSTM, "self.body.bn if self.hidden else", "self.body.bn if not self.hidden else", "bn=support ignored"),
+        # episodes
+        (EPISODES, "(counter + np.uint64(1))", "counter", "words from 0"),
+        (EPISODES, "0xBF58476D1CE4E5B9", "0xBF58476D1CE4E5BB", "another constant"),
+        (EPISODES, "z ^ (z >> np.uint64(31))", "z ^ (z >> np.uint64(32))", "another shift"),
+        (EPISODES, "SPLITS.index(split)", "0", "splits share tasks"),
+        (EPISODES, "np.array([seed], dtype", "np.array([0], dtype", "seeds share tasks"),
+        (
+            EPISODES,
+            "tasks.astype(np.uint64))",
+            "np.arange(len(tasks), dtype=np.uint64))",
+            "tasks by place in the batch",
+        ),
+        (EPISODES, "np.uint64(11)", "np.uint64(12)", "half of the interval"),
+        (EPISODES, "low + (high - low)", "low + high", "another interval"),
+        (EPISODES, "axis=1)[:, :ways]", "axis=1)[:, -ways:]", "the last classes: ways do not nest"),
+        (EPISODES, "[..., :examples]", "[..., -examples:]", "masked images drawn"),
+        (EPISODES, "positions_E >= counts", "positions_E > counts", "one image beyond the class"),
+        (EPISODES, "np.arange(1, ways + 1,", "np.arange(0, ways,", "classes and images by one key"),
+        (EPISODES, "counts_BN.max()", "counts_BN.min()", "images beyond the smallest class never drawn"),
+        (
+            EPISODES,
+            "starts_C[classes_BN][..., None]",
+            "starts_C[np.sort(classes_BN)][..., None]",
+            "starts of other classes",
+        ),
+    )
+]
+
+
+def copy(source: Path, target: Path) -> None:
+    for name in COPIED:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif (source / name).exists():
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / name, target / name)
+
+
+class FirstRed:
+    """Plugin that remembers the first failure."""
+
+    test: str | None = None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and not self.test:
+            self.test = report.nodeid
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed and not self.test:
+            self.test = f"{report.nodeid} (import)"
+
+
+def first_red(base: Path, mutation: Mutation | None) -> str | None:
+    """The first test that fails in a copy of `base` with the mutation, None if all pass; in a process of its own."""
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        target = Path(folder).resolve() / "copy"
+        copy(base, target)
+        if mutation:
+            path = target / mutation.file
+            text = path.read_text()
+            assert text.count(mutation.old) == 1, f"{mutation.file}: {text.count(mutation.old)} times {mutation.old!r}"
+            path.write_text(text.replace(mutation.old, mutation.new))
+        os.chdir(target)
+        os.environ["PYTHONPATH"] = str(target)
+        sys.path[:] = [str(target), *(entry for entry in sys.path if entry and Path(entry).resolve() != ROOT)]
+        sys.dont_write_bytecode = True
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("fewshot", "tests")]:
+            del sys.modules[name]
+        first = FIRST.get(mutation.file if mutation else "", TESTS[0])
+        tests = sorted(TESTS, key=lambda name: name != first)
+        red = FirstRed()
+        with open(target / "said", "w") as said, redirect_stdout(said), redirect_stderr(said):
+            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests], plugins=[red])
+        for name in ("fewshot.methods", "tests.conftest"):  # the copy, not the repository
+            assert Path(str(sys.modules[name].__file__)).is_relative_to(target), sys.modules[name].__file__
+        assert (code == 0) == (red.test is None), (target / "said").read_text()
+        os.chdir(ROOT)
+    return red.test
+
+
+def main(words: Sequence[str]) -> int:
+    console = Console()
+    chosen = [m for m in MUTATIONS if not words or any(word in f"{m.file} {m.what}" for word in words)]
+    outcomes: dict[Mutation | None, str | None] = {}
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    context = multiprocessing.get_context("forkserver")  # a new process a mutation, the libraries imported once
+    context.set_forkserver_preload(
+        ["hydra", "hypothesis", "lightning", "pytest", "scipy.stats", "torch", "torchmetrics"]
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="mutations-") as folder,
+        ProcessPoolExecutor(AT_A_TIME, context, max_tasks_per_child=1) as pool,
+    ):
+        base = Path(folder) / "base"
+        copy(ROOT, base)  # once: whoever edits the repository meanwhile does not meddle
+        for m in chosen:
+            count = (base / m.file).read_text().count(m.old)
+            assert count == 1, f"{m.file}: {count} times {m.old!r}"
+        with Progress(console=console) as progress:
+            bar = progress.add_task("mutations", total=len(chosen) + 1)
+            running = {pool.submit(first_red, base, m): m for m in [None, *chosen]}
+            for done in as_completed(running):
+                outcomes[running[done]] = done.result()
+                progress.advance(bar)
+                if running[done] and outcomes[running[done]] is None:
+                    progress.console.print(f"[bold red]survived:[/] {running[done]}")
+    table = Table("file", "mutation", "first red test")
+    for m in chosen:
+        table.add_row(m.file.removeprefix("fewshot/"), m.what, outcomes[m] or "[bold red]SURVIVED")
+    console.print(table)
+    survivors = [m for m in chosen if outcomes[m] is None]
+    console.print(f"{len(chosen)} mutations, {len(survivors)} survived; unchanged: {outcomes[None] or 'green'}")
+    return 1 if survivors or outcomes[None] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

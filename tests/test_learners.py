@@ -1,0 +1,664 @@
+"""What every learner must be whatever its arithmetic: independence of tasks, symmetries, true meta-gradients, sizes."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+import fewshot.cli  # registers the resolver that conf/ uses
+from fewshot.build import make_learner
+from fewshot.data.sine import SineSource
+from fewshot.episodes import Episode
+from fewshot.errors import UserError
+from fewshot.methods import NAMES, learner_class
+from fewshot.methods.base import MetaLearner, Task
+from tests.conftest import FC, LSTM, MAML, OPLSTM, RELEASED, TEXT, episode, make
+
+NORMALISATIONS = ("example", "matrix", "joint", "none")
+SET = LSTM | {"support": "set", "pool_cell": True, "query_cell": True}
+SEQUENCE = LSTM | {"support": "sequence", "pool_cell": False, "query_cell": False}
+RELEASED_OPLSTM = OPLSTM | RELEASED | {"normalisation": "joint"}
+LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "protonet": ("protonet", {"lr": 1e-3}),
+    "maml": ("maml", MAML),
+    "lstm-set": ("lstm", SET),
+    "lstm-set-released": ("lstm", SET | {"pool_cell": False, "query_cell": False, "first_labels": False}),
+    "lstm-sequence": ("lstm", SEQUENCE),
+    "oplstm-text": ("oplstm", OPLSTM | TEXT),
+    "oplstm-released": ("oplstm", RELEASED_OPLSTM),
+}
+ALL = [(name, backbone) for name in LEARNERS for backbone in ("fc", "mlp", "conv4")]
+
+
+def make_named(name: str, backbone: str, bn: str | None = None) -> MetaLearner:
+    method, options = LEARNERS[name]
+    return make(method, backbone, bn, regression=backbone == "mlp" and method != "protonet", **options)
+
+
+def summed_loss(learner: MetaLearner, batch: Episode) -> Tensor:
+    return learner.task_losses(learner.predict(batch), batch.query_y).sum()
+
+
+def gradients(learner: MetaLearner, batch: Episode) -> dict[str, Tensor]:
+    learner.zero_grad()
+    summed_loss(learner, batch).backward()
+    named = learner.named_parameters()
+    return {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in named}
+
+
+def close(found: Tensor, expected: Tensor, rtol: float = 1e-9, atol: float = 1e-10) -> None:
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
+
+
+def reorder_support(batch: Episode, order_BM: Tensor) -> Episode:
+    rows = torch.arange(len(order_BM))[:, None]
+    return batch._replace(support_x=batch.support_x[rows, order_BM], support_y=batch.support_y[rows, order_BM])
+
+
+# ---------------------------------------------------------------- tasks do not see each other
+@pytest.mark.parametrize(("name", "backbone"), ALL)
+def test_batch_of_tasks_equals_tasks_one_by_one(name: str, backbone: str) -> None:
+    """A statistic, norm or weight shared across the meta-batch would show here."""
+    learner = make_named(name, backbone)
+    batch = episode(learner, tasks=4)
+    predictions, summed = learner.predict(batch).detach(), gradients(learner, batch)
+    singles = [Episode(*(part[b : b + 1] for part in batch)) for b in range(4)]
+    close(torch.cat([learner.predict(one).detach() for one in singles]), predictions)
+    each = [gradients(learner, one) for one in singles]
+    for key, gradient in summed.items():
+        close(sum(one[key] for one in each), gradient, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_steps_sum_losses_and_score_each_task(regression: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adam must see the sum over the meta-batch, the log the mean, and the test one score and number a task."""
+    learner = make("lstm", "mlp", None, regression, **SET)
+    batch = episode(learner, tasks=3)._replace(tasks=torch.tensor([7, 8, 9]))
+    logged: dict[str, float] = {}
+    monkeypatch.setattr(learner, "log", lambda key, value, **_: logged.update({key: float(value)}))
+    predictions = learner.predict(batch).detach()
+    losses, scores = [], []
+    for prediction, target in zip(predictions, batch.query_y, strict=True):
+        if regression:
+            losses.append(float(((prediction - target) ** 2).mean()))
+            scores.append(losses[-1])
+        else:
+            rows = list(zip(prediction, target.tolist(), strict=True))
+            losses.append(-np.mean([row.log_softmax(0)[label].item() for row, label in rows]))
+            scores.append(100 * np.mean([row.argmax().item() == label for row, label in rows]))
+    assert learner.training_step(batch, 0).item() == pytest.approx(sum(losses), rel=1e-12)
+    with torch.no_grad():
+        learner.validation_step(batch, 0)
+        learner.test_step(batch, 0)
+    metric = "mse" if regression else "accuracy"
+    assert logged["train/loss"] == pytest.approx(np.mean(losses), rel=1e-12)
+    assert logged[f"val/{metric}"] == pytest.approx(np.mean(scores), rel=1e-6)
+    assert learner.test_scores.compute().tolist() == pytest.approx(scores, rel=1e-6)
+    assert learner.test_tasks.compute().tolist() == [7, 8, 9]
+
+
+def test_optimizer_is_plain_adam_over_everything() -> None:
+    """Protocol: Adam, default betas, no weight decay, all parameters, the stated lr."""
+    learner = make_named("oplstm-released", "fc")
+    optimizer = learner.configure_optimizers()
+    assert type(optimizer) is torch.optim.Adam
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (1e-3, (0.9, 0.999), 0)
+    assert {id(p) for p in group["params"]} == {id(p) for p in learner.parameters()}
+
+
+def test_learners_are_found_by_name() -> None:
+    """A learner is its file's name; anything else is a user's error that names the choices."""
+    assert NAMES == ["lstm", "maml", "oplstm", "protonet"]
+    assert [learner_class(name).__name__ for name in NAMES] == ["PlainLSTM", "MAML", "OPLSTM", "ProtoNet"]
+    with pytest.raises(UserError, match="lstm, maml, oplstm, protonet"):
+        learner_class("base")
+
+
+# ---------------------------------------------------------------- order of the support set
+SYMMETRIC = [
+    ("oplstm", backbone, OPLSTM | {"normalisation": normalisation, "softmax": pooled, "pool_state": pooled})
+    for backbone in ("fc", "mlp", "conv4")
+    for normalisation, pooled in zip(NORMALISATIONS * 2, (True,) * 4 + (False,) * 4, strict=True)
+]
+SYMMETRIC += [
+    ("oplstm", "fc", OPLSTM | RELEASED | {"normalisation": normalisation, "preactivation": True})
+    for normalisation in NORMALISATIONS
+]
+SYMMETRIC += [("lstm", backbone, LEARNERS[n][1]) for backbone in ("fc", "mlp", "conv4") for n in list(LEARNERS)[2:4]]
+SYMMETRIC += [(method, "fc", LEARNERS[method][1]) for method in ("protonet", "maml")]
+
+
+@settings(max_examples=4, deadline=None, derandomize=True, database=None)
+@given(data=st.data(), seed=st.integers(0, 2**16))
+@pytest.mark.parametrize(("method", "backbone", "options"), SYMMETRIC, ids=range(len(SYMMETRIC)))
+def test_order_of_support_set_is_irrelevant(
+    method: str, backbone: str, options: dict, data: st.DataObject, seed: int
+) -> None:
+    """A mean that misses an example, or a state that follows the position, would show here."""
+    torch.manual_seed(seed)
+    learner = make(method, backbone, regression=backbone == "mlp", **options)
+    batch = episode(learner, tasks=2)
+    examples = batch.support_x.shape[1]
+    orders = torch.tensor([data.draw(st.permutations(range(examples))) for _ in range(2)])
+    with torch.no_grad():
+        close(learner.predict(reorder_support(batch, orders)), learner.predict(batch), rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("backbone", ["fc", "mlp", "conv4"])
+def test_sequence_lstm_depends_on_order(backbone: str) -> None:
+    """The sequential variant that pooled somewhere would be the set variant by another name."""
+    learner = make_named("lstm-sequence", backbone)
+    batch = episode(learner)
+    backwards = torch.arange(batch.support_x.shape[1]).flip(0).expand(3, -1)
+    change = learner.predict(reorder_support(batch, backwards)) - learner.predict(batch)
+    assert change.abs().amax((1, 2)).min() > 1e-4
+
+
+# ---------------------------------------------------------------- queries
+@pytest.mark.parametrize(("name", "backbone"), ALL)
+def test_queries_are_equivariant(name: str, backbone: str) -> None:
+    """Reordering the queries must reorder the predictions and nothing else."""
+    learner = make_named(name, backbone)
+    batch = episode(learner)
+    order = torch.randperm(batch.query_x.shape[1])
+    close(learner.predict(batch._replace(query_x=batch.query_x[:, order])), learner.predict(batch)[:, order])
+
+
+def takes_bn(name: str, backbone: str) -> bool:
+    """The LSTM sees raw inputs unless the backbone is convolutional; the MLP has no batch norm."""
+    return backbone == "conv4" or (backbone == "fc" and not name.startswith("lstm"))
+
+
+@pytest.mark.parametrize("bn", ["transductive", "support"])
+@pytest.mark.parametrize(("name", "backbone"), ALL)
+def test_queries_see_each_other_only_through_transductive_bn(name: str, backbone: str, bn: str) -> None:
+    """With bn=support nothing of a query may reach another; transductive batch norm must really use the query set."""
+    learner = make_named(name, backbone, None if backbone == "mlp" else bn)
+    batch = episode(learner)
+    others = batch.query_x.clone()
+    others[:, 1:] = 3 * torch.randn_like(others[:, 1:]) + 1
+    before, after = learner.predict(batch)[:, 0], learner.predict(batch._replace(query_x=others))[:, 0]
+    if takes_bn(name, backbone) and bn == "transductive":
+        assert (after - before).abs().amax(1).min() > 1e-4
+    else:
+        close(after, before)
+
+
+# ---------------------------------------------------------------- MAML's meta-gradient
+def directional(learner: MetaLearner, batch: Episode, direction: dict[str, Tensor], eps: float = 1e-6) -> float:
+    """Central difference of the summed loss along a direction of the parameters."""
+    values = []
+    for sign in (1, -2, 1):  # there, across, and back
+        with torch.no_grad():
+            for name, parameter in learner.named_parameters():
+                parameter.add_(sign * eps * direction[name])
+        values.append(summed_loss(learner, batch).item())
+    return (values[0] - values[1]) / (2 * eps)
+
+
+@pytest.mark.parametrize("bn", ["transductive", "support"])
+@pytest.mark.parametrize("backbone", ["fc", "conv4"])
+def test_maml_meta_gradient_equals_finite_differences(backbone: str, bn: str) -> None:
+    """A first-order, detached or BN-blind gradient fails here: every tensor, and several directions of all at once."""
+    learner = make("maml", backbone, bn, **MAML)
+    batch = episode(learner, tasks=2)
+    gradient = gradients(learner, batch)
+    shapes = {name: torch.zeros_like(g) for name, g in gradient.items()}
+    directions = [shapes | {name: torch.randn_like(g)} for name, g in gradient.items()]
+    directions += [{name: torch.randn_like(g) for name, g in gradient.items()} for _ in range(4)]
+    assert set(gradient) == {name for name, _ in learner.named_parameters()}
+    for direction in directions:
+        expected = sum(float((gradient[name] * d).sum()) for name, d in direction.items())
+        assert directional(learner, batch, direction) == pytest.approx(expected, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("backbone", ["fc", "conv4", "mlp"])
+def test_maml_is_second_order(backbone: str) -> None:
+    """What torch.compile does to autograd.grad(create_graph=True): a first-order gradient that says it is exact."""
+    learner = make("maml", backbone, regression=backbone == "mlp", **MAML)
+    batch = episode(learner)
+    exact = gradients(learner, batch)
+    learner.first_order = True
+    first = gradients(learner, batch)
+    learner.first_order = False
+    flat = [torch.cat([g.flatten() for g in each.values()]) for each in (exact, first)]
+    difference = flat[0] - flat[1]
+    assert difference.norm() > 0.05 * flat[0].norm()
+    along = dict(zip(exact, difference.split([g.numel() for g in exact.values()]), strict=True))
+    along = {name: part.view_as(exact[name]) / difference.norm() for name, part in along.items()}
+    slope = directional(learner, batch, along)  # where the two differ most
+    assert slope == pytest.approx(float(flat[0] @ difference / difference.norm()), rel=1e-5)
+    assert abs(slope - float(flat[1] @ difference / difference.norm())) > 0.01 * flat[0].norm()
+
+
+def plain_network(state: dict[str, Tensor], x: Tensor) -> Tensor:
+    """The net of one task, written out: conv or linear, batch norm by the set's own statistics, ReLU, pooling."""
+    for i in range(2):
+        weight, bias = state[f"net.body.{i}.weight"], state[f"net.body.{i}.bias"]
+        conv = weight.dim() == 4
+        x = F.conv2d(x, weight, bias, padding=1) if conv else x.flatten(1) @ weight.T + bias
+        axes, shape = ((0, 2, 3), (1, -1, 1, 1)) if conv else ((0,), (1, -1))
+        spread = x - x.mean(axes, keepdim=True)
+        x = spread / torch.sqrt((spread * spread).mean(axes, keepdim=True) + 1e-5)
+        x = x * state[f"net.body.{i}.bn_weight"].view(shape) + state[f"net.body.{i}.bn_bias"].view(shape)
+        x = torch.relu(x)
+        x = F.max_pool2d(x, 2) if conv else x
+    return x.flatten(1) @ state["net.head.weight"].T + state["net.head.bias"]
+
+
+@pytest.mark.parametrize("backbone", ["fc", "conv4"])
+def test_maml_equals_torch_func_task_by_task(backbone: str) -> None:
+    """An independent MAML by torch.func.grad, one task at a time and without vmap (which is wrong with adapted BN)."""
+    learner = make("maml", backbone, **MAML)
+    batch = episode(learner)
+    state = {name: p.detach() for name, p in learner.named_parameters()}
+
+    def loss(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(plain_network(weights, x), y)
+
+    def meta_loss(weights: dict[str, Tensor], task: list[Tensor]) -> Tensor:
+        for _ in range(3):
+            inner = torch.func.grad(loss)(weights, task[0], task[1])
+            weights = {name: w - 0.3 * inner[name] for name, w in weights.items()}
+        return loss(weights, task[2], task[3])
+
+    each = [torch.func.grad(meta_loss)(state, [part[b] for part in batch[:4]]) for b in range(3)]
+    for name, gradient in gradients(learner, batch).items():
+        close(gradient, sum(one[name] for one in each), rtol=1e-8, atol=1e-10)
+
+
+def test_maml_clamps_gradients_where_the_released_runs_do() -> None:
+    """Each task's part of the meta-gradient is clamped as it is added, or the sum once; a far bound is none."""
+    learner = make("maml", "fc", **MAML | {"steps": 0})  # no inner loop: plain gradients of the initial weights
+    batch = episode(learner)
+    parts = [gradients(learner, Episode(*(part[b : b + 1] for part in batch))) for b in range(3)]
+    bound = 0.7 * max(float(sum(p[k] for p in parts).abs().max()) for k in parts[0])
+    learner.clamp = bound
+    differ = 0.0
+    for each in (True, False):
+        learner.clamp_each = each
+        for name, found in gradients(learner, batch).items():
+            one, two, three = (p[name] for p in parts)
+            once = (one + two + three).clamp(-bound, bound)
+            running = ((one.clamp(-bound, bound) + two).clamp(-bound, bound) + three).clamp(-bound, bound)
+            close(found, running if each else once)
+            differ = max(differ, float((running - once).abs().max()))
+    assert differ > 1e-3  # else the two would be one
+    learner = make("maml", "fc", **MAML)
+    free = gradients(learner, batch)
+    learner.clamp = 1e6
+    for name, found in gradients(learner, batch).items():
+        close(found, free[name])
+
+
+def test_maml_takes_other_steps_in_eval() -> None:
+    """T may differ at test: eval_steps there, steps in training."""
+    learner = make("maml", "fc", **MAML | {"steps": 1, "eval_steps": 4})
+    batch = episode(learner)
+    trained, evaluated = learner.predict(batch), learner.eval().predict(batch)
+    learner.train().steps = 4
+    close(evaluated, learner.predict(batch))
+    assert (evaluated - trained).abs().max() > 1e-3
+
+
+# ---------------------------------------------------------------- OP-LSTM
+def initial_predictions(learner: MetaLearner, batch: Episode) -> Tensor:
+    """The net's own outputs on the queries, under H_0."""
+    features = learner.body(batch.query_x)
+    return features @ learner.head.weight.T + learner.head.bias  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("gamma", [0.4, None])
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+@pytest.mark.parametrize(("backbone", "preactivation"), [("fc", False), ("fc", True), ("mlp", False), ("conv4", False)])
+def test_zero_update_is_no_step(backbone: str, preactivation: bool, normalisation: str, gamma: float | None) -> None:
+    """0 / |0|: the released code gives NaN. Here H_T = H_0, and no gradient is NaN or infinite."""
+    options = OPLSTM | RELEASED | {"normalisation": normalisation, "preactivation": preactivation, "gamma": gamma}
+    learner = make("oplstm", backbone, regression=backbone == "mlp", **options)
+    lstms = [learner.output_lstm, *([learner.hidden_lstm] if backbone != "conv4" else [])]
+    with torch.no_grad():
+        for lstm in lstms:
+            for parameter in lstm[-1].parameters():  # g = tanh(0) = 0, so c = h = 0
+                parameter.zero_()
+    batch = episode(learner)
+    close(learner.predict(batch), initial_predictions(learner, batch), rtol=1e-12, atol=1e-12)
+    found = gradients(learner, batch)
+    assert all(gradient.isfinite().all() for gradient in found.values())
+    assert found["head.weight"].abs().max() > 0  # the loss still reaches H_0
+
+
+@pytest.mark.parametrize(("normalisation", "count"), [("matrix", 3), ("joint", 1)])
+def test_step_has_length_gamma(normalisation: str, count: int) -> None:
+    """Normalised updates: each layer's step is gamma long, or all layers' steps together."""
+    learner = make("oplstm", "fc", **OPLSTM | RELEASED | {"normalisation": normalisation, "passes": 1})
+    batch = episode(learner)
+    after = learner.learn(learner.body.shape(batch.support_x), learner.targets(batch.support_y))
+    steps = [(w - h).square().sum((1, 2)) for w, h in zip(after, learner.initial_weights(3), strict=True)]
+    squares = torch.stack(steps) if count == 3 else torch.stack(steps).sum(0, keepdim=True)
+    close(squares.sqrt(), learner.gamma.expand(count, 3))
+
+
+def test_gamma_none_is_one_and_not_learned() -> None:
+    """gamma=null is a step size of 1 without a parameter; a learned one gets a gradient and, at 0, no step."""
+    learner = make("oplstm", "fc", **RELEASED_OPLSTM)
+    batch = episode(learner)
+    assert gradients(learner, batch)["gamma"].abs() > 1e-6
+    fresh = learner_class("oplstm")(learner.task, FC, **RELEASED_OPLSTM)
+    assert fresh.gamma.item() == pytest.approx(0.4)  # type: ignore[union-attr,operator]
+    with torch.no_grad():
+        learner.gamma.fill_(1.0)  # type: ignore[union-attr,operator]
+        at_one = learner.predict(batch)
+        learner.gamma.fill_(0.0)  # type: ignore[union-attr,operator]
+        close(learner.predict(batch), initial_predictions(learner, batch))
+    learner.gamma = None
+    close(learner.predict(batch), at_one)
+    assert "gamma" not in dict(learner.named_parameters())
+
+
+@pytest.mark.parametrize("backbone", ["fc", "mlp", "conv4"])
+def test_detach_changes_gradients_only(backbone: str) -> None:
+    """detach cuts the graph at the LSTM's inputs: same predictions, other gradients, and all still learn."""
+    learner = make_named("oplstm-released", backbone)
+    batch = episode(learner)
+    whole, predictions = gradients(learner, batch), learner.predict(batch).detach()
+    learner.detach = True
+    close(learner.predict(batch), predictions, rtol=0, atol=0)
+    cut = gradients(learner, batch)
+    for name in ("body.0.weight", "head.weight", "output_lstm.0.weight_ih"):
+        assert (cut[name] - whole[name]).norm() > 1e-4 * whole[name].norm()
+        assert cut[name].abs().max() > 0
+
+
+def test_detach_keeps_the_first_pass() -> None:
+    """In one pass over a conv net the LSTM's inputs do not depend on the LSTM: its gradients stay whole."""
+    learner = make("oplstm", "conv4", **RELEASED_OPLSTM | {"passes": 1})
+    batch = episode(learner)
+    whole = gradients(learner, batch)
+    learner.detach = True
+    cut = gradients(learner, batch)
+    for name in whole:
+        if name.startswith("output_lstm"):
+            close(cut[name], whole[name])
+    assert (cut["body.0.weight"] - whole["body.0.weight"]).norm() > 1e-6  # rounding leaves 1e-15
+
+
+def test_scalar_bias_cancels_in_the_softmax() -> None:
+    """One output bias for all classes shifts all logits alike: probabilities are those of a zero bias."""
+    learner = make("oplstm", "conv4", **OPLSTM | RELEASED | {"normalisation": "matrix", "scalar_bias": True})
+    batch = episode(learner)
+    assert learner.head.bias.shape == (1,)
+    learner.softmax = True  # or the LSTM is shown the shift
+    before = learner.predict(batch).softmax(-1)
+    with torch.no_grad():
+        learner.head.bias.add_(1.7)
+    close(learner.predict(batch).softmax(-1), before)
+
+
+# ---------------------------------------------------------------- evaluation
+@pytest.mark.parametrize(("name", "backbone"), ALL)
+def test_evaluation_equals_training_and_leaves_no_graph(name: str, backbone: str) -> None:
+    """Lightning evaluates under no_grad, where MAML still needs inner gradients; nothing may grow or differ."""
+    learner = make_named(name, backbone)
+    batch = episode(learner)
+    trained = learner.train().predict(batch)
+    assert trained.requires_grad
+    learner.eval()
+    with torch.no_grad():
+        evaluated = learner.predict(batch)
+    assert not evaluated.requires_grad
+    assert evaluated.grad_fn is None
+    assert all(parameter.grad is None for parameter in learner.parameters())
+    close(evaluated, trained.detach())
+
+
+# ---------------------------------------------------------------- learning at all
+WIDE = {"layer": "linear", "widths": [64, 64], "bn": "transductive", "zero_bias": False}
+FITS: dict[str, tuple[str, dict[str, Any]]] = {
+    "protonet": ("protonet", {}),
+    "maml": ("maml", MAML | {"inner_lr": 0.1, "steps": 2}),
+    "lstm-set": ("lstm", SET | {"hidden": [64]}),
+    "lstm-sequence": ("lstm", SEQUENCE | {"hidden": [64], "query_cell": True}),
+    "oplstm-text": ("oplstm", OPLSTM | TEXT | {"passes": 2}),
+    "oplstm-released": (
+        "oplstm",
+        OPLSTM | RELEASED | {"normalisation": "none", "gamma": None, "preactivation": True, "passes": 1},
+    ),
+}
+
+
+def fit(learner: MetaLearner, batch: Episode, updates: int) -> tuple[float, float]:
+    """First and last mean loss of Adam on one batch of tasks."""
+    optimizer = learner.configure_optimizers()
+    losses = []
+    for _ in range(updates):
+        loss = summed_loss(learner, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item() / len(batch.tasks))
+    return losses[0], losses[-1]
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_twenty_tasks_are_overfitted(name: str) -> None:
+    """Near zero: cross-entropy under 0.05 (it starts at about ln 3 or above) and all 120 queries right, of noise."""
+    method, options = FITS[name]
+    learner = learner_class(method)(Task((1, 4, 4), 3, False), WIDE, **options | {"lr": 5e-3})
+
+    def one_set(examples: int) -> tuple[Tensor, Tensor]:
+        return torch.randn(20, 3 * examples, 1, 4, 4), torch.arange(3).repeat_interleave(examples).expand(20, -1)
+
+    batch = Episode(*one_set(1), *one_set(2), torch.arange(20))
+    first, last = fit(learner, batch, 70)
+    assert first > 1.0
+    assert last < 0.05
+    assert learner.scores(learner.predict(batch), batch.query_y).min() == 100
+
+
+@pytest.mark.parametrize("support", ["set", "sequence"])
+def test_twenty_sine_waves_are_overfitted(support: str) -> None:
+    """Near zero: squared error under 1/20 of its first value, which is about the variance of the waves."""
+    source = SineSource(seed=0, sign=1)
+    batch = source.episode(source.draw("train", np.arange(20), 5, 5), 5)
+    options = SET | {"support": support, "hidden": [40], "lr": 1e-2}
+    mlp = {"layer": "linear", "widths": [4], "bn": "none", "zero_bias": True}
+    first, last = fit(learner_class("lstm")(Task((1,), 1, True), mlp, **options), batch, 180)
+    assert first > 1.0
+    assert last < first / 20
+
+
+# ---------------------------------------------------------------- the real configurations
+@dataclass
+class Shapes:
+    """What make_learner asks of a source."""
+
+    input_shape: tuple[int, ...]
+    outputs: int
+    regression: bool
+
+
+SHAPES = {
+    "sine": Shapes((1,), 1, True),
+    "omniglot": Shapes((1, 28, 28), 5, False),
+    "mini": Shapes((3, 84, 84), 5, False),
+    "cub": Shapes((3, 84, 84), 5, False),
+}
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture(scope="module")
+def composed() -> Iterator[Compose]:
+    """Composes conf/train.yaml as the command line would."""
+    conf = Path(__file__).resolve().parent.parent / "conf"
+    with initialize_config_dir(str(conf), version_base="1.3"):
+
+        def one(shots: int = 1, **choices: str) -> DictConfig:
+            fewshot.cli.register_shots(shots)
+            return compose("train", [f"{key}={value}" for key, value in choices.items()] + [f"shots='{shots}'"])
+
+        yield one
+
+
+COUNTS = [
+    ("sine", "maml", "released", 17_018),
+    ("sine", "lstm", "released", 20_201),
+    ("sine", "oplstm", "released", 17_923),
+    ("sine", "oplstm", "text", 17_923),
+    ("omniglot", "maml", "released", 247_621),
+    ("omniglot", "protonet", "released", 247_296),
+    ("omniglot", "lstm", "released", 13_530_097),
+    ("omniglot", "oplstm", "released", 248_525),
+    ("omniglot", "oplstm", "text", 248_526),
+]
+for images in ("mini", "cub"):
+    COUNTS += [
+        (images, "maml", "released", 121_093),
+        (images, "protonet", "released", 113_088),
+        (images, "lstm", "released", 55_879_349),
+        (images, "oplstm", "released", 133_182),
+        (images, "oplstm", "text", 133_186),
+    ]
+
+
+@pytest.mark.parametrize(("data", "method", "form", "count"), COUNTS)
+def test_parameter_counts(composed: Compose, data: str, method: str, form: str, count: int) -> None:
+    """The networks of the paper, without its dead weights; the other form of all but OP-LSTM is the same net."""
+    for chosen in [form] if method == "oplstm" else ["released", "text"]:
+        cfg = composed(data=data, method=method, form=chosen)
+        with torch.device("meta"):
+            learner = make_learner(cfg, SHAPES[data])  # type: ignore[arg-type]
+        assert sum(parameter.numel() for parameter in learner.parameters()) == count
+
+
+REPORTED: dict[tuple[str, str], dict[str, Any]] = {
+    ("sine", "lstm"): {"lr": 0.004673978383086751, "passes": 4, "meta_batch": 4, "hidden": [40, 40]},
+    ("sine", "oplstm"): {"lr": 0.0010448688371510757, "passes": 9, "meta_batch": 1, "gamma": 0.025, "cells": [5, 5, 1]},
+    ("sine", "maml"): {
+        "lr": 0.0032937018686863585,
+        "inner_lr": 0.003769030557807799,
+        "steps": 14,
+        "eval_steps": 14,
+        "meta_batch": 2,
+        "clamp": 10,
+    },
+    ("omniglot", "lstm"): {
+        "lr": 8.33e-5,
+        "passes": 3,
+        "meta_batch": 12,
+        "hidden": [1024, 600, 400, 200, 92],
+        "first_labels": True,
+    },
+    ("omniglot", "oplstm"): {"lr": 2.5e-4, "passes": 1, "meta_batch": 4, "cells": [5, 5, 1]},
+    ("omniglot", "maml"): {
+        "lr": 3.125e-5,
+        "inner_lr": 0.4,
+        "steps": 1,
+        "eval_steps": 3,
+        "meta_batch": 32,
+        "clamp": None,
+    },
+    ("omniglot", "protonet"): {"lr": 2.5e-4, "meta_batch": 4},
+}
+for images in ("mini", "cub"):
+    REPORTED |= {
+        (images, "lstm"): {"lr": 6.9e-5, "passes": 3, "meta_batch": 32, "hidden": [1904, 1904], "first_labels": True},
+        (images, "oplstm"): {"lr": 2.5e-4, "passes": 3, "meta_batch": 4, "gamma": 0.025, "cells": [40, 20, 1]},
+        (images, "maml"): {"lr": 1e-3, "inner_lr": 0.01, "steps": 5, "eval_steps": 10, "clamp": 10},
+        (images, "protonet"): {"lr": 2.5e-4, "meta_batch": 4},
+    }
+FORMS: dict[tuple[str, str, str], dict[str, Any]] = {
+    ("maml", "*", "released"): {"first_order": False, "clamp_each": True},
+    ("maml", "*", "text"): {"first_order": False, "clamp_each": False},
+    ("lstm", "*", "released"): {"pool_cell": False, "query_cell": False},
+    ("lstm", "*", "text"): {"pool_cell": True, "query_cell": True, "first_labels": True},
+    ("lstm", "sine", "released"): {"first_labels": False},
+    ("oplstm", "*", "released"): {"pool_state": False, "softmax": False},
+    ("oplstm", "*", "text"): TEXT | {"preactivation": False, "detach": False, "scalar_bias": False},
+    ("oplstm", "sine", "released"): {"normalisation": "joint", "gamma": 0.025, "detach": False, "preactivation": False},
+    ("oplstm", "omniglot", "released"): {
+        "normalisation": "none",
+        "gamma": None,
+        "preactivation": True,
+        "detach": False,
+        "scalar_bias": False,
+    },
+    ("oplstm", "mini", "released"): {
+        "normalisation": "matrix",
+        "gamma": 0.025,
+        "preactivation": False,
+        "detach": True,
+        "scalar_bias": True,
+    },
+}
+FORMS[("oplstm", "cub", "released")] = FORMS[("oplstm", "mini", "released")]
+BUDGETS = {  # updates, updates between validations, validation and test tasks, shots, test queries of both forms
+    ("sine", "lstm", 5): (17_500, 625, 1000, 2000, 50, 50),
+    ("sine", "oplstm", 10): (70_000, 2500, 1000, 2000, 50, 50),
+    ("sine", "maml", 20): (35_000, 1250, 1000, 2000, 50, 50),
+    ("omniglot", "maml", 1): (80_000, 2500, 600, 600, 1, 15),
+    ("omniglot", "oplstm", 5): (80_000, 2500, 600, 600, 5, 15),
+    ("mini", "lstm", 1): (80_000, 2500, 600, 600, 1, 15),
+    ("mini", "maml", 5): (60_000, 2000, 600, 600, 5, 15),
+    ("cub", "protonet", 5): (80_000, 2500, 600, 600, 5, 15),
+}
+
+
+@pytest.mark.parametrize("form", ["released", "text"])
+@pytest.mark.parametrize(("data", "method"), REPORTED)
+def test_settings_of_the_reported_runs(composed: Compose, data: str, method: str, form: str) -> None:
+    """A typing error in conf/ would run another experiment under the paper's name."""
+    expected = REPORTED[data, method] | FORMS.get((method, "*", form), {}) | FORMS.get((method, data, form), {})
+    cfg = composed(data=data, method=method, form=form)
+    told = OmegaConf.to_container(cfg.method, resolve=True)
+    assert {key: told[key] for key in expected} == expected
+    assert cfg.form == form
+
+
+@pytest.mark.parametrize("form", ["released", "text"])
+@pytest.mark.parametrize(("data", "method", "shots"), BUDGETS)
+def test_budgets_of_the_reported_runs(composed: Compose, data: str, method: str, shots: int, form: str) -> None:
+    """Updates, validation and the number of queries, on which the intervals depend."""
+    cfg = composed(shots, data=data, method=method, form=form)
+    *budget, released, text = BUDGETS[data, method, shots]
+    trainer = cfg.trainer
+    assert [trainer.updates, trainer.val_every, trainer.val_tasks, trainer.test_tasks] == budget
+    assert cfg.data.test_queries == (released if form == "released" else text)
+    assert cfg.data.train_queries == cfg.data.val_queries == (50 if data == "sine" else 15)
+    assert cfg.shots == shots
+    if data == "sine":
+        assert cfg.data.sign == (1 if form == "released" else -1)
+    else:
+        assert cfg.data.ways == 5
+
+
+def test_maml_on_photographs_has_a_meta_batch_by_shots(composed: Compose) -> None:
+    """Protocol: 4 tasks 1-shot, 2 tasks 5-shot."""
+    sizes = {shots: composed(shots, data="mini", method="maml").method.meta_batch for shots in (1, 5)}
+    assert sizes == {1: 4, 5: 2}
+
+
+@pytest.mark.parametrize(("backbone", "spread"), [("fc", 784), ("conv4", 27), ("mlp", 1)])
+def test_initialisation_is_torch_s(composed: Compose, backbone: str, spread: int) -> None:
+    """Torch's defaults, batch norm at the identity; only the MLP's hidden biases start at 0."""
+    data = {"fc": "omniglot", "conv4": "mini", "mlp": "sine"}[backbone]
+    learner = make_learner(composed(data=data, method="maml"), SHAPES[data])  # type: ignore[arg-type]
+    first = learner.net.body[0]  # type: ignore[index,union-attr]
+    bound = 1 / math.sqrt(spread)
+    assert 0.9 * bound < first.weight.abs().max() <= bound
+    assert (first.bias.abs().max() == 0) == (backbone == "mlp")
+    assert learner.net.head.bias.abs().max() > 0  # type: ignore[union-attr]
+    if backbone != "mlp":
+        assert (first.bn_weight == 1).all()
+        assert (first.bn_bias == 0).all()
