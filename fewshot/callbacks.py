@@ -18,7 +18,7 @@ class ValidateFirst(Callback):
     """Validates before the first update of a run, so that every curve starts at the untrained learner."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.ckpt_path is None:
+        if trainer.global_step == 0:
             trainer.validating = True
             trainer.fit_loop.epoch_loop.val_loop.run()
             trainer.training = True
@@ -42,7 +42,7 @@ class SaveLast(Checkpoint):  # Lightning runs these last and in order: the best 
             self.save(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == "fit":
+        if trainer.state.fn == "fit" and trainer.global_step > 0:  # at 0 there is nothing to go on from
             self.save(trainer, pl_module)
 
     def save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -48,7 +48,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         enable_checkpointing=False,
         inference_mode=False,  # learners differentiate at test time
     )
-    trainer.test(learner, datamodule=make_datamodule(tested, source, ['test']), verbose=False)
+    trainer.test(learner, datamodule=make_datamodule(tested, source, ["test"]), verbose=False)
     outcome, tasks, scores = scored(learner)
     result = {"status": "finished"} | describe(trained, learner, published(trained)) | outcome | surroundings(trainer)
     result |= {"data": tested.data.name, "shots": tested.shots, "test_queries": tested.data.test_queries}

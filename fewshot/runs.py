@@ -10,8 +10,10 @@ from typing import Any
 
 import lightning as L
 import torch
+import wandb
 from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, Timer
+from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.build import make_datamodule, make_learner, make_source
@@ -21,7 +23,9 @@ from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import UserError
 from fewshot.loggers import MetricsCsv, quiet, wandb_logger
 from fewshot.methods.base import MetaLearner
+from fewshot.pictures import save_figure, test_figures
 from fewshot.results.record import describe, read_json, scored, show, surroundings, write_scores, write_whole
+from fewshot.wandb_result import log_result
 
 # keys that do not change a score, left out of a run's identity
 NOT_SCORE = ("logger", "paths", "force")
@@ -102,14 +106,22 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         f"{cfg.method.meta_batch} tasks",
         file=sys.stderr,
     )
+    figures: list[tuple[int, float, Figure]] = []
     try:
         outcome = fit_and_test(cfg, folder, learner, datamodule)
+        if outcome["status"] == "finished":
+            figures = test_figures(learner, datamodule)
+            for task, _, figure in figures:
+                save_figure(figure, folder / f"test_task_{task}.png")
     except (UserError, OSError):
         raise
     except Exception as error:
         traceback.print_exc()
         outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
     result = {"status": outcome.pop("status")} | description | outcome
+    if wandb.run is not None:
+        log_result(wandb.run, result, figures, cfg.logger.pictures)
+        wandb.finish()
     write_whole(folder / "result.json", json.dumps(result, indent=2) + "\n")
     show(result, folder)
     return result
@@ -131,9 +143,8 @@ def fit_and_test(cfg: DictConfig, folder: Path, learner: MetaLearner, datamodule
     trainer = make_trainer(cfg, folder, [ValidateFirst(), TaskAxis(cfg.method.meta_batch), timer, best, save_last])
     reason, diverged = None, False
     try:
-        if last.exists():
-            resumed_step = torch.load(last, map_location="cpu", weights_only=True)["global_step"]
-            MetricsCsv(folder / "metrics.csv").cut(resumed_step * cfg.method.meta_batch)
+        done = torch.load(last, map_location="cpu", weights_only=True)["global_step"] if last.exists() else -1
+        MetricsCsv(folder / "metrics.csv").cut(done * cfg.method.meta_batch)
         trainer.fit(learner, datamodule=datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
     except Diverged as error:
         reason, diverged = str(error), True

@@ -47,7 +47,7 @@ CASES += [
 ]
 
 
-def reference_options(learner: MetaLearner, method: str, backbone: str, bn: str | None, options: dict) -> dict:
+def reference_options(learner: MetaLearner, backbone: str, bn: str | None, options: dict) -> dict:
     told = dict(options) | {"backbone": backbone, "bn": bn or "transductive", "ways": learner.task.outputs}
     return told | {"outer_clamp": "each" if options.get("clamp_each") else "sum"}
 
@@ -60,7 +60,7 @@ def reference_state(learner: MetaLearner) -> dict[str, torch.Tensor]:
 def test_learner_equals_reference(method: str, backbone: str, bn: str | None, regression: bool, options: dict) -> None:
     learner = make(method, backbone, bn, regression, **options)
     batch = episode(learner)
-    told, state = reference_options(learner, method, backbone, bn, options), reference_state(learner)
+    told, state = reference_options(learner, backbone, bn, options), reference_state(learner)
     expected = reference.predict(method, state, told, batch.support_x, batch.support_y, batch.query_x)
     predictions = learner.predict(batch)
     torch.testing.assert_close(predictions, expected, rtol=1e-9, atol=1e-10)
@@ -71,7 +71,7 @@ def test_learner_equals_reference(method: str, backbone: str, bn: str | None, re
     for name, parameter in learner.named_parameters():
         found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         torch.testing.assert_close(
-            found, gradient[name.removeprefix("net.")], rtol=1e-7, atol=1e-9, msg=lambda m: f"{name}: {m}"
+            found, gradient[name.removeprefix("net.")], rtol=1e-7, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}"
         )
 
     learner.eval()  # without a graph, as in validation and test

@@ -1,0 +1,320 @@
+"""Whole runs: results, resumption, timeouts, divergence, locks, evaluation of one's own and a stranger's folder."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from filelock import FileLock
+from omegaconf import DictConfig, OmegaConf
+
+from fewshot import callbacks, runs
+from fewshot.checks import check
+from fewshot.cli import CONF, composed
+from fewshot.errors import UserError
+from fewshot.evaluation import evaluate
+from fewshot.results.paper import PAPER, paper_figure
+from fewshot.results.statistics import mean_and_ci95
+from fewshot.runs import run_folder, train
+
+TINY = [
+    "trainer.updates=40",
+    "trainer.val_every=10",
+    "trainer.val_tasks=30",
+    "trainer.test_tasks=30",
+    "trainer.eval_batch=12",
+    "trainer.save_every=4",
+    "trainer.log_every=5",
+    "trainer.bar=false",
+    "logger=csv",
+    "method.meta_batch=2",
+]
+FIELDS = [
+    "status",
+    "method",
+    "form",
+    "data",
+    "split",
+    "shots",
+    "ways",
+    "train_queries",
+    "test_queries",
+    "seed",
+    "backbone",
+    "bn",
+    "parameters",
+    "metric",
+    "mean",
+    "ci95",
+    "tasks",
+    "best_step",
+    "best_validation",
+    "train_tasks",
+    "train_seconds",
+    "tasks_per_second",
+    "peak_memory_bytes",
+    "device",
+    "precision",
+    "threads",
+    "versions",
+    "git_commit",
+]
+MEASURED = ("train_seconds", "tasks_per_second", "peak_memory_bytes")
+
+
+def config(tmp_path: Path, *overrides: str, outputs: str = "outputs") -> DictConfig:
+    paths = [f"paths.outputs={tmp_path / outputs}", f"paths.prepared={tmp_path / 'prepared'}"]
+    cfg = composed(["data=sine", "method=lstm", *TINY, *paths, *overrides])
+    check(cfg)
+    return cfg
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if "per_second" not in row["metric"]]
+
+
+def test_a_result_holds_everything(tmp_path: Path) -> None:
+    cfg = config(tmp_path)
+    result = train(cfg)
+    folder = run_folder(cfg)
+    assert json.loads((folder / "result.json").read_text()) == result
+    assert result["status"] == "finished"
+    assert set(FIELDS) <= set(result)
+    with (folder / "test_scores.csv").open(newline="") as file:
+        scores = list(csv.DictReader(file))
+    assert [int(row["task"]) for row in scores] == list(range(30))
+    mean, ci95 = mean_and_ci95([float(row["score"]) for row in scores])
+    assert (mean, ci95) == (result["mean"], result["ci95"])
+    logged = [r for r in rows(folder / "metrics.csv") if r["metric"] == "val/mse"]
+    assert [int(r["tasks"]) for r in logged] == [0, 20, 40, 60, 80]
+    best = min(logged, key=lambda r: float(r["value"]))
+    assert result["best_step"] * 2 == int(best["tasks"])
+    assert result["best_validation"] == pytest.approx(float(best["value"]))
+    assert not any(character in str(folder.relative_to(tmp_path)) for character in "=, ")
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("step", [3, 4, 10, 21, 39])
+def test_a_killed_run_goes_on_to_the_same_result(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = train(config(tmp_path))
+    cfg = config(tmp_path, outputs="killed")
+    original = callbacks.TaskAxis.on_train_batch_end
+
+    def killing(self: Any, trainer: Any, *arguments: Any) -> None:
+        if trainer.global_step == step:
+            raise Killed
+        original(self, trainer, *arguments)
+
+    monkeypatch.setattr(callbacks.TaskAxis, "on_train_batch_end", killing)
+    with pytest.raises(Killed):
+        train(cfg)
+    monkeypatch.setattr(callbacks.TaskAxis, "on_train_batch_end", original)
+    result = train(cfg)
+    assert {k: v for k, v in result.items() if k not in MEASURED} == {
+        k: v for k, v in undisturbed.items() if k not in MEASURED
+    }
+    folder, first = run_folder(cfg), run_folder(config(tmp_path))
+    assert folder.name == first.name
+    assert (folder / "test_scores.csv").read_text() == (first / "test_scores.csv").read_text()
+    assert rows(folder / "metrics.csv") == rows(first / "metrics.csv")
+
+
+def test_kill_minus_nine(tmp_path: Path) -> None:
+    undisturbed = train(config(tmp_path, "trainer.updates=150"))
+    cfg = config(tmp_path, "trainer.updates=150", outputs="killed")
+    paths = [f"paths.outputs={cfg.paths.outputs}", f"paths.prepared={cfg.paths.prepared}"]
+    program = str(Path(CONF).parent / "train.py")
+    command = [sys.executable, program, "data=sine", "method=lstm", *TINY, *paths, "trainer.updates=150"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    metrics = run_folder(cfg) / "metrics.csv"
+    while process.poll() is None and not (metrics.exists() and len(rows(metrics)) > 12):
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not (run_folder(cfg) / "result.json").exists()
+    result = train(cfg)
+    assert {k: result[k] for k in ("mean", "ci95", "best_step", "best_validation")} == {
+        k: undisturbed[k] for k in ("mean", "ci95", "best_step", "best_validation")
+    }
+
+
+def test_a_finished_run_is_shown_not_repeated(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    cfg = config(tmp_path)
+    first = train(cfg)
+    stamp = (run_folder(cfg) / "best.ckpt").stat().st_mtime_ns
+    capfd.readouterr()
+    assert train(cfg) == first
+    out, err = capfd.readouterr()
+    assert "already finished" in err
+    assert "test mse" in out
+    assert (run_folder(cfg) / "best.ckpt").stat().st_mtime_ns == stamp
+    train(config(tmp_path, "force=true"))
+    assert (run_folder(cfg) / "best.ckpt").stat().st_mtime_ns != stamp
+
+
+def test_what_does_not_change_a_score_does_not_change_the_folder(tmp_path: Path) -> None:
+    same = ("trainer.max_time=00:00:01:00", "logger=none", "trainer.save_every=7", "trainer.bar=true", "force=true")
+    assert len({run_folder(config(tmp_path, o)) for o in ("seed=0", *same)}) == 1
+    different = ("method.lr=0.1", "form=text", "seed=1", "trainer.updates=41", "trainer.val_tasks=31", "shots=2")
+    assert len({run_folder(config(tmp_path, o)) for o in ("seed=0", *different)}) == 1 + len(different)
+
+
+def test_a_timeout_leaves_no_test_score_until_asked(tmp_path: Path) -> None:
+    cfg = config(tmp_path, "trainer.max_time=00:00:00:01", "trainer.updates=1000000", "trainer.save_every=1000")
+    result = train(cfg)
+    assert result["status"] == "timeout"
+    assert result["mean"] is None
+    assert 0 < result["train_tasks"] < 2_000_000
+    tested = evaluate(evaluation(run_folder(cfg), tmp_path))
+    assert tested["mean"] > 0
+
+
+def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner_losses = runs.make_learner
+
+    def spoiled(cfg: DictConfig, source: Any) -> Any:
+        learner = learner_losses(cfg, source)
+        original = learner.training_step
+        learner.training_step = lambda e, b=0: original(e, b) * (float("nan") if learner.global_step > 22 else 1)
+        return learner
+
+    monkeypatch.setattr(runs, "make_learner", spoiled)
+    cfg = config(tmp_path)
+    result = train(cfg)
+    assert result["status"] == "diverged"
+    assert result["mean"] is None
+    for name in ("best.ckpt", "last.ckpt"):
+        state = torch.load(run_folder(cfg) / name, weights_only=True)
+        assert state["global_step"] <= 22
+        assert all(torch.isfinite(t).all() for t in state["state_dict"].values())
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    cfg = config(tmp_path)
+    folder = run_folder(cfg)
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock"), pytest.raises(UserError, match="another process"):
+        train(cfg)
+
+
+def test_an_unwritable_root_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write the run's folder"):
+        train(config(tmp_path, outputs="file"))
+
+
+def evaluation(folder: Path, tmp_path: Path, **changes: Any) -> DictConfig:
+    cfg = OmegaConf.load(Path(CONF) / "evaluate" / "evaluate.yaml")
+    assert isinstance(cfg, DictConfig)
+    del cfg["hydra"], cfg["defaults"]
+    paths = {"raw": str(tmp_path / "raw"), "prepared": str(tmp_path / "prepared")}
+    return OmegaConf.merge(cfg, {"run": str(folder), "bar": False, "paths": paths} | changes)  # type: ignore[return-value]
+
+
+def test_evaluation_repeats_the_runs_own_test(tmp_path: Path) -> None:
+    cfg = config(tmp_path)
+    result = train(cfg)
+    folder = run_folder(cfg)
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    again = evaluate(evaluation(folder, tmp_path))
+    assert again["mean"] == pytest.approx(result["mean"], rel=1e-6)
+    more = evaluate(evaluation(folder, tmp_path, shots=10, queries=20, tasks=15))
+    assert (more["shots"], more["test_queries"], more["tasks"]) == (10, 20, 15)
+    assert before == {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    kept = {p.name for p in (folder / "evaluations").glob("*.json")}
+    assert kept == {"sine-1shot-50queries-30tasks.json", "sine-10shot-20queries-15tasks.json"}
+
+
+def test_a_checkpoint_of_another_method_is_refused(tmp_path: Path) -> None:
+    cfg, other = config(tmp_path), config(tmp_path, "method=oplstm")
+    train(cfg)
+    train(other)
+    checkpoint = run_folder(cfg) / "best.ckpt"
+    checkpoint.write_bytes((run_folder(other) / "best.ckpt").read_bytes())
+    with pytest.raises(UserError, match="does not hold the weights of the run's method=lstm"):
+        evaluate(evaluation(run_folder(cfg), tmp_path))
+
+
+class Malice:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("executed",)
+
+
+def test_a_strangers_folder_is_data_not_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cfg = config(tmp_path)
+    train(cfg)
+    folder = run_folder(cfg)
+    stored = yaml.safe_load((folder / "config.yaml").read_text())
+    for key, value, message in (
+        ("method", stored["method"] | {"_target_": "os.mkdir"}, "does not fit this version"),
+        ("method", stored["method"] | {"name": "os.path"}, "more than plain values"),
+        ("seed", "${oc.env:HOME}", "more than plain values"),
+        ("surprise", 1, "does not fit this version"),
+        ("trainer", stored["trainer"] | {"updates": "many"}, "positive whole number"),
+    ):
+        (folder / "config.yaml").write_text(yaml.safe_dump(stored | {key: value}))
+        with pytest.raises(UserError, match=message):
+            evaluate(evaluation(folder, tmp_path))
+    (folder / "config.yaml").write_text("!!python/object/apply:os.mkdir ['executed']")
+    with pytest.raises(UserError, match="not a run's configuration"):
+        evaluate(evaluation(folder, tmp_path))
+    (folder / "config.yaml").write_text(yaml.safe_dump(stored))
+    torch.save({"state_dict": Malice()}, folder / "best.ckpt")
+    with pytest.raises(UserError, match="not a checkpoint of weights"):
+        evaluate(evaluation(folder, tmp_path))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_the_papers_figure_stands_only_beside_its_protocol() -> None:
+    result: dict[str, Any] = {
+        "data": "omniglot",
+        "trained_on": "omniglot",
+        "method": "oplstm",
+        "shots": 1,
+        "train_shots": 1,
+        "test_queries": 1,
+        "tasks": 600,
+        "form": "released",
+        "published_settings": True,
+    }
+    assert paper_figure(result) == PAPER["omniglot", "oplstm"][1] == 84.27
+    for change in (
+        {"test_queries": 15},
+        {"form": "text"},
+        {"published_settings": False},
+        {"tasks": 100},
+        {"train_shots": 5},
+        {"data": "glyphs"},
+    ):
+        assert paper_figure(result | change) is None
+    assert paper_figure(result | {"data": "cub", "trained_on": "mini", "test_queries": 15}) == 42.33
+
+
+def test_shipped_settings_count_as_published(tmp_path: Path) -> None:
+    whole = composed(["data=omniglot", "method=oplstm"])
+    assert runs.published(whole)
+    assert runs.published(composed(["data=omniglot", "method=oplstm", "data.test_queries=15", "seed=3"]))
+    assert not runs.published(composed(["data=omniglot", "method=oplstm", "method.lr=0.1"]))
+    assert not runs.published(config(tmp_path))
+
+
+def test_interval_of_known_scores() -> None:
+    mean, half = mean_and_ci95([1.0, 2.0, 3.0, 4.0])
+    assert mean == 2.5
+    assert half == pytest.approx(3.182446305284263 * (5 / 3) ** 0.5 / 2)
