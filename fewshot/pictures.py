@@ -1,120 +1,150 @@
-"""Pictures of test tasks: predicted waves for regression; support set, queries and predictions for images."""
+"""Pictures of test tasks: true and predicted waves, or support set, queries and predicted classes."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
 from torch import Tensor
 
 from fewshot.data.datamodule import EpisodicDataModule
+from fewshot.data.sine import X_RANGE
 from fewshot.episodes import Episode
 from fewshot.methods.base import MetaLearner
 
-RIGHT, WRONG, TRUTH = "#0072b2", "#d55e00", "#999999"  # told apart by the colour-blind too
-MOST_QUERIES, MOST_SUPPORT = 8, 5  # images a class that fit a page
+BLUE, ORANGE, INK, GREY = "#0072b2", "#d55e00", "#222222", "#8c8c8c"  # told apart by the colour-blind too
+MOST = 8  # support images and queries of a class that are shown
+GRID, CELL, GAP = 400, 0.62, 0.35  # points of a wave; inches an image takes; images between support and queries
+
+
+def predict(learner: MetaLearner, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+    """The learner's predictions in evaluation mode, without gradients; it trains afterwards if it did before."""
+    training = learner.training
+    learner.eval()
+    try:
+        with torch.no_grad():
+            return learner(support_x, support_y, query_x)
+    finally:
+        learner.train(training)
+
+
+def draw_test(learner: MetaLearner, datamodule: EpisodicDataModule, tasks: Sequence[int], queries: int) -> Episode:
+    """Some test tasks, B = len(tasks), on the learner's device."""
+    drawn = datamodule.source.draw("test", np.array(tasks, dtype=np.int64), datamodule.shots, queries)
+    episode = datamodule.source.episode({name: x.to(learner.device) for name, x in drawn.items()}, datamodule.shots)
+    return Episode(*(x.to(learner.dtype) if x.is_floating_point() else x for x in episode))  # as Lightning would
 
 
 def test_figures(
     learner: MetaLearner, datamodule: EpisodicDataModule, tasks: Sequence[int] = (0, 1, 2, 3)
 ) -> list[tuple[int, float, Figure]]:
-    """Task number, score and picture of some test tasks; the learner's mode is left as it was."""
-    stream = datamodule.streams["test"]
-    drawn = datamodule.source.draw("test", np.array(tasks), datamodule.shots, stream.queries)
-    drawn = {name: tensor.to(learner.device) for name, tensor in drawn.items()}
-    episode = datamodule.source.episode(drawn, datamodule.shots)
-    training = learner.training
-    learner.eval()
-    try:
-        with torch.no_grad():
-            predictions = learner.predict(episode)
-            scores = learner.scores(predictions, episode.query_y).tolist()
-            figures = [
-                wave_figure(learner, episode, row, scores[row])
-                if learner.task.regression
-                else episode_figure(episode, predictions, row, scores[row])
-                for row in range(len(tasks))
-            ]
-    finally:
-        learner.train(training)
+    """Number, test score and picture of some test tasks; the score is the one the test gives that task."""
+    episode = draw_test(learner, datamodule, tasks, datamodule.streams["test"].queries)
+    predictions = predict(learner, episode.support_x, episode.support_y, episode.query_x)
+    scores = learner.scores(predictions, episode.query_y).tolist()
+    if learner.task.regression:
+        figures = [wave_figure(learner, datamodule, [task]) for task in tasks]
+    else:
+        figures = [episode_figure(episode, predictions, number) for number in range(len(tasks))]
     return list(zip(tasks, scores, figures, strict=True))
 
 
-def wave_figure(learner: MetaLearner, episode: Episode, row: int, score: float) -> Figure:
-    """The true values at the queries, the support points, and the learner's wave over the whole range of x."""
-    figure = Figure(figsize=(4.2, 2.8), layout="constrained")
-    axes = figure.add_subplot()
-    support_x, support_y = episode.support_x[row : row + 1], episode.support_y[row : row + 1]
-    x = torch.linspace(-5, 5, 200, device=support_x.device, dtype=support_x.dtype).view(1, -1, 1)
-    order = episode.query_x[row, :, 0].argsort()
-    axes.plot(
-        flat(episode.query_x[row][order]), flat(episode.query_y[row][order]), "o", color=TRUTH, ms=3, label="true"
-    )
-    axes.plot(flat(x), flat(learner(support_x, support_y, x)), color=RIGHT, label="predicted")
-    axes.plot(flat(support_x), flat(support_y), "^", color=WRONG, ms=7, label="support")
-    axes.set(title=f"test task {int(episode.tasks[row])}: mse {score:.4f}", xlabel="x", ylabel="y", xlim=(-5, 5))
-    axes.legend(fontsize=7, loc="upper right")
+def wave_figure(learner: MetaLearner, datamodule: EpisodicDataModule, tasks: Sequence[int] = (0, 1, 2, 3)) -> Figure:
+    """A panel a test task of sine: the true wave, the support points and the wave the learner predicts from them."""
+    episode = draw_test(learner, datamodule, tasks, queries=50)
+    grid = torch.linspace(*X_RANGE, GRID).to(episode.query_x).expand(len(tasks), -1)[..., None]
+    predicted = predict(learner, episode.support_x, episode.support_y, grid)
+    true = waves(episode.query_x, episode.query_y, grid)
+    errors = learner.scores(predicted, true).tolist()
+    shown = [x.float().cpu().numpy() for x in (grid, true, predicted, episode.support_x, episode.support_y)]
+    rows, columns = -(-len(tasks) // 2), min(2, len(tasks))
+    figure = Figure(figsize=(4.3 * columns, 2.3 * rows + 0.4), layout="constrained", facecolor="white")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
+    for axes, task, error, x, y, guess, support_x, support_y in zip(panels, tasks, errors, *shown, strict=False):
+        axes.plot(x, y, color=GREY, lw=3, alpha=0.6, label="true wave")
+        axes.plot(x, guess, color=BLUE, lw=1.6, label="predicted")
+        axes.plot(support_x, support_y, "o", color=ORANGE, ms=6, mec="white", mew=0.8, label="support")
+        axes.set_title(f"test task {task}: mse {error:.4f} over the range", fontsize=9, loc="left", color=INK)
+        axes.set_xlim(*X_RANGE)
+        axes.tick_params(labelsize=8, colors=INK)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[len(tasks) :]:
+        axes.set_visible(False)
+    figure.legend(handles=panels[0].lines, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
 
 
-def episode_figure(episode: Episode, predictions: Tensor, row: int, score: float) -> Figure:
-    """A row a class: its support images, then its queries, framed blue where predicted right and, where wrong,
+def waves(x: Tensor, y: Tensor, at_x: Tensor) -> Tensor:
+    """The sine waves through (x, y), (B, Q, 1), at `at_x` (B, G, 1): exact, as A sin(x ± p) = a sin(x) + b cos(x)."""
+    basis, at_basis = (torch.cat([v.sin(), v.cos()], -1) for v in (x.cpu().double(), at_x.cpu().double()))
+    return (at_basis @ torch.linalg.lstsq(basis, y.cpu().double()).solution).to(at_x.dtype).to(at_x.device)
 
-    orange with the number of the class predicted.
+
+def episode_figure(episode: Episode, predictions: Tensor, number: int) -> Figure:
+    """Task `number` of a batch of image tasks, given predictions (B, Q, ways): a row a class, support then queries.
+
+    A query's frame is blue where the class is right, and orange with the predicted class where it is wrong.
     """
-    ways = predictions.shape[2]
-    support, queries = by_class(episode.support_y[row], ways), by_class(episode.query_y[row], ways)
-    shots, asked = min(MOST_SUPPORT, len(support[0])), min(MOST_QUERIES, len(queries[0]))
-    figure = Figure(figsize=(0.72 * (shots + asked) + 0.9, 0.72 * ways + 0.5), layout="constrained")
-    grid = figure.subplots(ways, shots + asked, squeeze=False, gridspec_kw={"wspace": 0.05, "hspace": 0.05})
-    chosen = predictions[row].argmax(-1)
+    ways, labels, chosen = predictions.shape[2], episode.query_y[number], predictions[number].argmax(-1)
+    right = chosen == labels
+    support, queries = (
+        [(y[number] == label).nonzero().flatten()[:MOST].tolist() for label in range(ways)]
+        for y in (episode.support_y, episode.query_y)
+    )
+    shots, asked = max(map(len, support)), max(map(len, queries))
+    span = max(shots + GAP + asked, 4.2)  # room for the title
+    figure = Figure(figsize=(CELL * (span + 0.7), CELL * (ways + 1.15)), facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(-0.5, span + 0.2), ylim=(ways + 0.2, -0.95))
+    axes.axis("off")
+    # mostly black grey images are ink drawn bright: shown as dark ink on paper
+    grey = "gray_r" if float(episode.support_x[number].median()) < 0.1 else "gray"
     for label in range(ways):
-        for column, index in enumerate(support[label][:shots]):
-            panel(grid[label, column], episode.support_x[row, index], "black", "")
-        grid[label, 0].set_ylabel(str(label), rotation=0, labelpad=8, va="center")
-        for column, index in enumerate(queries[label][:asked]):
-            found = int(chosen[index])
-            right = found == label
-            panel(
-                grid[label, shots + column],
-                episode.query_x[row, index],
-                RIGHT if right else WRONG,
-                "" if right else f"{found}",
-            )
-    grid[0, 0].set_title("support", fontsize=8, loc="left")
-    grid[0, shots].set_title(f"queries, task {int(episode.tasks[row])}: {score:.0f}% right", fontsize=8, loc="left")
+        axes.text(-0.12, label + 0.5, str(label), ha="right", va="center", fontsize=10, color=INK)
+        for column, index in enumerate(support[label]):
+            show(axes, episode.support_x[number, index], grey, (column, label), GREY)
+        for column, index in enumerate(queries[label]):
+            at, wrong = (shots + GAP + column, label), "" if right[index] else str(int(chosen[index]))
+            show(axes, episode.query_x[number, index], grey, at, ORANGE if wrong else BLUE, wrong)
+    few = f", {asked} a class shown" if len(labels) > sum(map(len, queries)) else ""
+    title = f"test task {episode.tasks[number]}: {100 * right.double().mean():.1f}% of {len(labels)} queries right{few}"
+    for x, y, text, size in ((0, -0.6, title, 9), (0, -0.16, "support", 8), (shots + GAP, -0.16, "queries", 8)):
+        axes.text(x, y, text, fontsize=size, color=INK, va="center")
     return figure
 
 
-def panel(axes: Any, image: Tensor, colour: str, mark: str) -> None:
-    """One image (C, H, W) in [0, 1] in a coloured frame, grey ones as dark ink on white."""
-    pixels = image.cpu().permute(1, 2, 0).numpy()
-    axes.imshow(1 - pixels[..., 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
-    axes.set(xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set(color=colour, linewidth=0.8 if colour == "black" else 2.2)
+def show(axes: Axes, image: Tensor, grey: str, at: tuple[float, int], colour: str, mark: str = "") -> None:
+    """One image (C, H, W), RGB or with colour map `grey`, in a frame in the cell `at`, with `mark` in its corner."""
+    x, y = at
+    pixels = image.float().clamp(0, 1).cpu().numpy()
+    picture = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(0)
+    axes.imshow(picture, cmap=grey, vmin=0, vmax=1, extent=(x + 0.05, x + 0.95, y + 0.95, y + 0.05), aspect="auto")
+    axes.add_patch(Rectangle((x + 0.05, y + 0.05), 0.9, 0.9, fill=False, ec=colour, lw=0.7 if colour == GREY else 2))
     if mark:
-        axes.text(
-            0.97, 0.03, mark, color="white", backgroundcolor=colour, fontsize=6, ha="right", transform=axes.transAxes
-        )
+        tag = {"boxstyle": "square,pad=0.2", "facecolor": colour, "edgecolor": "none"}
+        axes.text(x + 0.89, y + 0.87, mark, ha="right", va="bottom", fontsize=7, weight="bold", color="white", bbox=tag)
 
 
-def by_class(labels: Tensor, ways: int) -> list[list[int]]:
-    """The positions of each class's examples."""
-    return [(labels == label).nonzero().flatten().tolist() for label in range(ways)]
-
-
-def flat(values: Tensor) -> Any:
-    return values.flatten().cpu().numpy()
+def as_image(figure: Figure, dpi: int = 120) -> Image.Image:
+    """The figure as pixels, RGB."""
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)  # no screen, no pyplot, no state left behind
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a PNG whole or not at all."""
+    """Writes a PNG, 256 colours, whole or not at all."""
+    png = io.BytesIO()
+    as_image(figure).quantize(256).save(png, "PNG", optimize=True)
     part = path.with_name(path.name + ".part")
     try:
-        figure.savefig(part, format="png", dpi=120)
+        part.write_bytes(png.getvalue())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -6,36 +6,43 @@ from typing import Any
 import wandb
 from matplotlib.figure import Figure
 
-NOT_OURS = ("mini", "cub", "cub50", "folder")  # photographs that are not ours to publish
+from fewshot.pictures import as_image
+
+# what may be shown to all; photographs of the other data sets, and users' own, are not ours to publish
+OURS = ("sine", "omniglot", "glyphs")
 SUMMARY = (
     "status",
     "best_step",
     "best_validation",
     "parameters",
-    "train_tasks",
+    "train_tasks",  # not "tasks": that is the axis of the curves
     "tasks_per_second",
     "peak_memory_bytes",
     "test_queries",
-    "tasks",
 )
 
 
 def log_result(
     run: Any, result: Mapping[str, Any], figures: Sequence[tuple[int, float, Figure]], publish: bool
 ) -> None:
-    """Writes a result into a W&B run: summary, and a table of test tasks (task, score, picture).
+    """Writes a result into a W&B run: its summary, and some test tasks as a table and as pictures.
 
-    Pictures of data sets that are not ours to publish are left out unless `publish`.
+    Args:
+        run: the W&B run. An offline one may be synced later, so it gets no more than an online one.
+        result: what `result.json` holds; without a mean (no test was made) no score is written.
+        figures: number, score and picture of test tasks, from `pictures.test_figures`.
+        publish: whether pictures of data sets that are not ours may go there too.
     """
     for key in SUMMARY:
         run.summary[key] = result.get(key)
     if result.get("mean") is not None:
-        metric, mean, ci95 = result["metric"], result["mean"], result["ci95"]
-        run.summary[f"test/{metric}"] = mean
+        mean, ci95 = result["mean"], result["ci95"]
+        run.summary[f"test/{result['metric']}"] = mean
         run.summary["test/ci95_low"], run.summary["test/ci95_high"] = mean - ci95, mean + ci95
-    if figures and (publish or result["data"] not in NOT_OURS):
+        run.summary["test/tasks"] = result["tasks"]
+    if figures and (publish or result["data"] in OURS):
         table = wandb.Table(columns=["task", "score", "picture"])
         for task, score, figure in figures:
-            table.add_data(task, score, wandb.Image(figure))
-        run.log({"test/tasks": table})
-        run.log({f"test/task {task}": wandb.Image(figure) for task, _, figure in figures})
+            table.add_data(task, score, wandb.Image(as_image(figure)))
+        pictures = [wandb.Image(as_image(figure), caption=f"test task {task}") for task, _, figure in figures]
+        run.log({"test/episodes": table, "test/pictures": pictures})

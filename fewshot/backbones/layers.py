@@ -23,9 +23,7 @@ def conv(x_BMIHW: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     tasks, examples = x_BMIHW.shape[:2]
     if weight.dim() == 4:
         return F.conv2d(x_BMIHW.flatten(0, 1), weight, bias, padding=1).unflatten(0, (tasks, examples))
-    x = x_BMIHW.transpose(0, 1).flatten(1, 2)  # one group of channels a task
-    y = F.conv2d(x, weight.flatten(0, 1), bias.flatten(), padding=1, groups=tasks)
-    return y.unflatten(1, (tasks, -1)).transpose(0, 1)
+    return apart(F.conv2d(together(x_BMIHW), weight.flatten(0, 1), bias.flatten(), padding=1, groups=tasks), tasks)
 
 
 def batch_norm(x_BMO: Tensor, weight: Tensor, bias: Tensor, reference: int | None = None) -> Tensor:
@@ -34,8 +32,22 @@ def batch_norm(x_BMO: Tensor, weight: Tensor, bias: Tensor, reference: int | Non
     `x_BMO` is (B, M, O) or (B, M, O, H, W). With `reference` the statistics are those of the first `reference`
     examples. Running statistics are never used: the sets of a task are tiny, and the paper's runs use none.
     """
+    tasks = len(x_BMO)
+    if reference is None:
+        weight, bias = weight.expand(tasks, -1).flatten(), bias.expand(tasks, -1).flatten()
+        return apart(F.batch_norm(together(x_BMO), None, None, weight, bias, training=True, eps=EPS), tasks)
     axes = (1, *range(3, x_BMO.dim()))
     var, mean = torch.var_mean(x_BMO[:, :reference], axes, correction=0, keepdim=True)
     shape = (-1, 1, x_BMO.shape[2], *(1 for _ in range(3, x_BMO.dim())))
     scale = weight.reshape(shape) * torch.rsqrt(var + EPS)
     return torch.addcmul(bias.reshape(shape) - mean * scale, x_BMO, scale)
+
+
+def together(x_BMO: Tensor) -> Tensor:
+    """(B, M, O, ...) → (M, B * O, ...): each task's channels are channels of their own, as torch's layers take them."""
+    return x_BMO.transpose(0, 1).flatten(1, 2)
+
+
+def apart(x: Tensor, tasks: int) -> Tensor:
+    """(M, B * O, ...) → (B, M, O, ...), the inverse of `together`."""
+    return x.unflatten(1, (tasks, -1)).transpose(0, 1)
