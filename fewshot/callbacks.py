@@ -6,8 +6,18 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, RichProgressBar
 from torch import Tensor
+
+
+class Bar(RichProgressBar):
+    """Lightning's bar over updates, without epochs and run numbers, which mean nothing here."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return "Training"
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
 
 
 class Diverged(Exception):

@@ -68,6 +68,7 @@ def draw_images(
     """Row numbers in the image table, (B, ways, examples): classes and images without replacement.
 
     `starts_C` and `counts_C` are each class's first row and number of rows. The order of `ways` gives the label.
+    ValueError where a class drawn has fewer than `examples` rows.
     Sorting raw words is a permutation without modulo bias; classes smaller than the largest are masked at the end.
     """
     keys_B = task_keys(seed, split, tasks)
@@ -75,6 +76,8 @@ def draw_images(
     classes_BN = np.argsort(words_BC, axis=1)[:, :ways]
     keys_BN = random_bits(keys_B[:, None], np.arange(1, ways + 1, dtype=np.uint64))
     counts_BN = counts_C[classes_BN]
+    if examples > counts_BN.min():
+        raise ValueError(f"{examples} examples asked of a class of {counts_BN.min()}")
     positions_E = np.arange(counts_BN.max())
     words_BNE = random_bits(keys_BN[..., None], positions_E.astype(np.uint64))
     words_BNE[positions_E >= counts_BN[..., None]] = np.iinfo(np.uint64).max

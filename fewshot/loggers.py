@@ -79,6 +79,7 @@ def wandb_logger(folder: Path, config: Mapping[str, Any], name: str) -> WandbLog
     if not id_file.exists():
         id_file.write_text(secrets.token_hex(4))
     data, method = config["data"]["name"], config["method"]["name"]
+    os.environ.setdefault("WANDB_SILENT", "true")  # its banners; errors are still raised
     online = wandb_online()
     logger = WandbLogger(
         name=name,

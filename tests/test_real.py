@@ -1,0 +1,52 @@
+"""The real archives through the whole path: prepared, trained on, tested, and tested across data sets."""
+
+from pathlib import Path
+
+import pytest
+
+from fewshot.checks import check
+from fewshot.cli import composed
+from fewshot.evaluation import evaluate
+from fewshot.runs import run_folder, train
+from tests.test_runs import evaluation
+
+SHORT = [
+    "trainer.updates=2",
+    "trainer.val_every=1",
+    "trainer.val_tasks=2",
+    "trainer.test_tasks=4",
+    "trainer.eval_batch=2",
+    "trainer.bar=false",
+    "logger=csv",
+    "method.meta_batch=2",
+]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("prepared")
+
+
+def run(raw: str, prepared: Path, tmp_path: Path, *overrides: str) -> Path:
+    paths = [f"paths.raw={raw}", f"paths.prepared={prepared}", f"paths.outputs={tmp_path}"]
+    cfg = composed([*overrides, *SHORT, *paths])
+    check(cfg)
+    assert train(cfg)["status"] == "finished"
+    return run_folder(cfg)
+
+
+@pytest.mark.parametrize("method", ["protonet", "oplstm", "maml", "lstm"])
+def test_omniglot(method: str, raw: str, prepared: Path, tmp_path: Path) -> None:
+    small = ["method.hidden=[16,8]"] if method == "lstm" else []
+    folder = run(raw, prepared, tmp_path, "data=omniglot", f"method={method}", *small)
+    paths = {"raw": raw, "prepared": str(prepared)}
+    across = evaluate(evaluation(folder, tmp_path, data="glyphs", paths=paths))
+    assert (across["data"], across["trained_on"], across["tasks"]) == ("glyphs", "omniglot", 4)
+
+
+def test_mini_and_then_cub50(raw: str, prepared: Path, tmp_path: Path) -> None:
+    narrow = ["backbone.widths=[4,4,4,4]", "data.train_queries=2", "data.val_queries=2"]
+    folder = run(raw, prepared, tmp_path, "data=mini", "method=oplstm", "shots=5", *narrow)
+    paths = {"raw": raw, "prepared": str(prepared)}
+    across = evaluate(evaluation(folder, tmp_path, data="cub50", paths=paths))
+    assert (across["data"], across["trained_on"], across["test_queries"]) == ("cub50", "mini", 15)
