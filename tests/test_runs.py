@@ -34,6 +34,7 @@ TINY = [
     "trainer.save_every=4",
     "trainer.log_every=5",
     "trainer.bar=false",
+    "trainer.threads=1",
     "logger=csv",
     "method.meta_batch=2",
 ]
