@@ -30,7 +30,6 @@ POSITIVE_INTEGERS = (
     "trainer.eval_batch",
     "trainer.save_every",
     "trainer.log_every",
-    "trainer.devices",
 )
 POSITIVE_NUMBERS = ("method.lr", "method.inner_lr", "method.clamp", "method.gamma")
 FLAGS = (

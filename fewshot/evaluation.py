@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     source = make_source(tested)
+    if source.note:
+        print(f"data={tested.data.name}: {source.note}", file=sys.stderr)
     learner = make_learner(trained, make_source(trained) if trained.data.name == "sine" else source)
     load_best(learner, folder / "best.ckpt", trained.method.name)
     bar = [RichProgressBar(refresh_rate=5)] if cfg.bar else []

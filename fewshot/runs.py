@@ -29,7 +29,7 @@ from fewshot.wandb_result import log_result
 
 # keys that do not change a score, left out of a run's identity
 NOT_SCORE = ("logger", "paths", "force")
-NOT_SCORE_TRAINER = ("eval_batch", "save_every", "log_every", "accelerator", "devices", "threads", "max_time", "bar")
+NOT_SCORE_TRAINER = ("eval_batch", "save_every", "log_every", "accelerator", "threads", "max_time", "bar")
 TEST_ONLY = ("test_queries", "test_queries_of", "test_tasks")
 
 
@@ -80,6 +80,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         raise UserError(f"another process is at work on {folder}: wait for it, or choose another seed") from None
     except OSError as error:
         raise UserError(f"cannot write the run's folder {folder}: {error}") from error
+    finally:
+        wandb.finish()  # the next cell of a multirun has a run of its own
 
 
 def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -100,6 +102,8 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     learner = make_learner(cfg, source)
     write_whole(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     description = describe(cfg, learner, published(cfg))
+    if source.note:
+        print(f"data={cfg.data.name}: {source.note}", file=sys.stderr)
     print(
         f"{description['method']} on {description['data']}: {description['parameters']} parameters, backbone "
         f"{description['backbone']}, bn {description['bn']}, form {cfg.form}, {cfg.trainer.updates} updates of "
@@ -124,7 +128,6 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     result = {"status": outcome.pop("status")} | description | outcome
     if wandb.run is not None:
         log_result(wandb.run, result, figures, cfg.logger.pictures)
-        wandb.finish()
     write_whole(folder / "result.json", json.dumps(result, indent=2) + "\n")
     show(result, folder)
     return result
@@ -190,7 +193,7 @@ def make_trainer(cfg: DictConfig, folder: Path, callbacks: list[Any]) -> L.Train
     bar = [Bar(refresh_rate=20)] if cfg.trainer.bar else []
     return L.Trainer(
         accelerator=cfg.trainer.accelerator,
-        devices=cfg.trainer.devices,
+        devices=1,  # a second device would see the same tasks
         precision=cfg.trainer.precision,
         max_steps=cfg.trainer.updates,
         val_check_interval=cfg.trainer.val_every,

@@ -12,8 +12,9 @@ from fewshot.episodes import SPLITS, Episode
 
 
 class Source(Protocol):
-    """Where tasks come from: `draw` on the CPU, `episode` on the device."""
+    """Where tasks come from: `draw` on the CPU, `episode` on the device. `note` is what a user should know of it."""
 
+    note: str
     input_shape: tuple[int, ...]
     outputs: int
     regression: bool

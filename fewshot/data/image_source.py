@@ -27,6 +27,7 @@ class ImageSource:
         height, width, channels = self.table.images.shape[1:]
         self.input_shape: tuple[int, ...] = (channels, height, width)
         self.outputs = self.ways
+        self.note = self.table.note
         self.images = torch.from_numpy(self.table.images)
 
     def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ class SineSource:
     input_shape: tuple[int, ...] = (1,)
     outputs: int = 1
     regression: bool = True
+    note: str = ""
 
     def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]:
         """The waves and inputs of some tasks: amplitude and phase (B, 1), x (B, shots + queries), tasks (B,)."""
