@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.data.datamodule import EpisodicDataModule, Source
@@ -69,3 +71,17 @@ def make_learner(cfg: DictConfig, source: Source) -> MetaLearner:
     task = Task(source.input_shape, source.outputs, source.regression)
     kwargs = {key: value for key, value in options.items() if key not in NOT_FOR_THE_LEARNER}
     return learner_class(cfg.method.name)(task=task, backbone=backbone, **kwargs)  # type: ignore[call-arg]
+
+
+def make_lightning(**settings: Any) -> L.Trainer:
+    """Lightning's trainer on one device (a second one would see the same tasks); UserError for what it refuses."""
+    try:
+        return L.Trainer(
+            devices=1,
+            enable_model_summary=False,
+            inference_mode=False,  # learners differentiate at test time
+            use_distributed_sampler=False,
+            **settings,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise UserError(f"trainer.accelerator or trainer.precision does not fit this machine: {error}") from error

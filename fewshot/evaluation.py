@@ -6,14 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 import yaml
 from lightning.pytorch.callbacks import RichProgressBar
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from fewshot.build import make_datamodule, make_learner, make_source
+from fewshot.build import make_datamodule, make_learner, make_lightning, make_source
 from fewshot.checks import check
 from fewshot.cli import composed
 from fewshot.errors import UserError
@@ -39,17 +38,13 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         print(f"data={tested.data.name}: {source.note}", file=sys.stderr)
     learner = make_learner(trained, make_source(trained) if trained.data.name == "sine" else source)
     load_best(learner, folder / "best.ckpt", trained.method.name)
-    bar = [RichProgressBar(refresh_rate=5)] if cfg.bar else []
-    trainer = L.Trainer(
+    trainer = make_lightning(
         accelerator=cfg.accelerator,
-        devices=1,
         precision=trained.trainer.precision,
         logger=False,
-        callbacks=bar,  # type: ignore[arg-type]
+        callbacks=[RichProgressBar(refresh_rate=5)] if cfg.bar else [],
         enable_progress_bar=cfg.bar,
-        enable_model_summary=False,
         enable_checkpointing=False,
-        inference_mode=False,  # learners differentiate at test time
     )
     trainer.test(learner, datamodule=make_datamodule(tested, source, ["test"]), verbose=False)
     outcome, tasks, scores = scored(learner)

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot.build import make_datamodule, make_learner, make_source
+from fewshot.build import make_datamodule, make_learner, make_lightning, make_source
 from fewshot.callbacks import Bar, Diverged, SaveLast, TaskAxis, ValidateFirst, finite
 from fewshot.cli import composed
 from fewshot.data.datamodule import EpisodicDataModule
@@ -191,9 +191,8 @@ def make_trainer(cfg: DictConfig, folder: Path, callbacks: list[Any]) -> L.Train
         config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
         loggers.append(wandb_logger(folder, config, f"{cfg.data.name}-{cfg.method.name}-{folder.name}"))
     bar = [Bar(refresh_rate=20)] if cfg.trainer.bar else []
-    return L.Trainer(
+    return make_lightning(
         accelerator=cfg.trainer.accelerator,
-        devices=1,  # a second device would see the same tasks
         precision=cfg.trainer.precision,
         max_steps=cfg.trainer.updates,
         val_check_interval=cfg.trainer.val_every,
@@ -203,8 +202,5 @@ def make_trainer(cfg: DictConfig, folder: Path, callbacks: list[Any]) -> L.Train
         logger=loggers,
         callbacks=[*callbacks, *bar],
         enable_progress_bar=cfg.trainer.bar,
-        enable_model_summary=False,
-        inference_mode=False,  # learners differentiate at test time
-        use_distributed_sampler=False,
         default_root_dir=folder,
     )

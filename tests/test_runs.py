@@ -219,6 +219,12 @@ def test_an_unwritable_root_is_one_line(tmp_path: Path) -> None:
         train(config(tmp_path, outputs="file"))
 
 
+def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"trainer\.accelerator"):
+        train(config(tmp_path, "trainer.accelerator=abacus"))
+    assert not (run_folder(config(tmp_path)) / "result.json").exists()
+
+
 def evaluation(folder: Path, tmp_path: Path, **changes: Any) -> DictConfig:
     cfg = OmegaConf.load(Path(CONF) / "evaluate" / "evaluate.yaml")
     assert isinstance(cfg, DictConfig)
