@@ -97,6 +97,8 @@ def check_combination(cfg: DictConfig) -> None:
     sine, method, backbone = cfg.data.name == "sine", cfg.method, cfg.backbone
     if sine and backbone.layer == "conv":
         raise UserError(f"backbone={backbone.name} is for images and data=sine has none: choose backbone=mlp")
+    if cfg.trainer.val_every > cfg.trainer.updates:
+        raise UserError(f"trainer.val_every={cfg.trainer.val_every} is more than trainer.updates={cfg.trainer.updates}")
     if cfg.data.get("ways") == 1:
         raise UserError("data.ways=1: with one class there is nothing to tell apart, give 2 or more")
     if backbone.layer == "conv" and cfg.data.size >> len(backbone.widths) < 1:

@@ -86,11 +86,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     earlier = read_json(folder / "result.json")
-    if cfg.force:
-        for path in folder.iterdir():
-            if path.name != ".lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-    elif earlier and earlier["status"] in ("finished", "diverged"):
+    if not cfg.force and earlier and earlier["status"] in ("finished", "diverged"):
         print(f"already {earlier['status']}; force=true runs it anew", file=sys.stderr)
         show(earlier, folder)
         return earlier
@@ -100,6 +96,11 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     datamodule = make_datamodule(cfg, source)
     L.seed_everything(cfg.seed, verbose=False)
     learner = make_learner(cfg, source)
+    make_lightning(accelerator=cfg.trainer.accelerator, precision=cfg.trainer.precision, logger=False)  # can it start?
+    if cfg.force:
+        for path in folder.iterdir():
+            if path.name != ".lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_whole(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     description = describe(cfg, learner, published(cfg))
     if source.note:
@@ -127,7 +128,10 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             print(f"no pictures of test tasks: {type(error).__name__}: {error}", file=sys.stderr)
     result = {"status": outcome.pop("status")} | description | outcome
     if wandb.run is not None:
-        log_result(wandb.run, result, figures, cfg.logger.pictures)
+        try:
+            log_result(wandb.run, result, figures, cfg.logger.pictures)
+        except Exception as error:  # nor with W&B
+            print(f"W&B did not take the result: {type(error).__name__}: {error}", file=sys.stderr)
     write_whole(folder / "result.json", json.dumps(result, indent=2) + "\n")
     show(result, folder)
     return result

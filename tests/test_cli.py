@@ -34,6 +34,7 @@ MISTAKES = [
     ("backbone.bn=batch", "backbone.bn=batch: choose one of none, transductive, support"),
     ("trainer.max_time=2h", "write days:hours:minutes:seconds"),
     ("method.cells=[5,5]", "the last cell has 1 unit"),
+    ("trainer.updates=10", "trainer.val_every=2500 is more than trainer.updates=10"),
     ("data.ways=1", "give 2 or more"),
     ("method=protonet data=sine", "choose another method or data"),
     ("data=sine backbone=conv4", "choose backbone=mlp"),

@@ -222,7 +222,10 @@ def test_an_unwritable_root_is_one_line(tmp_path: Path) -> None:
 def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"trainer\.accelerator"):
         train(config(tmp_path, "trainer.accelerator=abacus"))
-    assert not (run_folder(config(tmp_path)) / "result.json").exists()
+    finished = train(config(tmp_path))
+    with pytest.raises(UserError, match=r"trainer\.accelerator"):
+        train(config(tmp_path, "trainer.accelerator=abacus", "force=true"))
+    assert train(config(tmp_path)) == finished
 
 
 def evaluation(folder: Path, tmp_path: Path, **changes: Any) -> DictConfig:
