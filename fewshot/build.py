@@ -1,5 +1,6 @@
 """From a composed configuration to the things it names: data, learner and trainer."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ def make_source(cfg: DictConfig) -> Source:
     path = Path(data.path) if "path" in data else None
     raw, prepared = Path(cfg.paths.raw), Path(cfg.paths.prepared)
     return ImageSource(cfg.seed, open_or_prepare(data.name, raw, prepared, data.size, data.channels, path), data.ways)
+
+
+def announced(name: str, source: Source) -> Source:
+    """The source, after what a user should know of it has been printed."""
+    if source.note:
+        print(f"data={name}: {source.note}", file=sys.stderr)
+    return source
 
 
 def make_datamodule(cfg: DictConfig, source: Source, splits: Sequence[str] = SPLITS) -> EpisodicDataModule:

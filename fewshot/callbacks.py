@@ -1,12 +1,13 @@
 """What Lightning leaves to a project: validation at step 0, saves that resume exactly, the task axis of curves."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, RichProgressBar
 from torch import Tensor
 
 
@@ -32,6 +33,24 @@ class ValidateFirst(Callback):
             trainer.validating = True
             trainer.fit_loop.epoch_loop.val_loop.run()
             trainer.training = True
+
+
+class SaveBest(ModelCheckpoint):
+    """Keeps the best validated weights in `best.ckpt` of `folder`, which may have moved since the run began."""
+
+    def __init__(self, folder: Path, metric: str, mode: str) -> None:
+        super().__init__(
+            folder, "best", f"val/{metric}", mode=mode, save_weights_only=True, enable_version_counter=False
+        )
+        self.path = os.path.join(str(self.dirpath), "best.ckpt")
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        moved = state_dict | {"dirpath": self.dirpath}
+        if state_dict["best_k_models"]:  # nothing was kept before the first validation
+            [score] = state_dict["best_k_models"].values()
+            moved |= {"best_k_models": {self.path: score}}
+            moved |= {"best_model_path": self.path, "kth_best_model_path": self.path}
+        super().load_state_dict(moved)
 
 
 class SaveLast(Checkpoint):  # Lightning runs these last and in order: the best state is known by then

@@ -1,6 +1,7 @@
 """Checks of a configuration before any data is touched; every message names the key and the mend."""
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -48,6 +49,9 @@ FLAGS = (
     "method.scalar_bias",
 )
 OPTIONAL = ("method.clamp", "method.gamma")
+LISTS = ("backbone.widths", "method.hidden", "method.cells")
+TEXTS = ("paths.raw", "paths.prepared", "paths.outputs", "data.path", "trainer.accelerator", "run")
+OF_A_TEST = ("shots", "queries", "ways", "tasks", "eval_batch")
 CHOICES: dict[str, tuple[Any, ...]] = {
     "form": ("released", "text"),
     "backbone.bn": ("none", "transductive", "support"),
@@ -61,14 +65,16 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 def check(cfg: DictConfig) -> None:
     """Raises UserError for missing settings, values out of range and combinations that make no sense."""
+    check_groups(cfg, ("data", "method", "backbone", "trainer", "logger", "paths"))
     if cfg.data.name == "sine" and cfg.method.name == "protonet":
         raise UserError("method=protonet classifies and data=sine is regression: choose another method or data")
     missing = [key for key, value in flatten(OmegaConf.to_container(cfg)).items() if value == "???"]
     if missing:
         what = f"method={cfg.method.name} data={cfg.data.name} shots={cfg.shots}"
         raise UserError(f"no settings for {what}: set " + " ".join(f"{key}=…" for key in missing))
+    check_lists_and_texts(cfg)
     for key in POSITIVE_INTEGERS:
-        check_values(cfg, key, lambda v: type(v) is int and v > 0, "a positive whole number")
+        check_values(cfg, key, is_positive_integer, "a positive whole number")
     for key in POSITIVE_NUMBERS:
         check_values(cfg, key, lambda v: type(v) in (int, float) and 0 < v < float("inf"), "a positive number")
     for key in FLAGS:
@@ -78,10 +84,51 @@ def check(cfg: DictConfig) -> None:
         if value is not None and value not in choices:
             raise UserError(f"{key}={value}: choose {nearest(str(value), [str(c) for c in choices])}")
     check_values(cfg, "seed", lambda v: type(v) is int and 0 <= v < 2**32, "a whole number from 0 to 2**32 - 1")
-    check_values(cfg, "trainer.threads", lambda v: type(v) is int and v >= 0, "a whole number, 0 for torch's choice")
+    check_values(cfg, "trainer.threads", is_threads, "a whole number, 0 for torch's choice")
     if not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(cfg.trainer.max_time)):
         raise UserError(f"trainer.max_time={cfg.trainer.max_time}: write days:hours:minutes:seconds, as 00:01:30:00")
     check_combination(cfg)
+
+
+def check_evaluation(cfg: DictConfig) -> None:
+    """The same for the keys of `evaluate.py`; null means as trained."""
+    check_groups(cfg, ("paths",))
+    if OmegaConf.is_missing(cfg, "run"):
+        raise UserError("give the folder of a run, as run=outputs/…: train.py prints it")
+    check_lists_and_texts(cfg)
+    for key in ("data", "path"):
+        if cfg[key] is not None and not (isinstance(cfg[key], str) and cfg[key]):
+            raise UserError(f"{key}={cfg[key]}: give a name")
+    for key in OF_A_TEST:
+        if cfg[key] is not None and not is_positive_integer(cfg[key]):
+            raise UserError(f"{key}={cfg[key]}: give a positive whole number")
+    check_values(cfg, "threads", is_threads, "a whole number, 0 for torch's choice")
+    check_values(cfg, "bar", lambda v: type(v) is bool, "true or false")
+
+
+def check_groups(cfg: DictConfig, groups: Sequence[str]) -> None:
+    for group in groups:
+        if not OmegaConf.is_dict(cfg[group]):
+            raise UserError(f"{group}={cfg[group]}: this is a group of settings, give one as {group}.…=")
+
+
+def check_lists_and_texts(cfg: DictConfig) -> None:
+    for key in LISTS:
+        value = OmegaConf.select(cfg, key, default=[])
+        if not OmegaConf.is_list(value) and value != []:
+            raise UserError(f"{key}={value}: give a list, as {key}=[64,64]")
+    for key in TEXTS:
+        value = OmegaConf.select(cfg, key, default="absent")
+        if not (isinstance(value, str) and value):
+            raise UserError(f"{key}={value}: give a path or a name")
+
+
+def is_positive_integer(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def is_threads(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def check_values(cfg: DictConfig, key: str, good: Any, wanted: str) -> None:

@@ -4,6 +4,7 @@ import math
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,7 +15,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -71,14 +72,10 @@ def main(run: Callable[[DictConfig], dict[str, Any]], folder: str, name: str) ->
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, to be told in one line
     try:
-        if name == "train":
-            sys.argv[1:] = quote_shots(sys.argv[1:])
-        cells.total, cells.swept = sweep(sys.argv[1:])
+        sys.argv[1:] = quote_shots(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=folder, config_name=name)(task)()
-    except UserError as error:
+    except Exception as error:  # those of a run end in Cells.run: this one is about the command line
         return say(error)
-    except (HydraException, OmegaConfBaseException) as error:
-        return say(UserError(explain(error)))
     return cells.verdict()
 
 
@@ -87,24 +84,28 @@ class Cells:
 
     def __init__(self) -> None:
         self.outcomes: list[tuple[str, dict[str, Any]]] = []
-        self.total, self.swept = 1, set[str]()
+        self.swept: set[str] = set()
         columns = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("·"))
         self.progress = Progress(*columns, TimeRemainingColumn())
         self.console = Console(stderr=True)
 
     def run(self, run: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig, hydra_cfg: Any) -> None:
-        """Runs one cell, with a bar over the cells between them."""
+        """Runs one cell, with a bar over the cells between them; whatever happens in it, the next one follows."""
         multirun = hydra_cfg.mode == RunMode.MULTIRUN
+        if multirun and not self.outcomes:
+            total, self.swept = sweep(sys.argv[1:])
+            self.progress.add_task("cells", total=total)
         name = " ".join(o for o in hydra_cfg.overrides.task if o.split("=")[0] in self.swept)
         if multirun:
-            if not self.outcomes:
-                self.progress.add_task("cells", total=self.total)
             self.console.print(f"[bold]{name}[/bold]", highlight=False)
         try:
             outcome = run(cfg)
-        except UserError as error:
+        except (UserError, OmegaConfBaseException) as error:
             say(error)
-            outcome = {"status": "refused", "reason": str(error)}
+            outcome = {"status": "refused", "reason": explain(error)}
+        except Exception as error:
+            traceback.print_exc()
+            outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
         self.outcomes.append((name, outcome))
         if multirun:
             self.progress.advance(self.progress.task_ids[0])
@@ -123,24 +124,32 @@ class Cells:
 def sweep(arguments: list[str]) -> tuple[int, set[str]]:
     """The number of cells that the command line spans, and the keys that differ between them."""
     overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
-    swept = [o for o in OverridesParser.create().parse_overrides(overrides) if o.is_sweep_override()]
+    hydra = GlobalHydra.instance().hydra
+    parser = OverridesParser.create(config_loader=hydra.config_loader if hydra else None)  # glob(*) asks what there is
+    swept = [o for o in parser.parse_overrides(overrides) if o.is_sweep_override()]
     return math.prod(len(list(o.sweep_string_iterator())) for o in swept), {o.get_key_element() for o in swept}
 
 
 def say(error: Exception) -> int:
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    print("error: " + " ".join(explain(error).split()), file=sys.stderr)
     return 2
 
 
 def explain(error: Exception) -> str:
-    """Hydra's or OmegaConf's complaint in one line, with the nearest right name."""
+    """A complaint, Hydra's and OmegaConf's cut to one line and with the nearest right name."""
+    if isinstance(error, UserError):
+        return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"unknown {group} {name!r}: choose {nearest(name, list(error.options))}"
-    text = str(error).splitlines()[0]
+    text = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, ConfigCompositionException) and (found := re.search(r"Could not override '([^']+)'", text)):
         key = found[1].split("@")[0]
         return f"unknown setting {key!r}: {closest(key)}--help shows them all"
+    if text.startswith("Config group override must be"):
+        return f"{text}: choose by name, as method=maml"
+    if text.startswith("Ambiguous value for argument"):
+        return f"{text}: several values are a grid, which needs -m"
     return text
 
 
@@ -162,5 +171,8 @@ def known_keys() -> list[str]:
 
 
 def closest(key: str) -> str:
-    close = get_close_matches(key, known_keys(), n=1, cutoff=0.4)
+    keys = known_keys()
+    if key in keys:
+        return "the method or data chosen has none, others do; "
+    close = get_close_matches(key, [*keys, *{k.split(".")[0] for k in keys}], n=1, cutoff=0.4)
     return f"did you mean {close[0]}? " if close else ""

@@ -1,8 +1,6 @@
 """Tests the best validated state of a run's folder, which may be a stranger's: its files are data, not code."""
 
-import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +10,14 @@ from lightning.pytorch.callbacks import RichProgressBar
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from fewshot.build import make_datamodule, make_learner, make_lightning, make_source
-from fewshot.checks import check
+from fewshot.build import announced, make_datamodule, make_learner, make_lightning, make_source
+from fewshot.checks import check, check_evaluation, flatten
 from fewshot.cli import composed
+from fewshot.data.images import full_name
 from fewshot.errors import UserError
 from fewshot.loggers import quiet
 from fewshot.methods.base import MetaLearner
-from fewshot.results.record import describe, scored, show, surroundings, write_scores, write_whole
+from fewshot.results.record import describe, scored, show, surroundings, write_json, write_scores
 from fewshot.runs import published
 
 CROSS_DOMAIN_QUERIES = 15
@@ -27,15 +26,14 @@ CROSS_DOMAIN_QUERIES = 15
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """Tests `cfg.run` as `cfg` says and keeps the result in the run's folder, under `evaluations/`."""
     quiet()
+    check_evaluation(cfg)
     folder = Path(cfg.run)
     trained = stored_config(folder)
     tested = test_config(cfg, trained)
     check(tested)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    source = make_source(tested)
-    if source.note:
-        print(f"data={tested.data.name}: {source.note}", file=sys.stderr)
+    source = announced(tested.data.name, make_source(tested))
     learner = make_learner(trained, make_source(trained) if trained.data.name == "sine" else source)
     load_best(learner, folder / "best.ckpt", trained.method.name)
     trainer = make_lightning(
@@ -51,12 +49,14 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     result = {"status": "finished"} | describe(trained, learner, published(trained)) | outcome | surroundings(trainer)
     result |= {"data": tested.data.name, "shots": tested.shots, "test_queries": tested.data.test_queries}
     result |= {"ways": result["ways"] if tested.data.name == "sine" else tested.data.ways, "run": folder.name}
-    name = f"{tested.data.name}-{tested.shots}shot-{tested.data.test_queries}queries-{len(tasks)}tasks"
+    table = full_name(tested.data.name, Path(tested.data.path) if "path" in tested.data else None)
+    protocol = f"{result['ways']}way-{tested.shots}shot-{tested.data.test_queries}queries-{len(tasks)}tasks"
+    name = f"{table}-{protocol}"
     kept = folder / "evaluations" / f"{name}.json"
     try:
         kept.parent.mkdir(exist_ok=True)
         write_scores(kept.with_suffix(".csv"), tasks, scores)
-        write_whole(kept, json.dumps(result, indent=2) + "\n")
+        write_json(kept, result)
     except OSError as error:
         raise UserError(f"cannot keep the result in {kept.parent}: {error}") from error
     show(result, kept)
@@ -69,13 +69,13 @@ def stored_config(folder: Path) -> DictConfig:
     if not (folder / "best.ckpt").exists() or not path.exists():
         raise UserError(f"run={folder} is no run's folder with a validated state: it needs config.yaml and best.ckpt")
     try:
-        text = path.read_text()
-        stored = yaml.safe_load(text)
+        stored = yaml.safe_load(path.read_text())
         choices = {group: stored[group]["name"] for group in ("data", "method", "backbone")} | {"form": stored["form"]}
         shots = int(stored["shots"])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a run's configuration: {type(error).__name__} {error}") from error
-    if "${" in text or not all(re.fullmatch(r"\w+", str(choice)) for choice in choices.values()):
+    interpolated = any("${" in f"{key} {value}" for key, value in flatten(stored).items())
+    if interpolated or not all(re.fullmatch(r"\w+", str(choice)) for choice in choices.values()):
         raise UserError(f"{path} is not a run's resolved configuration: it holds more than plain values")
     overrides = [f"{group}={choice}" for group, choice in choices.items()] + [f"shots={shots}"]
     try:
@@ -90,17 +90,21 @@ def stored_config(folder: Path) -> DictConfig:
 def test_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
     """The configuration of the test: the run's, with the data, shots, ways, queries and tasks that `cfg` names."""
     tested = trained.copy()
-    other = cfg.data is not None and cfg.data != trained.data.name
+    name = cfg.data or trained.data.name
+    if cfg.path is not None and name != "folder":
+        raise UserError(f"path={cfg.path} is for data=folder, and the test is on data={name}: leave out one of them")
+    elsewhere = cfg.path is not None and Path(cfg.path).resolve() != Path(trained.data.get("path") or "").resolve()
     with open_dict(tested):
-        if other:
-            sine = "sine" in (cfg.data, trained.data.name)
-            if sine:
-                raise UserError(f"the run was trained on {trained.data.name}: data={cfg.data} has other inputs")
-            new = composed([f"data={cfg.data}", f"method={trained.method.name}", "form=text"])
+        if name != trained.data.name or elsewhere:
+            if "sine" in (name, trained.data.name):
+                raise UserError(f"the run was trained on {trained.data.name}: data={name} has other inputs")
+            new = composed([f"data={name}", f"method={trained.method.name}", "form=text"])
             tested.data = OmegaConf.merge(new.data, {k: trained.data[k] for k in ("size", "channels", "ways")})
-            tested.data.test_queries = CROSS_DOMAIN_QUERIES if cfg.data != "glyphs" else new.data.test_queries
-        if cfg.path is not None:
-            tested.data.path = cfg.path
+            tested.data.test_queries = CROSS_DOMAIN_QUERIES if name != "glyphs" else new.data.test_queries
+        if name == "folder":
+            tested.data.path = cfg.path or trained.data.get("path")
+            if not tested.data.path:
+                raise UserError("data=folder needs path=<a folder of class folders>")
         tested.paths = cfg.paths
         changes = {
             "shots": cfg.shots,
@@ -122,7 +126,8 @@ def load_best(learner: MetaLearner, path: Path, method: str) -> None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     except Exception as error:  # a foreign file can fail in any way
-        raise UserError(f"{path} is not a checkpoint of weights: {str(error).splitlines()[0]}") from error
+        line = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(f"{path} is not a checkpoint of weights: {line}") from error
     try:
         learner.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:

@@ -1,10 +1,12 @@
 """Where curves go: a csv in the run's folder always, Weights & Biases unless it is switched off."""
 
 import csv
+import io
 import json
 import logging
 import os
 import secrets
+import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +15,9 @@ from typing import Any
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
+
+from fewshot.errors import UserError
+from fewshot.results.record import write_whole
 
 FIELDS = ("tasks", "step", "metric", "value")
 
@@ -44,11 +49,10 @@ class MetricsCsv(Logger):
         """Drops what was logged after `tasks` tasks: a resumed run logs it again."""
         if self.path.exists():
             with self.path.open(newline="") as file:
-                kept = [row for row in csv.DictReader(file) if float(row["tasks"]) <= tasks]
-            with self.path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, FIELDS)
-                writer.writeheader()
-                writer.writerows(kept)
+                rows = [row for row in csv.reader(file) if len(row) == len(FIELDS)][1:]  # a kill may tear the last
+            kept = io.StringIO(newline="")
+            csv.writer(kept).writerows([FIELDS, *(row for row in rows if float(row[0]) <= tasks)])
+            write_whole(self.path, kept.getvalue())
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         tasks = metrics.get("tasks")
@@ -67,33 +71,42 @@ class MetricsCsv(Logger):
         """The run's folder holds its configuration already."""
 
 
-def wandb_online() -> bool:
-    """Whether the user asked W&B to be online, or is logged in; otherwise runs are kept offline."""
-    mode = os.environ.get("WANDB_MODE")
-    return mode == "online" if mode else wandb.login(prompt=False)
+def wandb_mode() -> str:
+    """What WANDB_MODE says; without it online for a user who is logged in, offline otherwise."""
+    return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
 
 
 def wandb_logger(folder: Path, config: Mapping[str, Any], name: str) -> WandbLogger:
     """The run's W&B logger; the run's id is kept in its folder, so that a resumed run goes on in the same one."""
     id_file = folder / "wandb_id"
     if not id_file.exists():
-        id_file.write_text(secrets.token_hex(4))
+        write_whole(id_file, secrets.token_hex(4))
     data, method = config["data"]["name"], config["method"]["name"]
     os.environ.setdefault("WANDB_SILENT", "true")  # its banners; errors are still raised
-    online = wandb_online()
-    logger = WandbLogger(
-        name=name,
-        save_dir=str(folder),
-        offline=not online,
-        id=id_file.read_text(),
-        project="fewshot",
-        resume="allow",
-        group=f"{data}-{config['shots']}shot-{config['form']}",
-        job_type=method,
-        tags=[method, data, f"{config['shots']}-shot", config["form"], config["backbone"]["name"]],
-        config=json.loads(json.dumps(config)),
-        settings=wandb.Settings(mode="online" if online else "offline", silent=True, console="off"),
-    )
-    logger.experiment.define_metric("tasks")
-    logger.experiment.define_metric("*", step_metric="tasks")
-    return logger
+
+    def start(mode: str) -> Any:
+        return wandb.init(
+            name=name,
+            dir=folder,
+            mode=mode,  # type: ignore[arg-type]
+            id=id_file.read_text(),
+            project="fewshot",
+            resume="allow",
+            group=f"{data}-{config['shots']}shot-{config['form']}",
+            job_type=method,
+            tags=[method, data, f"{config['shots']}-shot", config["form"], config["backbone"]["name"]],
+            config=json.loads(json.dumps(config)),
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+
+    try:
+        run = start(wandb_mode())
+    except ValueError as error:  # of its settings, WANDB_… among them
+        line = " ".join(str(error).split())[:200]
+        raise UserError(f"W&B does not start: {line}: mend its settings, or choose logger=csv") from error
+    except wandb.Error as error:
+        print(f"W&B does not start ({' '.join(str(error).split())}): the run is kept offline", file=sys.stderr)
+        run = start("offline")
+    run.define_metric("tasks")
+    run.define_metric("*", step_metric="tasks")
+    return WandbLogger(experiment=run)

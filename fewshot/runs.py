@@ -12,19 +12,29 @@ import lightning as L
 import torch
 import wandb
 from filelock import FileLock, Timeout
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Timer
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot.build import make_datamodule, make_learner, make_lightning, make_source
-from fewshot.callbacks import Bar, Diverged, SaveLast, TaskAxis, ValidateFirst, finite
+from fewshot.build import announced, make_datamodule, make_learner, make_lightning, make_source
+from fewshot.callbacks import Bar, Diverged, SaveBest, SaveLast, TaskAxis, ValidateFirst, finite
 from fewshot.cli import composed
 from fewshot.data.datamodule import EpisodicDataModule
+from fewshot.data.images import full_name
 from fewshot.errors import UserError
 from fewshot.loggers import MetricsCsv, quiet, wandb_logger
 from fewshot.methods.base import MetaLearner
 from fewshot.pictures import save_figure, test_figures
-from fewshot.results.record import describe, read_json, scored, show, surroundings, write_scores, write_whole
+from fewshot.results.record import (
+    describe,
+    read_json,
+    scored,
+    show,
+    surroundings,
+    write_json,
+    write_scores,
+    write_whole,
+)
 from fewshot.wandb_result import log_result
 
 # keys that do not change a score, left out of a run's identity
@@ -40,6 +50,8 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
         del plain[key]
     for key in NOT_SCORE_TRAINER:
         del plain["trainer"][key]
+    if "path" in plain["data"]:
+        plain["data"]["path"] = full_name(cfg.data.name, Path(cfg.data.path))
     return plain
 
 
@@ -79,7 +91,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     except Timeout:
         raise UserError(f"another process is at work on {folder}: wait for it, or choose another seed") from None
     except OSError as error:
-        raise UserError(f"cannot write the run's folder {folder}: {error}") from error
+        raise UserError(f"the run of {folder} cannot read or write a file: {error}") from error
     finally:
         wandb.finish()  # the next cell of a multirun has a run of its own
 
@@ -92,7 +104,7 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         return earlier
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
-    source = make_source(cfg)
+    source = announced(cfg.data.name, make_source(cfg))
     datamodule = make_datamodule(cfg, source)
     L.seed_everything(cfg.seed, verbose=False)
     learner = make_learner(cfg, source)
@@ -103,8 +115,6 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_whole(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     description = describe(cfg, learner, published(cfg))
-    if source.note:
-        print(f"data={cfg.data.name}: {source.note}", file=sys.stderr)
     print(
         f"{description['method']} on {description['data']}: {description['parameters']} parameters, backbone "
         f"{description['backbone']}, bn {description['bn']}, form {cfg.form}, {cfg.trainer.updates} updates of "
@@ -132,21 +142,14 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             log_result(wandb.run, result, figures, cfg.logger.pictures)
         except Exception as error:  # nor with W&B
             print(f"W&B did not take the result: {type(error).__name__}: {error}", file=sys.stderr)
-    write_whole(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    write_json(folder / "result.json", result)
     show(result, folder)
     return result
 
 
 def fit_and_test(cfg: DictConfig, folder: Path, learner: MetaLearner, datamodule: EpisodicDataModule) -> dict[str, Any]:
     """Fits (from `last.ckpt` if there is one), tests the best validated state, and returns what was measured."""
-    best = ModelCheckpoint(
-        dirpath=folder,
-        filename="best",
-        monitor=f"val/{learner.task.metric}",
-        mode="min" if learner.task.regression else "max",
-        save_weights_only=True,
-        enable_version_counter=False,
-    )
+    best = SaveBest(folder, learner.task.metric, "min" if learner.task.regression else "max")
     timer = Timer(cfg.trainer.max_time, verbose=False)
     last = folder / "last.ckpt"
     save_last = SaveLast(last, cfg.trainer.save_every, cfg.trainer.log_every, cfg.trainer.val_every)
@@ -181,7 +184,7 @@ def fit_and_test(cfg: DictConfig, folder: Path, learner: MetaLearner, datamodule
     return outcome | surroundings(trainer)
 
 
-def best_step(best: ModelCheckpoint) -> int | None:
+def best_step(best: SaveBest) -> int | None:
     if not best.best_model_path:
         return None
     return torch.load(best.best_model_path, map_location="cpu", weights_only=True)["global_step"]

@@ -38,7 +38,8 @@ def log_result(
     if result.get("mean") is not None:
         mean, ci95 = result["mean"], result["ci95"]
         run.summary[f"test/{result['metric']}"] = mean
-        run.summary["test/ci95_low"], run.summary["test/ci95_high"] = mean - ci95, mean + ci95
+        if ci95 is not None:
+            run.summary["test/ci95_low"], run.summary["test/ci95_high"] = mean - ci95, mean + ci95
         run.summary["test/tasks"] = result["tasks"]
     if figures and (publish or result["data"] in OURS):
         table = wandb.Table(columns=["task", "score", "picture"])

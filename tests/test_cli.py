@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 import evaluate
 import train
@@ -44,6 +46,27 @@ MISTAKES = [
     ("method=maml data=mini shots=7", "set method.meta_batch="),
     ("method=lstm data=folder", "set data.path="),
     ("method=[oplstm", "error: "),
+    ("method=5", "choose by name"),
+    ("data=null", "choose by name"),
+    ("+shots=5", "choose by name"),
+    ("method.cells=5", "method.cells=5: give a list"),
+    ("backbone.widths=64", "backbone.widths=64: give a list"),
+    ("paths.outputs=null", "paths.outputs=None: give a path"),
+    ("data=folder data.path=", "data.path=: give a path"),
+    ("data=folder data.path=nowhere", "nowhere does not exist"),
+    ("method=protonet method.steps=2", "the method or data chosen has none, others do"),
+    ("-m method=protonet,maml method.steps=2", "the method or data chosen has none, others do"),
+    ("methd=maml", "did you mean method?"),
+    ("seed=0,1", "several values are a grid, which needs -m"),
+]
+MISTAKES_OF_A_TEST = [
+    ("", "give the folder of a run"),
+    ("run=.", "needs config.yaml and best.ckpt"),
+    ("run=. data=5", "data=5: give a name"),
+    ("run=. threads=abc", "threads=abc: give a whole number"),
+    ("run=. shots=0", "shots=0: give positive whole numbers"),
+    ("run=. paths=5", "paths=5: this is a group of settings"),
+    ("rnu=.", "unknown setting 'rnu'"),
 ]
 
 
@@ -68,11 +91,38 @@ def test_a_mistake_is_one_line(
     assert not (tmp_path / "prepared").exists()
 
 
-def test_a_run_that_is_none_is_refused(
+@pytest.mark.parametrize(("command", "message"), MISTAKES_OF_A_TEST)
+def test_a_mistake_in_a_test_is_one_line(
+    command: str, message: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, command, "evaluate") == 2
+    out, err = capfd.readouterr()
+    assert message in err
+    assert len((out + err).splitlines()) == 1, err
+
+
+def test_a_cell_that_fails_does_not_stop_the_others(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert call(monkeypatch, f"run={tmp_path}", "evaluate") == 2
-    assert "needs config.yaml and best.ckpt" in capfd.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    done = []
+
+    def run(cfg: DictConfig) -> dict[str, str]:
+        if cfg.method.name == "maml":
+            raise RuntimeError("broken")
+        if cfg.method.name == "oplstm":
+            raise OmegaConfBaseException("odd")
+        done.append(cfg.method.name)
+        return {"status": "finished"}
+
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "method=glob(*)"])
+    assert main(run, CONF, "train") == 2
+    assert done == ["lstm", "protonet"]
+    err = capfd.readouterr().err
+    assert "2 of 4 cells have no result" in err
+    assert "method=maml: failed, RuntimeError: broken" in err
+    assert "method=oplstm: refused, odd" in err
 
 
 def test_help_shows_the_commands(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
@@ -104,3 +154,17 @@ def test_naming_a_backbone_wins_over_the_data() -> None:
     assert composed(["data=mini"]).backbone.name == "conv4"
     assert composed(["data=mini", "backbone=fc"]).backbone.name == "fc"
     assert composed(["data=omniglot", "backbone=conv4"]).method.normalisation == "matrix"
+
+
+def test_shots_of_a_test_are_swept_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def run(cfg: DictConfig) -> dict[str, str]:
+        composed(["shots=3"])  # as evaluating does
+        seen.append((cfg.run, cfg.shots))
+        return {"status": "finished"}
+
+    for command in ("-m run=a,b shots=1,7", "run=c shots=7", "run=c"):
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *command.split()])
+        assert main(run, CONF + "/evaluate", "evaluate") == 0
+    assert seen == [("a", 1), ("a", 7), ("b", 1), ("b", 7), ("c", 7), ("c", None)]

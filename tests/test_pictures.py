@@ -63,7 +63,8 @@ def images() -> tuple[MetaLearner, EpisodicDataModule]:
     numbers = np.random.default_rng(0).integers(0, 256, (40, 3, 3, 1), dtype=np.uint8)
     numbers[:, :2] = 0
     split = SimpleNamespace(starts=np.arange(0, 40, 10), counts=np.full(4, 10), names=list("abcd"))
-    source: Any = ImageSource(0, SimpleNamespace(images=numbers, splits={"test": split}), 3)  # type: ignore[arg-type]
+    table: Any = SimpleNamespace(images=numbers, splits={"test": split}, note="")
+    source: Any = ImageSource(0, table, 3)
     return make("maml", "fc", **MAML).float(), module(source, shots=2)
 
 

@@ -24,6 +24,7 @@ from fewshot.evaluation import evaluate
 from fewshot.results.paper import PAPER, paper_figure
 from fewshot.results.statistics import mean_and_ci95
 from fewshot.runs import run_folder, train
+from tests.made_files import fill_folder, picture
 
 TINY = [
     "trainer.updates=40",
@@ -111,17 +112,7 @@ class Killed(BaseException):
 def test_a_killed_run_goes_on_to_the_same_result(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     undisturbed = train(config(tmp_path))
     cfg = config(tmp_path, outputs="killed")
-    original = callbacks.TaskAxis.on_train_batch_end
-
-    def killing(self: Any, trainer: Any, *arguments: Any) -> None:
-        if trainer.global_step == step:
-            raise Killed
-        original(self, trainer, *arguments)
-
-    monkeypatch.setattr(callbacks.TaskAxis, "on_train_batch_end", killing)
-    with pytest.raises(Killed):
-        train(cfg)
-    monkeypatch.setattr(callbacks.TaskAxis, "on_train_batch_end", original)
+    kill_at(step, cfg, monkeypatch)
     result = train(cfg)
     assert {k: v for k, v in result.items() if k not in MEASURED} == {
         k: v for k, v in undisturbed.items() if k not in MEASURED
@@ -130,6 +121,41 @@ def test_a_killed_run_goes_on_to_the_same_result(step: int, tmp_path: Path, monk
     assert folder.name == first.name
     assert (folder / "test_scores.csv").read_text() == (first / "test_scores.csv").read_text()
     assert rows(folder / "metrics.csv") == rows(first / "metrics.csv")
+
+
+def kill_at(step: int, cfg: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = callbacks.TaskAxis.on_train_batch_end
+
+    def killing(self: Any, trainer: Any, *arguments: Any) -> None:
+        if trainer.global_step == step:
+            raise Killed
+        original(self, trainer, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.TaskAxis, "on_train_batch_end", killing)
+        with pytest.raises(Killed):
+            train(cfg)
+
+
+def test_a_moved_run_goes_on_and_leaves_its_old_place_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = train(config(tmp_path))
+    cfg, moved = config(tmp_path, outputs="killed"), config(tmp_path, outputs="moved")
+    kill_at(39, cfg, monkeypatch)
+    (tmp_path / "killed").rename(tmp_path / "moved")
+    with (run_folder(moved) / "metrics.csv").open("a") as file:
+        file.write("80,4")  # a row torn by the kill
+    result = train(moved)
+    assert {k: v for k, v in result.items() if k not in MEASURED} == {
+        k: v for k, v in undisturbed.items() if k not in MEASURED
+    }
+    assert rows(run_folder(moved) / "metrics.csv") == rows(run_folder(config(tmp_path)) / "metrics.csv")
+    assert not (tmp_path / "killed").exists()
+
+
+def test_one_test_task_has_no_interval(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    result = train(config(tmp_path, "trainer.test_tasks=1", "trainer.updates=10"))
+    assert result["ci95"] is None
+    assert "±" not in capfd.readouterr().out
 
 
 def test_kill_minus_nine(tmp_path: Path) -> None:
@@ -215,7 +241,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
 
 def test_an_unwritable_root_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write the run's folder"):
+    with pytest.raises(UserError, match="cannot read or write a file"):
         train(config(tmp_path, outputs="file"))
 
 
@@ -247,7 +273,28 @@ def test_evaluation_repeats_the_runs_own_test(tmp_path: Path) -> None:
     assert (more["shots"], more["test_queries"], more["tasks"]) == (10, 20, 15)
     assert before == {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
     kept = {p.name for p in (folder / "evaluations").glob("*.json")}
-    assert kept == {"sine-1shot-50queries-30tasks.json", "sine-10shot-20queries-15tasks.json"}
+    assert kept == {"sine-1way-1shot-50queries-30tasks.json", "sine-1way-10shot-20queries-15tasks.json"}
+    with pytest.raises(UserError, match="path=elsewhere is for data=folder"):
+        evaluate(evaluation(folder, tmp_path, path="elsewhere"))
+
+
+def test_folders_are_told_apart(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        files = {f"class{c}/{i}.png": picture(20 * c + i) for c in range(12) for i in range(20)}
+        fill_folder(tmp_path / name, files)
+    small = ["data=folder", "method=protonet", "backbone.widths=[4,4]", "data.size=8", "data.channels=1"]
+    small += ["data.ways=2", "data.train_queries=3", "data.val_queries=3"]
+    cfg = config(tmp_path, *small, f"data.path={tmp_path / 'one'}")
+    assert run_folder(cfg) != run_folder(config(tmp_path, *small, f"data.path={tmp_path / 'two'}"))
+    train(cfg)
+    folder = run_folder(cfg)
+    own = evaluate(evaluation(folder, tmp_path, path=str(tmp_path / "two" / ".." / "one")))
+    other = evaluate(evaluation(folder, tmp_path, path=str(tmp_path / "two")))
+    assert (own["test_queries"], other["test_queries"]) == (1, 15)
+    assert len(list((folder / "evaluations").glob("folder-one-*-2way-1shot-1queries-30tasks.json"))) == 1
+    assert len(list((folder / "evaluations").glob("folder-two-*-2way-1shot-15queries-30tasks.json"))) == 1
+    fill_folder(tmp_path / "one", {"class0/another.png": picture()})
+    assert run_folder(cfg) != folder
 
 
 def test_a_checkpoint_of_another_method_is_refused(tmp_path: Path) -> None:

@@ -46,15 +46,22 @@ def open_or_prepare(
     if name not in NAMES or channels not in (1, 3) or size < 1:
         raise UserError(f"no image data {name} with size={size}, channels={channels}: names are {', '.join(NAMES)}")
     kind = f"{size}-{'grey' if channels == 1 else 'rgb'}"
-    stem, make = name, partial(_from_raw, name, raw, download)
+    make = partial(_from_raw, name, raw, download)
     if name == "glyphs":
         make = partial(glyphs.content)
     elif name == "folder":
-        if path is None or not path.exists():
-            raise UserError(f"data=folder needs path=<a folder of class folders>; {path} does not exist")
-        stem, make = folder.table_name(path), partial(folder.content, path)
-    table = prepared / f"{stem}-{kind}"
+        make = partial(folder.content, Path(path or ""))
+    table = prepared / f"{full_name(name, path)}-{kind}"
     return open_or_write(table, (size, size, channels), partial(make, size=size, channels=channels))
+
+
+def full_name(name: str, path: Path | None) -> str:
+    """The data set's name; of a folder with what tells it, and this state of it, from others."""
+    if name != "folder":
+        return name
+    if path is None or not path.exists():
+        raise UserError(f"data=folder: {path} does not exist: give a folder of class folders as data.path=…")
+    return folder.table_name(path)
 
 
 def _from_raw(name: str, raw: Path, download: bool, size: int, channels: int) -> Content:

@@ -47,6 +47,11 @@ class MetaLearner(L.LightningModule):
         self.lr = lr
         self.test_scores, self.test_tasks = CatMetric(), CatMetric()
 
+    @property
+    def uses_backbone(self) -> bool:
+        """Whether the inputs go through the backbone; an LSTM may read them raw."""
+        return True
+
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         """Predictions for the queries, (B, Q, outputs): logits of classes, or real values. Shapes as in `Episode`."""
         raise NotImplementedError

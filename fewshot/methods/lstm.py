@@ -50,6 +50,10 @@ class PlainLSTM(MetaLearner):
         self.support, self.passes = support, passes
         self.pool_cell, self.query_cell, self.first_labels = pool_cell, query_cell, first_labels
 
+    @property
+    def uses_backbone(self) -> bool:
+        return self.body is not None
+
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         if self.body:
             features_BMD, query_BQD = self.body(support_x), query_pass(self.body, self.body.bn, support_x, query_x)

@@ -31,6 +31,10 @@ def write_whole(path: Path, text: str) -> None:
     part.replace(path)
 
 
+def write_json(path: Path, result: Mapping[str, Any]) -> None:
+    write_whole(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
+
+
 def write_scores(path: Path, tasks: Sequence[int], scores: Sequence[float]) -> None:
     """One row a test task, ordered by task number."""
     rows = sorted(zip(tasks, scores, strict=True))
@@ -46,8 +50,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def describe(cfg: DictConfig, learner: MetaLearner, published: bool) -> dict[str, Any]:
     """The part of a result that its configuration settles."""
-    regression = learner.task.regression
-    has_body = getattr(learner, "body", getattr(learner, "net", None)) is not None
+    regression, has_body = learner.task.regression, learner.uses_backbone
     return {
         "method": cfg.method.name,
         "form": cfg.form,
@@ -119,8 +122,9 @@ def score_line(result: Mapping[str, Any]) -> str:
     unit, digits = ("%", 2) if result["metric"] == "accuracy" else ("", 4)
     figure = paper_figure(result)
     beside = "" if figure is None else f"; paper {figure:.{digits}f}{unit}"
+    interval = "" if result["ci95"] is None else f" ± {result['ci95']:.{digits}f}"
     return (
-        f"{result['mean']:.{digits}f}{unit} ± {result['ci95']:.{digits}f} test {result['metric']} "
+        f"{result['mean']:.{digits}f}{unit}{interval} test {result['metric']} "
         f"({result['tasks']} tasks, {result['test_queries']} queries a class, bn {result['bn']}{beside})"
     )
 
