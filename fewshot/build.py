@@ -42,13 +42,14 @@ def announced(name: str, source: Source) -> Source:
 def make_datamodule(cfg: DictConfig, source: Source, splits: Sequence[str] = SPLITS) -> EpisodicDataModule:
     """The run's data module; UserError where one of `splits` has too few classes or a class too few images."""
     data, trainer = cfg.data, cfg.trainer
+    shots = {"train": data.train_shots, "val": cfg.shots, "test": cfg.shots}
     queries = {"train": data.train_queries, "val": data.val_queries, "test": data.test_queries}
     if isinstance(source, ImageSource):
         for split in splits:
-            check_size(source, split, cfg.shots, queries[split])
+            check_size(source, split, shots[split], queries[split])
     return EpisodicDataModule(
         source,
-        cfg.shots,
+        shots,
         queries,
         meta_batch=cfg.method.meta_batch,
         updates=trainer.updates,
@@ -65,9 +66,10 @@ def check_size(source: ImageSource, split: str, shots: int, queries: int) -> Non
     smallest = int(classes.counts.argmin())
     count = int(classes.counts[smallest])
     if shots + queries > count:
+        asked = f"{'data.train_shots' if split == 'train' else 'shots'}={shots} + data.{split}_queries={queries}"
         raise UserError(
-            f"shots={shots} + data.{split}_queries={queries} is more than the {count} images of the {split} class "
-            f"{classes.names[smallest]}: ask for at most {count} in all"
+            f"{asked} is more than the {count} images of the {split} class {classes.names[smallest]}: "
+            f"ask for at most {count} in all"
         )
 
 

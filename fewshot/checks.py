@@ -14,6 +14,7 @@ POSITIVE_INTEGERS = (
     "data.ways",
     "data.size",
     "data.channels",
+    "data.train_shots",
     "data.train_queries",
     "data.val_queries",
     "data.test_queries",
@@ -44,12 +45,16 @@ FLAGS = (
     "method.first_labels",
     "method.pool_state",
     "method.softmax",
+    "method.head_only",
+    "method.last_loss",
+    "method.centred",
     "method.preactivation",
     "method.detach",
     "method.scalar_bias",
 )
 OPTIONAL = ("method.clamp", "method.gamma")
-LISTS = ("backbone.widths", "method.hidden", "method.cells")
+TEST_SETS = ("omniglot", "mini", "cub", "cub50", "glyphs")
+LISTS = ("data.test", "backbone.widths", "method.hidden", "method.cells")
 TEXTS = ("paths.raw", "paths.prepared", "paths.outputs", "data.path", "trainer.accelerator", "run")
 OF_A_TEST = ("shots", "queries", "ways", "tasks", "eval_batch")
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -57,7 +62,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "backbone.bn": ("none", "transductive", "support"),
     "backbone.layer": ("linear", "conv"),
     "method.support": ("set", "sequence"),
+    "method.inputs": ("target", "prev_target", "prev_target_pred", "prev_target_err", "prev_target_pred_err"),
     "method.normalisation": ("example", "matrix", "joint", "none"),
+    "trainer.similarity": ("none", "paper", "released"),
     "data.channels": (1, 3),
     "data.sign": (1, -1),
 }
@@ -87,6 +94,10 @@ def check(cfg: DictConfig) -> None:
     check_values(cfg, "trainer.threads", is_threads, "a whole number, 0 for torch's choice")
     if not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(cfg.trainer.max_time)):
         raise UserError(f"trainer.max_time={cfg.trainer.max_time}: write days:hours:minutes:seconds, as 00:01:30:00")
+    for name in cfg.data.get("test") or []:
+        if name not in TEST_SETS or name == cfg.data.name:
+            others = [other for other in TEST_SETS if other != cfg.data.name]
+            raise UserError(f"data.test={list(cfg.data.test)}: choose {nearest(str(name), others)}")
     check_combination(cfg)
 
 
@@ -103,7 +114,8 @@ def check_evaluation(cfg: DictConfig) -> None:
         if cfg[key] is not None and not is_positive_integer(cfg[key]):
             raise UserError(f"{key}={cfg[key]}: give a positive whole number")
     check_values(cfg, "threads", is_threads, "a whole number, 0 for torch's choice")
-    check_values(cfg, "bar", lambda v: type(v) is bool, "true or false")
+    for key in ("bar", "pictures"):
+        check_values(cfg, key, lambda v: type(v) is bool, "true or false")
 
 
 def check_groups(cfg: DictConfig, groups: Sequence[str]) -> None:
@@ -152,10 +164,14 @@ def check_combination(cfg: DictConfig) -> None:
         raise UserError(
             f"backbone={backbone.name} halves an image {len(backbone.widths)} times: data.size is too small"
         )
+    if cfg.trainer.similarity != "none" and (method.name != "oplstm" or sine):
+        raise UserError(f"trainer.similarity={cfg.trainer.similarity} is for method=oplstm on images")
     if method.name == "oplstm" and method.cells[-1] != 1:
         raise UserError(f"method.cells={list(method.cells)}: the last cell has 1 unit, it works on one coordinate")
     if method.name == "oplstm" and method.preactivation and (backbone.layer == "conv" or backbone.bn == "none"):
         raise UserError("method.preactivation=true needs linear layers with batch norm: choose backbone=fc")
+    if method.name == "lstm" and method.support == "set" and method.inputs != "target":
+        raise UserError(f"method.inputs={method.inputs} needs an order of the examples: choose method.support=sequence")
     if method.name == "lstm" and method.support == "set" and method.query_cell and not method.pool_cell:
         raise UserError("method.query_cell=true needs method.pool_cell=true: the queries start from one pooled cell")
 

@@ -12,13 +12,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fewshot.build import announced, make_datamodule, make_learner, make_lightning, make_source
 from fewshot.checks import check, check_evaluation, flatten
-from fewshot.cli import composed
+from fewshot.cli import CONF, composed
 from fewshot.data.images import full_name
 from fewshot.errors import UserError
+from fewshot.identity import published
+from fewshot.inner_pictures import draw_all
 from fewshot.loggers import quiet
 from fewshot.methods.base import MetaLearner
 from fewshot.results.record import describe, scored, show, surroundings, write_json, write_scores
-from fewshot.runs import published
 
 CROSS_DOMAIN_QUERIES = 15
 
@@ -44,7 +45,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         enable_progress_bar=cfg.bar,
         enable_checkpointing=False,
     )
-    trainer.test(learner, datamodule=make_datamodule(tested, source, ["test"]), verbose=False)
+    datamodule = make_datamodule(tested, source, ["test"])
+    trainer.test(learner, datamodule=datamodule, verbose=False)
     outcome, tasks, scores = scored(learner)
     result = {"status": "finished"} | describe(trained, learner, published(trained)) | outcome | surroundings(trainer)
     result |= {"data": tested.data.name, "shots": tested.shots, "test_queries": tested.data.test_queries}
@@ -60,6 +62,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot keep the result in {kept.parent}: {error}") from error
     show(result, kept)
+    if cfg.pictures:
+        for path in draw_all(learner, datamodule, kept.with_suffix("")):
+            print(path)
     return result
 
 
@@ -96,11 +101,7 @@ def test_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
     elsewhere = cfg.path is not None and Path(cfg.path).resolve() != Path(trained.data.get("path") or "").resolve()
     with open_dict(tested):
         if name != trained.data.name or elsewhere:
-            if "sine" in (name, trained.data.name):
-                raise UserError(f"the run was trained on {trained.data.name}: data={name} has other inputs")
-            new = composed([f"data={name}", f"method={trained.method.name}", "form=text"])
-            tested.data = OmegaConf.merge(new.data, {k: trained.data[k] for k in ("size", "channels", "ways")})
-            tested.data.test_queries = CROSS_DOMAIN_QUERIES if name != "glyphs" else new.data.test_queries
+            tested = across(trained, name)
         if name == "folder":
             tested.data.path = cfg.path or trained.data.get("path")
             if not tested.data.path:
@@ -119,6 +120,25 @@ def test_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
     if cfg.ways is not None and trained.method.name != "protonet" and cfg.ways != trained.data.get("ways"):
         raise UserError(f"ways={cfg.ways}: the run's head was trained for {trained.data.get('ways', 1)} ways")
     return tested
+
+
+def across(trained: DictConfig, name: str) -> DictConfig:
+    """The configuration that tests on data set `name`, in the sizes and ways of the training."""
+    if "sine" in (name, trained.data.name):
+        raise UserError(f"the run was trained on {trained.data.name}: data={name} has other inputs")
+    new = composed([f"data={name}", f"method={trained.method.name}", "form=text"])
+    tested = trained.copy()
+    with open_dict(tested):
+        tested.data = OmegaConf.merge(new.data, {k: trained.data[k] for k in ("size", "channels", "ways")})
+        tested.data.test_queries = CROSS_DOMAIN_QUERIES if name != "glyphs" else new.data.test_queries
+    return tested
+
+
+def evaluation_config(told: dict[str, Any]) -> DictConfig:
+    """The configuration that `evaluate.py` would compose, with these values."""
+    cfg = yaml.safe_load((Path(CONF) / "evaluate" / "evaluate.yaml").read_text())
+    keys = {key: value for key, value in cfg.items() if key not in ("defaults", "hydra")}
+    return OmegaConf.create(keys | told)
 
 
 def load_best(learner: MetaLearner, path: Path, method: str) -> None:

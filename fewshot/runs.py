@@ -1,7 +1,5 @@
 """One run, from its configuration to its result; finished, resumed or refused by the state of its folder."""
 
-import hashlib
-import json
 import shutil
 import sys
 import traceback
@@ -18,10 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from fewshot.build import announced, make_datamodule, make_learner, make_lightning, make_source
 from fewshot.callbacks import Bar, Diverged, SaveBest, SaveLast, TaskAxis, ValidateFirst, finite
-from fewshot.cli import composed
 from fewshot.data.datamodule import EpisodicDataModule
-from fewshot.data.images import full_name
 from fewshot.errors import UserError
+from fewshot.evaluation import across, evaluate, evaluation_config
+from fewshot.identity import published, run_folder
 from fewshot.loggers import MetricsCsv, quiet, wandb_logger
 from fewshot.methods.base import MetaLearner
 from fewshot.pictures import save_figure, test_figures
@@ -35,45 +33,10 @@ from fewshot.results.record import (
     write_scores,
     write_whole,
 )
-from fewshot.wandb_result import log_result
+from fewshot.similarity import Similarity, similarity_figure
+from fewshot.wandb_result import log_result, log_test
 
-# keys that do not change a score, left out of a run's identity
-NOT_SCORE = ("logger", "paths", "force")
-NOT_SCORE_TRAINER = ("eval_batch", "save_every", "log_every", "accelerator", "threads", "max_time", "bar")
-TEST_ONLY = ("test_queries", "test_queries_of", "test_tasks")
-
-
-def identity(cfg: DictConfig) -> dict[str, Any]:
-    """What a run's score depends on, as plain data."""
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    for key in NOT_SCORE:
-        del plain[key]
-    for key in NOT_SCORE_TRAINER:
-        del plain["trainer"][key]
-    if "path" in plain["data"]:
-        plain["data"]["path"] = full_name(cfg.data.name, Path(cfg.data.path))
-    return plain
-
-
-def run_folder(cfg: DictConfig) -> Path:
-    """`<outputs>/<data>/<method>/<shots>-shot/seed<seed>-<hash of the identity>`."""
-    digest = hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:10]
-    return Path(cfg.paths.outputs) / cfg.data.name / cfg.method.name / f"{cfg.shots}-shot" / f"seed{cfg.seed}-{digest}"
-
-
-def published(cfg: DictConfig) -> bool:
-    """Whether a run's training settings are those the package ships for its method, data, shots and form."""
-
-    def training(of: DictConfig) -> dict[str, Any]:
-        plain = identity(of)
-        for key in TEST_ONLY:
-            plain["data"].pop(key, None)
-            plain["trainer"].pop(key, None)
-        return plain
-
-    choices = [f"data={cfg.data.name}", f"method={cfg.method.name}", f"shots={cfg.shots}", f"form={cfg.form}"]
-    default = composed([*choices, f"seed={cfg.seed}"])
-    return not OmegaConf.missing_keys(default) and training(default) == training(cfg)
+TESTED = ("metric", "mean", "ci95", "tasks", "shots", "ways", "test_queries")  # kept of a test on further data
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -101,7 +64,7 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if not cfg.force and earlier and earlier["status"] in ("finished", "diverged"):
         print(f"already {earlier['status']}; force=true runs it anew", file=sys.stderr)
         show(earlier, folder)
-        return earlier
+        return with_further_tests(cfg, folder, earlier)
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
     source = announced(cfg.data.name, make_source(cfg))
@@ -109,6 +72,8 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     L.seed_everything(cfg.seed, verbose=False)
     learner = make_learner(cfg, source)
     make_lightning(accelerator=cfg.trainer.accelerator, precision=cfg.trainer.precision, logger=False)  # can it start?
+    for name in cfg.data.get("test", []):
+        make_source(across(cfg, name))  # prepared now, or refused
     if cfg.force:
         for path in folder.iterdir():
             if path.name != ".lock":
@@ -134,9 +99,11 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             figures = test_figures(learner, datamodule)
             for task, _, figure in figures:
                 save_figure(figure, folder / f"test_task_{task}.png")
+            if cfg.trainer.similarity != "none" and cfg.logger.name != "none":
+                save_figure(similarity_figure(folder / "metrics.csv"), folder / "similarity.png")
         except Exception as error:  # a score does not fall with its pictures
             print(f"no pictures of test tasks: {type(error).__name__}: {error}", file=sys.stderr)
-    result = {"status": outcome.pop("status")} | description | outcome
+    result = {"status": outcome.pop("status")} | description | outcome | {"findings": learner.findings()}
     if wandb.run is not None:
         try:
             log_result(wandb.run, result, figures, cfg.logger.pictures)
@@ -144,6 +111,23 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             print(f"W&B did not take the result: {type(error).__name__}: {error}", file=sys.stderr)
     write_json(folder / "result.json", result)
     show(result, folder)
+    return with_further_tests(cfg, folder, result)
+
+
+def with_further_tests(cfg: DictConfig, folder: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """The result with those of the best state on every data set of `data.test` that it does not hold yet."""
+    tests = dict(result.get("tests", {}))
+    for name in cfg.data.get("test", []) if result["status"] == "finished" else []:
+        if name not in tests:
+            told = {"run": str(folder), "data": name, "paths": {k: cfg.paths[k] for k in ("raw", "prepared")}}
+            told |= {k: cfg.trainer[k] for k in ("accelerator", "threads", "bar", "eval_batch")}
+            tested = evaluate(evaluation_config(told))
+            tests[name] = {key: tested[key] for key in TESTED}
+            if wandb.run is not None:
+                log_test(wandb.run, f"test/{name}", tested)
+    if tests:
+        result = result | {"tests": tests}
+        write_json(folder / "result.json", result)
     return result
 
 
@@ -153,7 +137,9 @@ def fit_and_test(cfg: DictConfig, folder: Path, learner: MetaLearner, datamodule
     timer = Timer(cfg.trainer.max_time, verbose=False)
     last = folder / "last.ckpt"
     save_last = SaveLast(last, cfg.trainer.save_every, cfg.trainer.log_every, cfg.trainer.val_every)
-    trainer = make_trainer(cfg, folder, [ValidateFirst(), TaskAxis(cfg.method.meta_batch), timer, best, save_last])
+    measures = [Similarity(cfg.trainer.similarity)] if cfg.trainer.similarity != "none" else []
+    callbacks = [*measures, ValidateFirst(), TaskAxis(cfg.method.meta_batch), timer, best, save_last]
+    trainer = make_trainer(cfg, folder, callbacks)
     reason, diverged = None, False
     try:
         done = torch.load(last, map_location="cpu", weights_only=True)["global_step"] if last.exists() else -1

@@ -22,6 +22,15 @@ SUMMARY = (
 )
 
 
+def log_test(run: Any, under: str, result: Mapping[str, Any]) -> None:
+    """Writes a test's score with both ends of its interval into the summary, as `<under>/…`."""
+    mean, ci95 = result["mean"], result["ci95"]
+    run.summary[f"{under}/{result['metric']}"] = mean
+    if ci95 is not None:
+        run.summary[f"{under}/ci95_low"], run.summary[f"{under}/ci95_high"] = mean - ci95, mean + ci95
+    run.summary[f"{under}/tasks"] = result["tasks"]
+
+
 def log_result(
     run: Any, result: Mapping[str, Any], figures: Sequence[tuple[int, float, Figure]], publish: bool
 ) -> None:
@@ -35,12 +44,10 @@ def log_result(
     """
     for key in SUMMARY:
         run.summary[key] = result.get(key)
+    for name, value in result.get("findings", {}).items():
+        run.summary[f"findings/{name}"] = value
     if result.get("mean") is not None:
-        mean, ci95 = result["mean"], result["ci95"]
-        run.summary[f"test/{result['metric']}"] = mean
-        if ci95 is not None:
-            run.summary["test/ci95_low"], run.summary["test/ci95_high"] = mean - ci95, mean + ci95
-        run.summary["test/tasks"] = result["tasks"]
+        log_test(run, "test", result)
     if figures and (publish or result["data"] in OURS):
         table = wandb.Table(columns=["task", "score", "picture"])
         for task, score, figure in figures:

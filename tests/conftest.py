@@ -24,7 +24,7 @@ OPLSTM = {
     "scalar_bias": False,
     "gamma": 0.4,
 }
-LSTM = {"lr": 1e-3, "hidden": [7, 4], "passes": 3, "first_labels": True}
+LSTM = {"lr": 1e-3, "inputs": "target", "hidden": [7, 4], "passes": 3, "first_labels": True}
 MAML = {
     "lr": 1e-3,
     "inner_lr": 0.3,
@@ -34,6 +34,8 @@ MAML = {
     "clamp": None,
     "clamp_each": False,
 }
+WARPMAML = {name: value for name, value in MAML.items() if name != "clamp_each"} | {"last_loss": False}
+SAP = {name: value for name, value in MAML.items() if name != "clamp_each"} | {"centred": True}
 
 torch.set_num_threads(1)
 

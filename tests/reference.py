@@ -1,4 +1,4 @@
-"""Slow reference of the four few-shot learners: OP-LSTM, plain LSTM, MAML and ProtoNet.
+"""Slow reference of the few-shot learners: OP-LSTM, plain LSTM, MAML, Warp-MAML, SAP and ProtoNet.
 
 Everything is written as Python loops over tasks, examples, layers and nodes, straight from the
 paper's equations and the settled protocol, so that it can be checked by eye. It shares no code
@@ -14,12 +14,25 @@ import torch.nn.functional as F
 BN_EPS = 1e-5  # BatchNorm, on the biased variance
 ROW_EPS = 1e-7  # the BN factor of the pre-activation form, inside the root
 NORM_MIN = 1e-12  # smallest norm that is divided by (its square is 1e-24)
+EXTRAS = {  # what the sequence LSTM is shown of the step before, after the input, in this order
+    "prev_target": ("target",),
+    "prev_target_pred": ("target", "pred"),
+    "prev_target_err": ("target", "err"),
+    "prev_target_pred_err": ("target", "pred", "err"),
+}
 
 
 # ---------------------------------------------------------------- public functions
 def predict(method, state, options, support_x, support_y, query_x):
     """Predictions (B, Q, out) of `method` for every query of every task."""
-    learner = {"oplstm": oplstm_task, "lstm": lstm_task, "maml": maml_task, "protonet": protonet_task}[method]
+    learner = {
+        "oplstm": oplstm_task,
+        "lstm": lstm_task,
+        "maml": maml_task,
+        "warpmaml": warpmaml_task,
+        "sap": sap_task,
+        "protonet": protonet_task,
+    }[method]
     tasks = range(len(support_x))
     return torch.stack([learner(state, options, support_x[b], support_y[b], query_x[b]) for b in tasks])
 
@@ -40,18 +53,24 @@ def loss(method, state, options, support_x, support_y, query_x, query_y):
 
 
 def meta_gradient(method, state, options, support_x, support_y, query_x, query_y):
-    """Gradient of `loss` by name, task after task; for MAML with the outer clamp."""
+    """Gradient of `loss` by name, task after task, with the outer clamp of the gradient-based learners.
+
+    MAML clamps after every task or once (outer_clamp), Warp-MAML and SAP once. Warp-MAML's is not the
+    gradient of `loss`: see warpmaml_gradient.
+    """
     state = {name: tensor.detach().clone().requires_grad_() for name, tensor in state.items()}
     total = {name: torch.zeros_like(tensor, requires_grad=False) for name, tensor in state.items()}
-    clamp = options["clamp"] if method == "maml" else None
-    each = clamp is not None and {"each": True, "sum": False}[options["outer_clamp"]]
+    clamp = options["clamp"] if method in ("maml", "warpmaml", "sap") else None
+    each = method == "maml" and clamp is not None and {"each": True, "sum": False}[options["outer_clamp"]]
     for b in range(len(support_x)):
         one = slice(b, b + 1)  # a meta-batch of this task alone
-        value = loss(method, state, options, support_x[one], support_y[one], query_x[one], query_y[one])
-        gradients = torch.autograd.grad(value, list(state.values()), allow_unused=True)
-        for name, gradient in zip(state, gradients):
-            if gradient is not None:
-                total[name] = total[name] + gradient
+        if method == "warpmaml":
+            gradients = warpmaml_gradient(state, options, support_x[b], support_y[b], query_x[b], query_y[b])
+        else:
+            value = loss(method, state, options, support_x[one], support_y[one], query_x[one], query_y[one])
+            gradients = gradient_by_name(value, state)
+        for name, gradient in gradients.items():
+            total[name] = total[name] + gradient
         if each or (clamp is not None and b == len(support_x) - 1):
             total = {name: gradient.clamp(-clamp, clamp) for name, gradient in total.items()}
     return total
@@ -76,6 +95,12 @@ def label_vectors(support_y, ways, like):
     return F.one_hot(support_y, ways).to(like.dtype) if is_classification(support_y) else support_y
 
 
+def gradient_by_name(value, tensors):
+    """Gradient of one number with respect to named tensors, without those it does not depend on."""
+    gradients = torch.autograd.grad(value, list(tensors.values()), allow_unused=True, retain_graph=True)
+    return {name: gradient for name, gradient in zip(tensors, gradients) if gradient is not None}
+
+
 def linear(weight, bias, x):
     """W x_i + b for every example; the bias may be one scalar shared by all rows."""
     return torch.stack([weight @ row + bias for row in x])
@@ -98,20 +123,24 @@ def batch_norm(u, statistics, weight, bias):
 def forward_body(state, options, x, given=None):
     """Run one set through all blocks (Eq. 13); `given` replaces the set's own BN statistics.
 
+    A state with SAP's transforms or Warp-MAML's warps (protocol, last section) runs through these too.
     Returns the features (n, D) and, per block, the linear outputs u, activations a and statistics.
     """
     conv, bn = {"mlp": (False, False), "fc": (False, True), "conv4": (True, True)}[options["backbone"]]
     a = x if conv else x.flatten(1)
+    a = sap_transform(state, options, 0, a)
     linear_outputs, activations, statistics = [], [], []
     for i in range(count(state, "body.{}.weight")):
-        weight, bias = state[f"body.{i}.weight"], state[f"body.{i}.bias"]
+        weight, bias = sap_weight(state, i + 1, state[f"body.{i}.weight"]), state[f"body.{i}.bias"]
         u = F.conv2d(a, weight, bias, padding=1) if conv else linear(weight, bias, a)
         linear_outputs.append(u)
         a = u
         if bn:
             statistics.append(batch_statistics(u) if given is None else given[i])
             a = batch_norm(u, statistics[i], state[f"body.{i}.bn_weight"], state[f"body.{i}.bn_bias"])
-        a = F.max_pool2d(torch.relu(a), 2) if conv else torch.relu(a)
+        a = sap_transform(state, options, i + 1, torch.relu(a))
+        a = F.max_pool2d(a, 2) if conv else a
+        a = warp(state, i - 1, a)
         activations.append(a)
     return a.flatten(1), linear_outputs, activations, statistics
 
@@ -121,6 +150,15 @@ def query_features(state, options, support_x, query_x):
     shared = {"transductive": False, "support": True}[options.get("bn", "transductive")]
     statistics = forward_body(state, options, support_x)[3] if shared else None
     return forward_body(state, options, query_x, statistics)[0]
+
+
+def head(state, features):
+    """The last linear layer; under SAP followed by its own mixed transform."""
+    y = linear(state["head.weight"], state["head.bias"], features)
+    if "mixing_head" in state:
+        s = torch.sigmoid(state["mixing_head"])
+        y = (1 - s) * y + s * linear(state["transforms_head.weight"], state["transforms_head.bias"], y)
+    return y
 
 
 def lstm_cell(state, prefix, suffix, x, h, c):
@@ -257,6 +295,12 @@ def lstm_task(state, options, support_x, support_y, query_x):
     else:
         embedded, queries = support_x.flatten(1), query_x.flatten(1)
     labels = label_vectors(support_y, len(state["head.weight"]), embedded)
+    inputs = options.get("inputs", "target")
+    if options["support"] == "set" and inputs != "target":
+        raise ValueError("a set has no previous step")
+    blank = torch.zeros_like(labels[0])
+    if inputs != "target":
+        blank = torch.cat([blank for _ in EXTRAS[inputs]])
     walk = {"set": lstm_set, "sequence": lstm_sequence}[options["support"]]
     sizes = [state[f"lstm.{l}.weight_hh_l0"].shape[1] for l in range(count(state, "lstm.{}.weight_ih_l0"))]
     zeros = [embedded.new_zeros(n) for n in sizes]
@@ -265,7 +309,7 @@ def lstm_task(state, options, support_x, support_y, query_x):
         c = zeros
     top = []  # h of the last layer
     for query in queries:
-        top.append(lstm_stack(state, torch.cat([query, torch.zeros_like(labels[0])]), h, c)[0][-1])
+        top.append(lstm_stack(state, torch.cat([query, blank]), h, c)[0][-1])
     return linear(state["head.weight"], state["head.bias"], top)
 
 
@@ -296,31 +340,163 @@ def lstm_set(state, options, embedded, labels, zeros):
 def lstm_sequence(state, options, embedded, labels, zeros):
     """T walks over the support set in the order given, the state carried over."""
     h, c = zeros, zeros
+    if options.get("inputs", "target") != "target":
+        return lstm_delayed(state, options, embedded, labels, h, c)
     for _ in range(options["passes"]):
         for i in range(len(embedded)):
             h, c = lstm_stack(state, torch.cat([embedded[i], labels[i]]), h, c)
     return h, c
 
 
-# ---------------------------------------------------------------- MAML and ProtoNet
+def lstm_delayed(state, options, embedded, labels, h, c):
+    """T walks of M + 1 steps: x_i (last x_0 again) with target, output and error of step i - 1 of the walk."""
+    parts, examples = EXTRAS[options["inputs"]], len(embedded)
+    for _ in range(options["passes"]):
+        extras = [torch.zeros_like(labels[0]) for _ in parts]
+        for i in range(examples + 1):
+            h, c = lstm_stack(state, torch.cat([embedded[i % examples]] + extras), h, c)
+            if i < examples:
+                prediction = state["head.weight"] @ h[-1] + state["head.bias"]
+                error = (prediction - labels[i]) ** 2
+                seen = {"target": labels[i], "pred": prediction, "err": error}
+                extras = [seen[part] for part in parts]
+    return h, c
+
+
+# ---------------------------------------------------------------- MAML, Warp-MAML, SAP and ProtoNet
 def maml_task(state, options, support_x, support_y, query_x):
-    """Gradient steps on the support loss for all body and head tensors, then the query set."""
+    """Gradient steps on the support loss for all body and head tensors, then the query set.
+
+    With head_only (ANIL) the steps move the head alone.
+    """
+    weights = {name: tensor for name, tensor in state.items() if name.startswith(("body.", "head."))}
+    names = [name for name in weights if name.startswith("head.") or not options.get("head_only", False)]
+    weights = adapt(weights, options, names, support_x, support_y)
+    return head(weights, query_features(weights, options, support_x, query_x))
+
+
+def adapt(weights, options, names, support_x, support_y):
+    """All the inner steps of the named tensors."""
+    weights = with_gradient(weights, names)
+    for _ in range(options["steps"]):
+        weights = inner_step(weights, options, names, support_x, support_y)
+    return weights
+
+
+def with_gradient(weights, names):
+    """The same weights, the named ones fit to be differentiated even where the caller records nothing."""
+    needed = {n: weights[n] if weights[n].requires_grad else weights[n].detach().requires_grad_() for n in names}
+    return {**weights, **needed}
+
+
+def inner_step(weights, options, names, support_x, support_y):
+    """One gradient step on the support loss for the named tensors; the others stay as they are."""
     clamp = options["clamp"]
     with torch.enable_grad():
-        weights = {name: tensor for name, tensor in state.items() if name.startswith(("body.", "head."))}
-        weights = {n: w if w.requires_grad else w.detach().requires_grad_() for n, w in weights.items()}
-        for _ in range(options["steps"]):
-            features = forward_body(weights, options, support_x)[0]
-            prediction = linear(weights["head.weight"], weights["head.bias"], features)
-            support_loss = task_loss(prediction, support_y)
-            gradients = torch.autograd.grad(support_loss, list(weights.values()), create_graph=True)
-            if options["first_order"]:
-                gradients = [gradient.detach() for gradient in gradients]
-            if clamp is not None:
-                gradients = [gradient.clamp(-clamp, clamp) for gradient in gradients]
-            weights = {n: w - options["inner_lr"] * g for (n, w), g in zip(weights.items(), gradients)}
-    features = query_features(weights, options, support_x, query_x)
-    return linear(weights["head.weight"], weights["head.bias"], features)
+        prediction = head(weights, forward_body(weights, options, support_x)[0])
+        support_loss = task_loss(prediction, support_y)
+        gradients = torch.autograd.grad(support_loss, [weights[n] for n in names], create_graph=True)
+        if options["first_order"]:
+            gradients = [gradient.detach() for gradient in gradients]
+        if clamp is not None:
+            gradients = [gradient.clamp(-clamp, clamp) for gradient in gradients]
+        moved = {n: weights[n] - options["inner_lr"] * g for n, g in zip(names, gradients)}
+    return {**weights, **moved}
+
+
+def warp(state, i, a):
+    """Warp i, linear and without residual, on the output of block i + 1; nothing where there is none."""
+    if f"warps.{i}.weight" not in state:
+        return a
+    weight, bias = state[f"warps.{i}.weight"], state[f"warps.{i}.bias"]
+    return F.conv2d(a, weight, bias, padding=1) if a.dim() == 4 else linear(weight, bias, a)
+
+
+def warpmaml_names(state):
+    """What Warp-MAML's inner steps move: all blocks but the first, and the head; not the warps."""
+    names = [name for name in state if name.startswith(("body.", "head."))]
+    return [name for name in names if not name.startswith("body.0.")]
+
+
+def warpmaml_task(state, options, support_x, support_y, query_x):
+    """Gradient steps through the warps, then the query set under the last weights."""
+    weights = adapt(state, options, warpmaml_names(state), support_x, support_y)
+    return head(weights, query_features(weights, options, support_x, query_x))
+
+
+def warpmaml_gradient(state, options, support_x, support_y, query_x, query_y):
+    """Meta-gradient of one task (protocol, last section; Flennerhag et al. 2020) by name.
+
+    Every step has warps phi_t of its own, equal in value. L_t, the query loss after step t, is
+    differentiated with respect to phi_t and the initial base weights, and summed over the steps; with
+    last_loss the base weights take the loss after the last step alone.
+    """
+    base = {name: tensor for name, tensor in state.items() if not name.startswith("warps.")}
+    total = {name: torch.zeros_like(tensor, requires_grad=False) for name, tensor in state.items()}
+    names = warpmaml_names(state)
+    weights = with_gradient(state, names)
+    for t in range(1, options["steps"] + 1):
+        phi = {n: w.detach().clone().requires_grad_() for n, w in state.items() if n.startswith("warps.")}
+        weights = inner_step({**weights, **phi}, options, names, support_x, support_y)
+        prediction = head(weights, query_features(weights, options, support_x, query_x))
+        gradients = gradient_by_name(task_loss(prediction, query_y), {**base, **phi})
+        for name, gradient in gradients.items():
+            if name in phi or t == options["steps"] or not options["last_loss"]:
+                total[name] = total[name] + gradient
+    return total
+
+
+def sap_task(state, options, support_x, support_y, query_x):
+    """Gradient steps for all transforms and the head, not for body and mixing weights; then the query set."""
+    names = [name for name in state if name.startswith(("transforms.", "transforms_head.", "head."))]
+    weights = adapt(state, options, names, support_x, support_y)
+    return head(weights, query_features(weights, options, support_x, query_x))
+
+
+def sap_weight(state, l, weight):
+    """A block's weight scaled by C0 + C1 (per pair of channels) + C2 (per output); the bias is not."""
+    if f"mixing.{l}.scale" not in state:
+        return weight
+    mix = F.softmax(state[f"mixing.{l}.scale"], dim=0)
+    pairs, rows = state[f"transforms.{l}.weights"], state[f"transforms.{l}.rows"]
+    scaled = []
+    for o in range(weight.shape[0]):
+        scale = [mix[0] + mix[1] * pairs[o, i] + mix[2] * rows[o] for i in range(weight.shape[1])]
+        scaled.append(torch.stack([scale[i] * weight[o, i] for i in range(weight.shape[1])]))
+    return torch.stack(scaled)
+
+
+def sap_transform(state, options, l, x):
+    """Level l on a set: a mixture of linear operators, then of shifts (protocol, last section)."""
+    if f"mixing.{l}.layer" not in state:
+        return x
+    mix, shift_mix = F.softmax(state[f"mixing.{l}.layer"], dim=0), F.softmax(state[f"mixing.{l}.shift"], dim=0)
+    own = f"transforms.{l}."
+    if x.dim() == 4:
+        operators = [F.conv2d(x, state[own + "point"])]
+        for kernel in (state[own + "kernel"], svd_kernel(state[own + "u"], state[own + "s"], state[own + "v"])):
+            if options["centred"]:
+                operators.append(F.conv2d(x, kernel, padding=1))
+            else:  # as released: two zeros on the right and at the bottom
+                operators.append(F.conv2d(F.pad(x, (0, 2, 0, 2)), kernel))
+    else:
+        operators = [torch.stack([state[own + "matrix"] @ row for row in x])]
+    if len(mix) != 1 + len(operators):
+        raise ValueError(f"{len(mix)} mixing weights for the identity and {len(operators)} operators")
+    y = mix[0] * x
+    for k in range(len(operators)):
+        y = y + mix[k + 1] * operators[k]
+    shifts = state[own + "shifts"].reshape((1, -1, 1, 1) if x.dim() == 4 else (1, -1))
+    return y + shift_mix[1] * state[own + "shift"] + shift_mix[2] * shifts
+
+
+def svd_kernel(u, s, v):
+    """A 3x3 kernel of rank one, u s v^T, for every pair of channels."""
+    outputs, inputs = s.shape
+    rows = []
+    for o in range(outputs):
+        rows.append(torch.stack([u[o, i].reshape(3, 1) * s[o, i] * v[o, i].reshape(1, 3) for i in range(inputs)]))
+    return torch.stack(rows)
 
 
 def protonet_task(state, options, support_x, support_y, query_x):

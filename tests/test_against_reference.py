@@ -5,7 +5,7 @@ import torch
 
 from fewshot.methods.base import MetaLearner
 from tests import reference
-from tests.conftest import LSTM, MAML, OPLSTM, RELEASED, TEXT, episode, make
+from tests.conftest import LSTM, MAML, OPLSTM, RELEASED, SAP, TEXT, WARPMAML, episode, make
 
 CASES: list[tuple[str, str, str | None, bool, dict]] = [
     ("protonet", "fc", None, False, {"lr": 1e-3}),
@@ -21,6 +21,20 @@ CASES: list[tuple[str, str, str | None, bool, dict]] = [
     ("maml", "conv4", None, False, MAML),
     ("maml", "conv4", "support", False, MAML),
 ]
+CASES += [("maml", b, None, b == "mlp", MAML | {"head_only": True}) for b in ("fc", "mlp", "conv4")]
+CASES += [("maml", "fc", None, False, MAML | {"head_only": True, "clamp": 0.05, "clamp_each": True})]
+for backbone, bn in (("fc", None), ("fc", "support"), ("conv4", None), ("conv4", "support"), ("mlp", None)):
+    for last_loss in (False, True):
+        CASES.append(("warpmaml", backbone, bn, backbone == "mlp", WARPMAML | {"last_loss": last_loss}))
+    for centred in (False, True):
+        CASES.append(("sap", backbone, bn, backbone == "mlp", SAP | {"centred": centred}))
+for method, options in (("warpmaml", WARPMAML), ("sap", SAP)):
+    CASES += [(method, "conv4", None, False, options | {"first_order": True})]
+    CASES += [(method, "fc", None, False, options | {"clamp": 0.05})]
+for inputs in ("prev_target", "prev_target_pred", "prev_target_err", "prev_target_pred_err"):
+    options = LSTM | {"support": "sequence", "inputs": inputs, "pool_cell": False, "query_cell": False}
+    CASES += [("lstm", "mlp", None, True, options), ("lstm", "fc", None, False, options | {"query_cell": True})]
+CASES += [("lstm", "conv4", None, False, options)]
 for support in ("set", "sequence"):
     for pool_cell, query_cell in ((False, False), (True, True), (True, False)):
         options = LSTM | {"support": support, "pool_cell": pool_cell, "query_cell": query_cell}
@@ -65,8 +79,10 @@ def test_learner_equals_reference(method: str, backbone: str, bn: str | None, re
     predictions = learner.predict(batch)
     torch.testing.assert_close(predictions, expected, rtol=1e-9, atol=1e-10)
 
-    losses = learner.task_losses(predictions, batch.query_y)
+    losses = learner.losses(batch)
+    torch.testing.assert_close(losses, learner.task_losses(expected, batch.query_y), rtol=1e-9, atol=1e-10)
     losses.sum().backward()
+    learner.on_before_optimizer_step(learner.configure_optimizers())
     gradient = reference.meta_gradient(method, state, told, *batch[:4])
     for name, parameter in learner.named_parameters():
         found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

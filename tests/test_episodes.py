@@ -241,7 +241,7 @@ def stream(batch: int, total: int, split: str = "train") -> TaskStream:
 @given(st.integers(1, 7), st.integers(1, 30))
 def test_batch_s_holds_tasks_from_s_times_j(batch: int, total: int) -> None:
     """Every task of the split once, in order, J a batch and the rest in the last."""
-    tasks = [drawn["tasks"].tolist() for drawn in stream(batch, total)]
+    tasks = [drawn["tasks"].tolist() for drawn, shots in stream(batch, total) if shots == 2]
     assert len(tasks) == len(stream(batch, total))
     assert [number for several in tasks for number in several] == list(range(total))
     assert all(numbers == list(range(s * batch, min((s + 1) * batch, total))) for s, numbers in enumerate(tasks))
@@ -263,23 +263,26 @@ def test_resumed_stream_goes_on_with_the_next_batch(batch: int, updates: int, da
     after = list(resumed)
     assert len(before) + len(after) == updates
     for found, expected in zip(before + after, whole, strict=True):
-        assert all(torch.equal(found[key], expected[key]) for key in expected)
-    assert [d["tasks"].tolist() for d in resumed] == [d["tasks"].tolist() for d in whole]  # the next epoch is whole
+        assert all(torch.equal(found[0][key], expected[0][key]) for key in expected[0])
+    assert [d["tasks"].tolist() for d, _ in resumed] == [
+        d["tasks"].tolist() for d, _ in whole
+    ]  # the next epoch is whole
 
 
 def test_data_module_has_a_stream_a_split() -> None:
     """Meta-batches and queries of training must not leak into validation and test."""
     queries = {"train": 4, "val": 5, "test": 6}
     sizes = {"meta_batch": 2, "updates": 7, "val_tasks": 10, "test_tasks": 9, "eval_batch": 4}
-    module = EpisodicDataModule(SineSource(0, 1), 3, queries, **sizes)
+    shots = {"train": 2, "val": 3, "test": 3}
+    module = EpisodicDataModule(SineSource(0, 1), shots, queries, **sizes)
     loaders = {"train": module.train_dataloader(), "val": module.val_dataloader(), "test": module.test_dataloader()}
     told = {split: (s.split, s.shots, s.queries, s.batch, s.total, len(s)) for split, s in loaders.items()}
     assert told == {
-        "train": ("train", 3, 4, 2, 14, 7),
+        "train": ("train", 2, 4, 2, 14, 7),
         "val": ("val", 3, 5, 4, 10, 3),
         "test": ("test", 3, 6, 4, 9, 3),
     }
-    drawn = next(iter(loaders["val"]))
+    drawn, shots_of_val = next(iter(loaders["val"]))
     assert torch.equal(drawn["x"], SineSource(0, 1).draw("val", np.arange(4), 3, 5)["x"])
-    episode = module.on_after_batch_transfer(drawn, 0)
+    episode = module.on_after_batch_transfer((drawn, shots_of_val), 0)
     assert (episode.support_x.shape[1], episode.query_x.shape[1]) == (3, 5)

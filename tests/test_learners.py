@@ -23,7 +23,7 @@ from fewshot.episodes import Episode
 from fewshot.errors import UserError
 from fewshot.methods import NAMES, learner_class
 from fewshot.methods.base import MetaLearner, Task
-from tests.conftest import FC, LSTM, MAML, OPLSTM, RELEASED, TEXT, episode, make
+from tests.conftest import FC, LSTM, MAML, OPLSTM, RELEASED, SAP, TEXT, WARPMAML, episode, make
 
 NORMALISATIONS = ("example", "matrix", "joint", "none")
 SET = LSTM | {"support": "set", "pool_cell": True, "query_cell": True}
@@ -32,9 +32,15 @@ RELEASED_OPLSTM = OPLSTM | RELEASED | {"normalisation": "joint"}
 LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
     "protonet": ("protonet", {"lr": 1e-3}),
     "maml": ("maml", MAML),
+    "anil": ("maml", MAML | {"head_only": True}),
+    "warpmaml": ("warpmaml", WARPMAML),
+    "warpmaml-text": ("warpmaml", WARPMAML | {"last_loss": True}),
+    "sap": ("sap", SAP),
+    "sap-corner": ("sap", SAP | {"centred": False}),
     "lstm-set": ("lstm", SET),
     "lstm-set-released": ("lstm", SET | {"pool_cell": False, "query_cell": False, "first_labels": False}),
     "lstm-sequence": ("lstm", SEQUENCE),
+    "lstm-offset": ("lstm", SEQUENCE | {"inputs": "prev_target_pred_err"}),
     "oplstm-text": ("oplstm", OPLSTM | TEXT),
     "oplstm-released": ("oplstm", RELEASED_OPLSTM),
 }
@@ -47,12 +53,13 @@ def make_named(name: str, backbone: str, bn: str | None = None) -> MetaLearner:
 
 
 def summed_loss(learner: MetaLearner, batch: Episode) -> Tensor:
-    return learner.task_losses(learner.predict(batch), batch.query_y).sum()
+    return learner.losses(batch).sum()
 
 
 def gradients(learner: MetaLearner, batch: Episode) -> dict[str, Tensor]:
     learner.zero_grad()
     summed_loss(learner, batch).backward()
+    learner.on_before_optimizer_step(learner.configure_optimizers())
     named = learner.named_parameters()
     return {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in named}
 
@@ -121,9 +128,10 @@ def test_optimizer_is_plain_adam_over_everything() -> None:
 
 def test_learners_are_found_by_name() -> None:
     """A learner is its file's name; anything else is a user's error that names the choices."""
-    assert NAMES == ["lstm", "maml", "oplstm", "protonet"]
-    assert [learner_class(name).__name__ for name in NAMES] == ["PlainLSTM", "MAML", "OPLSTM", "ProtoNet"]
-    with pytest.raises(UserError, match="lstm, maml, oplstm, protonet"):
+    assert NAMES == ["lstm", "maml", "oplstm", "protonet", "sap", "warpmaml"]
+    classes = ["PlainLSTM", "MAML", "OPLSTM", "ProtoNet", "SAP", "WarpMAML"]
+    assert [learner_class(name).__name__ for name in NAMES] == classes
+    with pytest.raises(UserError, match="lstm, maml, oplstm, protonet, sap, warpmaml"):
         learner_class("base")
 
 
@@ -137,8 +145,10 @@ SYMMETRIC += [
     ("oplstm", "fc", OPLSTM | RELEASED | {"normalisation": normalisation, "preactivation": True})
     for normalisation in NORMALISATIONS
 ]
-SYMMETRIC += [("lstm", backbone, LEARNERS[n][1]) for backbone in ("fc", "mlp", "conv4") for n in list(LEARNERS)[2:4]]
-SYMMETRIC += [(method, "fc", LEARNERS[method][1]) for method in ("protonet", "maml")]
+SYMMETRIC += [
+    ("lstm", backbone, LEARNERS[n][1]) for backbone in ("fc", "mlp", "conv4") for n in ("lstm-set", "lstm-set-released")
+]
+SYMMETRIC += [(method, "fc", LEARNERS[method][1]) for method in ("protonet", "maml", "warpmaml", "sap")]
 
 
 @settings(max_examples=4, deadline=None, derandomize=True, database=None)
@@ -158,9 +168,10 @@ def test_order_of_support_set_is_irrelevant(
 
 
 @pytest.mark.parametrize("backbone", ["fc", "mlp", "conv4"])
-def test_sequence_lstm_depends_on_order(backbone: str) -> None:
+@pytest.mark.parametrize("name", ["lstm-sequence", "lstm-offset"])
+def test_sequence_lstm_depends_on_order(name: str, backbone: str) -> None:
     """The sequential variant that pooled somewhere would be the set variant by another name."""
-    learner = make_named("lstm-sequence", backbone)
+    learner = make_named(name, backbone)
     batch = episode(learner)
     backwards = torch.arange(batch.support_x.shape[1]).flip(0).expand(3, -1)
     change = learner.predict(reorder_support(batch, backwards)) - learner.predict(batch)
@@ -429,6 +440,8 @@ WIDE = {"layer": "linear", "widths": [64, 64], "bn": "transductive", "zero_bias"
 FITS: dict[str, tuple[str, dict[str, Any]]] = {
     "protonet": ("protonet", {}),
     "maml": ("maml", MAML | {"inner_lr": 0.1, "steps": 2}),
+    "warpmaml": ("warpmaml", WARPMAML | {"inner_lr": 0.1, "steps": 2}),
+    "sap": ("sap", SAP | {"inner_lr": 0.1, "steps": 2}),
     "lstm-set": ("lstm", SET | {"hidden": [64]}),
     "lstm-sequence": ("lstm", SEQUENCE | {"hidden": [64], "query_cell": True}),
     "oplstm-text": ("oplstm", OPLSTM | TEXT | {"passes": 2}),
@@ -526,6 +539,8 @@ COUNTS = [
 for images in ("mini", "cub"):
     COUNTS += [
         (images, "maml", "released", 121_093),
+        (images, "warpmaml", "released", 231_877),
+        (images, "sap", "released", 412_852),
         (images, "protonet", "released", 113_088),
         (images, "lstm", "released", 55_879_349),
         (images, "oplstm", "released", 133_182),
@@ -578,10 +593,22 @@ for images in ("mini", "cub"):
         (images, "oplstm"): {"lr": 2.5e-4, "passes": 3, "meta_batch": 4, "gamma": 0.025, "cells": [40, 20, 1]},
         (images, "maml"): {"lr": 1e-3, "inner_lr": 0.01, "steps": 5, "eval_steps": 10, "clamp": 10},
         (images, "protonet"): {"lr": 2.5e-4, "meta_batch": 4},
+        (images, "warpmaml"): {"lr": 1e-3, "inner_lr": 0.1, "steps": 5, "eval_steps": 5, "meta_batch": 1},
+        (images, "sap"): {
+            "lr": 1e-3,
+            "inner_lr": 0.0360774985854036,
+            "steps": 1,
+            "eval_steps": 10,
+            "meta_batch": 4,
+            "clamp": 10,
+            "centred": True,
+        },
     }
 FORMS: dict[tuple[str, str, str], dict[str, Any]] = {
     ("maml", "*", "released"): {"first_order": False, "clamp_each": True},
     ("maml", "*", "text"): {"first_order": False, "clamp_each": False},
+    ("warpmaml", "*", "released"): {"last_loss": False},
+    ("warpmaml", "*", "text"): {"last_loss": True},
     ("lstm", "*", "released"): {"pool_cell": False, "query_cell": False},
     ("lstm", "*", "text"): {"pool_cell": True, "query_cell": True, "first_labels": True},
     ("lstm", "sine", "released"): {"first_labels": False},
@@ -612,6 +639,9 @@ BUDGETS = {  # updates, updates between validations, validation and test tasks, 
     ("omniglot", "oplstm", 5): (80_000, 2500, 600, 600, 5, 15),
     ("mini", "lstm", 1): (80_000, 2500, 600, 600, 1, 15),
     ("mini", "maml", 5): (60_000, 2000, 600, 600, 5, 15),
+    ("mini", "warpmaml", 1): (60_000, 2500, 600, 600, 1, 15),
+    ("cub", "sap", 1): (15_000, 625, 600, 600, 1, 15),
+    ("mini", "sap", 5): (10_000, 625, 600, 600, 5, 15),
     ("cub", "protonet", 5): (80_000, 2500, 600, 600, 5, 15),
 }
 
@@ -648,6 +678,12 @@ def test_maml_on_photographs_has_a_meta_batch_by_shots(composed: Compose) -> Non
     """Protocol: 4 tasks 1-shot, 2 tasks 5-shot."""
     sizes = {shots: composed(shots, data="mini", method="maml").method.meta_batch for shots in (1, 5)}
     assert sizes == {1: 4, 5: 2}
+
+
+def test_warp_maml_trains_on_five_shots(composed: Compose) -> None:
+    """Protocol: k_train = 5 even for 1-shot; all other runs train on the shots they are tested on."""
+    for method, shots, expected in (("warpmaml", 1, 5), ("warpmaml", 5, 5), ("maml", 1, 1), ("sap", 1, 1)):
+        assert composed(shots, data="mini", method=method).data.train_shots == expected
 
 
 @pytest.mark.parametrize(("backbone", "spread"), [("fc", 784), ("conv4", 27), ("mlp", 1)])

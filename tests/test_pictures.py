@@ -51,7 +51,8 @@ class FakeRun:
 
 def module(source: Any, shots: int = 5, queries: int = 6) -> EpisodicDataModule:
     sizes = {"train": queries, "val": queries, "test": queries}
-    return EpisodicDataModule(source, shots, sizes, meta_batch=2, updates=2, val_tasks=4, test_tasks=4, eval_batch=4)
+    of_split = dict.fromkeys(("train", "val", "test"), shots)
+    return EpisodicDataModule(source, of_split, sizes, meta_batch=2, updates=2, val_tasks=4, test_tasks=4, eval_batch=4)
 
 
 def waves() -> tuple[MetaLearner, EpisodicDataModule]:

@@ -7,7 +7,8 @@ import pytest
 from fewshot.checks import check
 from fewshot.cli import composed
 from fewshot.evaluation import evaluate
-from fewshot.runs import run_folder, train
+from fewshot.identity import run_folder
+from fewshot.runs import train
 from tests.test_runs import evaluation
 
 SHORT = [

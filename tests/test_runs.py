@@ -14,16 +14,17 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from fewshot import callbacks, runs
 from fewshot.checks import check
 from fewshot.cli import CONF, composed
 from fewshot.errors import UserError
-from fewshot.evaluation import evaluate
+from fewshot.evaluation import evaluate, evaluation_config
+from fewshot.identity import published, run_folder
 from fewshot.results.paper import PAPER, paper_figure
 from fewshot.results.statistics import mean_and_ci95
-from fewshot.runs import run_folder, train
+from fewshot.runs import train
 from tests.made_files import fill_folder, picture
 
 TINY = [
@@ -255,11 +256,8 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 
 def evaluation(folder: Path, tmp_path: Path, **changes: Any) -> DictConfig:
-    cfg = OmegaConf.load(Path(CONF) / "evaluate" / "evaluate.yaml")
-    assert isinstance(cfg, DictConfig)
-    del cfg["hydra"], cfg["defaults"]
     paths = {"raw": str(tmp_path / "raw"), "prepared": str(tmp_path / "prepared")}
-    return OmegaConf.merge(cfg, {"run": str(folder), "bar": False, "paths": paths} | changes)  # type: ignore[return-value]
+    return evaluation_config({"run": str(folder), "bar": False, "paths": paths} | changes)
 
 
 def test_evaluation_repeats_the_runs_own_test(tmp_path: Path) -> None:
@@ -344,7 +342,7 @@ def test_the_papers_figure_stands_only_beside_its_protocol() -> None:
         "trained_on": "omniglot",
         "method": "oplstm",
         "shots": 1,
-        "train_shots": 1,
+        "val_shots": 1,
         "test_queries": 1,
         "tasks": 600,
         "form": "released",
@@ -356,7 +354,7 @@ def test_the_papers_figure_stands_only_beside_its_protocol() -> None:
         {"form": "text"},
         {"published_settings": False},
         {"tasks": 100},
-        {"train_shots": 5},
+        {"val_shots": 5},
         {"data": "glyphs"},
     ):
         assert paper_figure(result | change) is None
@@ -365,10 +363,10 @@ def test_the_papers_figure_stands_only_beside_its_protocol() -> None:
 
 def test_shipped_settings_count_as_published(tmp_path: Path) -> None:
     whole = composed(["data=omniglot", "method=oplstm"])
-    assert runs.published(whole)
-    assert runs.published(composed(["data=omniglot", "method=oplstm", "data.test_queries=15", "seed=3"]))
-    assert not runs.published(composed(["data=omniglot", "method=oplstm", "method.lr=0.1"]))
-    assert not runs.published(config(tmp_path))
+    assert published(whole)
+    assert published(composed(["data=omniglot", "method=oplstm", "data.test_queries=15", "seed=3"]))
+    assert not published(composed(["data=omniglot", "method=oplstm", "method.lr=0.1"]))
+    assert not published(config(tmp_path))
 
 
 def test_interval_of_known_scores() -> None:

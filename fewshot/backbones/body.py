@@ -1,7 +1,7 @@
 """The networks under the learners: MLP, FC net and Conv-4 are one stack of blocks, told apart by their config."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -28,12 +28,18 @@ class Block(nn.Module):
             self.bn_weight = nn.Parameter(torch.ones(outputs))
             self.bn_bias = nn.Parameter(torch.zeros(outputs))
 
-    def activate(self, u: Tensor, reference: int | None = None) -> Tensor:
-        """What follows the weights: batch norm, ReLU, pooling. `u` (B, M, outputs, ...)."""
+    def activate(
+        self, u: Tensor, reference: int | None = None, transform: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """What follows the weights: batch norm, ReLU, `transform`, pooling. `u` (B, M, outputs, ...)."""
         if self.has_bn:
             u = batch_norm(u, self.bn_weight, self.bn_bias, reference)
-        # pooling first gives the same and leaves ReLU a quarter of the pixels
-        return F.relu(apart(F.max_pool2d(together(u), 2), len(u)) if self.is_conv else u)
+        if transform is not None:
+            return self.pool(transform(F.relu(u)))
+        return F.relu(self.pool(u))  # gives the same as pooling last, and leaves ReLU a quarter of the pixels
+
+    def pool(self, x: Tensor) -> Tensor:
+        return apart(F.max_pool2d(together(x), 2), len(x)) if self.is_conv else x
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         return self.activate((conv if self.is_conv else linear)(x, self.weight, self.bias), reference)
@@ -64,6 +70,9 @@ class Body(nn.ModuleList):
         self.layer, self.bn = layer, bn
         pixels = math.prod(size >> len(widths) for size in input_shape[1:]) if layer == "conv" else 1
         self.features = widths[-1] * pixels
+
+    def __iter__(self) -> Iterator[Block]:
+        return super().__iter__()  # type: ignore[return-value]
 
     def shape(self, x: Tensor) -> Tensor:
         """Examples as the first block takes them: flat for linear blocks."""

@@ -37,12 +37,12 @@ class TaskStream:
     def __len__(self) -> int:
         return -(-self.total // self.batch)
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[dict[str, Tensor], int]]:
         start, self.start = self.start, 0  # only the first pass after a restore begins in the middle
         for step in range(start, len(self)):
             self.next = step + 1
             tasks = np.arange(step * self.batch, min((step + 1) * self.batch, self.total))
-            yield self.source.draw(self.split, tasks, self.shots, self.queries)
+            yield self.source.draw(self.split, tasks, self.shots, self.queries), self.shots
 
     def state_dict(self) -> dict[str, int]:
         return {"next": self.next}
@@ -52,11 +52,11 @@ class TaskStream:
 
 
 class EpisodicDataModule(L.LightningDataModule):
-    """Episodes of `shots` support examples a class and `queries[split]` query examples.
+    """Episodes of `shots[split]` support examples a class and `queries[split]` query examples.
 
     Args:
         source: sine waves or an image table.
-        shots: support examples a class (a wave).
+        shots: support examples a class (a wave) for "train", "val" and "test".
         queries: query examples a class (a wave) for "train", "val" and "test".
         meta_batch: tasks a training step.
         updates: training steps.
@@ -67,7 +67,7 @@ class EpisodicDataModule(L.LightningDataModule):
     def __init__(
         self,
         source: Source,
-        shots: int,
+        shots: dict[str, int],
         queries: dict[str, int],
         meta_batch: int,
         updates: int,
@@ -76,11 +76,12 @@ class EpisodicDataModule(L.LightningDataModule):
         eval_batch: int,
     ) -> None:
         super().__init__()
-        self.source, self.shots = source, shots
+        self.source = source
         batches = {"train": meta_batch, "val": eval_batch, "test": eval_batch}
         totals = {"train": meta_batch * updates, "val": val_tasks, "test": test_tasks}
         self.streams = {
-            split: TaskStream(source, split, shots, queries[split], batches[split], totals[split]) for split in SPLITS
+            split: TaskStream(source, split, shots[split], queries[split], batches[split], totals[split])
+            for split in SPLITS
         }
 
     def train_dataloader(self) -> TaskStream:
@@ -92,5 +93,5 @@ class EpisodicDataModule(L.LightningDataModule):
     def test_dataloader(self) -> TaskStream:
         return self.streams["test"]
 
-    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> Episode:
-        return self.source.episode(batch, self.shots)
+    def on_after_batch_transfer(self, batch: tuple[dict[str, Tensor], int], dataloader_idx: int) -> Episode:
+        return self.source.episode(*batch)

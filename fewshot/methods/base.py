@@ -41,6 +41,8 @@ class MetaLearner(L.LightningModule):
         lr: learning rate of Adam, which sees the sum of the meta-batch's losses (protocol: the released code sums).
     """
 
+    inner_steps: str | None = None  # the attribute that says how many passes or inner steps a test prediction takes
+
     def __init__(self, task: Task, lr: float) -> None:
         super().__init__()
         self.task = task
@@ -55,6 +57,10 @@ class MetaLearner(L.LightningModule):
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         """Predictions for the queries, (B, Q, outputs): logits of classes, or real values. Shapes as in `Episode`."""
         raise NotImplementedError
+
+    def findings(self) -> dict[str, float]:
+        """What a trained learner tells about itself, by name; kept with its result."""
+        return {}
 
     def predict(self, episode: Episode) -> Tensor:
         return self(episode.support_x, episode.support_y, episode.query_x)
@@ -76,8 +82,12 @@ class MetaLearner(L.LightningModule):
         kwargs: Mapping[str, Any] = {"average": "micro", "multidim_average": "samplewise"}
         return 100 * multiclass_accuracy(predictions.transpose(1, 2), targets, self.task.outputs, **kwargs)
 
+    def losses(self, episode: Episode) -> Tensor:
+        """Each task's loss, (B,); the gradient of their sum trains the learner."""
+        return self.task_losses(self.predict(episode), episode.query_y)
+
     def training_step(self, episode: Episode, batch_idx: int) -> Tensor:
-        losses = self.task_losses(self.predict(episode), episode.query_y)
+        losses = self.losses(episode)
         self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(losses))
         return losses.sum()
 

@@ -24,8 +24,13 @@ class PlainLSTM(MetaLearner):
         pool_cell: "set": average c as well as h (Eq. 10); False: every example keeps its own c.
         query_cell: the queries start from the c reached; False: from c = 0.
         first_labels: False: the label slot is zero in the first pass ("set" only).
+        inputs: what comes with x_t: "target", its label; or, for "sequence", what the step before left, in any of
+            "prev_target", "prev_target_pred", "prev_target_err", "prev_target_pred_err" (Table A1): its label,
+            prediction and squared error.
         The backbone is used where it is convolutional; otherwise the LSTM sees the raw, flat input.
     """
+
+    inner_steps = "passes"
 
     def __init__(
         self,
@@ -33,6 +38,7 @@ class PlainLSTM(MetaLearner):
         backbone: Mapping[str, Any],
         lr: float,
         support: str,
+        inputs: str,
         hidden: Sequence[int],
         passes: int,
         pool_cell: bool,
@@ -43,11 +49,12 @@ class PlainLSTM(MetaLearner):
         body = make_body(task, backbone)
         self.body = body if body.layer == "conv" else None
         features = body.features if self.body else torch.Size(task.input_shape).numel()
-        sizes = [features + task.outputs, *hidden]
+        self.fed = inputs.removeprefix("prev_").split("_")
+        sizes = [features + task.outputs * len(self.fed), *hidden]
         self.lstm = nn.ModuleList(nn.LSTM(i, h, batch_first=True) for i, h in pairwise(sizes))
         self.head = nn.Linear(hidden[-1], task.outputs)
         self.hidden = list(hidden)
-        self.support, self.passes = support, passes
+        self.support, self.passes, self.offset = support, passes, inputs != "target"
         self.pool_cell, self.query_cell, self.first_labels = pool_cell, query_cell, first_labels
 
     @property
@@ -59,11 +66,12 @@ class PlainLSTM(MetaLearner):
             features_BMD, query_BQD = self.body(support_x), query_pass(self.body, self.body.bn, support_x, query_x)
         else:
             features_BMD, query_BQD = support_x.flatten(2), query_x.flatten(2)
-        read = self.read_set if self.support == "set" else self.read_sequence
+        sequence = self.read_offset if self.offset else self.read_sequence
+        read = self.read_set if self.support == "set" else sequence
         state = read(features_BMD, self.targets(support_y))
         queries = query_BQD.shape[1]
         state = [(h.repeat_interleave(queries, 0), c.repeat_interleave(queries, 0)) for h, c in state]
-        no_label = query_BQD.new_zeros(*query_BQD.shape[:2], self.task.outputs)
+        no_label = query_BQD.new_zeros(*query_BQD.shape[:2], self.task.outputs * len(self.fed))
         top, _ = self.step(torch.cat([query_BQD, no_label], -1).flatten(0, 1).unsqueeze(1), state)
         return linear(top.view(*query_BQD.shape[:2], -1), self.head.weight, self.head.bias)
 
@@ -81,8 +89,26 @@ class PlainLSTM(MetaLearner):
 
     def read_sequence(self, x_BMD: Tensor, y_BMN: Tensor) -> State:
         """The state after `passes` walks over the support set (Eqs. 7 and 8), h and c (B, hidden) a layer."""
-        walk = torch.cat([x_BMD, y_BMN], -1).repeat(1, self.passes, 1)
-        _, state = self.step(walk, self.zeros(len(walk), walk))
+        walk = torch.cat([x_BMD, y_BMN], -1)
+        state = self.zeros(len(walk), walk)
+        for _ in range(self.passes):
+            _, state = self.step(walk, state)
+        return state if self.query_cell else [(h, torch.zeros_like(c)) for h, c in state]
+
+    def read_offset(self, x_BMD: Tensor, y_BMN: Tensor) -> State:
+        """The same, each example beside what the step before it left; a pass ends with the first one once more.
+
+        Otherwise the last label would not be seen. A pass begins with zeros.
+        """
+        tasks, examples, outputs = y_BMN.shape
+        state = self.zeros(tasks, x_BMD)
+        for _ in range(self.passes):
+            left = x_BMD.new_zeros(tasks, outputs * len(self.fed))
+            for i in (*range(examples), 0):
+                top, state = self.step(torch.cat([x_BMD[:, i], left], -1).unsqueeze(1), state)
+                prediction = linear(top, self.head.weight, self.head.bias).squeeze(1)
+                seen = {"target": y_BMN[:, i], "pred": prediction, "err": (prediction - y_BMN[:, i]).square()}
+                left = torch.cat([seen[name] for name in self.fed], -1)
         return state if self.query_cell else [(h, torch.zeros_like(c)) for h, c in state]
 
     def step(self, x_RSD: Tensor, state: State) -> tuple[Tensor, State]:

@@ -1,14 +1,16 @@
-"""MAML (Finn et al. 2017): `python train.py method=maml`."""
+"""MAML (Finn et al. 2017), and ANIL (Raghu et al. 2020) by `method.head_only=true`: `python train.py method=maml`."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from fewshot.backbones.body import Network
 from fewshot.methods.base import MetaLearner, Task, make_body, query_pass
+
+Weights = dict[str, Tensor]  # by name; those that are adapted with a leading task axis of size B
 
 
 class MAML(MetaLearner):
@@ -23,7 +25,10 @@ class MAML(MetaLearner):
         clamp: bound on each element of the inner gradients and of the meta-gradient, or None.
         clamp_each: bound the meta-gradient after every task's contribution to the sum (the released code) instead
             of once.
+        head_only: adapt the head alone (ANIL).
     """
+
+    inner_steps = "eval_steps"
 
     def __init__(
         self,
@@ -35,48 +40,76 @@ class MAML(MetaLearner):
         eval_steps: int,
         first_order: bool,
         clamp: float | None,
-        clamp_each: bool,
+        clamp_each: bool = False,
+        head_only: bool = False,
     ) -> None:
         super().__init__(task, lr)
-        self.net = Network(make_body(task, backbone), task.outputs)
+        self.net = self.make_net(Network(make_body(task, backbone), task.outputs))
         self.inner_lr, self.steps, self.eval_steps = inner_lr, steps, eval_steps
         self.first_order, self.clamp, self.clamp_each = first_order, clamp, clamp_each
+        self.head_only = head_only
+
+    def make_net(self, network: Network) -> nn.Module:
+        """The network that is adapted, `(x, reference) -> predictions`, from the body and head."""
+        return network
+
+    def adapts(self, name: str) -> bool:
+        """Whether the inner loop moves the parameter of `net` of this name; the others are meta-learned only."""
+        return not self.head_only or name.startswith("head.")
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
-        weights = self.adapt(support_x, support_y)
+        weights = self.start(len(support_x))
+        for _ in range(self.steps if self.training else self.eval_steps):
+            weights = self.step(weights, support_x, support_y)
+        return self.answer(weights, support_x, query_x)
+
+    def start(self, tasks: int) -> Weights:
+        """The initialisation, a copy for each of `tasks` tasks."""
+        named = self.net.named_parameters()
+        return {name: self.per_task(p, tasks) for name, p in named if self.adapts(name) or self.clamp_each}
+
+    def step(self, weights: Weights, support_x: Tensor, support_y: Tensor) -> Weights:
+        """The weights after one more inner step."""
+        outer = torch.is_grad_enabled()
+        if not outer:  # validation and test keep no graph: only this step's
+            weights = {name: w.detach().requires_grad_() for name, w in weights.items()}
+        names = [name for name in weights if self.adapts(name)]
+        with torch.enable_grad():
+            predictions = functional_call(self.net, weights, (support_x,))
+            loss = self.task_losses(predictions, support_y).sum()  # tasks share no adapted weight: the sum separates
+            create_graph = outer and not self.first_order
+            grads = torch.autograd.grad(loss, [weights[name] for name in names], create_graph=create_graph)
+        if self.clamp is not None:
+            grads = tuple(g.clamp(-self.clamp, self.clamp) for g in grads)
+        return weights | {n: weights[n] - self.inner_lr * g for n, g in zip(names, grads, strict=True)}
+
+    def answer(self, weights: Weights, support_x: Tensor, query_x: Tensor) -> Tensor:
+        """Predictions for the queries under adapted weights."""
 
         def adapted(x: Tensor, reference: int | None = None) -> Tensor:
             return functional_call(self.net, weights, (x, reference))
 
-        return query_pass(adapted, self.net.body.bn, support_x, query_x)
+        return query_pass(adapted, self.bn, support_x, query_x)
 
-    def adapt(self, support_x: Tensor, support_y: Tensor) -> dict[str, Tensor]:
-        """The weights of each task after the inner loop: every tensor with a leading task axis of size B."""
-        outer = torch.is_grad_enabled()
-        with torch.enable_grad():  # validation and test run without a graph; the inner gradients need one a step
-            weights = {name: self.per_task(p, len(support_x)) for name, p in self.net.named_parameters()}
-            for _ in range(self.steps if self.training else self.eval_steps):
-                predictions = functional_call(self.net, weights, (support_x,))
-                loss = self.task_losses(predictions, support_y).sum()  # tasks share no weight: the sum separates
-                create_graph = outer and not self.first_order
-                grads = torch.autograd.grad(loss, list(weights.values()), create_graph=create_graph)
-                if self.clamp is not None:
-                    grads = tuple(g.clamp(-self.clamp, self.clamp) for g in grads)
-                stepped = {n: w - self.inner_lr * g for (n, w), g in zip(weights.items(), grads, strict=True)}
-                weights = stepped if outer else {n: w.detach().requires_grad_() for n, w in stepped.items()}
-        return weights
+    @property
+    def bn(self) -> str:
+        return self.net.body.bn  # type: ignore[union-attr, return-value]
 
     def per_task(self, parameter: Tensor, tasks: int) -> Tensor:
-        """`tasks` copies of a parameter along a new first axis, through which the meta-gradient is clamped."""
+        """`tasks` copies of a parameter along a new first axis, through which each task's meta-gradient is clamped."""
         copies = parameter.expand(tasks, *parameter.shape)
-        if self.clamp is not None:
+        if self.clamp_each and self.clamp is not None:
             copies.register_hook(self.clamped_sum)
         return copies.view_as(copies)  # inner gradients end here, below the hook
 
     def clamped_sum(self, grads: Tensor) -> Tensor:
-        """Each task's meta-gradient (B, ...) → the clamped sum in the first row and zeros below."""
+        """Each task's meta-gradient (B, ...) → the sum, clamped after each, in the first row and zeros below."""
         assert self.clamp is not None
         total = torch.zeros_like(grads[0])
-        for part in grads if self.clamp_each else [grads.sum(0)]:
+        for part in grads:
             total = (total + part).clamp(-self.clamp, self.clamp)
         return torch.cat([total[None], torch.zeros_like(grads[1:])])
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        if self.clamp is not None:
+            nn.utils.clip_grad_value_(self.parameters(), self.clamp)

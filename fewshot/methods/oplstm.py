@@ -37,6 +37,8 @@ class OPLSTM(MetaLearner):
         scalar_bias: one output bias for all classes.
     """
 
+    inner_steps = "passes"
+
     def __init__(
         self,
         task: Task,
@@ -57,7 +59,7 @@ class OPLSTM(MetaLearner):
         self.head = nn.Linear(self.body.features, task.outputs)
         if scalar_bias:
             self.head.bias = nn.Parameter(self.head.bias.detach()[:1])
-        self.hidden: list[Block] = [] if self.body.layer == "conv" else list(self.body)  # type: ignore[arg-type]
+        self.hidden: list[Block] = [] if self.body.layer == "conv" else list(self.body)
         self.output_lstm = make_cells(cells)
         if self.hidden:
             self.hidden_lstm = make_cells(cells)
@@ -65,6 +67,13 @@ class OPLSTM(MetaLearner):
         self.passes, self.normalisation = passes, normalisation
         self.pool_state, self.softmax, self.preactivation = pool_state, softmax and not task.regression, preactivation
         self.detach = detach
+
+    def output_layer(self, support_x: Tensor, support_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The output layer's inputs under H_0, (B, M, I), its H_0 and its H_T, (B, O, I) each."""
+        support = self.body.shape(support_x) if self.hidden else self.body(support_x)
+        initial = self.initial_weights(len(support))
+        features = self.activations(support, initial)[0][-1]
+        return features, initial[-1], self.learn(support, self.targets(support_y))[-1]
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         if self.hidden:

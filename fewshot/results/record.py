@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.table import Table
 
 from fewshot.methods.base import MetaLearner
 from fewshot.results.paper import paper_figure
@@ -58,7 +59,8 @@ def describe(cfg: DictConfig, learner: MetaLearner, published: bool) -> dict[str
         "trained_on": cfg.data.name,
         "split": "test",
         "shots": cfg.shots,
-        "train_shots": cfg.shots,
+        "train_shots": cfg.data.train_shots,
+        "val_shots": cfg.shots,
         "ways": 1 if regression else cfg.data.ways,
         "train_queries": cfg.data.train_queries,
         "test_queries": cfg.data.test_queries,
@@ -133,4 +135,9 @@ def show(result: Mapping[str, Any], folder: Path) -> None:
     name = (
         f"{result['method']} on {result['data']}, {result['shots']}-shot, form {result['form']}, seed {result['seed']}"
     )
+    if found := result.get("findings"):
+        table = Table("what it found", "share")
+        for finding, share in found.items():
+            table.add_row(finding, f"{share:.3f}")
+        Console().print(table)
     Console().print(f"[bold]{name}[/bold]: {score_line(result)}\n{folder}", highlight=False, soft_wrap=True)

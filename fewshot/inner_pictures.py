@@ -1,0 +1,87 @@
+"""Pictures of what happens inside a task: the prediction after every pass, and the weights before and after."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from fewshot.data.datamodule import EpisodicDataModule
+from fewshot.data.sine import X_RANGE
+from fewshot.methods.base import MetaLearner
+from fewshot.methods.oplstm import OPLSTM
+from fewshot.pictures import GREY, GRID, INK, ORANGE, draw_test, predict, save_figure, test_figures, waves
+
+
+def draw_all(learner: MetaLearner, datamodule: EpisodicDataModule, folder: Path) -> list[Path]:
+    """Saves every picture that fits the learner and its data into `folder`; returns their paths."""
+    figures = {f"test_task_{task}": figure for task, _, figure in test_figures(learner, datamodule)}
+    if learner.inner_steps and learner.task.regression:
+        figures["passes"] = passes_figure(learner, datamodule)
+    if isinstance(learner, OPLSTM):
+        figures["weights"] = weights_figure(learner, datamodule)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        save_figure(figure, folder / f"{name}.png")
+    return [folder / f"{name}.png" for name in figures]
+
+
+@contextmanager
+def inner_steps(learner: MetaLearner, steps: int) -> Iterator[None]:
+    """Predictions within take `steps` passes over the support set, or inner steps."""
+    assert learner.inner_steps
+    usual = getattr(learner, learner.inner_steps)
+    setattr(learner, learner.inner_steps, steps)
+    try:
+        yield
+    finally:
+        setattr(learner, learner.inner_steps, usual)
+
+
+def passes_figure(learner: MetaLearner, datamodule: EpisodicDataModule, task: int = 0) -> Figure:
+    """The wave predicted for a test task after 0, 1, ..., T passes over its support set."""
+    episode = draw_test(learner, datamodule, [task], queries=50)
+    grid = torch.linspace(*X_RANGE, GRID).to(episode.query_x)[None, :, None]
+    last = getattr(learner, str(learner.inner_steps))
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    axes.plot(grid.flatten().cpu(), waves(episode.query_x, episode.query_y, grid).flatten().cpu(), color=GREY, lw=4)
+    for steps in range(last + 1):
+        with inner_steps(learner, steps):
+            predicted = predict(learner, episode.support_x, episode.support_y, grid)
+        colour = colormaps["viridis"](1 - steps / last)
+        axes.plot(grid.flatten().cpu(), predicted.flatten().float().cpu(), color=colour, lw=1.4, label=str(steps))
+    axes.plot(episode.support_x.flatten().cpu(), episode.support_y.flatten().cpu(), "o", color=ORANGE, mec="white")
+    axes.set_title(f"test task {task}: the wave (grey), and as predicted after 0 to {last} passes", loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(title="passes", ncols=2, fontsize=7, title_fontsize=8, frameon=False, loc="center left")
+    axes.set_xlim(X_RANGE[0] - 2.2, X_RANGE[1])
+    return figure
+
+
+def weights_figure(learner: OPLSTM, datamodule: EpisodicDataModule, task: int = 0) -> Figure:
+    """OP-LSTM's output layer for a test task: H_0, H_T, and the change between them."""
+    queries = datamodule.streams["test"].queries
+    episode = draw_test(learner, datamodule, [task], queries)
+    training = learner.training
+    learner.eval()
+    with torch.no_grad():
+        _, initial, final = (
+            x[0].detach().float().cpu().numpy() for x in learner.output_layer(episode.support_x, episode.support_y)
+        )
+    learner.train(training)
+    matrices = {"H_0": initial, "H_T": final, "H_T - H_0": final - initial}
+    figure = Figure(figsize=(8, 0.5 + 3 * 1.1), layout="constrained", facecolor="white")
+    panels: Any = figure.subplots(3, 1)
+    for axes, (name, matrix) in zip(panels, matrices.items(), strict=True):
+        bound = float(abs(matrix).max()) or 1.0
+        image = axes.imshow(matrix, cmap="RdBu", vmin=-bound, vmax=bound, aspect="auto", interpolation="nearest")
+        axes.set_title(f"{name} of the output layer, test task {task}", fontsize=9, loc="left", color=INK)
+        axes.set_ylabel("output", fontsize=8)
+        axes.set_yticks(range(len(matrix)))
+        figure.colorbar(image, ax=axes, shrink=0.9).ax.tick_params(labelsize=7)
+    panels[-1].set_xlabel("input", fontsize=8)
+    return figure

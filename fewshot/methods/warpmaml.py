@@ -1,0 +1,84 @@
+"""Warp-MAML (Flennerhag et al. 2020): `python train.py method=warpmaml`."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewshot.backbones.body import Network
+from fewshot.backbones.layers import conv, linear
+from fewshot.episodes import Episode
+from fewshot.methods.maml import MAML
+
+
+class WarpMAML(MAML):
+    """MAML through warp layers: meta-learned layers between the blocks, which the inner loop does not move.
+
+    The inner gradients of the blocks above the first and of the head pass through the warps. After each inner step
+    t the query loss L_t is differentiated with respect to the initialisation, through the whole inner loop, and to
+    the warps of this step alone, as if those of the steps before were constants; the gradients are summed over t.
+
+    Args:
+        last_loss: train the initialisation by the loss after the last step only, as MAML does (the published
+            algorithm), instead of by all of them (the released code).
+    """
+
+    def __init__(self, *args: Any, last_loss: bool, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.last_loss = last_loss
+
+    def make_net(self, network: Network) -> nn.Module:
+        return Warped(network)
+
+    def adapts(self, name: str) -> bool:
+        return not name.startswith(("warps.", "body.0."))
+
+    def losses(self, episode: Episode) -> Tensor:
+        """The losses after the last step, with the gradient that is the sum over the steps."""
+        base = {name: p for name, p in self.net.named_parameters() if not name.startswith("warps.")}
+        warps = {name: p for name, p in self.net.named_parameters() if name.startswith("warps.")}
+        total = [torch.zeros_like(p) for p in (*base.values(), *warps.values())]
+        weights = self.start(len(episode.support_x))
+        for t in range(self.steps):
+            last = t == self.steps - 1
+            fresh = {name: p.detach().requires_grad_() for name, p in warps.items()}
+            weights = self.step(weights | fresh, episode.support_x, episode.support_y)
+            losses = self.task_losses(self.answer(weights, episode.support_x, episode.query_x), episode.query_y)
+            learn = [*(base.values() if last or not self.last_loss else ()), *fresh.values()]
+            grads = torch.autograd.grad(losses.sum(), learn, retain_graph=not last)
+            for into, grad in zip(total[len(total) - len(grads) :], grads, strict=True):
+                into += grad
+        learned = (*base.values(), *warps.values())
+        gradient = torch.stack([(g * (p - p.detach())).sum() for g, p in zip(total, learned, strict=True)]).sum()
+        return losses.detach() + gradient / len(losses)  # a sum of zero, whose derivatives are the gradients
+
+
+class Warped(nn.Module):
+    """A network with a warp layer on the output of every block but the first.
+
+    A 3×3 convolution that starts at zero (the released code) after a convolutional block, a linear layer that starts
+    at the identity after a linear one (with zeros nothing could be learned there).
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.body, self.head = network.body, network.head
+        self.warps = nn.ModuleList(Warp(len(block.bias), block.is_conv) for block in list(network.body)[1:])
+
+    def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
+        first, *others = self.body
+        x = first(self.body.shape(x), reference)
+        for block, warp in zip(others, self.warps, strict=True):
+            x = warp(block(x, reference))
+        return linear(x.flatten(2), self.head.weight, self.head.bias)
+
+
+class Warp(nn.Module):
+    def __init__(self, width: int, is_conv: bool) -> None:
+        super().__init__()
+        self.apply_layer = conv if is_conv else linear
+        self.weight = nn.Parameter(torch.zeros(width, width, 3, 3) if is_conv else torch.eye(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.apply_layer(x, self.weight, self.bias)

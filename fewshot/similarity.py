@@ -1,0 +1,89 @@
+"""Figure 6: how OP-LSTM's update of the output layer compares with gradient descent and with prototypes."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from fewshot.episodes import Episode
+from fewshot.methods.oplstm import OPLSTM
+from fewshot.pictures import BLUE, ORANGE
+from fewshot.results.statistics import mean_and_ci95
+
+STEP = 0.01  # of gradient descent, section 5.5
+
+
+class Similarity(Callback):
+    """Logs, at every validation, the means over the validation tasks of `similarities` and their 95% intervals."""
+
+    def __init__(self, definition: str) -> None:
+        self.definition = definition
+        self.seen: list[dict[str, Tensor]] = []
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Episode, *_: Any
+    ) -> None:
+        assert isinstance(pl_module, OPLSTM)
+        self.seen.append(similarities(pl_module, batch, self.definition))
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for name in self.seen[0]:
+            mean, ci95 = mean_and_ci95(torch.cat([values[name] for values in self.seen]).tolist())
+            pl_module.log(f"similarity/{name}", mean)
+            pl_module.log(f"similarity/{name}_ci95", ci95 or 0.0)
+        self.seen.clear()
+
+
+def similarities(learner: OPLSTM, episode: Episode, definition: str) -> dict[str, Tensor]:
+    """Cosine similarity and Euclidean distance of the output layer's updates, (B,) each.
+
+    Args:
+        definition: "paper": H_T - H_0 against H_GD - H_0 and H_Proto - H_0 (section 5.5); "released": against
+            prototypes H_T itself and H_Proto itself, H_0 not subtracted.
+
+    H_GD is H_0 after as many gradient steps of 0.01 on the support loss as OP-LSTM makes passes, over the features
+    that the layer sees under H_0, its bias left alone. H_Proto has rows 2 c_n, the linear part of the squared
+    distance to the mean c_n of a class's features: -|x - c|² = 2 cᵀx - |c|² - |x|².
+    """
+    with torch.no_grad():
+        features_BMD, initial_BND, final_BND = learner.output_layer(episode.support_x, episode.support_y)
+        targets_BMN = learner.targets(episode.support_y)
+        descended_BND = initial_BND
+        for _ in range(learner.passes):  # the gradient of the mean cross-entropy is (p - y)ᵀ a / M
+            error_BMN = (features_BMD @ descended_BND.mT + learner.head.bias).softmax(-1) - targets_BMN
+            descended_BND = descended_BND - STEP * error_BMN.mT @ features_BMD / features_BMD.shape[1]
+        prototypes_BND = targets_BMN.mT @ features_BMD / targets_BMN.sum(1).unsqueeze(-1)
+        origin = initial_BND if definition == "paper" else torch.zeros_like(initial_BND)
+        pairs = {
+            "gradient": (final_BND - initial_BND, descended_BND - initial_BND),
+            "prototypes": (final_BND - origin, 2 * prototypes_BND - origin),
+        }
+        found = {}
+        for name, (ours, other) in pairs.items():
+            found[f"cosine_{name}"] = F.cosine_similarity(ours.flatten(1), other.flatten(1))
+            found[f"distance_{name}"] = (ours - other).flatten(1).norm(dim=1)
+        return found
+
+
+def similarity_figure(metrics: Path) -> Figure:
+    """Figure 6 from a run's `metrics.csv`: both measures against the validations, with their 95% intervals."""
+    curves = pd.read_csv(metrics).pivot_table(index="tasks", columns="metric", values="value", aggfunc="last")
+    figure = Figure(figsize=(8, 3), layout="constrained", facecolor="white")
+    titles = {"cosine": "cosine similarity", "distance": "Euclidean distance"}
+    for axes, (measure, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        for other, colour in (("gradient", BLUE), ("prototypes", ORANGE)):
+            name = f"similarity/{measure}_{other}"
+            mean, ci95 = curves[name].dropna(), curves[f"{name}_ci95"].dropna()
+            axes.plot(mean.index, mean, "o-", color=colour, ms=3, lw=1.4, label=other)
+            axes.fill_between(mean.index, mean - ci95, mean + ci95, color=colour, alpha=0.25, lw=0)
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.set_xlabel("training tasks", fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    return figure
