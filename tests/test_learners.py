@@ -227,13 +227,76 @@ def test_maml_meta_gradient_equals_finite_differences(backbone: str, bn: str) ->
     learner = make("maml", backbone, bn, **MAML)
     batch = episode(learner, tasks=2)
     gradient = gradients(learner, batch)
-    shapes = {name: torch.zeros_like(g) for name, g in gradient.items()}
-    directions = [shapes | {name: torch.randn_like(g)} for name, g in gradient.items()]
-    directions += [{name: torch.randn_like(g) for name, g in gradient.items()} for _ in range(4)]
     assert set(gradient) == {name for name, _ in learner.named_parameters()}
+    check_gradient(learner, gradient, lambda: summed_loss(learner, batch))
+
+
+def check_gradient(learner: MetaLearner, gradient: dict[str, Tensor], value: Callable[[], Tensor]) -> None:
+    """`gradient` is that of `value` along each of its tensors and along several directions of all at once."""
+    parameters = dict(learner.named_parameters())
+    none = {name: torch.zeros_like(g) for name, g in gradient.items()}
+    directions = [none | {name: torch.randn_like(g)} for name, g in gradient.items()]
+    directions += [{name: torch.randn_like(g) for name, g in gradient.items()} for _ in range(3)]
     for direction in directions:
-        expected = sum(float((gradient[name] * d).sum()) for name, d in direction.items())
-        assert directional(learner, batch, direction) == pytest.approx(expected, rel=1e-5, abs=1e-7)
+        values = []
+        for sign in (1, -2, 1):
+            with torch.no_grad():
+                for name, part in direction.items():
+                    parameters[name].add_(sign * 1e-6 * part)
+            values.append(value().item())
+        expected = sum(float((gradient[name] * part).sum()) for name, part in direction.items())
+        assert (values[0] - values[1]) / 2e-6 == pytest.approx(expected, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("backbone", ["fc", "conv4"])
+def test_sap_meta_gradient_equals_finite_differences(backbone: str, centred: bool) -> None:
+    learner = make("sap", backbone, **SAP | {"centred": centred, "steps": 2})
+    batch = episode(learner, tasks=2)
+    check_gradient(learner, gradients(learner, batch), lambda: summed_loss(learner, batch))
+
+
+@pytest.mark.parametrize("last_loss", [True, False])
+@pytest.mark.parametrize("backbone", ["fc", "conv4"])
+def test_warp_maml_base_gradient_equals_finite_differences(backbone: str, last_loss: bool) -> None:
+    """The initialisation's gradient is that of the loss after the last step, or of the sum over the steps."""
+    learner = make("warpmaml", backbone, **WARPMAML | {"last_loss": last_loss, "steps": 3})
+    batch = episode(learner, tasks=2)
+    base = {name: g for name, g in gradients(learner, batch).items() if ".warps." not in name}
+
+    def value() -> Tensor:
+        total = torch.zeros(())
+        for steps in [3] if last_loss else [1, 2, 3]:
+            learner.steps = steps
+            total = total + summed_loss(learner, batch).detach()
+        return total
+
+    check_gradient(learner, base, value)
+
+
+@pytest.mark.parametrize("backbone", ["fc", "conv4"])
+def test_warp_maml_warp_gradient_equals_finite_differences(backbone: str) -> None:
+    """The warps' gradient is the sum over the steps of that of one step from where the trajectory then stands."""
+    learner = make("warpmaml", backbone, **WARPMAML | {"steps": 3})
+    batch = episode(learner, tasks=1)
+    found = {name: g for name, g in gradients(learner, batch).items() if ".warps." in name}
+    stops = [learner.start(1)]  # type: ignore[operator]
+    for _ in range(2):
+        stops.append(learner.step(stops[-1], batch.support_x, batch.support_y))  # type: ignore[operator]
+    stops = [{name: weight.detach().clone() for name, weight in stop.items()} for stop in stops]
+    parameters = dict(learner.net.named_parameters())  # type: ignore[union-attr]
+    learner.steps = 1
+
+    def value() -> Tensor:
+        total = torch.zeros(())
+        for stop in stops:
+            with torch.no_grad():
+                for name, weight in stop.items():
+                    parameters[name].copy_(weight[0])
+            total = total + summed_loss(learner, batch).detach()
+        return total
+
+    check_gradient(learner, found, value)
 
 
 @pytest.mark.parametrize("backbone", ["fc", "conv4", "mlp"])

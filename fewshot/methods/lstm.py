@@ -69,6 +69,8 @@ class PlainLSTM(MetaLearner):
         sequence = self.read_offset if self.offset else self.read_sequence
         read = self.read_set if self.support == "set" else sequence
         state = read(features_BMD, self.targets(support_y))
+        if not self.query_cell:
+            state = [(h, torch.zeros_like(c)) for h, c in state]
         queries = query_BQD.shape[1]
         state = [(h.repeat_interleave(queries, 0), c.repeat_interleave(queries, 0)) for h, c in state]
         no_label = query_BQD.new_zeros(*query_BQD.shape[:2], self.task.outputs * len(self.fed))
@@ -83,8 +85,6 @@ class PlainLSTM(MetaLearner):
             labels = y_BMN if t > 0 or self.first_labels else torch.zeros_like(y_BMN)
             _, state = self.step(torch.cat([x_BMD, labels], -1).flatten(0, 1).unsqueeze(1), state)
             state = [(pool(h, examples), pool(c, examples) if self.pool_cell else c) for h, c in state]
-        if not self.query_cell:
-            state = [(h, torch.zeros_like(c)) for h, c in state]
         return [(h[::examples], c[::examples]) for h, c in state]
 
     def read_sequence(self, x_BMD: Tensor, y_BMN: Tensor) -> State:
@@ -93,7 +93,7 @@ class PlainLSTM(MetaLearner):
         state = self.zeros(len(walk), walk)
         for _ in range(self.passes):
             _, state = self.step(walk, state)
-        return state if self.query_cell else [(h, torch.zeros_like(c)) for h, c in state]
+        return state
 
     def read_offset(self, x_BMD: Tensor, y_BMN: Tensor) -> State:
         """The same, each example beside what the step before it left; a pass ends with the first one once more.
@@ -109,7 +109,7 @@ class PlainLSTM(MetaLearner):
                 prediction = linear(top, self.head.weight, self.head.bias).squeeze(1)
                 seen = {"target": y_BMN[:, i], "pred": prediction, "err": (prediction - y_BMN[:, i]).square()}
                 left = torch.cat([seen[name] for name in self.fed], -1)
-        return state if self.query_cell else [(h, torch.zeros_like(c)) for h, c in state]
+        return state
 
     def step(self, x_RSD: Tensor, state: State) -> tuple[Tensor, State]:
         """R sequences of S inputs through all layers: the top layer's outputs (R, S, hidden) and the new state."""
