@@ -11,6 +11,7 @@ import torch
 import wandb
 from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.loggers import WandbLogger
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
@@ -123,8 +124,8 @@ def with_further_tests(cfg: DictConfig, folder: Path, result: dict[str, Any]) ->
             told |= {k: cfg.trainer[k] for k in ("accelerator", "threads", "bar", "eval_batch")}
             tested = evaluate(evaluation_config(told))
             tests[name] = {key: tested[key] for key in TESTED}
-            if wandb.run is not None:
-                log_test(wandb.run, f"test/{name}", tested)
+            if cfg.logger.name == "wandb":
+                log_test(wandb.run or start_wandb(cfg, folder).experiment, f"test/{name}", tested)
     if tests:
         result = result | {"tests": tests}
         write_json(folder / "result.json", result)
@@ -176,13 +177,17 @@ def best_step(best: SaveBest) -> int | None:
     return torch.load(best.best_model_path, map_location="cpu", weights_only=True)["global_step"]
 
 
+def start_wandb(cfg: DictConfig, folder: Path) -> WandbLogger:
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    return wandb_logger(folder, config, f"{cfg.data.name}-{cfg.method.name}-{folder.name}")
+
+
 def make_trainer(cfg: DictConfig, folder: Path, callbacks: list[Any]) -> L.Trainer:
     loggers: list[Any] = []
     if cfg.logger.name != "none":
         loggers.append(MetricsCsv(folder / "metrics.csv"))
     if cfg.logger.name == "wandb":
-        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-        loggers.append(wandb_logger(folder, config, f"{cfg.data.name}-{cfg.method.name}-{folder.name}"))
+        loggers.append(start_wandb(cfg, folder))
     bar = [Bar(refresh_rate=20)] if cfg.trainer.bar else []
     return make_lightning(
         accelerator=cfg.trainer.accelerator,

@@ -136,8 +136,11 @@ def show(result: Mapping[str, Any], folder: Path) -> None:
         f"{result['method']} on {result['data']}, {result['shots']}-shot, form {result['form']}, seed {result['seed']}"
     )
     if found := result.get("findings"):
-        table = Table("what it found", "share")
+        table, rows = Table("", "share"), dict[str, list[str]]()
         for finding, share in found.items():
-            table.add_row(finding, f"{share:.3f}")
+            where, what = finding.split(": ")
+            rows.setdefault(where, []).append(f"{what} {share:.3f}")
+        for where, shares in rows.items():
+            table.add_row(where, " · ".join(shares))
         Console().print(table)
     Console().print(f"[bold]{name}[/bold]: {score_line(result)}\n{folder}", highlight=False, soft_wrap=True)
