@@ -5,13 +5,15 @@ import pytest
 import torch
 
 from fewshot.data.sine import SineSource
-from tests.conftest import LSTM, MAML, OPLSTM, TEXT, episode, make
+from tests.conftest import LSTM, MAML, OPLSTM, SAP, TEXT, WARPMAML, episode, make
 
 CASES = {
     "protonet": ("conv4", {"lr": 1e-3}),
     "maml": ("conv4", MAML),
     "lstm": ("conv4", LSTM | {"support": "set", "pool_cell": True, "query_cell": True}),
     "oplstm": ("fc", OPLSTM | TEXT),
+    "warpmaml": ("conv4", WARPMAML),
+    "sap": ("conv4", SAP),
 }
 
 

@@ -1,0 +1,192 @@
+"""Section 6 and the claims about single-layer networks, as code that can fail; docs/section6.md has the algebra."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewshot.methods.base import Task
+from fewshot.methods.lstm import PlainLSTM
+from fewshot.methods.oplstm import OPLSTM
+from tests.conftest import OPLSTM as OPTIONS
+from tests.conftest import RELEASED, episode
+
+ETA = 0.3
+NO_BN = {"layer": "linear", "widths": [6, 5], "bn": "none", "zero_bias": False}
+CONV = {"layer": "conv", "widths": [3, 4], "bn": "transductive", "zero_bias": False}
+
+
+def build(kind: type[OPLSTM], regression: bool, backbone: dict[str, Any] = NO_BN, **options: Any) -> Any:
+    shape = (2, 8, 8) if backbone is CONV else (4,)
+    task = Task(shape, 1 if regression else 3, regression)
+    told = OPTIONS | RELEASED | {"normalisation": "none", "gamma": None, "softmax": True} | options
+    learner = kind(task, backbone, **told).double()
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return learner
+
+
+def final_weights(learner: OPLSTM, support_x: Tensor, support_y: Tensor) -> list[Tensor]:
+    return [w.detach() for w in learner.learn(learner.body.shape(support_x), learner.targets(support_y))]
+
+
+# ---------------------------------------------------------------- gradient descent
+class Descent(OPLSTM):
+    """OP-LSTM with the error signal in place of its coordinate LSTMs: h^L = -η (p - y), hidden h = m 1[a > 0]."""
+
+    masked = True
+
+    def coordinate(self, cells: nn.ModuleList, a_BMO: Tensor, m_BMO: Tensor, state: Any) -> tuple[Tensor, Any]:
+        if cells is self.output_lstm:
+            slope = 2 / self.task.outputs if self.task.regression else 1.0  # of the mean squared error
+            return -ETA * slope * (a_BMO - m_BMO), state
+        return m_BMO * (a_BMO > 0) if self.masked else m_BMO, state
+
+
+class Unmasked(Descent):
+    masked = False
+
+
+def descend(learner: OPLSTM, x: Tensor, y: Tensor, steps: int) -> list[Tensor]:
+    """One task: plain gradient steps on the mean support loss; weight matrices move, biases do not."""
+    layers = [*((block.weight, block.bias) for block in learner.body), (learner.head.weight, learner.head.bias)]
+    weights, biases = [w.detach() for w, _ in layers], [b.detach() for _, b in layers]
+    for _ in range(steps):
+        weights = [w.clone().requires_grad_() for w in weights]
+        a = x
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+            a = torch.relu(a @ weight.T + bias)
+        output = a @ weights[-1].T + biases[-1]
+        loss = F.mse_loss(output, y) if learner.task.regression else F.cross_entropy(output, y)
+        weights = [(w - ETA * g).detach() for w, g in zip(weights, torch.autograd.grad(loss, weights), strict=True)]
+    return weights
+
+
+def difference(learner: OPLSTM, steps: int) -> float:
+    """The largest difference between the learner's H_T and gradient descent's, over tasks and layers."""
+    batch = episode(learner)
+    found = final_weights(learner, batch.support_x, batch.support_y)
+    return max(
+        float((ours[b] - plain).abs().max())
+        for b in range(len(batch.tasks))
+        for ours, plain in zip(found, descend(learner, batch.support_x[b], batch.support_y[b], steps), strict=True)
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("regression", [True, False])
+def test_the_error_signal_makes_mamls_update(regression: bool, steps: int) -> None:
+    assert difference(build(Descent, regression, passes=steps), steps) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        (Unmasked, {}),  # the derivative of ReLU left out
+        (Descent, {"gamma": 0.5}),
+        (Descent, {"normalisation": "example"}),  # Eq. 14 as printed
+        (Descent, {"normalisation": "joint"}),
+    ],
+)
+def test_without_its_conditions_it_does_not(kind: type[OPLSTM], changed: dict[str, Any]) -> None:
+    assert difference(build(kind, False, passes=2, **changed), 2) > 1e-3
+
+
+# ---------------------------------------------------------------- prototypes
+class Labels(OPLSTM):
+    """OP-LSTM whose coordinate LSTM puts out the label, h^L = y; the hidden layers stay as they are."""
+
+    def coordinate(self, cells: nn.ModuleList, a_BMO: Tensor, m_BMO: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return m_BMO if cells is self.output_lstm else torch.zeros_like(m_BMO), state
+
+
+def prototypes(learner: OPLSTM, support_x: Tensor, support_y: Tensor) -> Tensor:
+    """Rows γ / M Σ a / |a| over the examples of a class, (B, N, I); section 6."""
+    features = learner.output_layer(support_x, support_y)[0]
+    rows = []
+    for b in range(len(features)):
+        classes = [[a / a.norm() for a, y in zip(features[b], support_y[b], strict=True) if y == n] for n in range(3)]
+        rows.append(torch.stack([0.7 * torch.stack(members).sum(0) / features.shape[1] for members in classes]))
+    return torch.stack(rows).detach()
+
+
+@pytest.mark.parametrize("backbone", [NO_BN, CONV], ids=["linear", "conv"])
+def test_labels_make_normalised_prototypes(backbone: dict[str, Any]) -> None:
+    learner = build(Labels, False, backbone, passes=1, gamma=0.7, normalisation="example")
+    with torch.no_grad():
+        learner.gamma.fill_(0.7)
+        learner.head.weight.zero_()
+    batch = episode(learner)
+    expected = prototypes(learner, batch.support_x, batch.support_y)
+    final = learner.output_layer(batch.support_x, batch.support_y)[2].detach()
+    torch.testing.assert_close(final, expected, rtol=1e-12, atol=1e-14)
+    for broken in ({"normalisation": "none"}, {"normalisation": "matrix"}, {"passes": 2}):
+        for name, value in broken.items():
+            setattr(learner, name, value)
+        other = learner.output_layer(batch.support_x, batch.support_y)[2].detach()
+        assert (other - expected).abs().max() > 1e-3
+        learner.normalisation, learner.passes = "example", 1
+
+
+# ---------------------------------------------------------------- what one recurrent layer can embed
+def episodes() -> Iterator[tuple[Tensor, float, float]]:
+    """2-way 1-shot on x = ±1 with y = s x: the support set in both orders, a query x and its label s x."""
+    for s in (1.0, -1.0):
+        for first in (1.0, -1.0):
+            for x in (1.0, -1.0):
+                yield torch.tensor([[first, s * first], [-first, -s * first]]), x, s * x
+
+
+def test_one_lstm_layer_with_a_linear_read_out_suffices() -> None:
+    """c sums i g = σ(k x) tanh(k y): the label of x = 1. The output gates σ(±k x) choose its sign for the query."""
+    options = {"support": "sequence", "inputs": "target", "passes": 1, "pool_cell": False, "query_cell": True}
+    mlp = {"layer": "linear", "widths": [1], "bn": "none", "zero_bias": True}
+    learner = PlainLSTM(Task((1,), 1, True), mlp, 1e-3, hidden=[2], first_labels=True, **options).double()  # type: ignore[arg-type]
+    k = 20.0
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.zero_()
+        lstm: Any = learner.lstm[0]
+        rows = lstm.weight_ih_l0.view(4, 2, 2)  # gates i, f, g, o; units; inputs x, y
+        rows[0, :, 0] = k
+        lstm.bias_ih_l0.view(4, 2)[1] = k
+        rows[2, :, 1] = k
+        rows[3, :, 0] = torch.tensor([k, -k])
+        learner.head.weight.copy_(torch.tensor([[1.0, -1.0]]))
+        for support, x, label in episodes():
+            support_x, support_y = support[None, :, :1].double(), support[None, :, 1:].double()
+            answer = learner.eval()(support_x, support_y, torch.tensor([[[x]]]).double()).item()
+            assert answer == pytest.approx(label * torch.tanh(torch.tensor(1.0)).item(), abs=1e-6)
+
+
+def test_two_tanh_units_with_a_linear_read_out_suffice() -> None:
+    """The counterexample to "a single-layer RNN cannot": integer weights, every answer right with a margin of 1."""
+    rnn = nn.RNN(2, 2, batch_first=True)
+    with torch.no_grad():
+        rnn.weight_ih_l0.copy_(torch.tensor([[-2.0, 1.0], [2.0, -2.0]]))
+        rnn.weight_hh_l0.copy_(torch.tensor([[2.0, 2.0], [-1.0, -1.0]]))
+        rnn.bias_ih_l0.copy_(torch.tensor([0.0, 3.0]))
+        rnn.bias_hh_l0.zero_()
+        for support, x, label in episodes():
+            walk = torch.cat([support, torch.tensor([[x, 0.0]])])
+            answer = 3 * rnn(walk[None])[0][0, -1].sum() - 2
+            assert answer * label > 1
+
+
+def test_a_linear_recurrence_cannot() -> None:
+    """Its answer is a term of the support set plus one of the query: swapping the labels cannot swap the answers."""
+    a, b, v = torch.randn(5, 5).double(), torch.randn(5, 2).double(), torch.randn(5).double()
+
+    def answer(support: Tensor, x: float) -> Tensor:
+        h = torch.zeros(5).double()
+        for step in torch.cat([support, torch.tensor([[x, 0.0]])]).double():
+            h = a @ h + b @ step
+        return v @ h
+
+    gaps = [answer(support, 1.0) - answer(support, -1.0) for support, x, _ in episodes() if x == 1.0]
+    for gap in gaps:
+        torch.testing.assert_close(gap, gaps[0], rtol=1e-10, atol=1e-10)
