@@ -36,7 +36,7 @@ def run(raw: str, prepared: Path, tmp_path: Path, *overrides: str) -> Path:
     return run_folder(cfg)
 
 
-@pytest.mark.parametrize("method", ["protonet", "oplstm", "maml", "lstm"])
+@pytest.mark.parametrize("method", ["protonet", "oplstm", "maml", "lstm", "warpmaml", "sap"])
 def test_omniglot(method: str, raw: str, prepared: Path, tmp_path: Path) -> None:
     small = ["method.hidden=[16,8]"] if method == "lstm" else []
     folder = run(raw, prepared, tmp_path, "data=omniglot", f"method={method}", *small)
@@ -45,9 +45,11 @@ def test_omniglot(method: str, raw: str, prepared: Path, tmp_path: Path) -> None
     assert (across["data"], across["trained_on"], across["tasks"]) == ("glyphs", "omniglot", 4)
 
 
-def test_mini_and_then_cub50(raw: str, prepared: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["protonet", "oplstm", "maml", "lstm", "warpmaml", "sap"])
+def test_mini_and_then_cub50(method: str, raw: str, prepared: Path, tmp_path: Path) -> None:
     narrow = ["backbone.widths=[4,4,4,4]", "data.train_queries=2", "data.val_queries=2"]
-    folder = run(raw, prepared, tmp_path, "data=mini", "method=oplstm", "shots=5", *narrow)
+    narrow += ["method.hidden=[16,8]"] if method == "lstm" else []
+    folder = run(raw, prepared, tmp_path, "data=mini", f"method={method}", "shots=5", *narrow)
     paths = {"raw": raw, "prepared": str(prepared)}
     across = evaluate(evaluation(folder, tmp_path, data="cub50", paths=paths))
     assert (across["data"], across["trained_on"], across["test_queries"]) == ("cub50", "mini", 15)
