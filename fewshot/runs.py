@@ -73,8 +73,8 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     L.seed_everything(cfg.seed, verbose=False)
     learner = make_learner(cfg, source)
     make_lightning(accelerator=cfg.trainer.accelerator, precision=cfg.trainer.precision, logger=False)  # can it start?
-    for name in cfg.data.get("test", []):
-        make_source(across(cfg, name))  # prepared now, or refused
+    for further in [across(cfg, name) for name in cfg.data.get("test", [])]:
+        make_datamodule(further, make_source(further), ["test"])  # prepared now, or refused
     if cfg.force:
         for path in folder.iterdir():
             if path.name != ".lock":
