@@ -1,6 +1,6 @@
 """Section 6 and the claims about single-layer networks, as code that can fail; docs/section6.md has the algebra."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -8,26 +8,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewshot.episodes import Episode
 from fewshot.methods.base import Task
 from fewshot.methods.lstm import PlainLSTM
+from fewshot.methods.maml import MAML
 from fewshot.methods.oplstm import OPLSTM
+from tests.conftest import CONV, RELEASED, episode
+from tests.conftest import MAML as MAML_OPTIONS
 from tests.conftest import OPLSTM as OPTIONS
-from tests.conftest import RELEASED, episode
 
 ETA = 0.3
 NO_BN = {"layer": "linear", "widths": [6, 5], "bn": "none", "zero_bias": False}
-CONV = {"layer": "conv", "widths": [3, 4], "bn": "transductive", "zero_bias": False}
+BN = NO_BN | {"bn": "transductive"}
 
 
 def build(kind: type[OPLSTM], regression: bool, backbone: dict[str, Any] = NO_BN, **options: Any) -> Any:
     shape = (2, 8, 8) if backbone is CONV else (4,)
-    task = Task(shape, 1 if regression else 3, regression)
+    task = Task(shape, 2 if regression else 3, regression)
     told = OPTIONS | RELEASED | {"normalisation": "none", "gamma": None, "softmax": True} | options
     learner = kind(task, backbone, **told).double()
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     return learner
+
+
+def draw(learner: OPLSTM) -> Episode:
+    """An episode whose real targets have as many numbers as the learner has outputs."""
+    batch = episode(learner)
+    if not learner.task.regression:
+        return batch
+    return batch._replace(support_y=torch.randn(*batch.support_y.shape[:2], learner.task.outputs).double())
 
 
 def final_weights(learner: OPLSTM, support_x: Tensor, support_y: Tensor) -> list[Tensor]:
@@ -52,15 +63,19 @@ class Unmasked(Descent):
 
 
 def descend(learner: OPLSTM, x: Tensor, y: Tensor, steps: int) -> list[Tensor]:
-    """One task: plain gradient steps on the mean support loss; weight matrices move, biases do not."""
-    layers = [*((block.weight, block.bias) for block in learner.body), (learner.head.weight, learner.head.bias)]
-    weights, biases = [w.detach() for w, _ in layers], [b.detach() for _, b in layers]
+    """One task: plain gradient steps on the mean support loss; weight matrices move, biases (and batch norm) do not."""
+    blocks = list(learner.body)
+    weights = [layer.weight.detach() for layer in (*blocks, learner.head)]
+    head_bias = learner.head.bias.detach()
     for _ in range(steps):
         weights = [w.clone().requires_grad_() for w in weights]
         a = x
-        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            a = torch.relu(a @ weight.T + bias)
-        output = a @ weights[-1].T + biases[-1]
+        for weight, block in zip(weights[:-1], blocks, strict=True):
+            a = a @ weight.T + block.bias.detach()
+            if block.has_bn:
+                a = F.batch_norm(a, None, None, block.bn_weight.detach(), block.bn_bias.detach(), training=True)
+            a = torch.relu(a)
+        output = a @ weights[-1].T + head_bias
         loss = F.mse_loss(output, y) if learner.task.regression else F.cross_entropy(output, y)
         weights = [(w - ETA * g).detach() for w, g in zip(weights, torch.autograd.grad(loss, weights), strict=True)]
     return weights
@@ -68,7 +83,7 @@ def descend(learner: OPLSTM, x: Tensor, y: Tensor, steps: int) -> list[Tensor]:
 
 def difference(learner: OPLSTM, steps: int) -> float:
     """The largest difference between the learner's H_T and gradient descent's, over tasks and layers."""
-    batch = episode(learner)
+    batch = draw(learner)
     found = final_weights(learner, batch.support_x, batch.support_y)
     return max(
         float((ours[b] - plain).abs().max())
@@ -83,10 +98,28 @@ def test_the_error_signal_makes_mamls_update(regression: bool, steps: int) -> No
     assert difference(build(Descent, regression, passes=steps), steps) < 1e-12
 
 
+def test_mamls_biases_are_all_that_it_lacks() -> None:
+    """The package's MAML: the same matrices after one step; after two they differ by what its biases did between."""
+    learner = build(Descent, False)
+    maml = MAML(learner.task, NO_BN, **(MAML_OPTIONS | {"inner_lr": ETA})).double()
+    maml.net.load_state_dict({n: p for n, p in learner.state_dict().items() if n.startswith(("body.", "head."))})
+    batch = draw(learner)
+    adapted, gaps = maml.start(len(batch.tasks)), []
+    for learner.passes in (1, 2):
+        adapted = maml.step(adapted, batch.support_x, batch.support_y)
+        theirs = [w.detach() for name, w in adapted.items() if name.endswith("weight")]
+        ours = final_weights(learner, batch.support_x, batch.support_y)
+        gaps.append(max(float((o - t).abs().max()) for o, t in zip(ours, theirs, strict=True)))
+    assert gaps[0] < 1e-12
+    assert gaps[1] > 1e-3
+
+
 @pytest.mark.parametrize(
     ("kind", "changed"),
     [
         (Unmasked, {}),  # the derivative of ReLU left out
+        (Descent, {"backbone": BN}),  # batch norm's derivative mixes examples
+        (Descent, {"softmax": False}),  # the LSTM sees logits
         (Descent, {"gamma": 0.5}),
         (Descent, {"normalisation": "example"}),  # Eq. 14 as printed
         (Descent, {"normalisation": "joint"}),
@@ -109,7 +142,8 @@ def prototypes(learner: OPLSTM, support_x: Tensor, support_y: Tensor) -> Tensor:
     features = learner.output_layer(support_x, support_y)[0]
     rows = []
     for b in range(len(features)):
-        classes = [[a / a.norm() for a, y in zip(features[b], support_y[b], strict=True) if y == n] for n in range(3)]
+        unit = [a / a.norm() if a.any() else a for a in features[b]]  # no feature may be alive
+        classes = [[a for a, y in zip(unit, support_y[b], strict=True) if y == n] for n in range(3)]
         rows.append(torch.stack([0.7 * torch.stack(members).sum(0) / features.shape[1] for members in classes]))
     return torch.stack(rows).detach()
 
@@ -124,12 +158,18 @@ def test_labels_make_normalised_prototypes(backbone: dict[str, Any]) -> None:
     expected = prototypes(learner, batch.support_x, batch.support_y)
     final = learner.output_layer(batch.support_x, batch.support_y)[2].detach()
     torch.testing.assert_close(final, expected, rtol=1e-12, atol=1e-14)
-    for broken in ({"normalisation": "none"}, {"normalisation": "matrix"}, {"passes": 2}):
-        for name, value in broken.items():
-            setattr(learner, name, value)
-        other = learner.output_layer(batch.support_x, batch.support_y)[2].detach()
-        assert (other - expected).abs().max() > 1e-3
-        learner.normalisation, learner.passes = "example", 1
+
+    def error() -> float:
+        return float((learner.output_layer(batch.support_x, batch.support_y)[2].detach() - expected).abs().max())
+
+    for name, value in (("normalisation", "none"), ("normalisation", "matrix"), ("passes", 2)):
+        kept = getattr(learner, name)
+        setattr(learner, name, value)
+        assert error() > 1e-3
+        setattr(learner, name, kept)
+    with torch.no_grad():
+        learner.head.weight.fill_(0.1)  # H_0
+    assert error() > 1e-3
 
 
 # ---------------------------------------------------------------- what one recurrent layer can embed
@@ -143,9 +183,10 @@ def episodes() -> Iterator[tuple[Tensor, float, float]]:
 
 def test_one_lstm_layer_with_a_linear_read_out_suffices() -> None:
     """c sums i g = σ(k x) tanh(k y): the label of x = 1. The output gates σ(±k x) choose its sign for the query."""
-    options = {"support": "sequence", "inputs": "target", "passes": 1, "pool_cell": False, "query_cell": True}
-    mlp = {"layer": "linear", "widths": [1], "bn": "none", "zero_bias": True}
-    learner = PlainLSTM(Task((1,), 1, True), mlp, 1e-3, hidden=[2], first_labels=True, **options).double()  # type: ignore[arg-type]
+    options: dict[str, Any] = {"support": "sequence", "inputs": "target", "passes": 1, "first_labels": True}
+    mlp = {"layer": "linear", "widths": [1], "bn": "none", "zero_bias": True}  # not used: x is read raw
+    task = Task((1,), 1, True)
+    learner = PlainLSTM(task, mlp, 1e-3, hidden=[2], pool_cell=False, query_cell=True, **options).double()
     k = 20.0
     with torch.no_grad():
         for parameter in learner.parameters():
@@ -178,15 +219,23 @@ def test_two_tanh_units_with_a_linear_read_out_suffice() -> None:
 
 
 def test_a_linear_recurrence_cannot() -> None:
-    """Its answer is a term of the support set plus one of the query: swapping the labels cannot swap the answers."""
+    """Its answer is a term of the support set plus one of the query: swapping the labels cannot swap the answers.
+
+    With tanh around the same weights the answers' difference does depend on the labels.
+    """
     a, b, v = torch.randn(5, 5).double(), torch.randn(5, 2).double(), torch.randn(5).double()
 
-    def answer(support: Tensor, x: float) -> Tensor:
-        h = torch.zeros(5).double()
-        for step in torch.cat([support, torch.tensor([[x, 0.0]])]).double():
-            h = a @ h + b @ step
-        return v @ h
+    def spread(around: Callable[[Tensor], Tensor]) -> float:
+        """How much the difference between the answers to x = 1 and to x = -1 varies with the support set."""
 
-    gaps = [answer(support, 1.0) - answer(support, -1.0) for support, x, _ in episodes() if x == 1.0]
-    for gap in gaps:
-        torch.testing.assert_close(gap, gaps[0], rtol=1e-10, atol=1e-10)
+        def answer(support: Tensor, x: float) -> Tensor:
+            h = torch.zeros(5).double()
+            for step in torch.cat([support, torch.tensor([[x, 0.0]])]).double():
+                h = around(a @ h + b @ step + 0.1)
+            return v @ h
+
+        gaps = torch.stack([answer(s, 1.0) - answer(s, -1.0) for s, x, _ in episodes() if x == 1.0])
+        return float(gaps.max() - gaps.min())
+
+    assert spread(torch.clone) < 1e-10
+    assert spread(torch.tanh) > 1e-3
