@@ -156,7 +156,8 @@ def test_naming_a_backbone_wins_over_the_data() -> None:
     assert composed(["data=omniglot", "backbone=conv4"]).method.normalisation == "matrix"
 
 
-def test_shots_of_a_test_are_swept_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shots_of_a_test_are_swept_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
     seen = []
 
     def run(cfg: DictConfig) -> dict[str, str]:
@@ -167,4 +168,5 @@ def test_shots_of_a_test_are_swept_too(monkeypatch: pytest.MonkeyPatch) -> None:
     for command in ("-m run=a,b shots=1,7", "run=c shots=7", "run=c"):
         monkeypatch.setattr(sys, "argv", ["evaluate.py", *command.split()])
         assert main(run, CONF + "/evaluate", "evaluate") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
     assert seen == [("a", 1), ("a", 7), ("b", 1), ("b", 7), ("c", 7), ("c", None)]
