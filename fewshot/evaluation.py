@@ -1,11 +1,14 @@
 """Tests the best validated state of a run's folder, which may be a stranger's: its files are data, not code."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+import wandb
 import yaml
+from filelock import FileLock
 from lightning.pytorch.callbacks import RichProgressBar
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -17,15 +20,21 @@ from fewshot.data.images import full_name
 from fewshot.errors import UserError
 from fewshot.identity import published
 from fewshot.inner_pictures import draw_all
-from fewshot.loggers import quiet
+from fewshot.loggers import quiet, start_wandb
 from fewshot.methods.base import MetaLearner
-from fewshot.results.record import describe, scored, show, surroundings, write_json, write_scores
+from fewshot.results.record import describe, read_json, scored, show, surroundings, write_json, write_scores
+from fewshot.wandb_result import log_test
 
 CROSS_DOMAIN_QUERIES = 15
+TESTED = ("metric", "mean", "ci95", "tasks", "shots", "ways", "test_queries")  # kept of a test on further data
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
-    """Tests `cfg.run` as `cfg` says and keeps the result in the run's folder, under `evaluations/`."""
+    """Tests `cfg.run` as `cfg` says and keeps the result in the run's folder, under `evaluations/`.
+
+    A test on another data set, in the run's own shots and the usual number of tasks and queries, also becomes an entry
+    under `tests` in the run's `result.json`, and in its W&B run.
+    """
     quiet()
     check_evaluation(cfg)
     folder = Path(cfg.run)
@@ -62,10 +71,31 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot keep the result in {kept.parent}: {error}") from error
     show(result, kept)
+    usual = all(cfg[key] is None for key in ("shots", "queries", "ways", "tasks"))
+    if usual and on_other_data(cfg, trained):
+        keep_entry(folder, trained, cfg.data if cfg.path is None else table, result)
     if cfg.pictures:
         for path in draw_all(learner, datamodule, kept.with_suffix("")):
             print(path)
     return result
+
+
+def keep_entry(folder: Path, trained: DictConfig, name: str, tested: dict[str, Any]) -> None:
+    """Adds a test on further data to the run's `result.json` and, if the run logs to W&B, to its summary there."""
+    with FileLock(folder / "evaluations" / ".lock"):
+        result = read_json(folder / "result.json")
+        if result is None:  # the run goes on, and will write its result
+            return
+        entries = result.get("tests", {}) | {name: {key: tested[key] for key in TESTED}}
+        write_json(folder / "result.json", result | {"tests": entries})
+    if trained.logger.name == "wandb":
+        going_on = wandb.run
+        try:
+            log_test(going_on or start_wandb(trained, folder), f"test/{name}", tested)
+        except Exception as error:  # a score does not fall with W&B
+            print(f"W&B did not take the result: {type(error).__name__}: {error}", file=sys.stderr)
+        if going_on is None:
+            wandb.finish()
 
 
 def stored_config(folder: Path) -> DictConfig:
@@ -98,9 +128,8 @@ def test_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
     name = cfg.data or trained.data.name
     if cfg.path is not None and name != "folder":
         raise UserError(f"path={cfg.path} is for data=folder, and the test is on data={name}: leave out one of them")
-    elsewhere = cfg.path is not None and Path(cfg.path).resolve() != Path(trained.data.get("path") or "").resolve()
     with open_dict(tested):
-        if name != trained.data.name or elsewhere:
+        if on_other_data(cfg, trained):
             tested = across(trained, name)
         if name == "folder":
             tested.data.path = cfg.path or trained.data.get("path")
@@ -120,6 +149,11 @@ def test_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
     if cfg.ways is not None and trained.method.name != "protonet" and cfg.ways != trained.data.get("ways"):
         raise UserError(f"ways={cfg.ways}: the run's head was trained for {trained.data.get('ways', 1)} ways")
     return tested
+
+
+def on_other_data(cfg: DictConfig, trained: DictConfig) -> bool:
+    elsewhere = cfg.path is not None and Path(cfg.path).resolve() != Path(trained.data.get("path") or "").resolve()
+    return (cfg.data or trained.data.name) != trained.data.name or elsewhere
 
 
 def across(trained: DictConfig, name: str) -> DictConfig:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import wandb
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
+from omegaconf import DictConfig, OmegaConf
 
 from fewshot.errors import UserError
 from fewshot.results.record import write_whole
@@ -76,8 +76,9 @@ def wandb_mode() -> str:
     return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
 
 
-def wandb_logger(folder: Path, config: Mapping[str, Any], name: str) -> WandbLogger:
-    """The run's W&B logger; the run's id is kept in its folder, so that a resumed run goes on in the same one."""
+def start_wandb(cfg: DictConfig, folder: Path) -> Any:
+    """The run's W&B run; its id is kept in the run's folder, so that a resumed run goes on in the same one."""
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     id_file = folder / "wandb_id"
     if not id_file.exists():
         write_whole(id_file, secrets.token_hex(4))
@@ -86,7 +87,7 @@ def wandb_logger(folder: Path, config: Mapping[str, Any], name: str) -> WandbLog
 
     def start(mode: str) -> Any:
         return wandb.init(
-            name=name,
+            name=f"{data}-{method}-{folder.name}",
             dir=folder,
             mode=mode,  # type: ignore[arg-type]
             id=id_file.read_text(),
@@ -109,4 +110,4 @@ def wandb_logger(folder: Path, config: Mapping[str, Any], name: str) -> WandbLog
         run = start("offline")
     run.define_metric("tasks")
     run.define_metric("*", step_metric="tasks")
-    return WandbLogger(experiment=run)
+    return run

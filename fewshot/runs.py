@@ -21,7 +21,7 @@ from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import UserError
 from fewshot.evaluation import across, evaluate, evaluation_config
 from fewshot.identity import published, run_folder
-from fewshot.loggers import MetricsCsv, quiet, wandb_logger
+from fewshot.loggers import MetricsCsv, quiet, start_wandb
 from fewshot.methods.base import MetaLearner
 from fewshot.pictures import save_figure, test_figures
 from fewshot.results.record import (
@@ -35,9 +35,7 @@ from fewshot.results.record import (
     write_whole,
 )
 from fewshot.similarity import Similarity, similarity_figure
-from fewshot.wandb_result import log_result, log_test
-
-TESTED = ("metric", "mean", "ci95", "tasks", "shots", "ways", "test_queries")  # kept of a test on further data
+from fewshot.wandb_result import log_result
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -117,19 +115,12 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 def with_further_tests(cfg: DictConfig, folder: Path, result: dict[str, Any]) -> dict[str, Any]:
     """The result with those of the best state on every data set of `data.test` that it does not hold yet."""
-    tests = dict(result.get("tests", {}))
     for name in cfg.data.get("test", []) if result["status"] == "finished" else []:
-        if name not in tests:
+        if name not in result.get("tests", {}):
             told = {"run": str(folder), "data": name, "paths": {k: cfg.paths[k] for k in ("raw", "prepared")}}
             told |= {k: cfg.trainer[k] for k in ("accelerator", "threads", "bar", "eval_batch")}
-            tested = evaluate(evaluation_config(told))
-            tests[name] = {key: tested[key] for key in TESTED}
-            if cfg.logger.name == "wandb":
-                log_test(wandb.run or start_wandb(cfg, folder).experiment, f"test/{name}", tested)
-    if tests:
-        result = result | {"tests": tests}
-        write_json(folder / "result.json", result)
-    return result
+            evaluate(evaluation_config(told))
+    return read_json(folder / "result.json") or result
 
 
 def fit_and_test(cfg: DictConfig, folder: Path, learner: MetaLearner, datamodule: EpisodicDataModule) -> dict[str, Any]:
@@ -177,17 +168,12 @@ def best_step(best: SaveBest) -> int | None:
     return torch.load(best.best_model_path, map_location="cpu", weights_only=True)["global_step"]
 
 
-def start_wandb(cfg: DictConfig, folder: Path) -> WandbLogger:
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    return wandb_logger(folder, config, f"{cfg.data.name}-{cfg.method.name}-{folder.name}")
-
-
 def make_trainer(cfg: DictConfig, folder: Path, callbacks: list[Any]) -> L.Trainer:
     loggers: list[Any] = []
     if cfg.logger.name != "none":
         loggers.append(MetricsCsv(folder / "metrics.csv"))
     if cfg.logger.name == "wandb":
-        loggers.append(start_wandb(cfg, folder))
+        loggers.append(WandbLogger(experiment=start_wandb(cfg, folder)))
     bar = [Bar(refresh_rate=20)] if cfg.trainer.bar else []
     return make_lightning(
         accelerator=cfg.trainer.accelerator,

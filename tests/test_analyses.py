@@ -20,6 +20,7 @@ from fewshot.similarity import similarities
 from tests.conftest import LSTM, MAML, RELEASED, episode, make
 from tests.conftest import OPLSTM as OPTIONS
 from tests.conftest import SAP as SAP_OPTIONS
+from tests.made_files import fill_folder, picture
 from tests.test_pictures import images, waves
 from tests.test_runs import config, evaluation, rows
 
@@ -146,6 +147,27 @@ def test_further_data_sets_are_tested_and_kept(tmp_path: Path, monkeypatch: pyte
     asked.clear()
     assert train(further) == result
     assert asked == []
+
+
+def test_a_later_evaluation_on_other_data_adds_its_entry(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        fill_folder(tmp_path / name, {f"class{c}/{i}.png": picture(20 * c + i) for c in range(12) for i in range(20)})
+    small = ["data=folder", "method=protonet", "backbone.widths=[4,4]", "data.size=8", "data.channels=1"]
+    small += ["data.ways=2", "data.train_queries=3", "data.val_queries=3", f"data.path={tmp_path / 'one'}"]
+    cfg = config(tmp_path, *small, "logger=wandb")
+    alone = train(cfg)
+    folder = run_folder(cfg)
+    evaluate(evaluation(folder, tmp_path, path=str(tmp_path / "two"), queries=3))  # of another protocol: no entry
+    evaluate(evaluation(folder, tmp_path, path=str(tmp_path / "one")))  # the run's own data: no entry
+    assert json.loads((folder / "result.json").read_text()) == alone
+    tested = evaluate(evaluation(folder, tmp_path, path=str(tmp_path / "two")))
+    result = json.loads((folder / "result.json").read_text())
+    (name, entry), *others = result.pop("tests").items()
+    assert (result, others) == (alone, [])
+    assert name.startswith("folder-two-")
+    assert (entry["mean"], entry["test_queries"]) == (tested["mean"], 15)
+    kept = b"".join(path.read_bytes() for path in folder.glob("wandb/offline-run-*/*.wandb"))
+    assert f"test/{name}/accuracy".encode() in kept
 
 
 # ---------------------------------------------------------------- pictures of the inner loop
