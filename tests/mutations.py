@@ -116,15 +116,10 @@ MUTATIONS = [
         # Warp-MAML
         (WARP, 'name.startswith(("warps.", "body.0."))', 'name.startswith("warps.")', "the first block adapted"),
         (WARP, 'name.startswith(("warps.", "body.0."))', 'name.startswith("body.0.")', "the warps adapted"),
-        (WARP, "base.values() if last or not self.last_loss else ()", "base.values()", "last_loss ignored"),
-        (
-            WARP,
-            "base.values() if last or not self.last_loss else ()",
-            "base.values() if last else ()",
-            "last loss only",
-        ),
+        (WARP, "if t == self.steps - 1 or not self.last_loss:", "if True:", "last_loss ignored"),
+        (WARP, "if t == self.steps - 1 or not self.last_loss:", "if t == self.steps - 1:", "last loss only"),
         (WARP, "p.detach().requires_grad_()", "p", "warps of earlier steps learn from later losses"),
-        (WARP, "into += grad", "into -= grad", "gradients turned round"),
+        (WARP, "(g * (p - p.detach()))", "(-g * (p - p.detach()))", "gradients turned round"),
         (WARP, "x = warp(block(x, reference))", "x = block(x, reference)", "no warp"),
         (WARP, "x = warp(block(x, reference))", "x = block(warp(x), reference)", "warps before the blocks"),
         (

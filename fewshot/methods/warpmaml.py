@@ -35,21 +35,19 @@ class WarpMAML(MAML):
 
     def losses(self, episode: Episode) -> Tensor:
         """The losses after the last step, with the gradient that is the sum over the steps."""
-        base = {name: p for name, p in self.net.named_parameters() if not name.startswith("warps.")}
+        base = [p for name, p in self.net.named_parameters() if not name.startswith("warps.")]
         warps = {name: p for name, p in self.net.named_parameters() if name.startswith("warps.")}
-        total = [torch.zeros_like(p) for p in (*base.values(), *warps.values())]
-        weights = self.start(len(episode.support_x))
+        weights, warp_grads, base_loss = self.start(len(episode.support_x)), [], torch.tensor(0.0)
         for t in range(self.steps):
-            last = t == self.steps - 1
             fresh = {name: p.detach().requires_grad_() for name, p in warps.items()}
             weights = self.step(weights | fresh, episode.support_x, episode.support_y)
             losses = self.task_losses(self.answer(weights, episode.support_x, episode.query_x), episode.query_y)
-            learn = [*(base.values() if last or not self.last_loss else ()), *fresh.values()]
-            grads = torch.autograd.grad(losses.sum(), learn, retain_graph=not last)
-            for into, grad in zip(total[len(total) - len(grads) :], grads, strict=True):
-                into += grad
-        learned = (*base.values(), *warps.values())
-        gradient = torch.stack([(g * (p - p.detach())).sum() for g, p in zip(total, learned, strict=True)]).sum()
+            warp_grads.append(torch.autograd.grad(losses.sum(), list(fresh.values()), retain_graph=True))
+            if t == self.steps - 1 or not self.last_loss:
+                base_loss = base_loss + losses.sum()
+        grads = [*torch.autograd.grad(base_loss, base), *(sum(of_steps) for of_steps in zip(*warp_grads, strict=True))]
+        learned = (*base, *warps.values())
+        gradient = torch.stack([(g * (p - p.detach())).sum() for g, p in zip(grads, learned, strict=True)]).sum()
         return losses.detach() + gradient / len(losses)  # a sum of zero, whose derivatives are the gradients
 
 
