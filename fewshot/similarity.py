@@ -83,6 +83,7 @@ def similarity_figure(metrics: Path) -> Figure:
             axes.plot(mean.index, mean, "o-", color=colour, ms=3, lw=1.4, label=other)
             axes.fill_between(mean.index, mean - ci95, mean + ci95, color=colour, alpha=0.25, lw=0)
         axes.set_title(title, fontsize=9, loc="left")
+        axes.set_yscale("log" if measure == "distance" else "linear")
         axes.set_xlabel("training tasks", fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
