@@ -111,14 +111,29 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("step", [3, 4, 10, 21, 39])
 def test_a_killed_run_goes_on_to_the_same_result(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    undisturbed = train(config(tmp_path))
-    cfg = config(tmp_path, outputs="killed")
+    check_resumes(step, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("method", ["lstm", "maml", "oplstm", "protonet", "sap", "warpmaml"])
+def test_every_learner_goes_on_to_the_same_result(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {f"class{c}/{i}.png": picture(20 * c + i) for c in range(12) for i in range(20)}
+    fill_folder(tmp_path / "images", files)
+    small = ["data=folder", f"data.path={tmp_path / 'images'}", f"method={method}", "backbone.widths=[4,4]"]
+    small += ["data.size=8", "data.channels=1", "data.ways=2", "data.train_queries=3", "data.val_queries=3"]
+    small += ["trainer.updates=12", "trainer.val_every=4", "trainer.val_tasks=4"]
+    small += ["method.hidden=[16,8]"] if method == "lstm" else []
+    check_resumes(9, tmp_path, monkeypatch, *small)
+
+
+def check_resumes(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> None:
+    undisturbed = train(config(tmp_path, *overrides))
+    cfg = config(tmp_path, *overrides, outputs="killed")
     kill_at(step, cfg, monkeypatch)
     result = train(cfg)
     assert {k: v for k, v in result.items() if k not in MEASURED} == {
         k: v for k, v in undisturbed.items() if k not in MEASURED
     }
-    folder, first = run_folder(cfg), run_folder(config(tmp_path))
+    folder, first = run_folder(cfg), run_folder(config(tmp_path, *overrides))
     assert folder.name == first.name
     assert (folder / "test_scores.csv").read_text() == (first / "test_scores.csv").read_text()
     assert rows(folder / "metrics.csv") == rows(first / "metrics.csv")
