@@ -97,7 +97,10 @@ def check(cfg: DictConfig) -> None:
     for name in cfg.data.get("test") or []:
         if name not in TEST_SETS or name == cfg.data.name:
             others = [other for other in TEST_SETS if other != cfg.data.name]
-            raise UserError(f"data.test={list(cfg.data.test)}: choose {nearest(str(name), others)}")
+            why = f"a run is tested on its own {name} in any case, " if name == cfg.data.name else ""
+            raise UserError(f"data.test={list(cfg.data.test)}: {why}choose {nearest(str(name), others)}")
+        if list(cfg.data.test).count(name) > 1:
+            raise UserError(f"data.test={list(cfg.data.test)}: {name} stands there twice")
     check_combination(cfg)
 
 
@@ -128,7 +131,7 @@ def check_lists_and_texts(cfg: DictConfig) -> None:
     for key in LISTS:
         value = OmegaConf.select(cfg, key, default=[])
         if not OmegaConf.is_list(value) and value != []:
-            raise UserError(f"{key}={value}: give a list, as {key}=[64,64]")
+            raise UserError(f"{key}={value}: give a list, as {key}={'[glyphs]' if key == 'data.test' else '[64,64]'}")
     for key in TEXTS:
         value = OmegaConf.select(cfg, key, default="absent")
         if not (isinstance(value, str) and value):
@@ -166,6 +169,8 @@ def check_combination(cfg: DictConfig) -> None:
         )
     if cfg.trainer.similarity != "none" and (method.name != "oplstm" or sine):
         raise UserError(f"trainer.similarity={cfg.trainer.similarity} is for method=oplstm on images")
+    if cfg.trainer.similarity != "none" and cfg.logger.name == "none":
+        raise UserError(f"trainer.similarity={cfg.trainer.similarity} is drawn from a log: choose logger=csv or wandb")
     if method.name == "oplstm" and method.cells[-1] != 1:
         raise UserError(f"method.cells={list(method.cells)}: the last cell has 1 unit, it works on one coordinate")
     if method.name == "oplstm" and method.preactivation and (backbone.layer == "conv" or backbone.bn == "none"):

@@ -15,7 +15,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -75,7 +75,7 @@ def main(run: Callable[[DictConfig], dict[str, Any]], folder: str, name: str) ->
         sys.argv[1:] = quote_shots(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=folder, config_name=name)(task)()
     except Exception as error:  # those of a run end in Cells.run: this one is about the command line
-        return say(error)
+        return say(error, name)
     return cells.verdict()
 
 
@@ -100,7 +100,7 @@ class Cells:
             self.console.print(f"[bold]{name}[/bold]", highlight=False)
         try:
             outcome = run(cfg)
-        except (UserError, OmegaConfBaseException) as error:
+        except (UserError, OmegaConfBaseException, HydraException) as error:
             say(error)
             outcome = {"status": "refused", "reason": explain(error)}
         except Exception as error:
@@ -130,12 +130,12 @@ def sweep(arguments: list[str]) -> tuple[int, set[str]]:
     return math.prod(len(list(o.sweep_string_iterator())) for o in swept), {o.get_key_element() for o in swept}
 
 
-def say(error: Exception) -> int:
-    print("error: " + " ".join(explain(error).split()), file=sys.stderr)
+def say(error: Exception, program: str = "train") -> int:
+    print("error: " + " ".join(explain(error, program).split()), file=sys.stderr)
     return 2
 
 
-def explain(error: Exception) -> str:
+def explain(error: Exception, program: str = "train") -> str:
     """A complaint, Hydra's and OmegaConf's cut to one line and with the nearest right name."""
     if isinstance(error, UserError):
         return str(error)
@@ -145,7 +145,7 @@ def explain(error: Exception) -> str:
     text = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, ConfigCompositionException) and (found := re.search(r"Could not override '([^']+)'", text)):
         key = found[1].split("@")[0]
-        return f"unknown setting {key!r}: {closest(key)}--help shows them all"
+        return f"unknown setting {key!r}: {closest(key, program)}--help shows them all"
     if text.startswith("Config group override must be"):
         return f"{text}: choose by name, as method=maml"
     if text.startswith("Ambiguous value for argument"):
@@ -164,14 +164,16 @@ def composed(overrides: list[str]) -> DictConfig:
         running.hydra = outer
 
 
-def known_keys() -> list[str]:
-    """Dotted names of all settings, those of every method among them."""
+def known_keys(program: str) -> list[str]:
+    """Dotted names of all settings of train.py, those of every method among them, or of evaluate.py."""
+    if program == "evaluate":
+        return [*OmegaConf.load(Path(CONF) / "evaluate" / "evaluate.yaml")]
     configs = [composed([f"method={path.stem}"]) for path in (Path(CONF) / "method").glob("*.yaml")]
     return sorted({key for cfg in configs for key in flatten(OmegaConf.to_container(cfg))})
 
 
-def closest(key: str) -> str:
-    keys = known_keys()
+def closest(key: str, program: str) -> str:
+    keys = known_keys(program)
     if key in keys:
         return "the method or data chosen has none, others do; "
     close = get_close_matches(key, [*keys, *{k.split(".")[0] for k in keys}], n=1, cutoff=0.4)

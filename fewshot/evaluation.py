@@ -18,9 +18,10 @@ from fewshot.checks import check, check_evaluation, flatten
 from fewshot.cli import CONF, composed
 from fewshot.data.images import full_name
 from fewshot.errors import UserError
-from fewshot.identity import published
+from fewshot.identity import changed
 from fewshot.inner_pictures import draw_all
 from fewshot.loggers import quiet, start_wandb
+from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner
 from fewshot.results.record import describe, read_json, scored, show, surroundings, write_json, write_scores
 from fewshot.wandb_result import log_test
@@ -45,7 +46,10 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         torch.set_num_threads(cfg.threads)
     source = announced(tested.data.name, make_source(tested))
     learner = make_learner(trained, make_source(trained) if trained.data.name == "sine" else source)
-    load_best(learner, folder / "best.ckpt", trained.method.name)
+    best_step = load_best(learner, folder / "best.ckpt", trained.method.name)
+    run_status = (read_json(folder / "result.json") or {}).get("status", "unfinished")
+    if run_status != "finished":
+        print(f"the run is {run_status}: this is its best state so far, after update {best_step}", file=sys.stderr)
     trainer = make_lightning(
         accelerator=cfg.accelerator,
         precision=trained.trainer.precision,
@@ -57,9 +61,10 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     datamodule = make_datamodule(tested, source, ["test"])
     trainer.test(learner, datamodule=datamodule, verbose=False)
     outcome, tasks, scores = scored(learner)
-    result = {"status": "finished"} | describe(trained, learner, published(trained)) | outcome | surroundings(trainer)
+    result = {"status": "finished"} | describe(trained, learner, changed(trained)) | outcome | surroundings(trainer)
     result |= {"data": tested.data.name, "shots": tested.shots, "test_queries": tested.data.test_queries}
     result |= {"ways": result["ways"] if tested.data.name == "sine" else tested.data.ways, "run": folder.name}
+    result |= {"run_status": run_status, "best_step": best_step}
     table = full_name(tested.data.name, Path(tested.data.path) if "path" in tested.data else None)
     protocol = f"{result['ways']}way-{tested.shots}shot-{tested.data.test_queries}queries-{len(tasks)}tasks"
     name = f"{table}-{protocol}"
@@ -146,7 +151,7 @@ def test_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
         for key, value in changes.items():
             if value is not None:
                 OmegaConf.update(tested, key, value)
-    if cfg.ways is not None and trained.method.name != "protonet" and cfg.ways != trained.data.get("ways"):
+    if cfg.ways is not None and learner_class(trained.method.name).has_head and cfg.ways != trained.data.get("ways"):
         raise UserError(f"ways={cfg.ways}: the run's head was trained for {trained.data.get('ways', 1)} ways")
     return tested
 
@@ -158,9 +163,9 @@ def on_other_data(cfg: DictConfig, trained: DictConfig) -> bool:
 
 def across(trained: DictConfig, name: str) -> DictConfig:
     """The configuration that tests on data set `name`, in the sizes and ways of the training."""
+    new = composed([f"data={name}", f"method={trained.method.name}", "form=text"])
     if "sine" in (name, trained.data.name):
         raise UserError(f"the run was trained on {trained.data.name}: data={name} has other inputs")
-    new = composed([f"data={name}", f"method={trained.method.name}", "form=text"])
     tested = trained.copy()
     with open_dict(tested):
         tested.data = OmegaConf.merge(new.data, {k: trained.data[k] for k in ("size", "channels", "ways")})
@@ -175,10 +180,11 @@ def evaluation_config(told: dict[str, Any]) -> DictConfig:
     return OmegaConf.create(keys | told)
 
 
-def load_best(learner: MetaLearner, path: Path, method: str) -> None:
-    """Loads a checkpoint's weights, without executing anything in it."""
+def load_best(learner: MetaLearner, path: Path, method: str) -> int:
+    """Loads a checkpoint's weights, without executing anything in it, and returns the update they are from."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        state, step = checkpoint["state_dict"], int(checkpoint["global_step"])
     except Exception as error:  # a foreign file can fail in any way
         line = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"{path} is not a checkpoint of weights: {line}") from error
@@ -187,3 +193,4 @@ def load_best(learner: MetaLearner, path: Path, method: str) -> None:
     except (RuntimeError, TypeError, AttributeError) as error:
         line = " ".join(str(error).split())[:160]
         raise UserError(f"{path} does not hold the weights of the run's method={method}: {line}") from error
+    return step

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fewshot.checks import flatten
 from fewshot.cli import composed
 from fewshot.data.images import full_name
 
@@ -35,16 +36,16 @@ def run_folder(cfg: DictConfig) -> Path:
     return Path(cfg.paths.outputs) / cfg.data.name / cfg.method.name / f"{cfg.shots}-shot" / f"seed{cfg.seed}-{digest}"
 
 
-def published(cfg: DictConfig) -> bool:
-    """Whether a run's training settings are those the package ships for its method, data, shots and form."""
-
-    def training(of: DictConfig) -> dict[str, Any]:
-        plain = identity(of)
-        for key in TEST_ONLY:
-            plain["data"].pop(key, None)
-            plain["trainer"].pop(key, None)
-        return plain
-
+def changed(cfg: DictConfig) -> dict[str, Any]:
+    """The training settings that are not those the package ships for a method, data, shots and form, dotted."""
     choices = [f"data={cfg.data.name}", f"method={cfg.method.name}", f"shots={cfg.shots}", f"form={cfg.form}"]
-    default = composed([*choices, f"seed={cfg.seed}"])
-    return not OmegaConf.missing_keys(default) and training(default) == training(cfg)
+    shipped = composed([*choices, f"seed={cfg.seed}"])
+    own = [key for key, value in flatten(OmegaConf.to_container(shipped)).items() if value == "???"]
+    for key in own:
+        OmegaConf.update(shipped, key, OmegaConf.select(cfg, key))
+    there = flatten(identity(shipped))
+    return {
+        key: value
+        for key, value in flatten(identity(cfg)).items()
+        if not set(key.split(".")) & set(TEST_ONLY) and (key in own or key not in there or there[key] != value)
+    }

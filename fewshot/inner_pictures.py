@@ -5,8 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 
 from fewshot.data.datamodule import EpisodicDataModule
@@ -48,17 +51,30 @@ def passes_figure(learner: MetaLearner, datamodule: EpisodicDataModule, task: in
     last = getattr(learner, str(learner.inner_steps))
     figure = Figure(figsize=(7.2, 3.6), layout="constrained", facecolor="white")
     axes = figure.subplots()
-    axes.plot(grid.flatten().cpu(), waves(episode.query_x, episode.query_y, grid).flatten().cpu(), color=GREY, lw=4)
+    axes.plot(
+        grid.flatten().cpu(),
+        waves(episode.query_x, episode.query_y, grid).flatten().cpu(),
+        color=GREY,
+        lw=4,
+        label="true wave",
+    )
+    colours = colormaps["viridis_r"].resampled(last + 1)
     for steps in range(last + 1):
         with inner_steps(learner, steps):
             predicted = predict(learner, episode.support_x, episode.support_y, grid)
-        colour = colormaps["viridis"](1 - steps / last)
-        axes.plot(grid.flatten().cpu(), predicted.flatten().float().cpu(), color=colour, lw=1.4, label=str(steps))
-    axes.plot(episode.support_x.flatten().cpu(), episode.support_y.flatten().cpu(), "o", color=ORANGE, mec="white")
-    axes.set_title(f"test task {task}: the wave (grey), and as predicted after 0 to {last} passes", loc="left")
+        axes.plot(grid.flatten().cpu(), predicted.flatten().float().cpu(), color=colours(steps), lw=1.4)
+    support = [x.flatten().cpu() for x in (episode.support_x, episode.support_y)]
+    axes.plot(*support, "o", color=ORANGE, mec="white", label="support")
+    what = str(learner.inner_steps).removeprefix("eval_")  # passes over the support set, or inner steps
+    axes.set_title(f"test task {task}: as predicted after 0 to {last} {what}", loc="left", fontsize=10, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(title="passes", ncols=2, fontsize=7, title_fontsize=8, frameon=False, loc="center left")
-    axes.set_xlim(X_RANGE[0] - 2.2, X_RANGE[1])
+    axes.set_xlim(*X_RANGE)
+    axes.set_xlabel("x")
+    axes.set_ylabel("y")
+    scale = ScalarMappable(BoundaryNorm(np.arange(last + 2) - 0.5, last + 1), colours)
+    ticks = sorted({0, last} | set(range(0, last - 1, max(1, (last + 1) // 5))))
+    figure.colorbar(scale, ax=axes, label=what, ticks=ticks)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure
 
 
@@ -76,8 +92,8 @@ def weights_figure(learner: OPLSTM, datamodule: EpisodicDataModule, task: int = 
     matrices = {"H_0": initial, "H_T": final, "H_T - H_0": final - initial}
     figure = Figure(figsize=(8, 0.5 + 3 * 1.1), layout="constrained", facecolor="white")
     panels: Any = figure.subplots(3, 1)
+    bound = float(max(abs(matrix).max() for matrix in matrices.values())) or 1.0  # one scale, to compare them by eye
     for axes, (name, matrix) in zip(panels, matrices.items(), strict=True):
-        bound = float(abs(matrix).max()) or 1.0
         image = axes.imshow(matrix, cmap="RdBu", vmin=-bound, vmax=bound, aspect="auto", interpolation="nearest")
         axes.set_title(f"{name} of the output layer, test task {task}", fontsize=9, loc="left", color=INK)
         axes.set_ylabel("output", fontsize=8)

@@ -20,7 +20,7 @@ from fewshot.callbacks import Bar, Diverged, SaveBest, SaveLast, TaskAxis, Valid
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import UserError
 from fewshot.evaluation import across, evaluate, evaluation_config
-from fewshot.identity import published, run_folder
+from fewshot.identity import changed, run_folder
 from fewshot.loggers import MetricsCsv, quiet, start_wandb
 from fewshot.methods.base import MetaLearner
 from fewshot.pictures import save_figure, test_figures
@@ -61,6 +61,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     earlier = read_json(folder / "result.json")
     if not cfg.force and earlier and earlier["status"] in ("finished", "diverged"):
+        if cfg.trainer.similarity != "none" and not similarity_picture(cfg, folder).exists():
+            raise UserError(
+                f"the run of {folder} is {earlier['status']}, without trainer.similarity={cfg.trainer.similarity}: "
+                f"that is measured during training, so force=true runs it anew, or leave it out"
+            )
         print(f"already {earlier['status']}; force=true runs it anew", file=sys.stderr)
         show(earlier, folder)
         return with_further_tests(cfg, folder, earlier)
@@ -78,7 +83,7 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             if path.name != ".lock":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_whole(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    description = describe(cfg, learner, published(cfg))
+    description = describe(cfg, learner, changed(cfg))
     print(
         f"{description['method']} on {description['data']}: {description['parameters']} parameters, backbone "
         f"{description['backbone']}, bn {description['bn']}, form {cfg.form}, {cfg.trainer.updates} updates of "
@@ -98,8 +103,9 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             figures = test_figures(learner, datamodule)
             for task, _, figure in figures:
                 save_figure(figure, folder / f"test_task_{task}.png")
-            if cfg.trainer.similarity != "none" and cfg.logger.name != "none":
-                save_figure(similarity_figure(folder / "metrics.csv"), folder / "similarity.png")
+            if cfg.trainer.similarity != "none":
+                figure = similarity_figure(folder / "metrics.csv", cfg.trainer.similarity)
+                save_figure(figure, similarity_picture(cfg, folder))
         except Exception as error:  # a score does not fall with its pictures
             print(f"no pictures of test tasks: {type(error).__name__}: {error}", file=sys.stderr)
     result = {"status": outcome.pop("status")} | description | outcome | {"findings": learner.findings()}
@@ -111,6 +117,10 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     write_json(folder / "result.json", result)
     show(result, folder)
     return with_further_tests(cfg, folder, result)
+
+
+def similarity_picture(cfg: DictConfig, folder: Path) -> Path:
+    return folder / f"similarity-{cfg.trainer.similarity}.png"
 
 
 def with_further_tests(cfg: DictConfig, folder: Path, result: dict[str, Any]) -> dict[str, Any]:

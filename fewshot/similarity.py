@@ -17,6 +17,8 @@ from fewshot.pictures import BLUE, ORANGE
 from fewshot.results.statistics import mean_and_ci95
 
 STEP = 0.01  # of gradient descent, section 5.5
+LABELS = {"gradient": f"gradient descent, steps of {STEP}", "prototypes": "the prototype classifier"}
+TITLES = {"paper": "both seen from H_0 (the paper)", "released": "prototypes without subtracting H_0 (released code)"}
 
 
 class Similarity(Callback):
@@ -35,8 +37,8 @@ class Similarity(Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         for name in self.seen[0]:
             mean, ci95 = mean_and_ci95(torch.cat([values[name] for values in self.seen]).tolist())
-            pl_module.log(f"similarity/{name}", mean)
-            pl_module.log(f"similarity/{name}_ci95", ci95 or 0.0)
+            pl_module.log(f"similarity_{self.definition}/{name}", mean)
+            pl_module.log(f"similarity_{self.definition}/{name}_ci95", ci95 or 0.0)
         self.seen.clear()
 
 
@@ -71,20 +73,21 @@ def similarities(learner: OPLSTM, episode: Episode, definition: str) -> dict[str
         return found
 
 
-def similarity_figure(metrics: Path) -> Figure:
+def similarity_figure(metrics: Path, definition: str) -> Figure:
     """Figure 6 from a run's `metrics.csv`: both measures against the validations, with their 95% intervals."""
     curves = pd.read_csv(metrics).pivot_table(index="tasks", columns="metric", values="value", aggfunc="last")
-    figure = Figure(figsize=(8, 3), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(8, 3.3), layout="constrained", facecolor="white")
     titles = {"cosine": "cosine similarity", "distance": "Euclidean distance"}
     for axes, (measure, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for other, colour in (("gradient", BLUE), ("prototypes", ORANGE)):
-            name = f"similarity/{measure}_{other}"
+            name = f"similarity_{definition}/{measure}_{other}"
             mean, ci95 = curves[name].dropna(), curves[f"{name}_ci95"].dropna()
-            axes.plot(mean.index, mean, "o-", color=colour, ms=3, lw=1.4, label=other)
+            axes.plot(mean.index, mean, "o-", color=colour, ms=3, lw=1.4, label=f"to {LABELS[other]}")
             axes.fill_between(mean.index, mean - ci95, mean + ci95, color=colour, alpha=0.25, lw=0)
         axes.set_title(title, fontsize=9, loc="left")
         axes.set_yscale("log" if measure == "distance" else "linear")
         axes.set_xlabel("training tasks", fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"OP-LSTM's update of the output layer: {TITLES[definition]}", fontsize=10)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure

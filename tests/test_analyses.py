@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 
+from fewshot.errors import UserError
 from fewshot.evaluation import evaluate
 from fewshot.identity import run_folder
 from fewshot.inner_pictures import inner_steps, passes_figure, weights_figure
@@ -83,10 +84,13 @@ def test_figure_6_is_logged_and_drawn(tmp_path: Path) -> None:
     plain = config(tmp_path, *small, "data.ways=3")
     assert run_folder(cfg) == run_folder(plain)
     train(cfg)
-    logged = [r for r in rows(run_folder(cfg) / "metrics.csv") if r["metric"] == "similarity/cosine_gradient"]
+    logged = [r for r in rows(run_folder(cfg) / "metrics.csv") if r["metric"] == "similarity_paper/cosine_gradient"]
     assert [int(r["tasks"]) for r in logged] == [0, 20]
     assert all(-1 <= float(r["value"]) <= 1 for r in logged)
-    assert (run_folder(cfg) / "similarity.png").read_bytes()[:4] == b"\x89PNG"
+    assert (run_folder(cfg) / "similarity-paper.png").read_bytes()[:4] == b"\x89PNG"
+    assert train(cfg)["status"] == "finished"
+    with pytest.raises(UserError, match=r"without trainer\.similarity=released"):
+        train(config(tmp_path, *small, "data.ways=3", "trainer.similarity=released"))
 
 
 # ---------------------------------------------------------------- SAP's subspaces

@@ -9,7 +9,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 import evaluate
 import train
+from fewshot import runs
 from fewshot.cli import CONF, composed, main, sweep
+from fewshot.identity import run_folder
+from tests.test_runs import config
 
 MISTAKES = [
     ("method=oplst", "did you mean oplstm?"),
@@ -49,6 +52,10 @@ MISTAKES = [
     ("method=5", "choose by name"),
     ("data=null", "choose by name"),
     ("+shots=5", "choose by name"),
+    ("data.test=glyphs", "give a list, as data.test=[glyphs]"),
+    ("data.test=[mini,mini]", "mini stands there twice"),
+    ("data=omniglot data.test=[omniglot]", "tested on its own omniglot in any case"),
+    ("data=omniglot trainer.similarity=paper logger=none", "choose logger=csv or wandb"),
     ("method.cells=5", "method.cells=5: give a list"),
     ("backbone.widths=64", "backbone.widths=64: give a list"),
     ("paths.outputs=null", "paths.outputs=None: give a path"),
@@ -67,6 +74,7 @@ MISTAKES_OF_A_TEST = [
     ("run=. shots=0", "shots=0: give positive whole numbers"),
     ("run=. paths=5", "paths=5: this is a group of settings"),
     ("rnu=.", "unknown setting 'rnu'"),
+    ("run=. querys=15", "did you mean queries?"),
 ]
 
 
@@ -100,6 +108,16 @@ def test_a_mistake_in_a_test_is_one_line(
     out, err = capfd.readouterr()
     assert message in err
     assert len((out + err).splitlines()) == 1, err
+
+
+def test_unknown_data_for_a_test_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    cfg = config(tmp_path, "trainer.updates=10")
+    runs.train(cfg)
+    capfd.readouterr()
+    assert call(monkeypatch, f"run={run_folder(cfg)} data=gyphs", "evaluate") == 2
+    assert capfd.readouterr().err.endswith("did you mean glyphs?\n")
 
 
 def test_a_cell_that_fails_does_not_stop_the_others(

@@ -21,7 +21,7 @@ from fewshot.checks import check
 from fewshot.cli import CONF, composed
 from fewshot.errors import UserError
 from fewshot.evaluation import evaluate, evaluation_config
-from fewshot.identity import published, run_folder
+from fewshot.identity import changed, run_folder
 from fewshot.results.paper import PAPER, paper_figure
 from fewshot.results.statistics import mean_and_ci95
 from fewshot.runs import train
@@ -378,10 +378,34 @@ def test_the_papers_figure_stands_only_beside_its_protocol() -> None:
 
 def test_shipped_settings_count_as_published(tmp_path: Path) -> None:
     whole = composed(["data=omniglot", "method=oplstm"])
-    assert published(whole)
-    assert published(composed(["data=omniglot", "method=oplstm", "data.test_queries=15", "seed=3"]))
-    assert not published(composed(["data=omniglot", "method=oplstm", "method.lr=0.1"]))
-    assert not published(config(tmp_path))
+    assert changed(whole) == {}
+    assert changed(composed(["data=omniglot", "method=oplstm", "data.test_queries=15", "seed=3"])) == {}
+    assert changed(composed(["data=omniglot", "method=oplstm", "method.lr=0.1"])) == {"method.lr": 0.1}
+    assert changed(composed(["data=omniglot", "backbone=conv4"]))["backbone.name"] == "conv4"
+    assert changed(config(tmp_path))["trainer.updates"] == 40
+
+
+def test_a_method_without_shipped_settings_runs_with_ones_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    own = ["method=warpmaml", "method.lr=0.001", "method.inner_lr=0.01", "method.steps=2", "trainer.updates=10"]
+    result = train(config(tmp_path, *own, "data.train_queries=5"))
+    assert not result["published_settings"]
+    assert result["changed"].items() >= {"method.lr": 0.001, "method.steps": 2, "method.meta_batch": 2}.items()
+    assert "seed 0, " in (out := capfd.readouterr().out)
+    assert "method.inner_lr=0.01" in out
+
+
+def test_an_unfinished_run_is_told_and_tested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cfg = config(tmp_path)
+    kill_at(21, cfg, monkeypatch)
+    tested = evaluate(evaluation(run_folder(cfg), tmp_path))
+    assert (tested["run_status"], tested["tasks"]) == ("unfinished", 30)
+    assert f"after update {tested['best_step']}" in capfd.readouterr().err
+    train(cfg)
+    assert evaluate(evaluation(run_folder(cfg), tmp_path))["run_status"] == "finished"
 
 
 def test_interval_of_known_scores() -> None:

@@ -42,6 +42,7 @@ class MetaLearner(L.LightningModule):
     """
 
     inner_steps: str | None = None  # the attribute that says how many passes or inner steps a test prediction takes
+    has_head = True  # False where nothing is sized by the number of ways, so that a test may have others
 
     def __init__(self, task: Task, lr: float) -> None:
         super().__init__()

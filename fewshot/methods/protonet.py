@@ -12,6 +12,8 @@ from fewshot.methods.base import MetaLearner, Task, make_body, query_pass
 class ProtoNet(MetaLearner):
     """Classifies by squared Euclidean distance to the class means of the features (section 6)."""
 
+    has_head = False
+
     def __init__(self, task: Task, backbone: Mapping[str, Any], lr: float) -> None:
         super().__init__(task, lr)
         self.body = make_body(task, backbone)

@@ -49,8 +49,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def describe(cfg: DictConfig, learner: MetaLearner, published: bool) -> dict[str, Any]:
-    """The part of a result that its configuration settles."""
+def describe(cfg: DictConfig, learner: MetaLearner, changed: dict[str, Any]) -> dict[str, Any]:
+    """The part of a result that its configuration settles; `changed` names what is not as shipped."""
     regression, has_body = learner.task.regression, learner.uses_backbone
     return {
         "method": cfg.method.name,
@@ -67,7 +67,8 @@ def describe(cfg: DictConfig, learner: MetaLearner, published: bool) -> dict[str
         "seed": cfg.seed,
         "backbone": cfg.backbone.name if has_body else "raw",
         "bn": cfg.backbone.bn if has_body else "none",
-        "published_settings": published,
+        "published_settings": not changed,
+        "changed": changed,
         "parameters": sum(p.numel() for p in learner.parameters()),
         "metric": learner.task.metric,
     }
@@ -127,14 +128,22 @@ def score_line(result: Mapping[str, Any]) -> str:
     interval = "" if result["ci95"] is None else f" ± {result['ci95']:.{digits}f}"
     return (
         f"{result['mean']:.{digits}f}{unit}{interval} test {result['metric']} "
-        f"({result['tasks']} tasks, {result['test_queries']} queries a class, bn {result['bn']}{beside})"
+        f"({result['tasks']} tasks, {queries(result)}, bn {result['bn']}{beside})"
     )
+
+
+def queries(result: Mapping[str, Any]) -> str:
+    number = result["test_queries"]
+    return f"{number} quer{'y' if number == 1 else 'ies'}" + (" a class" if result["metric"] == "accuracy" else "")
 
 
 def show(result: Mapping[str, Any], folder: Path) -> None:
     name = (
         f"{result['method']} on {result['data']}, {result['shots']}-shot, form {result['form']}, seed {result['seed']}"
     )
+    changed = result.get("changed", {})
+    if options := [f"{k}={v}" for k, v in changed.items() if f"{k.split('.')[0]}.name" not in {*changed} - {k}]:
+        name += ", " + " ".join(options)
     if found := result.get("findings"):
         table, rows = Table("", "share"), dict[str, list[str]]()
         for finding, share in found.items():
