@@ -1,5 +1,6 @@
 """From a composed configuration to the things it names: data, learner and trainer."""
 
+import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,7 +81,14 @@ def make_learner(cfg: DictConfig, source: Source) -> MetaLearner:
     del backbone["name"]
     task = Task(source.input_shape, source.outputs, source.regression)
     kwargs = {key: value for key, value in options.items() if key not in NOT_FOR_THE_LEARNER}
-    return learner_class(cfg.method.name)(task=task, backbone=backbone, **kwargs)  # type: ignore[call-arg]
+    learner = learner_class(cfg.method.name)
+    try:
+        inspect.signature(learner).bind(task=task, backbone=backbone, **kwargs)
+    except TypeError as error:
+        raise UserError(
+            f"the settings of method={cfg.method.name} are not those of {learner.__name__}: {error}"
+        ) from error
+    return learner(task=task, backbone=backbone, **kwargs)  # type: ignore[call-arg]
 
 
 def make_lightning(**settings: Any) -> L.Trainer:
@@ -94,4 +102,4 @@ def make_lightning(**settings: Any) -> L.Trainer:
             **settings,
         )
     except (MisconfigurationException, ValueError) as error:
-        raise UserError(f"trainer.accelerator or trainer.precision does not fit this machine: {error}") from error
+        raise UserError(f"this machine has no such accelerator, or not in this precision: {error}") from error

@@ -10,6 +10,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, RichProgressBar
 from torch import Tensor
 
+from fewshot.errors import Diverged
+
 
 class Bar(RichProgressBar):
     """Lightning's bar over updates, without epochs and run numbers, which mean nothing here."""
@@ -19,10 +21,6 @@ class Bar(RichProgressBar):
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
-
-
-class Diverged(Exception):
-    """The loss or a weight is no longer finite."""
 
 
 class ValidateFirst(Callback):
@@ -43,6 +41,7 @@ class SaveBest(ModelCheckpoint):
             folder, "best", f"val/{metric}", mode=mode, save_weights_only=True, enable_version_counter=False
         )
         self.path = os.path.join(str(self.dirpath), "best.ckpt")
+        self._last_global_step_saved = -1  # Lightning's 0 would leave out the state before the first update
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         moved = state_dict | {"dirpath": self.dirpath}

@@ -95,6 +95,8 @@ def check(cfg: DictConfig) -> None:
     if not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(cfg.trainer.max_time)):
         raise UserError(f"trainer.max_time={cfg.trainer.max_time}: write days:hours:minutes:seconds, as 00:01:30:00")
     for name in cfg.data.get("test") or []:
+        if "sine" in (name, cfg.data.name):
+            raise UserError(f"data.test={list(cfg.data.test)}: sine waves and images have other inputs, leave it out")
         if name not in TEST_SETS or name == cfg.data.name:
             others = [other for other in TEST_SETS if other != cfg.data.name]
             why = f"a run is tested on its own {name} in any case, " if name == cfg.data.name else ""
@@ -175,6 +177,12 @@ def check_combination(cfg: DictConfig) -> None:
         raise UserError(f"method.cells={list(method.cells)}: the last cell has 1 unit, it works on one coordinate")
     if method.name == "oplstm" and method.preactivation and (backbone.layer == "conv" or backbone.bn == "none"):
         raise UserError("method.preactivation=true needs linear layers with batch norm: choose backbone=fc")
+    if method.name == "warpmaml" and len(backbone.widths) < 2:
+        raise UserError(
+            f"backbone.widths={list(backbone.widths)}: Warp-MAML's warps lie between blocks, give 2 or more"
+        )
+    if method.name == "lstm" and backbone.name == ("fc" if sine else "mlp"):
+        raise UserError(f"method=lstm reads its inputs raw, backbone={backbone.name} would not be used: leave it out")
     if method.name == "lstm" and method.support == "set" and method.inputs != "target":
         raise UserError(f"method.inputs={method.inputs} needs an order of the examples: choose method.support=sequence")
     if method.name == "lstm" and method.support == "set" and method.query_cell and not method.pool_cell:

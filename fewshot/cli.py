@@ -72,7 +72,9 @@ def main(run: Callable[[DictConfig], dict[str, Any]], folder: str, name: str) ->
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, to be told in one line
     try:
-        sys.argv[1:] = quote_shots(sys.argv[1:])
+        sys.argv[1:] = sorted(
+            quote_shots(sys.argv[1:]), key=lambda a: a not in ("-m", "--multirun")
+        )  # may stand anywhere
         hydra.main(version_base="1.3", config_path=folder, config_name=name)(task)()
     except Exception as error:  # those of a run end in Cells.run: this one is about the command line
         return say(error, name)

@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake."""
+"""What ends a run with one line: a user's mistake, and numbers that are no longer finite."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The message names what is wrong and how to mend it.
     """
+
+
+class Diverged(Exception):
+    """A loss, a weight or a score is no longer finite."""

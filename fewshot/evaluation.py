@@ -17,13 +17,13 @@ from fewshot.build import announced, make_datamodule, make_learner, make_lightni
 from fewshot.checks import check, check_evaluation, flatten
 from fewshot.cli import CONF, composed
 from fewshot.data.images import full_name
-from fewshot.errors import UserError
+from fewshot.errors import Diverged, UserError
 from fewshot.identity import changed
 from fewshot.inner_pictures import draw_all
 from fewshot.loggers import quiet, start_wandb
 from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner
-from fewshot.results.record import describe, read_json, scored, show, surroundings, write_json, write_scores
+from fewshot.results.record import describe, read_result, scored, show, surroundings, write_json, write_scores
 from fewshot.wandb_result import log_test
 
 CROSS_DOMAIN_QUERIES = 15
@@ -46,8 +46,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         torch.set_num_threads(cfg.threads)
     source = announced(tested.data.name, make_source(tested))
     learner = make_learner(trained, make_source(trained) if trained.data.name == "sine" else source)
-    best_step = load_best(learner, folder / "best.ckpt", trained.method.name)
-    run_status = (read_json(folder / "result.json") or {}).get("status", "unfinished")
+    best_step = load_weights(learner, folder / "best.ckpt", trained.method.name)
+    run_status = (read_result(folder / "result.json") or {}).get("status", "unfinished")
     if run_status != "finished":
         print(f"the run is {run_status}: this is its best state so far, after update {best_step}", file=sys.stderr)
     trainer = make_lightning(
@@ -60,7 +60,10 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     )
     datamodule = make_datamodule(tested, source, ["test"])
     trainer.test(learner, datamodule=datamodule, verbose=False)
-    outcome, tasks, scores = scored(learner)
+    try:
+        outcome, tasks, scores = scored(learner)
+    except Diverged as error:
+        raise UserError(f"{error}: this state has no mean on these tasks") from error
     result = {"status": "finished"} | describe(trained, learner, changed(trained)) | outcome | surroundings(trainer)
     result |= {"data": tested.data.name, "shots": tested.shots, "test_queries": tested.data.test_queries}
     result |= {"ways": result["ways"] if tested.data.name == "sine" else tested.data.ways, "run": folder.name}
@@ -88,7 +91,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 def keep_entry(folder: Path, trained: DictConfig, name: str, tested: dict[str, Any]) -> None:
     """Adds a test on further data to the run's `result.json` and, if the run logs to W&B, to its summary there."""
     with FileLock(folder / "evaluations" / ".lock"):
-        result = read_json(folder / "result.json")
+        result = read_result(folder / "result.json")
         if result is None:  # the run goes on, and will write its result
             return
         entries = result.get("tests", {}) | {name: {key: tested[key] for key in TESTED}}
@@ -151,8 +154,10 @@ def test_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
         for key, value in changes.items():
             if value is not None:
                 OmegaConf.update(tested, key, value)
-    if cfg.ways is not None and learner_class(trained.method.name).has_head and cfg.ways != trained.data.get("ways"):
-        raise UserError(f"ways={cfg.ways}: the run's head was trained for {trained.data.get('ways', 1)} ways")
+    if cfg.ways is not None and "ways" not in trained.data:
+        raise UserError(f"ways={cfg.ways}: data={name} is regression and has no ways, leave it out")
+    if cfg.ways is not None and learner_class(trained.method.name).has_head and cfg.ways != trained.data.ways:
+        raise UserError(f"ways={cfg.ways}: the run's head was trained for {trained.data.ways} ways")
     return tested
 
 
@@ -180,7 +185,7 @@ def evaluation_config(told: dict[str, Any]) -> DictConfig:
     return OmegaConf.create(keys | told)
 
 
-def load_best(learner: MetaLearner, path: Path, method: str) -> int:
+def load_weights(learner: MetaLearner, path: Path, method: str) -> int:
     """Loads a checkpoint's weights, without executing anything in it, and returns the update they are from."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)

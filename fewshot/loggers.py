@@ -41,17 +41,18 @@ class MetricsCsv(Logger):
     name = "csv"
     version = ""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, meta_batch: int) -> None:
         super().__init__()
-        self.path = path
+        self.path, self.meta_batch = path, meta_batch
 
-    def cut(self, tasks: float) -> None:
-        """Drops what was logged after `tasks` tasks: a resumed run logs it again."""
+    def cut(self, update: int) -> None:
+        """Drops what was logged after an update, and rows that a kill has torn: a resumed run logs it again."""
         if self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = [row for row in csv.reader(file) if len(row) == len(FIELDS)][1:]  # a kill may tear the last
+            with self.path.open(newline="", errors="replace") as file:
+                text = file.read().replace("\0", "")
+            rows = [row for row in csv.reader(io.StringIO(text)) if len(row) == len(FIELDS) and row[0].isdecimal()]
             kept = io.StringIO(newline="")
-            csv.writer(kept).writerows([FIELDS, *(row for row in rows if float(row[0]) <= tasks)])
+            csv.writer(kept).writerows([FIELDS, *(row for row in rows if int(row[0]) <= update * self.meta_batch)])
             write_whole(self.path, kept.getvalue())
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -65,7 +66,7 @@ class MetricsCsv(Logger):
                 writer.writerow(FIELDS)
             for name, value in metrics.items():
                 if name not in ("tasks", "epoch"):
-                    writer.writerow((int(tasks), step, name, value))
+                    writer.writerow((int(tasks), round(tasks / self.meta_batch), name, value))
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """The run's folder holds its configuration already."""

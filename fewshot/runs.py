@@ -16,17 +16,17 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.build import announced, make_datamodule, make_learner, make_lightning, make_source
-from fewshot.callbacks import Bar, Diverged, SaveBest, SaveLast, TaskAxis, ValidateFirst, finite
+from fewshot.callbacks import Bar, SaveBest, SaveLast, TaskAxis, ValidateFirst, finite
 from fewshot.data.datamodule import EpisodicDataModule
-from fewshot.errors import UserError
-from fewshot.evaluation import across, evaluate, evaluation_config
+from fewshot.errors import Diverged, UserError
+from fewshot.evaluation import across, evaluate, evaluation_config, load_weights
 from fewshot.identity import changed, run_folder
 from fewshot.loggers import MetricsCsv, quiet, start_wandb
 from fewshot.methods.base import MetaLearner
 from fewshot.pictures import save_figure, test_figures
 from fewshot.results.record import (
     describe,
-    read_json,
+    read_result,
     scored,
     show,
     surroundings,
@@ -34,7 +34,7 @@ from fewshot.results.record import (
     write_scores,
     write_whole,
 )
-from fewshot.similarity import Similarity, similarity_figure
+from fewshot.similarity import Similarity, measured, similarity_figure
 from fewshot.wandb_result import log_result
 
 
@@ -59,13 +59,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 
 def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    earlier = read_json(folder / "result.json")
+    earlier = read_result(folder / "result.json")
+    definition, metrics = cfg.trainer.similarity, folder / "metrics.csv"
+    if not cfg.force and (folder / "last.ckpt").exists() and definition != "none" and not measured(metrics, definition):
+        raise UserError(
+            f"the run of {folder} began without trainer.similarity={definition}, which is measured during training: "
+            f"force=true runs it anew, or leave it out"
+        )
     if not cfg.force and earlier and earlier["status"] in ("finished", "diverged"):
-        if cfg.trainer.similarity != "none" and not similarity_picture(cfg, folder).exists():
-            raise UserError(
-                f"the run of {folder} is {earlier['status']}, without trainer.similarity={cfg.trainer.similarity}: "
-                f"that is measured during training, so force=true runs it anew, or leave it out"
-            )
         print(f"already {earlier['status']}; force=true runs it anew", file=sys.stderr)
         show(earlier, folder)
         return with_further_tests(cfg, folder, earlier)
@@ -77,7 +78,10 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     learner = make_learner(cfg, source)
     make_lightning(accelerator=cfg.trainer.accelerator, precision=cfg.trainer.precision, logger=False)  # can it start?
     for further in [across(cfg, name) for name in cfg.data.get("test", [])]:
-        make_datamodule(further, make_source(further), ["test"])  # prepared now, or refused
+        try:
+            make_datamodule(further, make_source(further), ["test"])  # prepared now, or refused
+        except UserError as error:
+            raise UserError(f"data.test names {further.data.name}: {error}; or leave it out") from error
     if cfg.force:
         for path in folder.iterdir():
             if path.name != ".lock":
@@ -97,17 +101,16 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         raise
     except Exception as error:
         traceback.print_exc()
-        outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        outcome = {"status": "failed", "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
     if outcome["status"] == "finished":
         try:
             figures = test_figures(learner, datamodule)
             for task, _, figure in figures:
                 save_figure(figure, folder / f"test_task_{task}.png")
-            if cfg.trainer.similarity != "none":
-                figure = similarity_figure(folder / "metrics.csv", cfg.trainer.similarity)
-                save_figure(figure, similarity_picture(cfg, folder))
+            if definition != "none":
+                save_figure(similarity_figure(metrics, definition), folder / f"similarity-{definition}.png")
         except Exception as error:  # a score does not fall with its pictures
-            print(f"no pictures of test tasks: {type(error).__name__}: {error}", file=sys.stderr)
+            print(f"not every picture was drawn: {type(error).__name__}: {error}", file=sys.stderr)
     result = {"status": outcome.pop("status")} | description | outcome | {"findings": learner.findings()}
     if wandb.run is not None:
         try:
@@ -119,10 +122,6 @@ def locked_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return with_further_tests(cfg, folder, result)
 
 
-def similarity_picture(cfg: DictConfig, folder: Path) -> Path:
-    return folder / f"similarity-{cfg.trainer.similarity}.png"
-
-
 def with_further_tests(cfg: DictConfig, folder: Path, result: dict[str, Any]) -> dict[str, Any]:
     """The result with those of the best state on every data set of `data.test` that it does not hold yet."""
     for name in cfg.data.get("test", []) if result["status"] == "finished" else []:
@@ -130,7 +129,7 @@ def with_further_tests(cfg: DictConfig, folder: Path, result: dict[str, Any]) ->
             told = {"run": str(folder), "data": name, "paths": {k: cfg.paths[k] for k in ("raw", "prepared")}}
             told |= {k: cfg.trainer[k] for k in ("accelerator", "threads", "bar", "eval_batch")}
             evaluate(evaluation_config(told))
-    return read_json(folder / "result.json") or result
+    return read_result(folder / "result.json") or result
 
 
 def fit_and_test(cfg: DictConfig, folder: Path, learner: MetaLearner, datamodule: EpisodicDataModule) -> dict[str, Any]:
@@ -142,25 +141,23 @@ def fit_and_test(cfg: DictConfig, folder: Path, learner: MetaLearner, datamodule
     measures = [Similarity(cfg.trainer.similarity)] if cfg.trainer.similarity != "none" else []
     callbacks = [*measures, ValidateFirst(), TaskAxis(cfg.method.meta_batch), timer, best, save_last]
     trainer = make_trainer(cfg, folder, callbacks)
-    reason, diverged = None, False
-    try:
-        done = torch.load(last, map_location="cpu", weights_only=True)["global_step"] if last.exists() else -1
-        MetricsCsv(folder / "metrics.csv").cut(done * cfg.method.meta_batch)
-        trainer.fit(learner, datamodule=datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
-    except Diverged as error:
-        reason, diverged = str(error), True
     outcome: dict[str, Any] = {"mean": None, "ci95": None, "tasks": None}
+    status, reason = "finished", None
+    try:
+        done = going_on(learner, folder, cfg.method.name) if last.exists() else -1
+        MetricsCsv(folder / "metrics.csv", cfg.method.meta_batch).cut(done)
+        trainer.fit(learner, datamodule=datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
+        if trainer.global_step < cfg.trainer.updates:
+            status, reason = "timeout", f"trainer.max_time={cfg.trainer.max_time}; evaluate.py tests its best state"
+        else:
+            trainer.test(learner, datamodule, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
+            tested, tasks, scores = scored(learner)
+            write_scores(folder / "test_scores.csv", tasks, scores)
+            outcome |= tested
+    except Diverged as error:
+        status, reason = "diverged", str(error)
     seconds = timer.time_elapsed("train")
     train_tasks = trainer.global_step * cfg.method.meta_batch
-    if diverged:
-        status = "diverged"
-    elif trainer.global_step < cfg.trainer.updates:
-        status, reason = "timeout", f"trainer.max_time={cfg.trainer.max_time}; evaluate.py tests its best state"
-    else:
-        status = "finished"
-        trainer.test(learner, datamodule=datamodule, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
-        outcome, tasks, scores = scored(learner)
-        write_scores(folder / "test_scores.csv", tasks, scores)
     outcome |= {"status": status, "reason": reason}
     outcome |= {
         "best_step": best_step(best),
@@ -172,6 +169,16 @@ def fit_and_test(cfg: DictConfig, folder: Path, learner: MetaLearner, datamodule
     return outcome | surroundings(trainer)
 
 
+def going_on(learner: MetaLearner, folder: Path, method: str) -> int:
+    """The update to go on from; UserError, before anything is trained, where a checkpoint cannot be loaded."""
+    try:
+        if (folder / "best.ckpt").exists():
+            load_weights(learner, folder / "best.ckpt", method)
+        return load_weights(learner, folder / "last.ckpt", method)
+    except UserError as error:
+        raise UserError(f"{error}; force=true runs it anew") from error
+
+
 def best_step(best: SaveBest) -> int | None:
     if not best.best_model_path:
         return None
@@ -181,7 +188,7 @@ def best_step(best: SaveBest) -> int | None:
 def make_trainer(cfg: DictConfig, folder: Path, callbacks: list[Any]) -> L.Trainer:
     loggers: list[Any] = []
     if cfg.logger.name != "none":
-        loggers.append(MetricsCsv(folder / "metrics.csv"))
+        loggers.append(MetricsCsv(folder / "metrics.csv", cfg.method.meta_batch))
     if cfg.logger.name == "wandb":
         loggers.append(WandbLogger(experiment=start_wandb(cfg, folder)))
     bar = [Bar(refresh_rate=20)] if cfg.trainer.bar else []

@@ -89,8 +89,12 @@ def test_figure_6_is_logged_and_drawn(tmp_path: Path) -> None:
     assert all(-1 <= float(r["value"]) <= 1 for r in logged)
     assert (run_folder(cfg) / "similarity-paper.png").read_bytes()[:4] == b"\x89PNG"
     assert train(cfg)["status"] == "finished"
-    with pytest.raises(UserError, match=r"without trainer\.similarity=released"):
+    with pytest.raises(UserError, match=r"began without trainer\.similarity=released"):
         train(config(tmp_path, *small, "data.ways=3", "trainer.similarity=released"))
+    (run_folder(cfg) / "result.json").unlink()  # as if it had been interrupted
+    with pytest.raises(UserError, match=r"began without trainer\.similarity=released"):
+        train(config(tmp_path, *small, "data.ways=3", "trainer.similarity=released"))
+    assert train(cfg)["status"] == "finished"
 
 
 # ---------------------------------------------------------------- SAP's subspaces
@@ -128,12 +132,12 @@ def test_sap_starts_as_the_plain_network(backbone: str, centred: bool) -> None:
 def test_further_data_sets_are_tested_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fewshot import evaluation as module_of_across
 
-    asked = []
+    asked, queries = [], 4
 
     def across(trained: Any, name: str) -> Any:  # glyphs is the only image data that tests have: two names for it
         asked.append(name)
         tested = trained.copy()
-        tested.data.test_queries = 4
+        tested.data.test_queries = queries
         return tested
 
     monkeypatch.setattr(module_of_across, "across", across)
@@ -151,6 +155,10 @@ def test_further_data_sets_are_tested_and_kept(tmp_path: Path, monkeypatch: pyte
     asked.clear()
     assert train(further) == result
     assert asked == []
+    queries = 4000
+    with pytest.raises(UserError, match=r"data\.test names glyphs: .*data\.test_queries=4000.*; or leave it out"):
+        train(config(tmp_path, *SMALL, "data.test=[mini]", "force=true"))
+    assert json.loads((run_folder(cfg) / "result.json").read_text()) == result
 
 
 def test_a_later_evaluation_on_other_data_adds_its_entry(tmp_path: Path) -> None:

@@ -52,6 +52,10 @@ MISTAKES = [
     ("method=5", "choose by name"),
     ("data=null", "choose by name"),
     ("+shots=5", "choose by name"),
+    ("data.test=[sine]", "have other inputs, leave it out"),
+    ("data=omniglot method=warpmaml backbone.widths=[64]", "give 2 or more"),
+    ("data=omniglot method=lstm backbone=mlp", "backbone=mlp would not be used: leave it out"),
+    ("data=sine method=lstm backbone=fc", "backbone=fc would not be used: leave it out"),
     ("data.test=glyphs", "give a list, as data.test=[glyphs]"),
     ("data.test=[mini,mini]", "mini stands there twice"),
     ("data=omniglot data.test=[omniglot]", "tested on its own omniglot in any case"),
@@ -134,7 +138,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(
         done.append(cfg.method.name)
         return {"status": "finished"}
 
-    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "method=glob(*)"])
+    monkeypatch.setattr(sys, "argv", ["train.py", "seed=0", "-m", "method=glob(*)"])
     assert main(run, CONF, "train") == 2
     assert done == ["lstm", "protonet", "sap", "warpmaml"]
     err = capfd.readouterr().err

@@ -98,7 +98,7 @@ def test_a_result_holds_everything(tmp_path: Path) -> None:
     mean, ci95 = mean_and_ci95([float(row["score"]) for row in scores])
     assert (mean, ci95) == (result["mean"], result["ci95"])
     logged = [r for r in rows(folder / "metrics.csv") if r["metric"] == "val/mse"]
-    assert [int(r["tasks"]) for r in logged] == [0, 20, 40, 60, 80]
+    assert [(int(r["tasks"]), int(r["step"])) for r in logged] == [(2 * s, s) for s in (0, 10, 20, 30, 40)]
     best = min(logged, key=lambda r: float(r["value"]))
     assert result["best_step"] * 2 == int(best["tasks"])
     assert result["best_validation"] == pytest.approx(float(best["value"]))
@@ -172,6 +172,55 @@ def test_one_test_task_has_no_interval(tmp_path: Path, capfd: pytest.CaptureFixt
     result = train(config(tmp_path, "trainer.test_tasks=1", "trainer.updates=10"))
     assert result["ci95"] is None
     assert "±" not in capfd.readouterr().out
+
+
+def test_the_untrained_state_may_be_the_best(tmp_path: Path) -> None:
+    cfg = config(tmp_path, "method.lr=30")
+    result = train(cfg)
+    first = next(r for r in rows(run_folder(cfg) / "metrics.csv") if r["metric"] == "val/mse")
+    assert (result["best_step"], result["best_validation"]) == (0, pytest.approx(float(first["value"])))
+
+
+def test_a_score_that_is_not_finite_has_no_mean(tmp_path: Path) -> None:
+    wild = ["method=maml", "method.steps=1", "method.eval_steps=200", "method.inner_lr=5", "method.clamp=null"]
+    cfg = config(tmp_path, *wild, "method.first_order=true", "method.lr=1e-6")
+    result = train(cfg)
+    assert (result["status"], result["mean"]) == ("diverged", None)
+    assert "the score of test task" in result["reason"]
+    assert json.loads((run_folder(cfg) / "result.json").read_text()) == result
+    with pytest.raises(UserError, match="the score of test task"):
+        evaluate(evaluation(run_folder(cfg), tmp_path))
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+@pytest.mark.parametrize("damage", ["garbage", "another method"])
+def test_a_run_does_not_go_on_from_a_damaged_checkpoint(name: str, damage: str, tmp_path: Path) -> None:
+    cfg, other = config(tmp_path), config(tmp_path, "method=oplstm")
+    first = train(cfg)
+    train(other)
+    folder = run_folder(cfg)
+    (folder / "result.json").unlink()  # as if it had been interrupted
+    (folder / name).write_bytes(b"garbage" if damage == "garbage" else (run_folder(other) / name).read_bytes())
+    with pytest.raises(UserError, match=rf"{name} (is not|does not).*; force=true runs it anew"):
+        train(cfg)
+    assert not (folder / "result.json").exists()
+    assert train(config(tmp_path, "force=true"))["mean"] == first["mean"]
+
+
+@pytest.mark.parametrize("text", ["[1,2]", '{"mean": 1}', "nonsense"])
+def test_a_result_that_is_none_is_made_again(text: str, tmp_path: Path) -> None:
+    cfg = config(tmp_path)
+    first = train(cfg)
+    (run_folder(cfg) / "result.json").write_text(text)
+    with (run_folder(cfg) / "metrics.csv").open("ab") as file:
+        file.write(b"foo,bar,baz,1\n\xff\x00\xfe")
+    assert evaluate(evaluation(run_folder(cfg), tmp_path))["run_status"] == "unfinished"
+    assert train(cfg)["mean"] == first["mean"]
+
+
+def test_settings_of_another_method_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the settings of method=sap are not those of SAP: .*'centred'"):
+        train(config(tmp_path, "method=maml", "method.name=sap"))
 
 
 def test_kill_minus_nine(tmp_path: Path) -> None:
@@ -262,10 +311,10 @@ def test_an_unwritable_root_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"trainer\.accelerator"):
+    with pytest.raises(UserError, match="no such accelerator"):
         train(config(tmp_path, "trainer.accelerator=abacus"))
     finished = train(config(tmp_path))
-    with pytest.raises(UserError, match=r"trainer\.accelerator"):
+    with pytest.raises(UserError, match="no such accelerator"):
         train(config(tmp_path, "trainer.accelerator=abacus", "force=true"))
     assert train(config(tmp_path)) == finished
 

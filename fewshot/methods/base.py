@@ -48,7 +48,7 @@ class MetaLearner(L.LightningModule):
         super().__init__()
         self.task = task
         self.lr = lr
-        self.test_scores, self.test_tasks = CatMetric(), CatMetric()
+        self.test_scores, self.test_tasks = (CatMetric(nan_strategy="disable") for _ in range(2))
 
     @property
     def uses_backbone(self) -> bool:

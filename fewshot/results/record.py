@@ -1,6 +1,7 @@
 """The files of a run's folder: result.json, per-task scores, and the line that shows a score."""
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -15,6 +16,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from fewshot.errors import Diverged
 from fewshot.methods.base import MetaLearner
 from fewshot.results.paper import paper_figure
 from fewshot.results.statistics import mean_and_ci95
@@ -42,11 +44,13 @@ def write_scores(path: Path, tasks: Sequence[int], scores: Sequence[float]) -> N
     write_whole(path, "task,score\n" + "".join(f"{task},{score!r}\n" for task, score in rows))
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_result(path: Path) -> dict[str, Any] | None:
+    """A kept result; None where the file is missing or is none."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        result = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
         return None
+    return result if isinstance(result, dict) and isinstance(result.get("status"), str) else None
 
 
 def describe(cfg: DictConfig, learner: MetaLearner, changed: dict[str, Any]) -> dict[str, Any]:
@@ -75,10 +79,17 @@ def describe(cfg: DictConfig, learner: MetaLearner, changed: dict[str, Any]) -> 
 
 
 def scored(learner: MetaLearner) -> tuple[dict[str, Any], list[int], list[float]]:
-    """Mean, interval and number of tasks of the test just run; the tasks and their scores, in task order."""
+    """Mean, interval and number of tasks of the test just run; the tasks and their scores, in task order.
+
+    Raises:
+        Diverged: a task's score is not finite, which a mean would hide or spread.
+    """
     tasks, scores = learner.test_tasks.compute().long().view(-1), learner.test_scores.compute().view(-1)
     order = tasks.argsort()
     ordered = scores[order].tolist()
+    for task, score in zip(tasks[order].tolist(), ordered, strict=True):
+        if not math.isfinite(score):
+            raise Diverged(f"the score of test task {task} was {score}")
     mean, ci95 = mean_and_ci95(ordered)
     return {"mean": mean, "ci95": ci95, "tasks": len(ordered)}, tasks[order].tolist(), ordered
 
