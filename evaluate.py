@@ -4,18 +4,25 @@ python evaluate.py run=outputs/mini/oplstm/5-shot/seed0-… data=cub shots=5 que
 """
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from fewshot import stopping
 
-from fewshot.cli import CONF, main
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-def run(cfg: DictConfig) -> dict[str, Any]:
+def run(cfg: "DictConfig") -> dict[str, Any]:
+    from fewshot.checks import check_evaluation
+
+    check_evaluation(cfg)
     from fewshot.evaluation import evaluate  # torch takes seconds to import; mistakes are told before
 
     return evaluate(cfg)
 
 
 if __name__ == "__main__":
+    stopping.listen()  # before anything slow, so that a signal ends in one line from the start
+    from fewshot.cli import CONF, main
+
     sys.exit(main(run, CONF + "/evaluate", "evaluate"))

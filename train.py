@@ -5,15 +5,17 @@ python train.py -m method=protonet,oplstm shots=1,5 seed=0,1
 """
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from fewshot import stopping
 
-from fewshot.checks import check
-from fewshot.cli import CONF, main
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-def run(cfg: DictConfig) -> dict[str, Any]:
+def run(cfg: "DictConfig") -> dict[str, Any]:
+    from fewshot.checks import check
+
     check(cfg)
     from fewshot.runs import train  # torch takes seconds to import; mistakes are told before
 
@@ -21,4 +23,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    stopping.listen()  # before anything slow, so that a signal ends in one line from the start
+    from fewshot.cli import CONF, main
+
     sys.exit(main(run, CONF, "train"))

@@ -91,10 +91,10 @@ def make_learner(cfg: DictConfig, source: Source) -> MetaLearner:
     return learner(task=task, backbone=backbone, **kwargs)  # type: ignore[call-arg]
 
 
-def make_lightning(**settings: Any) -> L.Trainer:
+def make_lightning(method: str, **settings: Any) -> L.Trainer:
     """Lightning's trainer on one device (a second one would see the same tasks); UserError for what it refuses."""
     try:
-        return L.Trainer(
+        trainer = L.Trainer(
             devices=1,
             enable_model_summary=False,
             inference_mode=False,  # learners differentiate at test time
@@ -103,3 +103,6 @@ def make_lightning(**settings: Any) -> L.Trainer:
         )
     except (MisconfigurationException, ValueError) as error:
         raise UserError(f"this machine has no such accelerator, or not in this precision: {error}") from error
+    if method == "lstm" and trainer.precision != "32-true" and trainer.strategy.root_device.type == "cpu":
+        raise UserError(f"precision {trainer.precision}: torch's LSTM has none but 32-true on every CPU, choose that")
+    return trainer

@@ -1,16 +1,21 @@
 """What Lightning leaves to a project: validation at step 0, saves that resume exactly, the task axis of curves."""
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, RichProgressBar
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, RichProgressBar, Timer
 from torch import Tensor
 
-from fewshot.errors import Diverged
+from fewshot import stopping
+from fewshot.errors import Diverged, OutOfTime
+from fewshot.files import whole
+from fewshot.stopping import Stopped
 
 
 class Bar(RichProgressBar):
@@ -33,6 +38,17 @@ class ValidateFirst(Callback):
             trainer.training = True
 
 
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are whole or not there. Lightning's go through the system's temporary folder, by a copy."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        with whole(Path(path), "wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch's word for a file that takes no more
+                raise OSError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
+
+
 class SaveBest(ModelCheckpoint):
     """Keeps the best validated weights in `best.ckpt` of `folder`, which may have moved since the run began."""
 
@@ -42,6 +58,11 @@ class SaveBest(ModelCheckpoint):
         )
         self.path = os.path.join(str(self.dirpath), "best.ckpt")
         self._last_global_step_saved = -1  # Lightning's 0 would leave out the state before the first update
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not torch.isfinite(score := trainer.callback_metrics[str(self.monitor)]):
+            raise Diverged(f"{self.monitor} was {score.item()} after update {trainer.global_step}")
+        super().on_validation_end(trainer, pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         moved = state_dict | {"dirpath": self.dirpath}
@@ -56,26 +77,73 @@ class SaveLast(Checkpoint):  # Lightning runs these last and in order: the best 
     """Saves the state at each validation and every `every` updates in between; refuses to save a diverged one.
 
     Where a validation is due, only the state after it is saved: a run killed during a validation repeats it.
+    The state before the last one stays as `previous.ckpt`.
+
+    Raises:
+        Stopped: a signal has come, OutOfTime: `seconds` are over; both after a save, and without a trace in what is
+            logged, so that the run ends as one that was never stopped.
     """
 
-    def __init__(self, path: Path, every: int, check_every: int, val_every: int) -> None:
-        self.path, self.every, self.check_every, self.val_every = path, every, check_every, val_every
+    def __init__(self, folder: Path, every: int, check_every: int, val_every: int, timer: Timer, seconds: float):
+        self.path, self.previous = folder / "last.ckpt", folder / "previous.ckpt"
+        self.every, self.check_every, self.val_every = every, check_every, val_every
+        self.timer, self.seconds = timer, seconds
+        self.began, self.saved = False, 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.began, self.saved = True, trainer.global_step
+        stopping.train(True)
+        if self.saved and self.end(trainer):
+            raise self.ended(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
         step = trainer.global_step
         due = step % self.check_every == 0 or step % self.every == 0
         if due and not torch.isfinite(outputs["loss"]):
             raise Diverged(f"the loss was {outputs['loss'].item()} at update {step}")
-        if step % self.every == 0 and step % self.val_every != 0:
-            self.save(trainer, pl_module)
+        end = self.end(trainer)
+        if step % self.val_every != 0 and (step % self.every == 0 or step == trainer.max_steps or end):
+            self.save(trainer, pl_module, end)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.state.fn == "fit" and stopping.asked:
+            raise self.ended(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit" and trainer.global_step > 0:  # at 0 there is nothing to go on from
-            self.save(trainer, pl_module)
+            self.save(trainer, pl_module, self.end(trainer))
 
-    def save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def end(self, trainer: L.Trainer) -> bool:
+        """Whether the run has been asked to end, or has no time left for what there is to do."""
+        over = self.timer.time_elapsed("train") >= self.seconds and trainer.global_step < trainer.max_steps
+        return stopping.asked is not None or over
+
+    def save(self, trainer: L.Trainer, pl_module: L.LightningModule, end: bool) -> None:
         check_finite(trainer, pl_module)
+        if self.path.exists():
+            self.path.replace(self.previous)
         trainer.save_checkpoint(self.path)
+        self.saved = trainer.global_step
+        if end:
+            raise self.ended(trainer)
+
+    def ended(self, trainer: L.Trainer) -> BaseException:
+        if stopping.asked is None:
+            return OutOfTime()
+        where = f"goes on from update {self.saved} of {trainer.max_steps}" if self.saved else "begins anew"
+        return Stopped(stopping.asked, f"stopped by {stopping.asked.name}: the same command {where}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"threads": torch.get_num_threads()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        then, now = state_dict["threads"], torch.get_num_threads()
+        if then != now:
+            print(
+                f"the run had {then} threads so far and goes on with {now}: sums are rounded in another order, so its "
+                f"scores will not be to the last digit those of a run with {then} (trainer.threads={then})",
+                file=sys.stderr,
+            )
 
 
 def check_finite(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -85,19 +153,30 @@ def check_finite(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
 
 
 class TaskAxis(Callback):
-    """Logs the number of training tasks seen and the tasks per second beside every logged metric."""
+    """Logs training, every `every` updates and before any save, beside the number of training tasks seen.
 
-    def __init__(self, meta_batch: int) -> None:
-        self.meta_batch = meta_batch
+    A row that Lightning logged itself would come after the save of its update, and be lost where a run stops there.
+    """
+
+    def __init__(self, meta_batch: int, every: int) -> None:
+        self.meta_batch, self.every = meta_batch, every
         self.since = (time.perf_counter(), 0)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.since = (time.perf_counter(), trainer.global_step)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
         step = trainer.global_step
-        if step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if step % self.every == 0:
             now, (then, last) = time.perf_counter(), self.since
             self.since = (now, step)
-            pl_module.log("train/tasks_per_second", (step - last) * self.meta_batch / (now - then))
-            pl_module.log("tasks", float(step * self.meta_batch))
+            row = {
+                "tasks": float(step * self.meta_batch),
+                "train/loss": outputs["loss"].item() / self.meta_batch,
+                "train/tasks_per_second": (step - last) * self.meta_batch / (now - then),
+            }
+            for logger in trainer.loggers:
+                logger.log_metrics(row, step)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit":

@@ -33,6 +33,25 @@ POSITIVE_INTEGERS = (
     "trainer.save_every",
     "trainer.log_every",
 )
+MOST = 10**9  # of any whole number, and of those that could only make a run that never ends or fits:
+MOST_OF = {
+    "shots": 10_000,
+    "data.ways": 10_000,
+    "data.size": 10_000,
+    "data.train_shots": 10_000,
+    "data.train_queries": 10_000,
+    "data.val_queries": 10_000,
+    "data.test_queries": 10_000,
+    "backbone.widths": 100_000,
+    "method.hidden": 100_000,
+    "method.cells": 10_000,
+    "method.meta_batch": 100_000,
+    "method.passes": 10_000,
+    "method.steps": 10_000,
+    "method.eval_steps": 10_000,
+    "trainer.eval_batch": 100_000,
+}
+THREADS = 1024  # more than any processor has; torch dies of some thousands
 POSITIVE_NUMBERS = ("method.lr", "method.inner_lr", "method.clamp", "method.gamma")
 FLAGS = (
     "force",
@@ -55,7 +74,8 @@ FLAGS = (
 OPTIONAL = ("method.clamp", "method.gamma")
 TEST_SETS = ("omniglot", "mini", "cub", "cub50", "glyphs")
 LISTS = ("data.test", "backbone.widths", "method.hidden", "method.cells")
-TEXTS = ("paths.raw", "paths.prepared", "paths.outputs", "data.path", "trainer.accelerator", "run")
+NAMES = ("method.name", "data.name", "backbone.name", "logger.name")
+TEXTS = (*NAMES, "paths.raw", "paths.prepared", "paths.outputs", "data.path", "trainer.accelerator", "run")
 OF_A_TEST = ("shots", "queries", "ways", "tasks", "eval_batch")
 CHOICES: dict[str, tuple[Any, ...]] = {
     "form": ("released", "text"),
@@ -65,6 +85,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "method.inputs": ("target", "prev_target", "prev_target_pred", "prev_target_err", "prev_target_pred_err"),
     "method.normalisation": ("example", "matrix", "joint", "none"),
     "trainer.similarity": ("none", "paper", "released"),
+    "trainer.precision": ("32-true", "bf16-mixed", "16-mixed"),
     "data.channels": (1, 3),
     "data.sign": (1, -1),
 }
@@ -82,6 +103,8 @@ def check(cfg: DictConfig) -> None:
     check_lists_and_texts(cfg)
     for key in POSITIVE_INTEGERS:
         check_values(cfg, key, is_positive_integer, "a positive whole number")
+        most = MOST_OF.get(key, MOST)
+        check_values(cfg, key, lambda v, most=most: v <= most, f"at most {most}")
     for key in POSITIVE_NUMBERS:
         check_values(cfg, key, lambda v: type(v) in (int, float) and 0 < v < float("inf"), "a positive number")
     for key in FLAGS:
@@ -91,9 +114,8 @@ def check(cfg: DictConfig) -> None:
         if value is not None and value not in choices:
             raise UserError(f"{key}={value}: choose {nearest(str(value), [str(c) for c in choices])}")
     check_values(cfg, "seed", lambda v: type(v) is int and 0 <= v < 2**32, "a whole number from 0 to 2**32 - 1")
-    check_values(cfg, "trainer.threads", is_threads, "a whole number, 0 for torch's choice")
-    if not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(cfg.trainer.max_time)):
-        raise UserError(f"trainer.max_time={cfg.trainer.max_time}: write days:hours:minutes:seconds, as 00:01:30:00")
+    check_values(cfg, "trainer.threads", is_threads, f"a whole number up to {THREADS}, 0 for torch's choice")
+    seconds(cfg.trainer.max_time)
     for name in cfg.data.get("test") or []:
         if "sine" in (name, cfg.data.name):
             raise UserError(f"data.test={list(cfg.data.test)}: sine waves and images have other inputs, leave it out")
@@ -116,9 +138,9 @@ def check_evaluation(cfg: DictConfig) -> None:
         if cfg[key] is not None and not (isinstance(cfg[key], str) and cfg[key]):
             raise UserError(f"{key}={cfg[key]}: give a name")
     for key in OF_A_TEST:
-        if cfg[key] is not None and not is_positive_integer(cfg[key]):
-            raise UserError(f"{key}={cfg[key]}: give a positive whole number")
-    check_values(cfg, "threads", is_threads, "a whole number, 0 for torch's choice")
+        if cfg[key] is not None and not (is_positive_integer(cfg[key]) and cfg[key] <= MOST_OF.get(key, MOST)):
+            raise UserError(f"{key}={cfg[key]}: give a positive whole number, at most {MOST_OF.get(key, MOST)}")
+    check_values(cfg, "threads", is_threads, f"a whole number up to {THREADS}, 0 for torch's choice")
     for key in ("bar", "pictures"):
         check_values(cfg, key, lambda v: type(v) is bool, "true or false")
 
@@ -145,7 +167,16 @@ def is_positive_integer(value: Any) -> bool:
 
 
 def is_threads(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value <= THREADS
+
+
+def seconds(time: Any) -> int:
+    """A time limit, written days:hours:minutes:seconds, in seconds."""
+    parts = re.fullmatch(r"(\d{1,4}):(\d\d):(\d\d):(\d\d)", str(time))
+    total = sum(int(n) * unit for n, unit in zip(parts.groups(), (86400, 3600, 60, 1), strict=True)) if parts else 0
+    if total == 0:
+        raise UserError(f"trainer.max_time={time}: write days:hours:minutes:seconds, as 00:01:30:00")
+    return total
 
 
 def check_values(cfg: DictConfig, key: str, good: Any, wanted: str) -> None:
@@ -185,6 +216,8 @@ def check_combination(cfg: DictConfig) -> None:
         raise UserError(f"method=lstm reads its inputs raw, backbone={backbone.name} would not be used: leave it out")
     if method.name == "lstm" and method.support == "set" and method.inputs != "target":
         raise UserError(f"method.inputs={method.inputs} needs an order of the examples: choose method.support=sequence")
+    if method.name == "lstm" and method.support == "sequence" and not method.first_labels:
+        raise UserError("method.first_labels=false is for method.support=set: a sequence is always shown its labels")
     if method.name == "lstm" and method.support == "set" and method.query_cell and not method.pool_cell:
         raise UserError("method.query_cell=true needs method.pool_cell=true: the queries start from one pooled cell")
 

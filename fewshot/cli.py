@@ -1,5 +1,6 @@
 """From the command line to a function of one configuration: Hydra's entry, integer shots, errors in one line."""
 
+import io
 import math
 import os
 import re
@@ -28,14 +29,22 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
+from fewshot import stopping
 from fewshot.checks import flatten, nearest
-from fewshot.errors import UserError
+from fewshot.errors import UserError, out_of_memory
 
 DEFAULT_SHOTS = 1
+PATHS = ("paths.raw", "paths.prepared", "paths.outputs", "data.path", "run", "path")
+EXIT_CODES = {"failed": 1, "diverged": 1, "refused": 2, "timeout": 124}  # 124 as timeout(1) has it
+WORST = (0, 124, 1, 2)  # of the cells of a multirun
+MEMORY = "not enough memory: lower method.meta_batch, trainer.eval_batch, data.size or the network's widths"
 CONF = str(Path(__file__).parent.parent / "conf")
 
 OmegaConf.register_new_resolver("per_meta_batch", lambda tasks, batch: round(int(tasks) / int(batch)), replace=True)
+OmegaConf.register_new_resolver("equal", lambda one, other: one == other, replace=True)
+OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)
 
 
 def register_shots(shots: int) -> None:
@@ -62,10 +71,14 @@ def quote_shots(arguments: list[str]) -> list[str]:
 def main(run: Callable[[DictConfig], dict[str, Any]], folder: str, name: str) -> int:
     """Runs `run` on the configuration that the command line composes, or on each cell of a multirun.
 
-    Returns the exit code: 0; 1 where a run failed or diverged; 2 for a user's mistake. A cell that fails does not
-    stop the others.
+    Returns the exit code: 0; 1 where a run failed or diverged; 2 for a user's mistake; 124 where `trainer.max_time` was
+    over; 128 + its number for a signal. A cell that fails does not stop the others.
     """
     cells = Cells()
+    stopping.last_words = cells.failures
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without ± is no reason to lose a result
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
     def task(cfg: DictConfig) -> None:
         cells.run(run, cfg, HydraConfig.get())
@@ -76,9 +89,13 @@ def main(run: Callable[[DictConfig], dict[str, Any]], folder: str, name: str) ->
             quote_shots(sys.argv[1:]), key=lambda a: a not in ("-m", "--multirun")
         )  # may stand anywhere
         hydra.main(version_base="1.3", config_path=folder, config_name=name)(task)()
+    except stopping.Stopped as stop:
+        print(f"{stop}\n{cells.failures()}", file=sys.stderr, end="")
+        return stop.exit_code
     except Exception as error:  # those of a run end in Cells.run: this one is about the command line
         return say(error, name)
-    return cells.verdict()
+    print(cells.failures(), file=sys.stderr, end="")
+    return max((EXIT_CODES.get(outcome["status"], 0) for _, outcome in cells.outcomes), default=0, key=WORST.index)
 
 
 class Cells:
@@ -97,30 +114,44 @@ class Cells:
         if multirun and not self.outcomes:
             total, self.swept = sweep(sys.argv[1:])
             self.progress.add_task("cells", total=total)
-        name = " ".join(o for o in hydra_cfg.overrides.task if o.split("=")[0] in self.swept)
+        overrides: list[Any] = OmegaConf.to_container(hydra_cfg.overrides.task)  # type: ignore[assignment]
+        name = " ".join(o for o in overrides if o.split("=")[0] in self.swept)
         if multirun:
-            self.console.print(f"[bold]{name}[/bold]", highlight=False)
+            self.console.print(Text(name, "bold"), highlight=False)
         try:
-            outcome = run(cfg)
+            outcome = run(at_home(cfg))
         except (UserError, OmegaConfBaseException, HydraException) as error:
             say(error)
             outcome = {"status": "refused", "reason": explain(error)}
         except Exception as error:
-            traceback.print_exc()
-            outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+            if out_of_memory(error):
+                error = UserError(f"{MEMORY} ({' '.join(str(error).split())[:160]})")
+                say(error)
+                outcome = {"status": "refused", "reason": str(error)}
+            else:
+                traceback.print_exc()
+                outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
         self.outcomes.append((name, outcome))
         if multirun:
             self.progress.advance(self.progress.task_ids[0])
             self.console.print(self.progress)
 
-    def verdict(self) -> int:
-        """The exit code, after a list of the cells that have no result."""
-        bad = [(name, o) for name, o in self.outcomes if o["status"] in ("failed", "diverged", "refused")]
-        if bad and self.progress.task_ids:
-            print(f"{len(bad)} of {len(self.outcomes)} cells have no result:", file=sys.stderr)
-            for name, outcome in bad:
-                print(f"  {name}: {outcome['status']}, {outcome.get('reason')}", file=sys.stderr)
-        return max((2 if o["status"] == "refused" else 1 for _, o in bad), default=0)
+    def failures(self) -> str:
+        """The cells of a multirun that have no result, a line each."""
+        bad = [(name, outcome) for name, outcome in self.outcomes if outcome["status"] in EXIT_CODES]
+        if not bad or not self.progress.task_ids:
+            return ""
+        lines = [f"  {name}: {outcome['status']}, {outcome.get('reason')}\n" for name, outcome in bad]
+        return f"{len(bad)} of {len(self.outcomes)} cells have no result:\n{''.join(lines)}"
+
+
+def at_home(cfg: DictConfig) -> DictConfig:
+    """The configuration with `~` in its paths replaced by the home folder, once for all who read them."""
+    for key in PATHS:
+        value = OmegaConf.select(cfg, key, throw_on_missing=False)
+        if isinstance(value, str):
+            OmegaConf.update(cfg, key, os.path.expanduser(value))
+    return cfg
 
 
 def sweep(arguments: list[str]) -> tuple[int, set[str]]:
@@ -148,6 +179,8 @@ def explain(error: Exception, program: str = "train") -> str:
     if isinstance(error, ConfigCompositionException) and (found := re.search(r"Could not override '([^']+)'", text)):
         key = found[1].split("@")[0]
         return f"unknown setting {key!r}: {closest(key, program)}--help shows them all"
+    if text.startswith(("LexerNoViableAltException", "Error parsing override")):
+        return f"{text}: a value with ~, spaces or brackets needs two pairs of quotes, as 'data.path=\"~/my images\"'"
     if text.startswith("Config group override must be"):
         return f"{text}: choose by name, as method=maml"
     if text.startswith("Ambiguous value for argument"):

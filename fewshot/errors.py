@@ -1,4 +1,4 @@
-"""What ends a run with one line: a user's mistake, and numbers that are no longer finite."""
+"""What ends a run with one line: a user's mistake, no time left, and numbers that are no longer finite."""
 
 
 class UserError(Exception):
@@ -9,4 +9,15 @@ class UserError(Exception):
 
 
 class Diverged(Exception):
-    """A loss, a weight or a score is no longer finite."""
+    """A prediction, a loss, a weight or a score is no longer finite."""
+
+
+class OutOfTime(Exception):
+    """`trainer.max_time` is over; the state is saved."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether Python, numpy or torch asked for memory that cannot be had."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error))
+    )

@@ -14,11 +14,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from fewshot.build import announced, make_datamodule, make_learner, make_lightning, make_source
-from fewshot.checks import check, check_evaluation, flatten
+from fewshot.checks import check, flatten
 from fewshot.cli import CONF, composed
 from fewshot.data.images import full_name
 from fewshot.errors import Diverged, UserError
-from fewshot.identity import changed
+from fewshot.identity import changed, check_split
 from fewshot.inner_pictures import draw_all
 from fewshot.loggers import quiet, start_wandb
 from fewshot.methods import learner_class
@@ -27,6 +27,7 @@ from fewshot.results.record import describe, read_result, scored, show, surround
 from fewshot.wandb_result import log_test
 
 CROSS_DOMAIN_QUERIES = 15
+CONFIG_CHARACTERS = 100_000  # of a run's config.yaml, which has some 2 000
 TESTED = ("metric", "mean", "ci95", "tasks", "shots", "ways", "test_queries")  # kept of a test on further data
 
 
@@ -37,20 +38,14 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     under `tests` in the run's `result.json`, and in its W&B run.
     """
     quiet()
-    check_evaluation(cfg)
     folder = Path(cfg.run)
     trained = stored_config(folder)
     tested = test_config(cfg, trained)
     check(tested)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    source = announced(tested.data.name, make_source(tested))
-    learner = make_learner(trained, make_source(trained) if trained.data.name == "sine" else source)
-    best_step = load_weights(learner, folder / "best.ckpt", trained.method.name)
-    run_status = (read_result(folder / "result.json") or {}).get("status", "unfinished")
-    if run_status != "finished":
-        print(f"the run is {run_status}: this is its best state so far, after update {best_step}", file=sys.stderr)
     trainer = make_lightning(
+        trained.method.name,
         accelerator=cfg.accelerator,
         precision=trained.trainer.precision,
         logger=False,
@@ -58,6 +53,14 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         enable_progress_bar=cfg.bar,
         enable_checkpointing=False,
     )
+    source = announced(tested.data.name, make_source(tested))
+    if not on_other_data(cfg, trained):
+        check_split(folder, source)
+    learner = make_learner(trained, make_source(trained) if trained.data.name == "sine" else source)
+    best_step = load_weights(learner, folder / "best.ckpt", trained.method.name)
+    run_status = (read_result(folder / "result.json") or {}).get("status", "unfinished")
+    if run_status != "finished":
+        print(f"the run is {run_status}: this is its best state so far, after update {best_step}", file=sys.stderr)
     datamodule = make_datamodule(tested, source, ["test"])
     trainer.test(learner, datamodule=datamodule, verbose=False)
     try:
@@ -72,30 +75,33 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     protocol = f"{result['ways']}way-{tested.shots}shot-{tested.data.test_queries}queries-{len(tasks)}tasks"
     name = f"{table}-{protocol}"
     kept = folder / "evaluations" / f"{name}.json"
+    usual = all(cfg[key] is None for key in ("shots", "queries", "ways", "tasks"))
+    pictures: list[Path] = []
     try:
         kept.parent.mkdir(exist_ok=True)
-        write_scores(kept.with_suffix(".csv"), tasks, scores)
-        write_json(kept, result)
-    except OSError as error:
-        raise UserError(f"cannot keep the result in {kept.parent}: {error}") from error
-    show(result, kept)
-    usual = all(cfg[key] is None for key in ("shots", "queries", "ways", "tasks"))
-    if usual and on_other_data(cfg, trained):
-        keep_entry(folder, trained, cfg.data if cfg.path is None else table, result)
-    if cfg.pictures:
-        for path in draw_all(learner, datamodule, kept.with_suffix("")):
-            print(path)
+        with FileLock(kept.parent / ".lock"):  # several may test one run at once
+            write_scores(kept.with_suffix(".csv"), tasks, scores)
+            write_json(kept, result)
+            if usual and on_other_data(cfg, trained):
+                keep_entry(folder, trained, cfg.data if cfg.path is None else table, result)
+            if cfg.pictures:
+                pictures = draw_all(learner, datamodule, kept.with_suffix(""))
+        show(result, kept)
+    except OSError as error:  # what was measured is shown all the same
+        show(result, None)
+        print(f"not everything was kept in {kept.parent}: {error}", file=sys.stderr)
+    for path in pictures:
+        print(path)
     return result
 
 
 def keep_entry(folder: Path, trained: DictConfig, name: str, tested: dict[str, Any]) -> None:
     """Adds a test on further data to the run's `result.json` and, if the run logs to W&B, to its summary there."""
-    with FileLock(folder / "evaluations" / ".lock"):
-        result = read_result(folder / "result.json")
-        if result is None:  # the run goes on, and will write its result
-            return
-        entries = result.get("tests", {}) | {name: {key: tested[key] for key in TESTED}}
-        write_json(folder / "result.json", result | {"tests": entries})
+    result = read_result(folder / "result.json")
+    if result is None:  # the run goes on, and will write its result
+        return
+    entries = result.get("tests", {}) | {name: {key: tested[key] for key in TESTED}}
+    write_json(folder / "result.json", result | {"tests": entries})
     if trained.logger.name == "wandb":
         going_on = wandb.run
         try:
@@ -106,16 +112,29 @@ def keep_entry(folder: Path, trained: DictConfig, name: str, tested: dict[str, A
             wandb.finish()
 
 
+class PlainLoader(yaml.SafeLoader):
+    """Plain data without aliases, of which a few lines can make more than fits into memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it holds aliases, which no run writes")
+        return super().compose_node(parent, index)
+
+
 def stored_config(folder: Path) -> DictConfig:
     """A run's configuration, read as data and laid over the composed defaults: unknown keys are refused."""
     path = folder / "config.yaml"
     if not (folder / "best.ckpt").exists() or not path.exists():
-        raise UserError(f"run={folder} is no run's folder with a validated state: it needs config.yaml and best.ckpt")
+        mend = "; train.py with force=true makes it anew" if (folder / "last.ckpt").exists() else ""
+        raise UserError(
+            f"run={folder} is no run's folder with a validated state: it needs config.yaml and best.ckpt{mend}"
+        )
     try:
-        stored = yaml.safe_load(path.read_text())
+        with path.open(encoding="utf-8") as file:
+            stored = yaml.load(file.read(CONFIG_CHARACTERS), PlainLoader)
         choices = {group: stored[group]["name"] for group in ("data", "method", "backbone")} | {"form": stored["form"]}
         shots = int(stored["shots"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a run's configuration: {type(error).__name__} {error}") from error
     interpolated = any("${" in f"{key} {value}" for key, value in flatten(stored).items())
     if interpolated or not all(re.fullmatch(r"\w+", str(choice)) for choice in choices.values()):
@@ -185,17 +204,40 @@ def evaluation_config(told: dict[str, Any]) -> DictConfig:
     return OmegaConf.create(keys | told)
 
 
-def load_weights(learner: MetaLearner, path: Path, method: str) -> int:
-    """Loads a checkpoint's weights, without executing anything in it, and returns the update they are from."""
+def load_weights(learner: MetaLearner, path: Path, method: str, to_go_on: bool = False) -> int:
+    """Loads a checkpoint's weights, without executing anything in it, and returns the update they are from.
+
+    Raises:
+        UserError: it holds none, those of another learner or, where `to_go_on`, no state of a training beside them.
+    """
+    if not path.exists():
+        raise UserError(f"{path} is missing")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         state, step = checkpoint["state_dict"], int(checkpoint["global_step"])
     except Exception as error:  # a foreign file can fail in any way
         line = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"{path} is not a checkpoint of weights: {line}") from error
+    if to_go_on and not is_state(checkpoint):
+        raise UserError(f"{path} is no state that a run can go on from")
     try:
         learner.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         line = " ".join(str(error).split())[:160]
         raise UserError(f"{path} does not hold the weights of the run's method={method}: {line}") from error
     return step
+
+
+def is_state(checkpoint: dict[str, Any]) -> bool:
+    """Whether a checkpoint says of its optimiser, its best state and its progress what its update number says.
+
+    Where a part is missing, Lightning would begin anew with trained weights, or not find the best state.
+    """
+    try:
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.automatic_optimization.optim_progress"]
+        [best] = [state for name, state in checkpoint["callbacks"].items() if name.startswith("SaveBest")]
+        [optimizer] = checkpoint["optimizer_states"]
+        steps = progress["optimizer"]["step"]["total"]["completed"]
+        return steps == checkpoint["global_step"] and best["best_k_models"] and optimizer["state"]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False

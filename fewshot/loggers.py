@@ -1,10 +1,10 @@
 """Where curves go: a csv in the run's folder always, Weights & Biases unless it is switched off."""
 
 import csv
-import io
 import json
 import logging
 import os
+import re
 import secrets
 import sys
 import warnings
@@ -17,9 +17,10 @@ from lightning.pytorch.loggers.logger import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.errors import UserError
-from fewshot.results.record import write_whole
+from fewshot.files import whole, write_whole
 
 FIELDS = ("tasks", "step", "metric", "value")
+LONGEST = 1000  # characters of a row; no own one comes near
 
 
 def quiet() -> None:
@@ -48,12 +49,13 @@ class MetricsCsv(Logger):
     def cut(self, update: int) -> None:
         """Drops what was logged after an update, and rows that a kill has torn: a resumed run logs it again."""
         if self.path.exists():
-            with self.path.open(newline="", errors="replace") as file:
-                text = file.read().replace("\0", "")
-            rows = [row for row in csv.reader(io.StringIO(text)) if len(row) == len(FIELDS) and row[0].isdecimal()]
-            kept = io.StringIO(newline="")
-            csv.writer(kept).writerows([FIELDS, *(row for row in rows if int(row[0]) <= update * self.meta_batch)])
-            write_whole(self.path, kept.getvalue())
+            with self.path.open(newline="", errors="replace") as file, whole(self.path) as kept:
+                kept.write(",".join(FIELDS) + "\r\n")
+                while line := file.readline(LONGEST):
+                    row = next(csv.reader([line.replace("\0", "")]))
+                    whole_row = len(row) == len(FIELDS) and line.endswith("\n") and re.fullmatch(r"\d{1,18}", row[0])
+                    if whole_row and int(row[0]) <= update * self.meta_batch:
+                        kept.write(line)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         tasks = metrics.get("tasks")
@@ -81,8 +83,10 @@ def start_wandb(cfg: DictConfig, folder: Path) -> Any:
     """The run's W&B run; its id is kept in the run's folder, so that a resumed run goes on in the same one."""
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     id_file = folder / "wandb_id"
-    if not id_file.exists():
-        write_whole(id_file, secrets.token_hex(4))
+    wandb_id = id_file.read_text(errors="replace") if id_file.exists() else ""
+    if not re.fullmatch("[0-9a-f]{8}", wandb_id):
+        wandb_id = secrets.token_hex(4)
+        write_whole(id_file, wandb_id)
     data, method = config["data"]["name"], config["method"]["name"]
     os.environ.setdefault("WANDB_SILENT", "true")  # its banners; errors are still raised
 
@@ -91,7 +95,7 @@ def start_wandb(cfg: DictConfig, folder: Path) -> Any:
             name=f"{data}-{method}-{folder.name}",
             dir=folder,
             mode=mode,  # type: ignore[arg-type]
-            id=id_file.read_text(),
+            id=wandb_id,
             project="fewshot",
             resume="allow",
             group=f"{data}-{config['shots']}shot-{config['form']}",

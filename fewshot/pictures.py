@@ -1,6 +1,5 @@
 """Pictures of test tasks: true and predicted waves, or support set, queries and predicted classes."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.sine import X_RANGE
 from fewshot.episodes import Episode
+from fewshot.files import whole
 from fewshot.methods.base import MetaLearner
 
 BLUE, ORANGE, INK, GREY = "#0072b2", "#d55e00", "#222222", "#8c8c8c"  # told apart by the colour-blind too
@@ -141,11 +141,5 @@ def as_image(figure: Figure, dpi: int = 120) -> Image.Image:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a PNG, 256 colours, whole or not at all."""
-    png = io.BytesIO()
-    as_image(figure).quantize(256).save(png, "PNG", optimize=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(png.getvalue())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path, "wb") as file:
+        as_image(figure).quantize(256).save(file, "PNG", optimize=True)

@@ -1,9 +1,11 @@
 """The command line: every mistake is one line that names it and the mend, exit code 1 or 2, before work starts."""
 
+import io
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -69,6 +71,22 @@ MISTAKES = [
     ("-m method=protonet,maml method.steps=2", "the method or data chosen has none, others do"),
     ("methd=maml", "did you mean method?"),
     ("seed=0,1", "several values are a grid, which needs -m"),
+    *((f"trainer.precision={p}", "choose one of 32-true") for p in ("16-true", "bf16-true", "64-true", "bogus")),
+    ("trainer.precision=transformer-engine", "choose one of 32-true"),
+    ("data=mini method=oplstm trainer.accelerator=abacus", "no such accelerator"),
+    ("data=mini method.name=nan", "method.name=nan: give a path or a name"),
+    ("data=mini method.name=bogus", "unknown method 'bogus'"),
+    ("method=lstm trainer.precision=bf16-mixed trainer.accelerator=cpu", "choose that"),
+    ("method=lstm method.support=sequence method.first_labels=false", "is for method.support=set"),
+    ("method.passes=1000000000", "give at most 10000"),
+    ("trainer.eval_batch=99999999999999999999", "give at most 100000"),
+    ("trainer.threads=100000", "give a whole number up to 1024"),
+    ("trainer.max_time=0:00:00:00", "write days:hours:minutes:seconds"),
+    ("trainer.max_time=99999999999:00:00:00", "write days:hours:minutes:seconds"),
+    ("data=folder data.path=~/images", "needs two pairs of quotes"),
+    ("data.path=(a", "needs two pairs of quotes"),
+    ("seed=${nowhere}", "nowhere"),
+    ("seed=${oc.env:NOWHERE_AT_ALL}", "NOWHERE_AT_ALL"),
 ]
 MISTAKES_OF_A_TEST = [
     ("", "give the folder of a run"),
@@ -77,6 +95,8 @@ MISTAKES_OF_A_TEST = [
     ("run=. threads=abc", "threads=abc: give a whole number"),
     ("run=. shots=0", "shots=0: give positive whole numbers"),
     ("run=. paths=5", "paths=5: this is a group of settings"),
+    ("run=. threads=100000", "give a whole number up to 1024"),
+    ("run=. shots=99999999999999999999", "at most 10000"),
     ("rnu=.", "unknown setting 'rnu'"),
     ("run=. querys=15", "did you mean queries?"),
 ]
@@ -145,6 +165,42 @@ def test_a_cell_that_fails_does_not_stop_the_others(
     assert "2 of 6 cells have no result" in err
     assert "method=maml: failed, RuntimeError: broken" in err
     assert "method=oplstm: refused, odd" in err
+
+
+def test_a_terminal_that_cannot_print_a_sign(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+
+    def run(_: DictConfig) -> dict[str, str]:
+        print("83.2% ± 1.4")
+        return {"status": "finished"}
+
+    assert main(run, CONF, "train") == 0
+    assert terminal.buffer.getvalue() == b"83.2% \\xb1 1.4\n"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 5 TiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    ],
+    ids=["python", "cpu", "gpu"],
+)
+def test_memory_that_cannot_be_had_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def greedy(*_: object) -> None:
+        raise error
+
+    monkeypatch.setenv("FEWSHOT_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setattr(runs, "fit_and_test", greedy)
+    assert call(monkeypatch, "data=sine logger=none") == 2
+    told = capfd.readouterr().err.splitlines()[-1]
+    assert told.startswith("error: not enough memory: lower method.meta_batch")
 
 
 def test_help_shows_the_commands(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,11 @@
 
 import io
 import stat
+import struct
 import tarfile
 import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 from PIL import Image
 
 from fewshot.data import archives, decode
-from fewshot.data.archives import members, opened, read
+from fewshot.data.archives import Member, members, opened, read
 from fewshot.errors import UserError
 from tests.made_files import FILLS, fill_folder, fill_tar, fill_zip, picture
 
@@ -30,11 +33,14 @@ def test_every_container_reads_alike(tmp_path: Path, kind: str) -> None:
         assert stream.read() == FILES["x/4.png"]
 
 
-def test_unsafe_names_are_left_out(tmp_path: Path) -> None:
+def test_unsafe_names_are_left_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     bad = ["../out.png", "/abs.png", "a/../../b.png", "a\\b.png", "__MACOSX/a/1.png", "a/._1.png"]
     fill_zip(tmp_path / "a.zip", dict.fromkeys([*bad, "good/1.png"], b"1"))
     fill_tar(tmp_path / "a.tgz", dict.fromkeys([*bad, "good/2.png"], b"1"))
     assert sorted(m.name for m in members(tmp_path)) == ["good/1.png", "good/2.png"]
+    told = capfd.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in told] == [str(tmp_path / "a.tgz"), str(tmp_path / "a.zip")]
+    assert all("4 files left out" in line for line in told)
 
 
 def test_links_are_left_out(tmp_path: Path) -> None:
@@ -125,6 +131,46 @@ def test_sixteen_bits_are_refused() -> None:
     Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16)).save(out, "PNG")
     with pytest.raises(UserError, match="8 bits"):
         decode.decode(out.getvalue(), 8, 1, "x")
+
+
+def sixteen_bit_png(channels: int) -> bytes:
+    """PIL writes no coloured one."""
+    header = struct.pack(">IIBBBBB", 2, 2, 16, {1: 0, 3: 2}[channels], 0, 0, 0)
+    rows = zlib.compress((b"\0" + bytes(range(2 * 2 * channels))) * 2)
+    parts = [(b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")]
+    packed = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_of_any_colours_are_refused(channels: int) -> None:
+    with pytest.raises(UserError, match=r"the/file\.png has more than 8 bits a channel: convert it to 8 bits"):
+        decode.decode(sixteen_bit_png(channels), 8, channels, "the/file.png")
+
+
+def test_a_photograph_stands_as_it_was_taken() -> None:
+    pixels = np.zeros((8, 8), dtype=np.uint8)
+    pixels[:4] = 255  # the upper half, before the camera was turned
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", exif=exif)
+    assert np.array_equal(decode.decode(out.getvalue(), 8, 1, "x")[..., 0], np.rot90(pixels, -1))
+
+
+def test_few_bytes_wait_for_being_decoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    image, taken = picture(), []
+
+    def padded(wanted: Sequence[Member]) -> Iterator[tuple[int, bytes]]:
+        for row in range(len(wanted)):
+            taken.append(row)
+            yield row, image + b"\0" * 4 * 2**20  # what follows an image does not matter
+
+    monkeypatch.setattr(decode, "read", padded)
+    files = {f"{i}.png": Member(tmp_path / "a.zip", "zip", f"{i}.png") for i in range(100)}
+    content = decode.from_members({"train": {"a": files}, "val": {}, "test": {}}, 8, 3)
+    next(iter(content.images))
+    assert len(taken) * 4 * 2**20 <= 40 * 2**20
 
 
 def test_resize_is_the_bilinear_one_of_torchvision() -> None:

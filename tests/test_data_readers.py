@@ -1,5 +1,6 @@
 """The readers of Omniglot, miniImageNet, CUB and anybody's folder, on small made-up files."""
 
+import os
 import pickle
 from functools import partial
 from pathlib import Path
@@ -247,10 +248,69 @@ def test_folder_changes_make_a_new_table(tmp_path: Path) -> None:
 
 
 def test_folder_split_by_folders(tmp_path: Path) -> None:
-    files = {f"{split}/{name}": data for split in SPLITS for name, data in animals(2).items()}
+    split_of = ("train", "train", "val", "test")
+    files = {f"{split_of[int(name[6])]}/{name}": data for name, data in animals(4).items()}
     fill_folder(tmp_path / "zoo", files)
     table = prepare(tmp_path, "folder", path=tmp_path / "zoo")
-    assert names(table) == dict.fromkeys(SPLITS, ("animal0", "animal1"))
+    assert names(table) == {"train": ("animal0", "animal1"), "val": ("animal2",), "test": ("animal3",)}
+
+
+def test_a_class_in_two_splits_is_refused(tmp_path: Path) -> None:
+    files = {f"{split}/animal0/{i}.png": picture(40 * i + n) for n, split in enumerate(SPLITS) for i in range(3)}
+    fill_folder(tmp_path / "zoo", files)
+    fails(
+        tmp_path,
+        "class animal0 (",
+        "is in train and in val",
+        "each class to one split",
+        name="folder",
+        path=tmp_path / "zoo",
+    )
+
+
+def test_a_label_in_all_csv_files_is_refused(tmp_path: Path) -> None:
+    wanted = {"train": {"n1": [1, 2]}, "val": {"n1": [5, 6]}, "test": {"n1": [7, 8]}}
+    fill_folder(tmp_path / "zoo", csv_files(wanted) | mini_images(wanted))
+    fails(tmp_path, "class n1 (", "is in train and in val", name="folder", path=tmp_path / "zoo")
+
+
+def test_an_image_in_two_splits_is_refused(tmp_path: Path) -> None:
+    split_of = ("train", "val", "test")
+    files = {f"{split_of[int(name[6])]}/{name}": data for name, data in animals(3).items()}
+    files["test/animal2/copy.png"] = next(data for name, data in files.items() if name.startswith("train"))
+    fill_folder(tmp_path / "zoo", files)
+    fails(
+        tmp_path, "train/animal0/", "test/animal2/copy.png", "are the same image", name="folder", path=tmp_path / "zoo"
+    )
+
+
+def test_an_image_listed_twice_is_refused(tmp_path: Path) -> None:
+    wanted = {"train": {"n1": [1, 2]}, "val": {"n3": [5, 6]}, "test": {"n4": [1, 7]}}
+    fill_folder(tmp_path / "zoo", csv_files(wanted) | mini_images(wanted))
+    csv = (tmp_path / "zoo" / "test.csv").read_text()
+    (tmp_path / "zoo" / "test.csv").write_text(csv.replace("n41.png", "n11.png"))
+    fails(tmp_path, "n11.png is listed under two classes", name="folder", path=tmp_path / "zoo")
+
+
+def test_pipes_and_links_to_nowhere_are_no_images(tmp_path: Path) -> None:
+    fill_folder(tmp_path / "zoo", animals())
+    os.mkfifo(tmp_path / "zoo" / "animal0" / "pipe.png")
+    (tmp_path / "zoo" / "animal0" / "broken.png").symlink_to("nowhere")
+    (tmp_path / "zoo" / "animal0" / "self.png").symlink_to("self.png")
+    os.mkfifo(tmp_path / "pipe")
+    assert len(prepare(tmp_path, "folder", path=tmp_path / "zoo").images) == len(animals())
+    fails(tmp_path / "other", "at least three class folders", name="folder", path=tmp_path / "pipe")
+
+
+def test_a_name_that_is_no_text_is_named(tmp_path: Path) -> None:
+    fill_folder(tmp_path / "zoo", animals())
+    (tmp_path / "zoo" / "animal0" / "1.png").rename(tmp_path / "zoo" / "animal0" / os.fsdecode(b"\xff.png"))
+    fails(tmp_path, "\\udcff.png' is no UTF-8 text: rename it", name="folder", path=tmp_path / "zoo")
+
+
+def test_a_backslash_in_a_name_is_a_letter_like_others(tmp_path: Path) -> None:
+    fill_folder(tmp_path / "zoo", animals() | {"animal0/a\\b.png": picture(99)})
+    assert len(prepare(tmp_path, "folder", path=tmp_path / "zoo").images) == len(animals()) + 1
 
 
 def test_folder_split_by_a_csv_of_classes(tmp_path: Path) -> None:

@@ -202,13 +202,12 @@ def test_nothing_is_left_half_written(tmp_path: Path, monkeypatch: pytest.Monkey
     def broken(*_: Any) -> None:
         raise OSError("no space")
 
-    def half(part: Path, data: bytes) -> None:
-        with part.open("wb") as file:
-            file.write(data[: len(data) // 2])
+    def half(_: Image.Image, file: Any, *__: Any, **___: Any) -> None:
+        file.write(b"half")
         raise OSError("no space")
 
-    target: Any = figure if where == "draw" else Path
-    name = {"draw": "draw", "write": "write_bytes", "replace": "replace"}[where]
+    target: Any = {"draw": figure, "write": Image.Image, "replace": Path}[where]
+    name = {"draw": "draw", "write": "save", "replace": "replace"}[where]
     monkeypatch.setattr(target, name, half if where == "write" else broken)
     with pytest.raises(OSError, match="no space"):
         pictures.save_figure(figure, path)

@@ -3,12 +3,14 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -22,6 +24,7 @@ from fewshot.cli import CONF, composed
 from fewshot.errors import UserError
 from fewshot.evaluation import evaluate, evaluation_config
 from fewshot.identity import changed, run_folder
+from fewshot.loggers import start_wandb
 from fewshot.results.paper import PAPER, paper_figure
 from fewshot.results.statistics import mean_and_ci95
 from fewshot.runs import train
@@ -186,21 +189,232 @@ def test_a_score_that_is_not_finite_has_no_mean(tmp_path: Path) -> None:
     cfg = config(tmp_path, *wild, "method.first_order=true", "method.lr=1e-6")
     result = train(cfg)
     assert (result["status"], result["mean"]) == ("diverged", None)
-    assert "the score of test task" in result["reason"]
+    assert result["reason"] == "val/mse was nan after update 0"
     assert json.loads((run_folder(cfg) / "result.json").read_text()) == result
-    with pytest.raises(UserError, match="the score of test task"):
+
+
+def images_of(tmp_path: Path, name: str = "images") -> list[str]:
+    """Twelve classes of twenty small images, and settings for them."""
+    files = {f"class{c}/{i}.png": picture(20 * c + i) for c in range(12) for i in range(20)}
+    fill_folder(tmp_path / name, files)
+    small = ["data=folder", f"data.path={tmp_path / name}", "backbone.widths=[4,4]", "data.size=8", "data.channels=1"]
+    return [*small, "data.ways=2", "data.train_queries=3", "data.val_queries=3"]
+
+
+def test_predictions_that_are_not_finite_are_no_guesses(tmp_path: Path) -> None:
+    wild = ["method=maml", "method.steps=1", "method.eval_steps=60", "method.inner_lr=1e30"]
+    result = train(config(tmp_path, *images_of(tmp_path), *wild))
+    assert (result["status"], result["mean"]) == ("diverged", None)
+    assert result["reason"] == "val/accuracy was nan after update 0"
+
+
+def test_weights_that_are_not_finite_have_no_score(tmp_path: Path) -> None:
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
+    train(cfg)
+    best = run_folder(cfg) / "best.ckpt"
+    state = torch.load(best, weights_only=True)
+    state["state_dict"]["body.0.weight"][0] = float("nan")
+    torch.save(state, best)
+    with pytest.raises(UserError, match="the score of test task 0 was nan"):
         evaluate(evaluation(run_folder(cfg), tmp_path))
 
 
-@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+@pytest.mark.parametrize("ways", [0, 1])
+def test_a_folder_that_has_grown_is_not_the_runs_own(ways: int, tmp_path: Path) -> None:
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
+    train(cfg)
+    folder = run_folder(cfg)
+    split = json.loads((folder / "split.json").read_text())
+    assert {name: len(classes) for name, classes in split.items()} == {"train": 8, "val": 2, "test": 2}
+    assert evaluate(evaluation(folder, tmp_path))["tasks"] == 30
+    files = {f"another{ways}/{i}.png": picture(241 + i) for i in range(14)}
+    files |= {f"more{ways}/{i}.png": picture(241 + i, side=9) for i in range(14)}
+    fill_folder(tmp_path / "images", files)
+    with pytest.raises(UserError, match="the run's data have changed since it began: class "):
+        evaluate(evaluation(folder, tmp_path))
+    (folder / "result.json").unlink()
+    (tmp_path / "images").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="does not exist"):
+        train(cfg)
+
+
+def test_a_run_does_not_go_on_with_other_classes(tmp_path: Path) -> None:
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
+    first = train(cfg)
+    folder = run_folder(cfg)
+    (folder / "result.json").unlink()
+    assert train(cfg)["mean"] == first["mean"]
+    split = json.loads((folder / "split.json").read_text())
+    split["val"][0], split["test"][1] = split["test"][1], split["val"][0]
+    (folder / "split.json").write_text(json.dumps(split))
+    (folder / "result.json").unlink()
+    with pytest.raises(UserError, match=r"20 images in (val|test) and is 20 images in (test|val), so are 2 classes"):
+        train(cfg)
+    for text in ("[1]", "nonsense", '{"train": 5}'):
+        (folder / "split.json").write_text(text)
+        with pytest.raises(UserError, match="is not a run's split"):
+            train(cfg)
+
+
+@pytest.mark.parametrize("program", ["train", "evaluate"])
+def test_a_run_that_cannot_be_written_is_shown(program: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    cfg = config(tmp_path)
+    first = train(cfg)
+    folder = run_folder(cfg)
+    (folder / ".lock").unlink()
+    (folder / ".lock").mkdir()  # as unwritable as a file of a read-only folder, for root too
+    (folder / "evaluations").write_text("")
+    capfd.readouterr()
+    if program == "train":
+        assert train(cfg) == first
+        return
+    assert evaluate(evaluation(folder, tmp_path))["mean"] == pytest.approx(first["mean"], rel=1e-6)
+    out, err = capfd.readouterr()
+    assert "test mse (30 tasks" in out
+    assert "not everything was kept in" in err
+
+
+def test_several_evaluations_of_one_run_at_once(tmp_path: Path) -> None:
+    cfg = config(tmp_path, "trainer.updates=10")
+    train(cfg)
+    told = {"run": str(run_folder(cfg)), "bar": False, "paths": {"raw": "raw", "prepared": "prepared"}}
+    code = f"from fewshot.evaluation import *\nevaluate(evaluation_config({told!r}))"
+    many = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [(process.communicate()[1], process.returncode) for process in many] == [("", 0)] * 4
+    assert not list((run_folder(cfg) / "evaluations").glob("*.part"))
+
+
+TAMPERED = [
+    '{"status": "finished"}',
+    '{"mean": "[bold]many[/bold]"}',
+    '{"mean": null}',
+    '{"shots": "5"}',
+    '{"metric": 3}',
+    '{"changed": [1]}',
+    '{"findings": {"a": "b"}}',
+    '{"mean": NaN}',
+    '{"status": "[red]"}',
+    '{"tests": 5}',
+    "[" * 3000,
+]
+
+
+@pytest.mark.parametrize("text", TAMPERED, ids=range(len(TAMPERED)))
+def test_a_result_is_read_against_a_schema(text: str, tmp_path: Path) -> None:
+    cfg = config(tmp_path, "trainer.updates=10")
+    first = train(cfg)
+    path = run_folder(cfg) / "result.json"
+    try:
+        change = json.loads(text)
+        path.write_text(text if change.keys() == {"status"} else json.dumps(first | change))
+    except RecursionError:
+        path.write_text(text)
+    assert evaluate(evaluation(run_folder(cfg), tmp_path))["run_status"] == "unfinished"
+    assert train(cfg)["mean"] == first["mean"]
+
+
+@pytest.mark.parametrize("key", ["loops", "callbacks", "optimizer_states", "pytorch-lightning_version"])
+@pytest.mark.parametrize("value", [{}, None, "99.0", [{}]])
+def test_a_state_is_read_against_what_a_run_needs(key: str, value: Any, tmp_path: Path) -> None:
+    cfg = config(tmp_path)
+    first = train(cfg)
+    path = run_folder(cfg) / "last.ckpt"
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {key: value}, path)
+    (run_folder(cfg) / "result.json").unlink()
+    said = ""
+    try:
+        result = train(cfg)
+    except UserError as error:
+        said = str(error)
+    if said:
+        assert re.search(r"last\.ckpt is no state that a run can go on from .*; force=true runs it anew$", said)
+    else:  # from the state before, or the change was harmless
+        assert result["mean"] == first["mean"]
+
+
+def test_rows_without_end_do_not_stop_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = train(config(tmp_path))
+    cfg = config(tmp_path, outputs="killed")
+    kill_at(39, cfg, monkeypatch)
+    with (run_folder(cfg) / "metrics.csv").open("ab") as file:
+        file.write(b"1," * 10**6 + b"\n99999999999999999999999999,1,val/mse,0\n\0\0")
+    assert train(cfg)["mean"] == undisturbed["mean"]
+    assert rows(run_folder(cfg) / "metrics.csv") == rows(run_folder(config(tmp_path)) / "metrics.csv")
+
+
+@pytest.mark.parametrize("kept", ["", "../../x", "a b\n", "0" * 10**5])
+def test_a_bad_wandb_id_is_replaced(kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr("wandb.init", lambda **settings: seen.append(settings["id"]) or MagicMock())
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    (tmp_path / "wandb_id").write_text(kept)
+    for _ in range(2):
+        start_wandb(config(tmp_path), tmp_path)
+    assert re.fullmatch("[0-9a-f]{8}", seen[0])
+    assert seen[0] == seen[1] == (tmp_path / "wandb_id").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a0: &a0 [x, x]\n" + "".join(f"a{i + 1}: &a{i + 1} [*a{i}, *a{i}]\n" for i in range(40)), "holds aliases"),
+        ("[" * 3000, "not a run's configuration"),
+        ("x: " + "1" * 200_000, "not a run's configuration"),
+    ],
+    ids=["aliases", "nested", "long"],
+)
+def test_a_strangers_configuration_is_bounded(text: str, said: str, tmp_path: Path) -> None:
+    cfg = config(tmp_path, "trainer.updates=10")
+    train(cfg)
+    (run_folder(cfg) / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=said):
+        evaluate(evaluation(run_folder(cfg), tmp_path))
+
+
+def test_a_strangers_passes_are_bounded(tmp_path: Path) -> None:
+    cfg = config(tmp_path, "trainer.updates=10")
+    train(cfg)
+    path = run_folder(cfg) / "config.yaml"
+    path.write_text(re.sub(r"passes: \d+", "passes: 1000000000", path.read_text()))
+    with pytest.raises(UserError, match=r"method\.passes=1000000000: give at most 10000"):
+        evaluate(evaluation(run_folder(cfg), tmp_path))
+
+
+def test_a_missing_best_state_names_the_mend(tmp_path: Path) -> None:
+    cfg = config(tmp_path)
+    train(cfg)
+    (run_folder(cfg) / "best.ckpt").unlink()
+    (run_folder(cfg) / "result.json").unlink()
+    with pytest.raises(UserError, match=r"best\.ckpt is missing; force=true runs it anew"):
+        train(cfg)
+    with pytest.raises(UserError, match=r"best\.ckpt; train\.py with force=true makes it anew"):
+        evaluate(evaluation(run_folder(cfg), tmp_path))
+
+
+def test_brackets_in_a_path_are_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    cfg = config(tmp_path, f"paths.outputs='{tmp_path}/[bold]x[/bold]'", "trainer.updates=10")
+    train(cfg)
+    assert "/[bold]x[/bold]/sine/lstm/1-shot/" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("names", [("last.ckpt",), ("best.ckpt",), ("last.ckpt", "previous.ckpt")])
 @pytest.mark.parametrize("damage", ["garbage", "another method"])
-def test_a_run_does_not_go_on_from_a_damaged_checkpoint(name: str, damage: str, tmp_path: Path) -> None:
+def test_a_run_does_not_go_on_from_a_damaged_checkpoint(
+    names: tuple[str, ...], damage: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     cfg, other = config(tmp_path), config(tmp_path, "method=oplstm")
     first = train(cfg)
     train(other)
-    folder = run_folder(cfg)
+    folder, name = run_folder(cfg), names[0]
     (folder / "result.json").unlink()  # as if it had been interrupted
-    (folder / name).write_bytes(b"garbage" if damage == "garbage" else (run_folder(other) / name).read_bytes())
+    for damaged in names:
+        foreign = (run_folder(other) / damaged).read_bytes()
+        (folder / damaged).write_bytes(b"garbage" if damage == "garbage" else foreign)
+    if names == ("last.ckpt",):  # the state before is good
+        assert train(cfg)["mean"] == first["mean"]
+        assert "going on from the state before, of update 36" in capfd.readouterr().err
+        return
     with pytest.raises(UserError, match=rf"{name} (is not|does not).*; force=true runs it anew"):
         train(cfg)
     assert not (folder / "result.json").exists()

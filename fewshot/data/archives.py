@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -43,10 +44,11 @@ class Member:
 def members(root: Path, skip: Sequence[str] = ()) -> list[Member]:
     """All safe, ordinary files in `root` and in the archives in it, sorted by folder; `skip`: sub-folders of `root`.
 
-    Archives are known by their first bytes, not by their names.
+    Archives are known by their first bytes, not by their names. What of them is left out for its name or its size is
+    told, but for the hidden files that some systems add.
 
     Raises:
-        UserError: an archive is damaged.
+        UserError: an archive is damaged, or a name is no text.
     """
     found = []
     for file in files_in(root, skip):
@@ -64,7 +66,21 @@ def members(root: Path, skip: Sequence[str] = ()) -> list[Member]:
                     entries = [(entry.name, entry.size) for entry in tar if entry.isreg()]
             else:
                 entries = [(file.relative_to(root).as_posix() if file != root else file.name, file.stat().st_size)]
-        found += [Member(file, kind, name) for name, size in entries if _is_safe(name, size)]
+        wanted = [(name, size) for name, size in entries if not _is_hidden(name)]
+        unsafe = [name for name, size in wanted if not _is_safe(name, size, kind)]
+        if unsafe:
+            print(
+                f"{file}: {len(unsafe)} files left out for their size (over {FILE_BYTES >> 20} MiB) or for a name that "
+                f"leads out of the folder, the first is {unsafe[0]}",
+                file=sys.stderr,
+            )
+        for name, size in wanted:
+            try:
+                name.encode()
+            except UnicodeEncodeError as error:
+                raise UserError(f"{file}: the name {name!a} is no UTF-8 text: rename it") from error
+            if _is_safe(name, size, kind):
+                found.append(Member(file, kind, name))
     return found
 
 
@@ -110,7 +126,10 @@ def _extract(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
 
 
 def files_in(root: Path, skip: Iterable[str] = ()) -> Iterator[Path]:
-    """The files below `root` (or `root` itself, if a file), sorted by folder, without hidden ones."""
+    """The files below `root` (or `root` itself, if a file), sorted by folder, without hidden ones.
+
+    Pipes, devices and links that lead nowhere are no files.
+    """
     if root.is_file():
         yield root
     seen = set()  # links to folders are followed (data often lives on another disk), but never in circles
@@ -121,7 +140,8 @@ def files_in(root: Path, skip: Iterable[str] = ()) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(f for f in folders if f[0] != "." and not (Path(folder) == root and f in skip))
-        yield from (Path(folder, file) for file in sorted(files) if file[0] != ".")
+        paths = (Path(folder, file) for file in sorted(files) if file[0] != ".")
+        yield from (path for path in paths if path.is_file())
 
 
 def _kind(file: Path) -> Literal["file", "zip", "tar"]:
@@ -143,11 +163,15 @@ def _begins_as_tar(file: Path) -> bool:
     return True
 
 
-def _is_safe(name: str, size: int) -> bool:
+def _is_hidden(name: str) -> bool:
     path = PurePosixPath(name)
-    if path.is_absolute() or "\\" in name or ".." in path.parts or "__MACOSX" in path.parts:
-        return False
-    return not path.name.startswith(".") and size <= (PICKLE_BYTES if path.suffix == ".pkl" else FILE_BYTES)
+    return "__MACOSX" in path.parts or path.name.startswith(".")
+
+
+def _is_safe(name: str, size: int, kind: str) -> bool:
+    path = PurePosixPath(name)
+    leads_out = path.is_absolute() or ".." in path.parts or (kind != "file" and "\\" in name)
+    return not leads_out and size <= (PICKLE_BYTES if path.suffix == ".pkl" else FILE_BYTES)
 
 
 @contextmanager

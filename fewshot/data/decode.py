@@ -1,13 +1,15 @@
 """From members of archives to the rows of a table: decode, resize, check."""
 
+import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import combinations, islice
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fewshot.data.archives import Member, read
 from fewshot.data.table import Content
@@ -15,6 +17,7 @@ from fewshot.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # PIL knows many more, rarely used and rarely tested
+BATCH_BYTES = 32 * 2**20  # of files that wait for being decoded
 MAX_PIXELS = 64 * 10**6  # a small file can claim a huge image; none of ours is near
 
 
@@ -28,25 +31,68 @@ def from_members(
     channels: int,
     invert: bool = False,
     note: str = "",
+    apart: bool = False,
 ) -> Content:
-    """The Content of image files, `splits[split][class][file name]`, each sorted; decoded when the table is written."""
+    """The Content of image files, `splits[split][class][file name]`, each sorted; decoded when the table is written.
+
+    Raises:
+        UserError: two splits share a class, or an image is listed twice; where `apart`, when the table is written,
+            also where files of two splits hold the same bytes.
+    """
+    for (one, classes), (other, others) in combinations(splits.items(), 2):
+        if shared := sorted(classes.keys() & others.keys()):
+            place = next(iter(classes[shared[0]].values()))
+            raise UserError(
+                f"class {shared[0]} ({place}) is in {one} and in {other}, as {len(shared)} classes are, and a test "
+                f"needs classes never seen before: give each class to one split, or none to any for 64/16/20%"
+            )
     counts = {split: {name: len(classes[name]) for name in sorted(classes)} for split, classes in splits.items()}
     wanted = [c[name][file] for split, c in splits.items() for name in counts[split] for file in sorted(c[name])]
-    return Content(counts, _decode_all(wanted, size, channels, invert), note)
+    if twice := [member for member, times in Counter(wanted).items() if times > 1]:
+        raise UserError(f"{twice[0]} is listed under two classes: leave it in one")
+    split_of = [split for split, c in splits.items() for images in c.values() for _ in images]
+    stored = read(wanted)
+    if apart:
+        stored = _apart(stored, wanted, split_of)
+    return Content(counts, _decode_all(stored, wanted, size, channels, invert), note)
+
+
+def _apart(
+    stored: Iterable[tuple[int, bytes]], wanted: Sequence[Member], split_of: Sequence[str]
+) -> Iterator[tuple[int, bytes]]:
+    seen: dict[bytes, int] = {}
+    for row, data in stored:
+        first = seen.setdefault(hashlib.sha256(data).digest(), row)
+        if split_of[first] != split_of[row]:
+            one, other = sorted((first, row))
+            raise UserError(
+                f"{wanted[one]} in {split_of[one]} and {wanted[other]} in {split_of[other]} are the same image: "
+                f"leave it in one split, or the test shows what was trained on"
+            )
+        yield row, data
 
 
 def _decode_all(
-    wanted: Sequence[Member], size: int, channels: int, invert: bool
+    stored: Iterator[tuple[int, bytes]], wanted: Sequence[Member], size: int, channels: int, invert: bool
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     def decode_one(item: tuple[int, bytes]) -> tuple[int, NDArray[np.uint8]]:
         row, data = item
         pixels = decode(data, size, channels, str(wanted[row]))
         return row, 255 - pixels if invert else pixels
 
-    stored = read(wanted)
     with ThreadPoolExecutor() as pool:  # PIL decodes and resizes outside the interpreter lock
-        while batch := list(islice(stored, 256)):  # `map` alone would first read everything
+        while batch := list(some(stored)):  # `map` alone would first read everything
             yield from pool.map(decode_one, batch)
+
+
+def some(stored: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """The next few files, up to BATCH_BYTES and one file more: a small archive can hold huge ones."""
+    size = 0
+    for row, data in islice(stored, 256):
+        yield row, data
+        size += len(data)
+        if size > BATCH_BYTES:
+            return
 
 
 def decode(data: bytes, size: int, channels: int, name: str) -> NDArray[np.uint8]:
@@ -59,9 +105,10 @@ def decode(data: bytes, size: int, channels: int, name: str) -> NDArray[np.uint8
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(f"{name} has {image.width} x {image.height} pixels: shrink or remove it")
-            if image.mode.startswith(("I", "F")):
+            wide = image.format in ("PNG", "TIFF") and ";16" in str(image.tile)  # PIL would cut them to 8 bits
+            if wide or image.mode.startswith(("I", "F")):
                 raise UserError(f"{name} has more than 8 bits a channel: convert it to 8 bits")
-            return resize(image, size, channels)
+            return resize(ImageOps.exif_transpose(image), size, channels)  # photographs, as they were taken
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"{name} is no readable image ({error}): replace or remove it") from error
 

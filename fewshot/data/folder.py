@@ -12,13 +12,16 @@ from fewshot.data.table import Content
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 
+READING = 2  # raise it when the same files make another table
+
 
 def table_name(path: Path) -> str:
     """The folder's name and a hash of its place and of its files' names, sizes and dates: a changed folder is new."""
-    digest = hashlib.sha256(str(path.resolve()).encode())
+    digest = hashlib.sha256(f"{READING}{path.resolve()}".encode(errors="surrogateescape"))
     for file in files_in(path):
         facts = file.stat()
-        digest.update(f"\n{file.relative_to(path)} {facts.st_size} {facts.st_mtime_ns}".encode())
+        line = f"\n{file.relative_to(path)} {facts.st_size} {facts.st_mtime_ns}"
+        digest.update(line.encode(errors="surrogateescape"))
     return f"folder-{re.sub(r'[^A-Za-z0-9.-]+', '_', path.resolve().name)}-{digest.hexdigest()[:10]}"
 
 
@@ -48,7 +51,7 @@ def content(path: Path, size: int, channels: int) -> Content:
     unused = sum(map(is_image, files)) - sum(len(images) for c in splits.values() for images in c.values())
     if unused:
         note += f"; {unused} images in no class, or there twice, left out"
-    return from_members(splits, size, channels, note=note)
+    return from_members(splits, size, channels, note=note, apart=True)
 
 
 def _class_folders(files: Sequence[Member]) -> dict[str, Images]:

@@ -1,6 +1,7 @@
 """Characters rendered from the fonts that matplotlib ships: image classes without any download."""
 
 import unicodedata
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +22,7 @@ LETTERS = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvw
 # LastResort draws boxes for everything; cmex and cmsy put brackets and arrows where letters belong
 SKIPPED = ("LastResort", "cmex", "cmsy")
 
-Faces = dict[str, NDArray[np.uint8]]  # face -> a character in it, (size, size)
+Faces = dict[str, bytes]  # face -> a character in it, (size, size) pixels, packed: large ones would fill the memory
 
 
 def content(size: int, channels: int) -> Content:
@@ -35,7 +36,7 @@ def content(size: int, channels: int) -> Content:
         face = ImageFont.truetype(str(font), DRAWN_AT, layout_engine=ImageFont.Layout.BASIC)
         for character in sorted(characters & enough):
             if (picture := _draw(face, character, size)) is not None:
-                drawn[character][font.stem] = picture
+                drawn[character][font.stem] = zlib.compress(picture.tobytes(), 1)
     classes, merged, left_out = {}, 0, 0
     for alike in _look_alikes(drawn):
         pictures = _distinct(drawn[character] for character in alike)
@@ -48,7 +49,7 @@ def content(size: int, channels: int) -> Content:
     splits = {split: sorted(name for name in classes if split_of[name] == split) for split in SPLITS}
     counts = {split: {name: len(classes[name]) for name in names} for split, names in splits.items()}
     in_order = (picture for names in splits.values() for name in names for picture in classes[name])
-    images = ((row, np.repeat(picture[:, :, None], channels, axis=2)) for row, picture in enumerate(in_order))
+    images = ((row, _unpacked(picture, size, channels)) for row, picture in enumerate(in_order))
     note = f"{SEEDED_NOTE}; {left_out} characters with fewer than {MIN_FACES} distinct faces left out, {merged} merged"
     return Content(counts, images, f"{note} with look-alikes")
 
@@ -87,16 +88,21 @@ def _look_alikes(drawn: dict[str, Faces]) -> list[list[str]]:
     first: dict[tuple[str, bytes], str] = {}
     for character, faces in drawn.items():
         for face, picture in faces.items():
-            one, other = group[first.setdefault((face, picture.tobytes()), character)], group[character]
+            one, other = group[first.setdefault((face, picture), character)], group[character]
             if one is not other:
                 one += other
                 group |= dict.fromkeys(other, one)
     return [sorted(alike) for character, alike in group.items() if character == min(alike)]
 
 
-def _distinct(members: Iterable[Faces]) -> list[NDArray[np.uint8]]:
+def _distinct(members: Iterable[Faces]) -> list[bytes]:
     """One image a face, from the first character that has it, each image once, in the order of the faces' names."""
     faces: Faces = {}
     for member in members:
         faces = member | faces
-    return list({faces[face].tobytes(): faces[face] for face in sorted(faces)}.values())
+    return list(dict.fromkeys(faces[face] for face in sorted(faces)))
+
+
+def _unpacked(picture: bytes, size: int, channels: int) -> NDArray[np.uint8]:
+    grey = np.frombuffer(zlib.decompress(picture), dtype=np.uint8).reshape(size, size, 1)
+    return np.repeat(grey, channels, axis=2)

@@ -30,6 +30,11 @@ class ImageSource:
         self.note = self.table.note
         self.images = torch.from_numpy(self.table.images)
 
+    def classes(self) -> dict[str, list[tuple[str, int]]]:
+        """Name and number of images of every class, by split."""
+        splits = self.table.splits
+        return {split: list(zip(c.names, c.counts.tolist(), strict=True)) for split, c in splits.items()}
+
     def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]:
         """Row numbers of some tasks' images, (B, ways, shots + queries), and their task numbers (B,)."""
         classes = self.table.splits[split]

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
+from fewshot.files import write_whole
 
 FORMAT = 1  # raise it when the files' meaning changes: older tables are then refused
 
@@ -118,11 +118,8 @@ def write_table(folder: Path, shape: tuple[int, int, int], content: Content) -> 
         partial.mkdir()
         size = _write_images(partial / "images.npy", (rows, *shape), content.images, folder.name)
         splits = {split: list(content.counts[split].items()) for split in SPLITS}
-        _write_json(
-            partial / "index.json",
-            {"format": FORMAT, "name": folder.name, "shape": (rows, *shape), "bytes": size, "splits": splits}
-            | {"note": content.note},
-        )
+        index = {"format": FORMAT, "name": folder.name, "shape": (rows, *shape), "bytes": size, "splits": splits}
+        write_whole(partial / "index.json", json.dumps(index | {"note": content.note}, ensure_ascii=False))
         os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -149,10 +146,3 @@ def _write_images(
         out.flush()
         os.fsync(out.fileno())
     return file.stat().st_size
-
-
-def _write_json(file: Path, value: dict[str, Any]) -> None:
-    with file.open("w", encoding="utf-8") as out:
-        json.dump(value, out, ensure_ascii=False)
-        out.flush()
-        os.fsync(out.fileno())

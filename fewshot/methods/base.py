@@ -77,15 +77,18 @@ class MetaLearner(L.LightningModule):
         return y if self.task.regression else F.one_hot(y, self.task.outputs).to(self.dtype)
 
     def scores(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """Each task's score, (B,): accuracy in %, or mean squared error."""
+        """Each task's score, (B,): accuracy in %, or mean squared error; NaN where a prediction is not finite."""
         if self.task.regression:
-            return mean_squared_error(predictions.flatten(1).T, targets.flatten(1).T, num_outputs=len(targets)).view(-1)
+            errors = mean_squared_error(predictions.flatten(1).T, targets.flatten(1).T, num_outputs=len(targets))
+            return nan_unless_finite(errors.view(-1), predictions)
         kwargs: Mapping[str, Any] = {"average": "micro", "multidim_average": "samplewise"}
-        return 100 * multiclass_accuracy(predictions.transpose(1, 2), targets, self.task.outputs, **kwargs)
+        right = 100 * multiclass_accuracy(predictions.transpose(1, 2), targets, self.task.outputs, **kwargs)
+        return nan_unless_finite(right, predictions)
 
     def losses(self, episode: Episode) -> Tensor:
         """Each task's loss, (B,); the gradient of their sum trains the learner."""
-        return self.task_losses(self.predict(episode), episode.query_y)
+        predictions = self.predict(episode)
+        return nan_unless_finite(self.task_losses(predictions, episode.query_y), predictions)
 
     def training_step(self, episode: Episode, batch_idx: int) -> Tensor:
         losses = self.losses(episode)
@@ -102,6 +105,11 @@ class MetaLearner(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
+
+
+def nan_unless_finite(values: Tensor, predictions: Tensor) -> Tensor:
+    """`values` (B,), NaN for tasks with a prediction that is not finite, of which an argmax would make a class."""
+    return values.masked_fill(~predictions.detach().isfinite().flatten(1).all(1), float("nan"))
 
 
 def query_pass(forward: Callable[..., Tensor], bn: str, support_x: Tensor, query_x: Tensor) -> Tensor:

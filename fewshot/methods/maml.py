@@ -66,7 +66,8 @@ class MAML(MetaLearner):
     def start(self, tasks: int) -> Weights:
         """The initialisation, a copy for each of `tasks` tasks."""
         named = self.net.named_parameters()
-        return {name: self.per_task(p, tasks) for name, p in named if self.adapts(name) or self.clamp_each}
+        clamped = self.clamp_each and self.clamp is not None
+        return {name: self.per_task(p, tasks) for name, p in named if clamped or self.adapts(name)}
 
     def step(self, weights: Weights, support_x: Tensor, support_y: Tensor) -> Weights:
         """The weights after one more inner step."""

@@ -35,7 +35,7 @@ class SAP(MAML):
         return Transformed(network, self.task.input_shape, self.centred)
 
     def adapts(self, name: str) -> bool:
-        return name.startswith(("transforms", "head."))
+        return name.startswith(("transforms.", "transforms_head.", "head."))
 
     def findings(self) -> dict[str, float]:
         """How much each candidate counts at each level: the mixing weights after softmax or sigmoid."""
@@ -78,7 +78,8 @@ class Transformed(nn.Module):
             x = block.activate(u, reference, partial(transform, mixing=mixing))
         y = linear(x.flatten(2), self.head.weight, self.head.bias)
         share = self.mixing_head.sigmoid()
-        return torch.lerp(y, linear(y, self.transforms_head.weight, self.transforms_head.bias), share)
+        moved = linear(y, self.transforms_head.weight, self.transforms_head.bias)
+        return torch.lerp(y, moved, share.type_as(y))  # under autocast they differ
 
 
 class Mixing(nn.Module):

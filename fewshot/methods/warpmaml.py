@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from fewshot.backbones.body import Network
 from fewshot.backbones.layers import conv, linear
 from fewshot.episodes import Episode
+from fewshot.methods.base import nan_unless_finite
 from fewshot.methods.maml import MAML
 
 
@@ -41,7 +42,8 @@ class WarpMAML(MAML):
         for t in range(self.steps):
             fresh = {name: p.detach().requires_grad_() for name, p in warps.items()}
             weights = self.step(weights | fresh, episode.support_x, episode.support_y)
-            losses = self.task_losses(self.answer(weights, episode.support_x, episode.query_x), episode.query_y)
+            predictions = self.answer(weights, episode.support_x, episode.query_x)
+            losses = nan_unless_finite(self.task_losses(predictions, episode.query_y), predictions)
             warp_grads.append(torch.autograd.grad(losses.sum(), list(fresh.values()), retain_graph=True))
             if t == self.steps - 1 or not self.last_loss:
                 base_loss = base_loss + losses.sum()

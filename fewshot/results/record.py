@@ -15,23 +15,26 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fewshot.errors import Diverged
+from fewshot.files import write_whole
 from fewshot.methods.base import MetaLearner
 from fewshot.results.paper import paper_figure
 from fewshot.results.statistics import mean_and_ci95
 
+STATUSES = ("finished", "timeout", "diverged", "failed")
+NUMBER, NONE = (int, float), type(None)
+SHOWN: dict[str, tuple[type, ...]] = {  # what is read of a kept result, and its types
+    **dict.fromkeys(("status", "method", "form", "data", "trained_on", "metric", "bn"), (str,)),
+    **dict.fromkeys(("shots", "val_shots", "test_queries", "seed"), (int,)),
+    **dict.fromkeys(("mean", "ci95"), (*NUMBER, NONE)),
+    "tasks": (int, NONE),
+    "reason": (str, NONE),
+    "published_settings": (bool,),
+    **dict.fromkeys(("changed", "findings"), (dict,)),
+}
 PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "omegaconf", "numpy", "fewshot")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def write_json(path: Path, result: Mapping[str, Any]) -> None:
@@ -45,12 +48,18 @@ def write_scores(path: Path, tasks: Sequence[int], scores: Sequence[float]) -> N
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
-    """A kept result; None where the file is missing or is none."""
+    """A kept result; None where the file is missing or holds something else, as a stranger's may."""
     try:
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return result if isinstance(result, dict) and isinstance(result.get("status"), str) else None
+    if not isinstance(result, dict) or any(type(result.get(key)) not in kinds for key, kinds in SHOWN.items()):
+        return None
+    mean, tests = result.get("mean"), result.get("tests", {})
+    numbers = [n for n in (mean, result.get("ci95"), *result["findings"].values()) if n is not None]
+    sound = all(type(n) in NUMBER and math.isfinite(n) for n in numbers) and type(tests) is dict
+    fits = result["status"] in STATUSES and (result["status"] == "finished") == (mean is not None)
+    return result if sound and fits else None
 
 
 def describe(cfg: DictConfig, learner: MetaLearner, changed: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +157,8 @@ def queries(result: Mapping[str, Any]) -> str:
     return f"{number} quer{'y' if number == 1 else 'ies'}" + (" a class" if result["metric"] == "accuracy" else "")
 
 
-def show(result: Mapping[str, Any], folder: Path) -> None:
+def show(result: Mapping[str, Any], folder: Path | None) -> None:
+    """Prints a result and the place where it is kept, if it is."""
     name = (
         f"{result['method']} on {result['data']}, {result['shots']}-shot, form {result['form']}, seed {result['seed']}"
     )
@@ -158,9 +168,10 @@ def show(result: Mapping[str, Any], folder: Path) -> None:
     if found := result.get("findings"):
         table, rows = Table("", "share"), dict[str, list[str]]()
         for finding, share in found.items():
-            where, what = finding.split(": ")
+            where, _, what = finding.rpartition(": ")
             rows.setdefault(where, []).append(f"{what} {share:.3f}")
         for where, shares in rows.items():
-            table.add_row(where, " · ".join(shares))
+            table.add_row(Text(where), Text(" · ".join(shares)))
         Console().print(table)
-    Console().print(f"[bold]{name}[/bold]: {score_line(result)}\n{folder}", highlight=False, soft_wrap=True)
+    place = "" if folder is None else f"\n{folder}"
+    Console().print(Text.assemble((name, "bold"), f": {score_line(result)}{place}"), soft_wrap=True)

@@ -1,0 +1,32 @@
+"""Files that are whole or not there: written beside their place, brought to the disk, then renamed onto it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """A file to write, which takes `path`'s place once it is complete; what was there stays until then.
+
+    The part lies in the same folder, so that the rename is no copy; what a killed process left is overwritten.
+
+    Raises:
+        OSError: the folder cannot be written, or its disk is full.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    with whole(path) as file:
+        file.write(text)

@@ -1,0 +1,58 @@
+"""SIGINT, SIGTERM and SIGHUP: a run in training saves its state first; anything else has nothing to save, and ends.
+
+Imported before everything slow, and itself light: a signal during the imports ends in one line as well.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SHOW_CURSOR = "\x1b[?25h"  # progress bars hide it
+
+asked: signal.Signals | None = None  # what a run in training has been asked to end by
+training = False
+last_words: Callable[[], str] = str  # what there is to say of the other cells of a multirun
+_listening = False
+
+
+class Stopped(BaseException):
+    """A signal's end of a run whose state is saved. No Exception: nothing that handles errors may keep it."""
+
+    def __init__(self, by: signal.Signals, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + by
+
+
+def listen() -> None:
+    """From here on the signals are ours, save those that are ignored (nohup, background jobs)."""
+    global _listening
+    _listening = True
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _handle)
+
+
+def train(on: bool) -> None:
+    """Says whether a training is going on that will look at `asked`; Lightning may have taken a signal meanwhile."""
+    global training
+    training = on
+    if on and _listening:
+        listen()
+
+
+def _handle(number: int, _: FrameType | None) -> Any:
+    global asked
+    by = signal.Signals(number)
+    if training and asked is None:
+        asked = by
+        return
+    told = f"stopped by {by.name}: the same command goes on from what is saved\n{last_words()}"
+    os.write(2, (SHOW_CURSOR * os.isatty(2) + told).encode(errors="replace"))
+    with suppress(RuntimeError, ValueError, OSError):  # it is being written to just now, or is closed
+        sys.stdout.flush()
+    os._exit(128 + number)  # no clean-up that could fail, as every file stands whole anyway
