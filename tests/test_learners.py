@@ -23,6 +23,7 @@ from fewshot.episodes import Episode
 from fewshot.errors import UserError
 from fewshot.methods import NAMES, learner_class
 from fewshot.methods.base import MetaLearner, Task
+from fewshot.methods.warpmaml import WarpMAML
 from tests.conftest import FC, LSTM, MAML, OPLSTM, RELEASED, SAP, TEXT, WARPMAML, episode, make
 
 NORMALISATIONS = ("example", "matrix", "joint", "none")
@@ -762,3 +763,57 @@ def test_initialisation_is_torch_s(composed: Compose, backbone: str, spread: int
     if backbone != "mlp":
         assert (first.bn_weight == 1).all()
         assert (first.bn_bias == 0).all()
+
+
+@pytest.mark.parametrize(("method", "options"), [("protonet", {"lr": 1e-3}), ("maml", MAML)])
+def test_threads_change_the_order_of_sums_and_nothing_else(method: str, options: dict[str, Any]) -> None:
+    wide = FC | {"widths": [128, 64]}  # wide enough for torch to share the work out
+    learner = learner_class(method)(Task((1, 16, 16), 5, False), wide, **options).double()
+    tasks, gradients = episode(learner, tasks=4, shots=5, queries=15), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            loss = learner.losses(tasks).sum()
+            gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(learner.parameters()))]))
+    finally:
+        torch.set_num_threads(1)
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_prediction_that_is_not_finite_is_no_guess(name: str, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = make_named(name, "fc")
+    batch, original = episode(learner, tasks=2), type(learner).task_losses
+
+    def spoilt(predictions: Tensor) -> Tensor:
+        return predictions.index_put(
+            (torch.tensor([1]), torch.tensor([2]), torch.tensor([0])), predictions.new_tensor(value)
+        )
+
+    predictions = spoilt(learner.predict(batch).detach())
+    assert torch.isfinite(learner.scores(predictions, batch.query_y)[0])
+    assert torch.isnan(learner.scores(predictions, batch.query_y)[1])
+    monkeypatch.setattr(learner, "predict", lambda _: predictions)
+    if isinstance(learner, WarpMAML):  # it goes another way to its losses
+        answer = learner.answer
+        monkeypatch.setattr(learner, "answer", lambda *told: spoilt(answer(*told)))
+        monkeypatch.setattr(learner, "task_losses", lambda p, y: original(learner, p.nan_to_num(), y))
+    losses = learner.losses(batch)
+    assert torch.isfinite(losses[0]) or isinstance(learner, WarpMAML)
+    assert torch.isnan(losses[1])
+
+
+@pytest.mark.parametrize("clamp_each", [True, False])
+def test_what_is_not_adapted_is_not_copied(clamp_each: bool) -> None:
+    learner = make("maml", "conv4", **MAML | {"clamp_each": clamp_each}, head_only=True)
+    assert sorted(learner.start(tasks=7)) == ["head.bias", "head.weight"]
+    clamped = make("maml", "conv4", **MAML | {"clamp_each": True, "clamp": 10.0}, head_only=True)
+    assert len(clamped.start(tasks=7)) == len(list(clamped.net.parameters()))
+
+
+def test_sap_adapts_what_is_named_so_and_nothing_like_it() -> None:
+    learner = make("sap", "fc", **SAP)
+    moved = [name for name, _ in learner.net.named_parameters() if learner.adapts(name)]
+    assert {name.split(".")[0] for name in moved} == {"transforms", "transforms_head", "head"}
+    assert not learner.adapts("transformsation.weight")
