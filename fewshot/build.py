@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
@@ -92,7 +93,11 @@ def make_learner(cfg: DictConfig, source: Source) -> MetaLearner:
 
 
 def make_lightning(method: str, **settings: Any) -> L.Trainer:
-    """Lightning's trainer on one device (a second one would see the same tasks); UserError for what it refuses."""
+    """Lightning's trainer on one device (a second one would see the same tasks); UserError for what it refuses.
+
+    "32-true" means 32 bits on every device: torch's default cuts those of convolutions to 19 on a GPU (TF32).
+    """
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
         trainer = L.Trainer(
             devices=1,

@@ -84,7 +84,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "method.support": ("set", "sequence"),
     "method.inputs": ("target", "prev_target", "prev_target_pred", "prev_target_err", "prev_target_pred_err"),
     "method.normalisation": ("example", "matrix", "joint", "none"),
-    "trainer.similarity": ("none", "paper", "released"),
+    "trainer.similarity": ("none", "text", "released"),
     "trainer.precision": ("32-true", "bf16-mixed", "16-mixed"),
     "data.channels": (1, 3),
     "data.sign": (1, -1),

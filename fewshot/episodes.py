@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 SPLITS = ("train", "val", "test")
+ORDER = np.uint64(2**32)  # which of a task's streams orders its support set; the first ones are its classes'
 
 
 class Episode(NamedTuple):
@@ -54,6 +55,15 @@ def task_keys(seed: int, split: str, tasks: NDArray[np.int64]) -> NDArray[np.uin
 def uniform(words: NDArray[np.uint64], low: float, high: float) -> NDArray[np.floating]:
     """Floats in [low, high) from the top 53 bits of raw words."""
     return low + (high - low) * ((words >> np.uint64(11)) * 2.0**-53)
+
+
+def draw_order(seed: int, split: str, tasks: NDArray[np.int64], ways: int) -> NDArray[np.int64]:
+    """The order in which the support sets of some tasks show their labels, (B, ways).
+
+    In the order of labels a sequence would tell them by their position; the released code shuffles them a task, too.
+    """
+    keys_B = random_bits(task_keys(seed, split, tasks), ORDER)
+    return np.argsort(random_bits(keys_B[:, None], np.arange(ways, dtype=np.uint64)), axis=1)
 
 
 def draw_images(

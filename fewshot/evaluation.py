@@ -23,6 +23,7 @@ from fewshot.inner_pictures import draw_all
 from fewshot.loggers import quiet, start_wandb
 from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner
+from fewshot.results.protocol import Protocol
 from fewshot.results.record import describe, read_result, scored, show, surroundings, write_json, write_scores
 from fewshot.wandb_result import log_test
 
@@ -72,9 +73,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     result |= {"ways": result["ways"] if tested.data.name == "sine" else tested.data.ways, "run": folder.name}
     result |= {"run_status": run_status, "best_step": best_step}
     table = full_name(tested.data.name, Path(tested.data.path) if "path" in tested.data else None)
-    protocol = f"{result['ways']}way-{tested.shots}shot-{tested.data.test_queries}queries-{len(tasks)}tasks"
-    name = f"{table}-{protocol}"
-    kept = folder / "evaluations" / f"{name}.json"
+    kept = folder / "evaluations" / f"{Protocol.of(result).file_name(table)}.json"
     usual = all(cfg[key] is None for key in ("shots", "queries", "ways", "tasks"))
     pictures: list[Path] = []
     try:

@@ -18,7 +18,7 @@ from fewshot.results.statistics import mean_and_ci95
 
 STEP = 0.01  # of gradient descent, section 5.5
 LABELS = {"gradient": f"gradient descent, steps of {STEP}", "prototypes": "the prototype classifier"}
-TITLES = {"paper": "both seen from H_0 (the paper)", "released": "prototypes without subtracting H_0 (released code)"}
+TITLES = {"text": "both seen from H_0 (the paper)", "released": "prototypes without subtracting H_0 (released code)"}
 
 
 class Similarity(Callback):
@@ -46,7 +46,7 @@ def similarities(learner: OPLSTM, episode: Episode, definition: str) -> dict[str
     """Cosine similarity and Euclidean distance of the output layer's updates, (B,) each.
 
     Args:
-        definition: "paper": H_T - H_0 against H_GD - H_0 and H_Proto - H_0 (section 5.5); "released": against
+        definition: "text": H_T - H_0 against H_GD - H_0 and H_Proto - H_0 (section 5.5); "released": against
             prototypes H_T itself and H_Proto itself, H_0 not subtracted.
 
     H_GD is H_0 after as many gradient steps of 0.01 on the support loss as OP-LSTM makes passes, over the features
@@ -61,7 +61,7 @@ def similarities(learner: OPLSTM, episode: Episode, definition: str) -> dict[str
             error_BMN = (features_BMD @ descended_BND.mT + learner.head.bias).softmax(-1) - targets_BMN
             descended_BND = descended_BND - STEP * error_BMN.mT @ features_BMD / features_BMD.shape[1]
         prototypes_BND = targets_BMN.mT @ features_BMD / targets_BMN.sum(1).unsqueeze(-1)
-        origin = initial_BND if definition == "paper" else torch.zeros_like(initial_BND)
+        origin = initial_BND if definition == "text" else torch.zeros_like(initial_BND)
         pairs = {
             "gradient": (final_BND - initial_BND, descended_BND - initial_BND),
             "prototypes": (final_BND - origin, 2 * prototypes_BND - origin),

@@ -53,7 +53,7 @@ def plain_similarity(learner: OPLSTM, support_x: Any, support_y: Any, final: Any
     return found
 
 
-@pytest.mark.parametrize("definition", ["paper", "released"])
+@pytest.mark.parametrize("definition", ["text", "released"])
 def test_similarities_equal_their_definition(definition: str) -> None:
     learner = oplstm()
     batch = episode(learner)
@@ -61,7 +61,7 @@ def test_similarities_equal_their_definition(definition: str) -> None:
     finals = learner.output_layer(batch.support_x, batch.support_y)[2].detach()
     names = ("cosine_gradient", "distance_gradient", "cosine_prototypes", "distance_prototypes")
     for b in range(3):
-        one = plain_similarity(learner, batch.support_x[b], batch.support_y[b], finals[b], definition == "paper")
+        one = plain_similarity(learner, batch.support_x[b], batch.support_y[b], finals[b], definition == "text")
         assert [float(found[name][b]) for name in names] == pytest.approx(one, rel=1e-9)
 
 
@@ -80,14 +80,14 @@ def test_output_layer_is_what_predicts(backbone: str) -> None:
 
 def test_figure_6_is_logged_and_drawn(tmp_path: Path) -> None:
     small = ["data=glyphs", "method=oplstm", "backbone=conv4", "backbone.widths=[3,4]", "trainer.updates=10"]
-    cfg = config(tmp_path, *small, "data.ways=3", "trainer.similarity=paper")
+    cfg = config(tmp_path, *small, "data.ways=3", "trainer.similarity=text")
     plain = config(tmp_path, *small, "data.ways=3")
     assert run_folder(cfg) == run_folder(plain)
     train(cfg)
-    logged = [r for r in rows(run_folder(cfg) / "metrics.csv") if r["metric"] == "similarity_paper/cosine_gradient"]
+    logged = [r for r in rows(run_folder(cfg) / "metrics.csv") if r["metric"] == "similarity_text/cosine_gradient"]
     assert [int(r["tasks"]) for r in logged] == [0, 20]
     assert all(-1 <= float(r["value"]) <= 1 for r in logged)
-    assert (run_folder(cfg) / "similarity-paper.png").read_bytes()[:4] == b"\x89PNG"
+    assert (run_folder(cfg) / "similarity-text.png").read_bytes()[:4] == b"\x89PNG"
     assert train(cfg)["status"] == "finished"
     with pytest.raises(UserError, match=r"began without trainer\.similarity=released"):
         train(config(tmp_path, *small, "data.ways=3", "trainer.similarity=released"))

@@ -61,7 +61,7 @@ MISTAKES = [
     ("data.test=glyphs", "give a list, as data.test=[glyphs]"),
     ("data.test=[mini,mini]", "mini stands there twice"),
     ("data=omniglot data.test=[omniglot]", "tested on its own omniglot in any case"),
-    ("data=omniglot trainer.similarity=paper logger=none", "choose logger=csv or wandb"),
+    ("data=omniglot trainer.similarity=text logger=none", "choose logger=csv or wandb"),
     ("method.cells=5", "method.cells=5: give a list"),
     ("backbone.widths=64", "backbone.widths=64: give a list"),
     ("paths.outputs=null", "paths.outputs=None: give a path"),

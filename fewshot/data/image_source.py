@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.episodes import Episode, draw_images
+from fewshot.episodes import Episode, draw_images, draw_order
 
 if TYPE_CHECKING:
     from fewshot.data.table import Table
@@ -36,23 +36,25 @@ class ImageSource:
         return {split: list(zip(c.names, c.counts.tolist(), strict=True)) for split, c in splits.items()}
 
     def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]:
-        """Row numbers of some tasks' images, (B, ways, shots + queries), and their task numbers (B,)."""
+        """Row numbers of some tasks' images, (B, ways, shots + queries), by label; the order in which the support set
+        shows the labels, (B, ways); and the task numbers (B,)."""
         classes = self.table.splits[split]
         index = draw_images(self.seed, split, tasks, classes.starts, classes.counts, self.ways, shots + queries)
-        return {"index": torch.from_numpy(index), "tasks": torch.from_numpy(tasks)}
+        order = draw_order(self.seed, split, tasks, self.ways)
+        drawn = {"index": index, "order": order, "tasks": tasks}
+        return {name: torch.from_numpy(values) for name, values in drawn.items()}
 
     def episode(self, drawn: dict[str, Tensor], shots: int) -> Episode:
-        """The Episode of what `draw` drew: pixels in [0, 1], x (B, M, C, H, W), labels by class order."""
-        index = drawn["index"]
+        """The Episode of what `draw` drew: pixels in [0, 1], x (B, M, C, H, W); the queries in the order of labels."""
+        index, order = drawn["index"], drawn["order"]
         if self.images.device != index.device:
             self.images = self.images.to(index.device)
-        support_x, support_y = self._gather(index[:, :, :shots])
-        query_x, query_y = self._gather(index[:, :, shots:])
+        shown = index[:, :, :shots].take_along_dim(order.unsqueeze(-1), 1)
+        support_x, support_y = self._gather(shown, order)
+        query_x, query_y = self._gather(index[:, :, shots:], order.sort(1).values)
         return Episode(support_x, support_y, query_x, query_y, drawn["tasks"])
 
-    def _gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        tasks, ways, examples = index.shape
-        pixels = self.images[index.flatten(1)].to(torch.get_default_dtype()) / 255
-        labels = torch.arange(ways, device=index.device).repeat_interleave(examples)
+    def _gather(self, index_BNE: Tensor, labels_BN: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = self.images[index_BNE.flatten(1)].to(torch.get_default_dtype()) / 255
         # the table is channels-last in memory; permuting keeps it so, which convolutions on a CPU like
-        return pixels.permute(0, 1, 4, 2, 3), labels.expand(tasks, -1)
+        return pixels.permute(0, 1, 4, 2, 3), labels_BN.repeat_interleave(index_BNE.shape[2], 1)

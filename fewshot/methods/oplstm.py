@@ -57,8 +57,8 @@ class OPLSTM(MetaLearner):
         super().__init__(task, lr)
         self.body = make_body(task, backbone)
         self.head = nn.Linear(self.body.features, task.outputs)
-        if scalar_bias:
-            self.head.bias = nn.Parameter(self.head.bias.detach()[:1])
+        if scalar_bias:  # the released code makes it with a layer of two inputs, whatever the features
+            self.head.bias = nn.Parameter(torch.empty(1).uniform_(-(0.5**0.5), 0.5**0.5))
         self.hidden: list[Block] = [] if self.body.layer == "conv" else list(self.body)
         self.output_lstm = make_cells(cells)
         if self.hidden:
