@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 def run(cfg: "DictConfig") -> dict[str, Any]:
-    from fewshot.checks import check_evaluation
+    from fewshot.config.checks import check_evaluation
 
     check_evaluation(cfg)
-    from fewshot.evaluation import evaluate  # torch takes seconds to import; mistakes are told before
+    from fewshot.runs.evaluate import evaluate  # torch takes seconds to import; mistakes are told before
 
     return evaluate(cfg)
 
 
 if __name__ == "__main__":
     stopping.listen()  # before anything slow, so that a signal ends in one line from the start
-    from fewshot.cli import CONF, main
+    from fewshot.cli import main
 
-    sys.exit(main(run, CONF + "/evaluate", "evaluate"))
+    sys.exit(main(run, "evaluate"))

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def run(cfg: "DictConfig") -> dict[str, Any]:
-    from fewshot.checks import check
+    from fewshot.config.checks import check
 
     check(cfg)
-    from fewshot.runs import train  # torch takes seconds to import; mistakes are told before
+    from fewshot.runs.train import train  # torch takes seconds to import; mistakes are told before
 
     return train(cfg)
 
 
 if __name__ == "__main__":
     stopping.listen()  # before anything slow, so that a signal ends in one line from the start
-    from fewshot.cli import CONF, main
+    from fewshot.cli import main
 
-    sys.exit(main(run, CONF, "train"))
+    sys.exit(main(run, "train"))

@@ -8,11 +8,9 @@ import sys
 import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -32,43 +30,16 @@ from rich.progress import (
 from rich.text import Text
 
 from fewshot import stopping
-from fewshot.checks import flatten, nearest
+from fewshot.config.checks import nearest
+from fewshot.config.compose import CONF, FOLDERS, at_home, composed, flatten, quote_shots
 from fewshot.errors import UserError, out_of_memory
 
-DEFAULT_SHOTS = 1
-PATHS = ("paths.raw", "paths.prepared", "paths.outputs", "data.path", "run", "path")
 EXIT_CODES = {"failed": 1, "diverged": 1, "refused": 2, "timeout": 124}  # 124 as timeout(1) has it
 WORST = (0, 124, 1, 2)  # of the cells of a multirun
 MEMORY = "not enough memory: lower method.meta_batch, trainer.eval_batch, data.size or the network's widths"
-CONF = str(Path(__file__).parent.parent / "conf")
-
-OmegaConf.register_new_resolver("per_meta_batch", lambda tasks, batch: round(int(tasks) / int(batch)), replace=True)
-OmegaConf.register_new_resolver("equal", lambda one, other: one == other, replace=True)
-OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)
 
 
-def register_shots(shots: int) -> None:
-    """Makes `shots` a choice of the config group `shots`."""
-    ConfigStore.instance().store(group="shots", name=str(shots), node={"shots": shots}, package="_global_")
-
-
-def quote_shots(arguments: list[str]) -> list[str]:
-    """Hydra refuses an integer as a group's choice: quotes those of `shots=` and registers them as choices."""
-    register_shots(DEFAULT_SHOTS)
-    quoted = []
-    for argument in arguments:
-        if argument.startswith("shots="):
-            values = argument.removeprefix("shots=").strip("\"'").split(",")
-            for value in values:
-                if not re.fullmatch(r"[1-9]\d*", value.strip("\"' ")):
-                    raise UserError(f"{argument}: give positive whole numbers, as shots=5 or, with -m, shots=1,5")
-                register_shots(int(value.strip("\"' ")))
-            argument = "shots=" + ",".join("'" + value.strip("\"' ") + "'" for value in values)
-        quoted.append(argument)
-    return quoted
-
-
-def main(run: Callable[[DictConfig], dict[str, Any]], folder: str, name: str) -> int:
+def main(run: Callable[[DictConfig], dict[str, Any]], name: str) -> int:
     """Runs `run` on the configuration that the command line composes, or on each cell of a multirun.
 
     Returns the exit code: 0; 1 where a run failed or diverged; 2 for a user's mistake; 124 where `trainer.max_time` was
@@ -88,7 +59,7 @@ def main(run: Callable[[DictConfig], dict[str, Any]], folder: str, name: str) ->
         sys.argv[1:] = sorted(
             quote_shots(sys.argv[1:]), key=lambda a: a not in ("-m", "--multirun")
         )  # may stand anywhere
-        hydra.main(version_base="1.3", config_path=folder, config_name=name)(task)()
+        hydra.main(version_base="1.3", config_path=FOLDERS[name], config_name=name)(task)()
     except stopping.Stopped as stop:
         print(f"{stop}\n{cells.failures()}", file=sys.stderr, end="")
         return stop.exit_code
@@ -145,15 +116,6 @@ class Cells:
         return f"{len(bad)} of {len(self.outcomes)} cells have no result:\n{''.join(lines)}"
 
 
-def at_home(cfg: DictConfig) -> DictConfig:
-    """The configuration with `~` in its paths replaced by the home folder, once for all who read them."""
-    for key in PATHS:
-        value = OmegaConf.select(cfg, key, throw_on_missing=False)
-        if isinstance(value, str):
-            OmegaConf.update(cfg, key, os.path.expanduser(value))
-    return cfg
-
-
 def sweep(arguments: list[str]) -> tuple[int, set[str]]:
     """The number of cells that the command line spans, and the keys that differ between them."""
     overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
@@ -188,22 +150,11 @@ def explain(error: Exception, program: str = "train") -> str:
     return text
 
 
-def composed(overrides: list[str]) -> DictConfig:
-    """The configuration that `python train.py` with these overrides would get."""
-    running = GlobalHydra.instance()
-    outer, running.hydra = running.hydra, None  # a second Hydra, on the train configs, inside the one that runs
-    try:
-        with hydra.initialize_config_dir(CONF, version_base="1.3"):
-            return hydra.compose("train", quote_shots(overrides))
-    finally:
-        running.hydra = outer
-
-
 def known_keys(program: str) -> list[str]:
     """Dotted names of all settings of train.py, those of every method among them, or of evaluate.py."""
     if program == "evaluate":
-        return [*OmegaConf.load(Path(CONF) / "evaluate" / "evaluate.yaml")]
-    configs = [composed([f"method={path.stem}"]) for path in (Path(CONF) / "method").glob("*.yaml")]
+        return [*OmegaConf.load(CONF / "evaluate" / "evaluate.yaml")]
+    configs = [composed([f"method={path.stem}"]) for path in (CONF / "method").glob("*.yaml")]
     return sorted({key for cfg in configs for key in flatten(OmegaConf.to_container(cfg))})
 
 

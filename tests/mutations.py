@@ -22,13 +22,23 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("fewshot", "tests", "conf", "train.py", "pyproject.toml")
-TESTS = ("tests/test_against_reference.py", "tests/test_learners.py", "tests/test_episodes.py")
+TESTS = (
+    "tests/test_against_reference.py",
+    "tests/test_learners.py",
+    "tests/test_episodes.py",
+    "tests/test_settings.py",
+    "tests/test_results.py",
+)
 AT_A_TIME = 2
 BASE, LSTM, MAML = "fewshot/methods/base.py", "fewshot/methods/lstm.py", "fewshot/methods/maml.py"
 OPLSTM, PROTONET = "fewshot/methods/oplstm.py", "fewshot/methods/protonet.py"
 WARP, SAP = "fewshot/methods/warpmaml.py", "fewshot/methods/sap.py"
 LAYERS, BODY, EPISODES = "fewshot/backbones/layers.py", "fewshot/backbones/body.py", "fewshot/episodes.py"
-FIRST = {BASE: TESTS[1], BODY: TESTS[1], EPISODES: TESTS[2]}  # the file of tests that turns red soonest
+SOURCE, PROTOCOL, PAPER = "fewshot/data/image_source.py", "fewshot/results/protocol.py", "fewshot/results/paper.py"
+EVALUATE, TESTED = "fewshot/runs/evaluate.py", "fewshot/config/tested.py"
+# the file of tests that turns red soonest
+FIRST = {BASE: TESTS[1], BODY: TESTS[1], EPISODES: TESTS[2], SOURCE: TESTS[2]}
+FIRST |= dict.fromkeys((PROTOCOL, PAPER, EVALUATE, TESTED), TESTS[4])
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ MUTATIONS = [
         (BASE, "if bn != ", "if bn == ", "BN choice flipped"),
         (BASE, "reference=shots)", "reference=None)", "BN statistics of support and queries together"),
         (BASE, "[:, shots:]", "[:, :-shots]", "predictions of the wrong rows"),
-        (BASE, "return 100 * ", "return 1 * ", "accuracy as a fraction"),
+        (BASE, "right = 100 * ", "right = 1 * ", "accuracy as a fraction"),
         (BASE, "targets.flatten(1).T, num_outputs=", "-targets.flatten(1).T, num_outputs=", "wrong test error"),
         (BASE, "torch.optim.Adam(", "torch.optim.AdamW(", "weight decay"),
         (BASE, "update(episode.tasks)", "update(episode.tasks + 1)", "test tasks numbered from 1"),
@@ -129,19 +139,10 @@ MUTATIONS = [
             "gradients times the meta-batch",
         ),
         # SAP
-        (
-            SAP,
-            'name.startswith(("transforms", "head."))',
-            'name.startswith(("transforms.", "head."))',
-            "head's transform fixed",
-        ),
-        (SAP, 'name.startswith(("transforms", "head."))', 'name.startswith("transforms")', "head fixed"),
-        (
-            SAP,
-            'name.startswith(("transforms", "head."))',
-            'name.startswith(("transforms", "head.", "mixing"))',
-            "mixing adapted",
-        ),
+        (SAP, '"transforms_head.", ', "", "head's transform fixed"),
+        (SAP, '"transforms_head.", "head."))', '"transforms_head."))', "head fixed"),
+        (SAP, '"transforms_head.", "head."))', '"transforms_head.", "head.", "mixing."))', "mixing adapted"),
+        (SAP, '("transforms.", ', '("transforms", ', "adapted by the beginning of a name"),
         (
             SAP,
             "share = self.mixing_head.sigmoid()",
@@ -301,10 +302,51 @@ MUTATIONS = [
             "self.output_lstm if layer == 0 else",
             "LSTMs of the wrong layers",
         ),
-        (OPLSTM, "detach()[:1]", "detach()[:2]", "two biases"),
+        (OPLSTM, "torch.empty(1)", "torch.empty(2)", "two biases"),
+        (OPLSTM, "uniform_(-(0.5**0.5), 0.5**0.5)", "uniform_(-0.025, 0.025)", "bias as torch would start it"),
         (OPLSTM, "cell.bias_ih + cell.bias_hh", "cell.bias_ih", "one bias vector"),
         (OPLSTM, "i, f, g, o = torch", "f, i, g, o = torch", "gates exchanged"),
         (OPLSTM, "self.body.bn if self.hidden else", "self.body.bn if not self.hidden else", "bn=support ignored"),
+        # numbers that are not finite
+        (BASE, ".isfinite().flatten(1)", ".isnan().logical_not().flatten(1)", "infinite predictions are guesses"),
+        (BASE, "return nan_unless_finite(right, predictions)", "return right", "NaN is a class"),
+        (MAML, "if clamped or self.adapts(name)", "if self.clamp_each or self.adapts(name)", "copies for no clamp"),
+        # the order of a support set
+        (SOURCE, "order.sort(1).values)", "order)", "queries under the labels of other classes"),
+        (SOURCE, "self._gather(shown, order)", "self._gather(index[:, :, :shots], order)", "images in another order"),
+        (EPISODES, "ORDER = np.uint64(2**32)", "ORDER = np.uint64(0)", "the order follows the classes"),
+        (
+            EPISODES,
+            "np.argsort(random_bits(keys_B[:, None], np.ar",
+            "np.sort(random_bits(keys_B[:, None] * np.uint64(0), np.ar",
+            "one order",
+        ),
+        # results: what stands beside what
+        (PROTOCOL, 'result.get("run_status", result["status"])', '"finished"', "any status"),
+        (PROTOCOL, 'result.get("run_status", result["status"])', 'result["status"]', "the test's status for the run's"),
+        (PROTOCOL, 'result["val_shots"],', 'result["shots"],', "trained for any shots"),
+        (PROTOCOL, 'as_settings(result["changed"]),', "(),", "any settings"),
+        (PROTOCOL, 'result["trained_on"],', 'result["data"],', "trained on anything"),
+        (PROTOCOL, 'result["test_queries"],', "1,", "any number of queries"),
+        (PROTOCOL, 'f"{self.ways}-way "', '"5-way "', "ways not named"),
+        (PAPER, "15 if trained_on != data", "15 if trained_on == data", "queries within and across swapped"),
+        (PAPER, '"sine": 2000', '"sine": 1000', "sine's number of test tasks"),
+        (PAPER, '"data.train_queries": 10', '"data.train_queries": 15', "Figure 5 with other queries"),
+        (PAPER, 'SEQUENCE | {"method.first_labels": True}', "SEQUENCE", "Figure 5 with other labels"),
+        (PAPER, 'form="released"', 'form="text"', "the other form's figures"),
+        (EVALUATE, '"run_status": status', '"run_status": "finished"', "a run that timed out has finished"),
+        (EVALUATE, 'tested.data.get("ways", 1)', 'tested.data.get("ways", 1) + 1', "other ways"),
+        (TESTED, "CROSS_DOMAIN_QUERIES = 15", "CROSS_DOMAIN_QUERIES = 5", "queries across"),
+        # settings
+        ("conf/settings/form/sap-released.yaml", "false", "true", "SAP centred under released"),
+        ("conf/settings/backbone/lstm-mlp-released.yaml", "sequence}", "set}", "labels hidden from sequences"),
+        ("conf/settings/backbone/oplstm-conv4-released.yaml", "detach: true", "detach: false", "inputs not detached"),
+        ("conf/settings/family/oplstm-sine.yaml", "passes: 9", "passes: 8", "a pass less"),
+        ("conf/settings/shots/maml-mini-5.yaml", "meta_batch: 2", "meta_batch: 4", "another meta-batch"),
+        ("conf/family/sine.yaml", "val_tasks: 1000", "val_tasks: 600", "fewer validation tasks"),
+        ("conf/family/omniglot.yaml", "text: 15", "text: 5", "fewer queries under text"),
+        ("conf/experiment/figure5.yaml", "train_queries: 10", "train_queries: 15", "more queries than drawings"),
+        ("conf/experiment/figure6.yaml", "${form}", "text", "Figure 6 by one form"),
         # episodes
         (EPISODES, "(counter + np.uint64(1))", "counter", "words from 0"),
         (EPISODES, "0xBF58476D1CE4E5B9", "0xBF58476D1CE4E5BB", "another constant"),
@@ -373,7 +415,8 @@ def first_red(base: Path, mutation: Mutation | None) -> str | None:
         sys.dont_write_bytecode = True
         for name in [name for name in sys.modules if name.partition(".")[0] in ("fewshot", "tests")]:
             del sys.modules[name]
-        first = FIRST.get(mutation.file if mutation else "", TESTS[0])
+        file = mutation.file if mutation else ""
+        first = FIRST.get(file, TESTS[3] if file.startswith("conf/") else TESTS[0])
         tests = sorted(TESTS, key=lambda name: name != first)
         red = FirstRed()
         with open(target / "said", "w") as said, redirect_stdout(said), redirect_stderr(said):

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 
+from fewshot.config.identity import run_folder
 from fewshot.errors import UserError
-from fewshot.evaluation import evaluate
-from fewshot.identity import run_folder
-from fewshot.inner_pictures import inner_steps, passes_figure, weights_figure
 from fewshot.methods.base import MetaLearner
 from fewshot.methods.oplstm import OPLSTM
 from fewshot.methods.sap import SAP
-from fewshot.runs import train
-from fewshot.similarity import similarities
+from fewshot.runs.evaluate import evaluate
+from fewshot.runs.train import train
+from fewshot.views.inner_pictures import inner_steps, passes_figure, weights_figure
+from fewshot.views.similarity import similarities
 from tests.conftest import LSTM, MAML, RELEASED, episode, make
 from tests.conftest import OPLSTM as OPTIONS
 from tests.conftest import SAP as SAP_OPTIONS
@@ -130,8 +130,6 @@ def test_sap_starts_as_the_plain_network(backbone: str, centred: bool) -> None:
 
 # ---------------------------------------------------------------- further test sets
 def test_further_data_sets_are_tested_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fewshot import evaluation as module_of_across
-
     asked, queries = [], 4
 
     def across(trained: Any, name: str) -> Any:  # glyphs is the only image data that tests have: two names for it
@@ -140,8 +138,7 @@ def test_further_data_sets_are_tested_and_kept(tmp_path: Path, monkeypatch: pyte
         tested.data.test_queries = queries
         return tested
 
-    monkeypatch.setattr(module_of_across, "across", across)
-    monkeypatch.setattr("fewshot.runs.across", across)
+    monkeypatch.setattr("fewshot.runs.train.across", across)
     cfg = config(tmp_path, *SMALL)
     alone = train(cfg)
     assert "tests" not in alone

@@ -11,9 +11,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 import evaluate
 import train
-from fewshot import runs
-from fewshot.cli import CONF, composed, main, sweep
-from fewshot.identity import run_folder
+from fewshot.cli import main, sweep
+from fewshot.config.compose import composed
+from fewshot.config.identity import run_folder
+from fewshot.runs import train as runs
 from tests.test_runs import config
 
 MISTAKES = [
@@ -105,8 +106,8 @@ MISTAKES_OF_A_TEST = [
 def call(monkeypatch: pytest.MonkeyPatch, command: str, program: str = "train") -> int:
     monkeypatch.setattr(sys, "argv", [f"{program}.py", *command.split()])
     if program == "train":
-        return main(train.run, CONF, "train")
-    return main(evaluate.run, CONF + "/evaluate", "evaluate")
+        return main(train.run, "train")
+    return main(evaluate.run, "evaluate")
 
 
 @pytest.mark.parametrize(("command", "message"), MISTAKES, ids=[command for command, _ in MISTAKES])
@@ -159,7 +160,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(
         return {"status": "finished"}
 
     monkeypatch.setattr(sys, "argv", ["train.py", "seed=0", "-m", "method=glob(*)"])
-    assert main(run, CONF, "train") == 2
+    assert main(run, "train") == 2
     assert done == ["lstm", "protonet", "sap", "warpmaml"]
     err = capfd.readouterr().err
     assert "2 of 6 cells have no result" in err
@@ -177,7 +178,7 @@ def test_a_terminal_that_cannot_print_a_sign(monkeypatch: pytest.MonkeyPatch, tm
         print("83.2% ± 1.4")
         return {"status": "finished"}
 
-    assert main(run, CONF, "train") == 0
+    assert main(run, "train") == 0
     assert terminal.buffer.getvalue() == b"83.2% \\xb1 1.4\n"  # type: ignore[attr-defined]
 
 
@@ -245,6 +246,6 @@ def test_shots_of_a_test_are_swept_too(monkeypatch: pytest.MonkeyPatch, tmp_path
 
     for command in ("-m run=a,b shots=1,7", "run=c shots=7", "run=c"):
         monkeypatch.setattr(sys, "argv", ["evaluate.py", *command.split()])
-        assert main(run, CONF + "/evaluate", "evaluate") == 0
+        assert main(run, "evaluate") == 0
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
     assert seen == [("a", 1), ("a", 7), ("b", 1), ("b", 7), ("c", 7), ("c", None)]

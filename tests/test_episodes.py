@@ -12,8 +12,11 @@ from scipy import stats
 from torch import Tensor
 
 from fewshot.data.datamodule import EpisodicDataModule, TaskStream
+from fewshot.data.image_source import ImageSource
 from fewshot.data.sine import SineSource
-from fewshot.episodes import SPLITS, draw_images, random_bits, task_keys, uniform
+from fewshot.data.table import Classes, Table
+from fewshot.episodes import SPLITS, Episode, draw_images, draw_order, random_bits, task_keys, uniform
+from tests.test_learners import LEARNERS, make_named
 
 COUNTS = np.array([20, 7, 31, 9, 12, 20, 8, 45, 6, 14, 11, 10], dtype=np.int64)
 STARTS = 100 + np.concatenate([[0], np.cumsum(COUNTS)[:-1]])
@@ -46,6 +49,11 @@ IMAGES = {
     "train": "87308c49da9f985e492146d040fbe2698280d9a869252586d2abd48680c89dff",
     "val": "4f654f6cbdcfcdf5f496404d8043bd5bae512b8cb9800e5fae1b022ea03945c4",
     "test": "f9bfad570b47cdde81ff097ab43ab1c5e1ad8090ff48b6b4f13dafd2ec3154b5",
+}
+ORDERS = {
+    "train": "4161c7686941f4f24c4e7d1373a3d936b42d7c2daefff7abc29610cf293958c7",
+    "val": "0ae02f7ce2ad963b06b9103af7821fe7fea17eabd1d416b44a558dad49c3dcc0",
+    "test": "9ed93b6d7526657b07024be8d9fb417fce096bfcab7c13d5049a36636b356f74",
 }
 SINE_X = "c7a221ce108e55f0c3c125eda8c614af17d7cc9d87d1f27703ed58025144cfd0"
 SINE_Y = {
@@ -286,3 +294,67 @@ def test_data_module_has_a_stream_a_split() -> None:
     assert torch.equal(drawn["x"], SineSource(0, 1).draw("val", np.arange(4), 3, 5)["x"])
     episode = module.on_after_batch_transfer((drawn, shots_of_val), 0)
     assert (episode.support_x.shape[1], episode.query_x.shape[1]) == (3, 5)
+
+
+# ---------------------------------------------------------------- image episodes
+def image_source(ways: int = 3, seed: int = 0) -> ImageSource:
+    """Ten classes of nine one-pixel images a split; a pixel's value says its class."""
+    classes = Classes(tuple(map(str, range(10))), np.arange(0, 90, 9), np.full(10, 9))
+    images = np.repeat(np.arange(10), 9).astype(np.uint8)[:, None, None, None]
+    return ImageSource(seed, Table(images, dict.fromkeys(SPLITS, classes), ""), ways)
+
+
+def image_episode(source: ImageSource, tasks: list[int], shots: int, queries: int = 2) -> Episode:
+    return source.episode(source.draw("train", np.array(tasks), shots, queries), shots)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_orders_are_recorded(split: str) -> None:
+    assert digest(draw_order(1337, split, np.arange(50), 5)) == ORDERS[split]
+
+
+@quick
+@given(seeds, st.lists(numbers, min_size=1, max_size=4), st.integers(1, 6), st.integers(1, 3))
+def test_a_label_is_a_class_in_support_and_queries(seed: int, tasks: list[int], shots: int, ways: int) -> None:
+    """Whatever the order in which they are shown."""
+    batch = image_episode(image_source(ways, seed), tasks, shots)
+    for b in range(len(tasks)):
+        support = {(int(y), round(255 * x.item())) for x, y in zip(batch.support_x[b], batch.support_y[b], strict=True)}
+        queries = {(int(y), round(255 * x.item())) for x, y in zip(batch.query_x[b], batch.query_y[b], strict=True)}
+        assert support == queries
+        assert len(support) == ways
+        assert batch.support_y[b].bincount().tolist() == [shots] * ways
+        assert batch.query_y[b].tolist() == sorted(batch.query_y[b].tolist())
+
+
+def test_a_position_does_not_give_its_label_away() -> None:
+    """Every order of the labels comes up as often as any other."""
+    first = image_episode(image_source(), list(range(1200)), 1).support_y
+    _, counts = np.unique(first.numpy(), axis=0, return_counts=True)
+    assert len(counts) == 6
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+@quick
+@given(seeds, numbers, st.integers(1, 3), st.integers(1, 3))
+def test_support_sets_nest_whatever_their_order(seed: int, task: int, few: int, more: int) -> None:
+    source = image_source(seed=seed)
+    small, large = (image_episode(source, [task], shots) for shots in (few, few + more))
+    order = [batch.support_y[0].unique_consecutive().tolist() for batch in (small, large)]
+    assert order[0] == order[1]
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_only_sequences_notice_the_order(name: str) -> None:
+    source = ImageSource(0, Table(np.random.default_rng(0).integers(0, 256, (90, 3, 3, 1), dtype=np.uint8), {}, ""), 3)
+    source.table.splits.update(image_source().table.splits)
+    drawn = source.draw("train", np.arange(4), 2, 4)
+    by_label = drawn | {"order": torch.arange(3).expand(4, -1)}
+    assert not torch.equal(drawn["order"], by_label["order"])
+    learner = make_named(name, "fc")
+    shown, sorted_by_label = (
+        learner.predict(Episode(*(x.double() if x.is_floating_point() else x for x in source.episode(d, 2))))
+        for d in (drawn, by_label)
+    )
+    same = torch.allclose(shown, sorted_by_label, rtol=1e-9, atol=1e-10)
+    assert same == (name not in ("lstm-sequence", "lstm-offset"))

@@ -13,13 +13,13 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fewshot import pictures
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.image_source import ImageSource
 from fewshot.data.sine import SineSource
 from fewshot.episodes import Episode
 from fewshot.methods.base import MetaLearner
-from fewshot.wandb_result import log_result
+from fewshot.views import pictures
+from fewshot.views.wandb_result import log_result
 from tests.conftest import LSTM, MAML, episode, make
 
 SET = {"support": "set", "pool_cell": True, "query_cell": True}

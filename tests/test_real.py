@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from fewshot.checks import check
-from fewshot.cli import composed
-from fewshot.evaluation import evaluate
-from fewshot.identity import run_folder
-from fewshot.runs import train
+from fewshot.config.checks import check
+from fewshot.config.compose import composed
+from fewshot.config.identity import run_folder
+from fewshot.runs.evaluate import evaluate
+from fewshot.runs.train import train
 from tests.test_runs import evaluation
 
 SHORT = [

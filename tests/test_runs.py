@@ -18,16 +18,16 @@ import yaml
 from filelock import FileLock
 from omegaconf import DictConfig
 
-from fewshot import callbacks, runs
-from fewshot.checks import check
-from fewshot.cli import CONF, composed
+from fewshot.config.checks import check
+from fewshot.config.compose import CONF, composed
+from fewshot.config.identity import changed, run_folder
 from fewshot.errors import UserError
-from fewshot.evaluation import evaluate, evaluation_config
-from fewshot.identity import changed, run_folder
-from fewshot.loggers import start_wandb
-from fewshot.results.paper import PAPER, paper_figure
 from fewshot.results.statistics import mean_and_ci95
-from fewshot.runs import train
+from fewshot.runs import callbacks
+from fewshot.runs import train as runs
+from fewshot.runs.evaluate import evaluate
+from fewshot.runs.train import train
+from fewshot.views.loggers import start_wandb
 from tests.made_files import fill_folder, picture
 
 TINY = [
@@ -270,15 +270,15 @@ def test_a_run_that_cannot_be_written_is_shown(program: str, tmp_path: Path, cap
         return
     assert evaluate(evaluation(folder, tmp_path))["mean"] == pytest.approx(first["mean"], rel=1e-6)
     out, err = capfd.readouterr()
-    assert "test mse (30 tasks" in out
+    assert "test mse (1-shot, 30 tasks" in out
     assert "not everything was kept in" in err
 
 
 def test_several_evaluations_of_one_run_at_once(tmp_path: Path) -> None:
     cfg = config(tmp_path, "trainer.updates=10")
     train(cfg)
-    told = {"run": str(run_folder(cfg)), "bar": False, "paths": {"raw": "raw", "prepared": "prepared"}}
-    code = f"from fewshot.evaluation import *\nevaluate(evaluation_config({told!r}))"
+    code = "from fewshot.config.compose import composed\nfrom fewshot.runs.evaluate import evaluate\n"
+    code += f"evaluate(composed(['run={run_folder(cfg)}', 'bar=false'], 'evaluate'))"
     many = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(4)]
     assert [(process.communicate()[1], process.returncode) for process in many] == [("", 0)] * 4
     assert not list((run_folder(cfg) / "evaluations").glob("*.part"))
@@ -441,7 +441,7 @@ def test_kill_minus_nine(tmp_path: Path) -> None:
     undisturbed = train(config(tmp_path, "trainer.updates=150"))
     cfg = config(tmp_path, "trainer.updates=150", outputs="killed")
     paths = [f"paths.outputs={cfg.paths.outputs}", f"paths.prepared={cfg.paths.prepared}"]
-    program = str(Path(CONF).parent / "train.py")
+    program = str(CONF.parent / "train.py")
     command = [sys.executable, program, "data=sine", "method=lstm", *TINY, *paths, "trainer.updates=150"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     metrics = run_folder(cfg) / "metrics.csv"
@@ -534,8 +534,14 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 
 def evaluation(folder: Path, tmp_path: Path, **changes: Any) -> DictConfig:
-    paths = {"raw": str(tmp_path / "raw"), "prepared": str(tmp_path / "prepared")}
-    return evaluation_config({"run": str(folder), "bar": False, "paths": paths} | changes)
+    told = {
+        "run": folder,
+        "bar": False,
+        "paths.raw": tmp_path / "raw",
+        "paths.prepared": tmp_path / "prepared",
+    } | changes
+    values = {key: f"'{value}'" if isinstance(value, str | Path) else value for key, value in told.items()}
+    return composed([f"{key}={value}" for key, value in values.items()], "evaluate")
 
 
 def test_evaluation_repeats_the_runs_own_test(tmp_path: Path) -> None:
@@ -612,31 +618,6 @@ def test_a_strangers_folder_is_data_not_code(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UserError, match="not a checkpoint of weights"):
         evaluate(evaluation(folder, tmp_path))
     assert not (tmp_path / "executed").exists()
-
-
-def test_the_papers_figure_stands_only_beside_its_protocol() -> None:
-    result: dict[str, Any] = {
-        "data": "omniglot",
-        "trained_on": "omniglot",
-        "method": "oplstm",
-        "shots": 1,
-        "val_shots": 1,
-        "test_queries": 1,
-        "tasks": 600,
-        "form": "released",
-        "published_settings": True,
-    }
-    assert paper_figure(result) == PAPER["omniglot", "oplstm"][1] == 84.27
-    for change in (
-        {"test_queries": 15},
-        {"form": "text"},
-        {"published_settings": False},
-        {"tasks": 100},
-        {"val_shots": 5},
-        {"data": "glyphs"},
-    ):
-        assert paper_figure(result | change) is None
-    assert paper_figure(result | {"data": "cub", "trained_on": "mini", "test_queries": 15}) == 42.33
 
 
 def test_shipped_settings_count_as_published(tmp_path: Path) -> None:

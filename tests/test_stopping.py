@@ -17,15 +17,17 @@ import torch
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 
-from fewshot import callbacks, runs
-from fewshot.cli import CONF
-from fewshot.evaluation import evaluate
-from fewshot.identity import run_folder
-from fewshot.runs import train
+from fewshot.config.compose import CONF
+from fewshot.config.identity import run_folder
+from fewshot.errors import UserError
+from fewshot.runs import callbacks
+from fewshot.runs.checkpoints import WholeCheckpoints
+from fewshot.runs.evaluate import evaluate
+from fewshot.runs.train import train
 from tests.test_cli import call
 from tests.test_runs import MEASURED, TINY, config, evaluation, kill_at, rows
 
-ROOT = Path(CONF).parent
+ROOT = CONF.parent
 SLOW = ["trainer.updates=100000", "trainer.val_every=50000", "trainer.save_every=50000"]  # stopped before it saves
 
 
@@ -152,7 +154,7 @@ def test_the_temporary_folder_has_no_part_in_a_run(tmp_path: Path, monkeypatch: 
 
 def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "last.ckpt"
-    callbacks.WholeCheckpoints().save_checkpoint({"step": 1}, path)
+    WholeCheckpoints().save_checkpoint({"step": 1}, path)
 
     def half(checkpoint: Any, file: Any) -> None:
         buffer = io.BytesIO()
@@ -163,7 +165,7 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.
     original = torch.save
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(KeyboardInterrupt):
-        callbacks.WholeCheckpoints().save_checkpoint({"step": 2}, path)
+        WholeCheckpoints().save_checkpoint({"step": 2}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
@@ -191,7 +193,7 @@ def test_a_full_disk_is_one_line_and_the_state_before_stays(tmp_path: Path, monk
     original = torch.save
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full)
-        with pytest.raises(runs.UserError, match=r"cannot read or write a file: .*\.ckpt cannot be written"):
+        with pytest.raises(UserError, match=r"cannot read or write a file: .*\.ckpt cannot be written"):
             train(cfg)
     assert without_times(train(cfg)) == without_times(train(config(tmp_path)))
     same_files(cfg, config(tmp_path))

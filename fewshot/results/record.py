@@ -5,10 +5,10 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -42,9 +42,20 @@ def write_json(path: Path, result: Mapping[str, Any]) -> None:
     write_whole(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
-def write_scores(path: Path, tasks: Sequence[int], scores: Sequence[float]) -> None:
+class Scores(NamedTuple):
+    """A test's mean, interval and number of tasks, as a result holds them; the tasks' numbers, in order, and scores."""
+
+    summary: dict[str, Any]
+    tasks: list[int]
+    values: list[float]
+
+
+NO_SCORES = Scores({"mean": None, "ci95": None, "tasks": None}, [], [])
+
+
+def write_scores(path: Path, scores: Scores) -> None:
     """One row a test task, ordered by task number."""
-    rows = sorted(zip(tasks, scores, strict=True))
+    rows = zip(scores.tasks, scores.values, strict=True)
     write_whole(path, "task,score\n" + "".join(f"{task},{score!r}\n" for task, score in rows))
 
 
@@ -88,8 +99,8 @@ def describe(cfg: DictConfig, learner: MetaLearner, changed: dict[str, Any]) -> 
     }
 
 
-def scored(learner: MetaLearner) -> tuple[dict[str, Any], list[int], list[float]]:
-    """Mean, interval and number of tasks of the test just run; the tasks and their scores, in task order.
+def scored(learner: MetaLearner) -> Scores:
+    """The scores of the test just run.
 
     Raises:
         Diverged: a task's score is not finite, which a mean would hide or spread.
@@ -101,7 +112,7 @@ def scored(learner: MetaLearner) -> tuple[dict[str, Any], list[int], list[float]
         if not math.isfinite(score):
             raise Diverged(f"the score of test task {task} was {score}")
     mean, ci95 = mean_and_ci95(ordered)
-    return {"mean": mean, "ci95": ci95, "tasks": len(ordered)}, tasks[order].tolist(), ordered
+    return Scores({"mean": mean, "ci95": ci95, "tasks": len(ordered)}, tasks[order].tolist(), ordered)
 
 
 def surroundings(trainer: L.Trainer) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fewshot.config.compose import flatten
 from fewshot.errors import UserError
 
 POSITIVE_INTEGERS = (
@@ -226,10 +227,3 @@ def nearest(name: str, choices: list[str]) -> str:
     """`one of …` the choices, and which of them is nearest to `name`."""
     close = get_close_matches(name, choices, n=1, cutoff=0.5)
     return f"one of {', '.join(choices)}" + (f"; did you mean {close[0]}?" if close else "")
-
-
-def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted key → value of nested dictionaries."""
-    if not isinstance(node, dict):
-        return {prefix: node}
-    return {k: v for name, sub in node.items() for k, v in flatten(sub, f"{prefix}.{name}" if prefix else name).items()}

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fewshot.episodes import Episode
 from fewshot.methods.oplstm import OPLSTM
-from fewshot.pictures import BLUE, ORANGE
 from fewshot.results.statistics import mean_and_ci95
+from fewshot.views.pictures import BLUE, ORANGE
 
 STEP = 0.01  # of gradient descent, section 5.5
 LABELS = {"gradient": f"gradient descent, steps of {STEP}", "prototypes": "the prototype classifier"}

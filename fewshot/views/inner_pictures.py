@@ -16,7 +16,7 @@ from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.sine import X_RANGE
 from fewshot.methods.base import MetaLearner
 from fewshot.methods.oplstm import OPLSTM
-from fewshot.pictures import GREY, GRID, INK, ORANGE, draw_test, predict, save_figure, test_figures, waves
+from fewshot.views.pictures import GREY, GRID, INK, ORANGE, draw_test, predict, save_figure, test_figures, waves
 
 
 def draw_all(learner: MetaLearner, datamodule: EpisodicDataModule, folder: Path) -> list[Path]:

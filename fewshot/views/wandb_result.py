@@ -6,7 +6,7 @@ from typing import Any
 import wandb
 from matplotlib.figure import Figure
 
-from fewshot.pictures import as_image
+from fewshot.views.pictures import as_image
 
 # what may be shown to all; photographs of the other data sets, and users' own, are not ours to publish
 OURS = ("sine", "omniglot", "glyphs")

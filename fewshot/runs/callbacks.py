@@ -8,13 +8,11 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, RichProgressBar, Timer
 from torch import Tensor
 
 from fewshot import stopping
 from fewshot.errors import Diverged, OutOfTime
-from fewshot.files import whole
 from fewshot.stopping import Stopped
 
 
@@ -36,17 +34,6 @@ class ValidateFirst(Callback):
             trainer.validating = True
             trainer.fit_loop.epoch_loop.val_loop.run()
             trainer.training = True
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are whole or not there. Lightning's go through the system's temporary folder, by a copy."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with whole(Path(path), "wb") as file:
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as error:  # torch's word for a file that takes no more
-                raise OSError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
 
 
 class SaveBest(ModelCheckpoint):

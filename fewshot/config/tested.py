@@ -1,0 +1,63 @@
+"""The configuration of a test: a run's, on its own data set or another one."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from fewshot.config.compose import composed
+from fewshot.errors import UserError
+
+CROSS_DOMAIN_QUERIES = 15
+
+
+def test_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
+    """The configuration of the test: the run's, with the data, shots, ways, queries and tasks that `cfg` names."""
+    tested = trained.copy()
+    name = cfg.data or trained.data.name
+    if cfg.path is not None and name != "folder":
+        raise UserError(f"path={cfg.path} is for data=folder, and the test is on data={name}: leave out one of them")
+    with open_dict(tested):
+        if name == "folder":
+            tested.data.path = cfg.path or trained.data.get("path")
+            if not tested.data.path:
+                raise UserError("data=folder needs path=<a folder of class folders>")
+        tested.data.name = name
+        if not same_data(trained, tested):
+            tested.data = across(trained, name, tested.data.get("path")).data
+        changes = {
+            "paths": cfg.paths,
+            "trainer.accelerator": cfg.accelerator,
+            "trainer.threads": cfg.threads,
+            "trainer.bar": cfg.bar,
+            "shots": cfg.shots,
+            "data.ways": cfg.ways,
+            "data.test_queries": cfg.queries,
+            "trainer.test_tasks": cfg.tasks,
+            "trainer.eval_batch": cfg.eval_batch,
+        }
+        for key, value in changes.items():
+            if value is not None:
+                OmegaConf.update(tested, key, value)
+    if cfg.ways is not None and "ways" not in trained.data:
+        raise UserError(f"ways={cfg.ways}: data={name} is regression and has no ways, leave it out")
+    return tested
+
+
+def same_data(trained: DictConfig, tested: DictConfig) -> bool:
+    """Whether a test is on the data set that the run was trained on."""
+    paths = [Path(cfg.data.get("path") or "").resolve() for cfg in (trained, tested)]
+    return tested.data.name == trained.data.name and paths[0] == paths[1]
+
+
+def across(trained: DictConfig, name: str, path: str | None = None) -> DictConfig:
+    """The configuration that tests on data set `name` (the folder `path`), in the sizes and ways of the training."""
+    new = composed([f"data={name}", f"method={trained.method.name}", "form=text"])
+    if "sine" in (name, trained.data.name):
+        raise UserError(f"the run was trained on {trained.data.name}: data={name} has other inputs")
+    tested = trained.copy()
+    with open_dict(tested):
+        tested.data = OmegaConf.merge(new.data, {k: trained.data[k] for k in ("size", "channels", "ways")})
+        if path:
+            tested.data.path = path
+        tested.data.test_queries = CROSS_DOMAIN_QUERIES if name != "glyphs" else new.data.test_queries
+    return tested

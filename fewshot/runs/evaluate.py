@@ -1,0 +1,154 @@
+"""Tests the best validated state of a run's folder, on its own data or another's."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import wandb
+from filelock import FileLock
+from lightning.pytorch.callbacks import RichProgressBar
+from omegaconf import DictConfig
+
+from fewshot.config.checks import check
+from fewshot.config.identity import changed
+from fewshot.config.stored import stored_config
+from fewshot.config.tested import same_data, test_config
+from fewshot.data.datamodule import EpisodicDataModule
+from fewshot.data.images import full_name
+from fewshot.errors import Diverged, UserError
+from fewshot.methods import learner_class
+from fewshot.methods.base import MetaLearner
+from fewshot.results.protocol import Protocol
+from fewshot.results.record import Scores, describe, read_result, scored, show, surroundings, write_json, write_scores
+from fewshot.runs.build import announced, make_datamodule, make_learner, make_lightning, make_source
+from fewshot.runs.checkpoints import load_weights
+from fewshot.runs.split import check_split
+from fewshot.views.inner_pictures import draw_all
+from fewshot.views.loggers import quiet, start_wandb
+from fewshot.views.wandb_result import log_test
+
+TESTED = ("metric", "mean", "ci95", "tasks", "shots", "ways", "test_queries")  # kept of a test on further data
+
+
+def evaluate(cfg: DictConfig) -> dict[str, Any]:
+    """Tests `cfg.run` as `cfg` says and keeps the result in the run's folder, under `evaluations/`.
+
+    A test on another data set, in the run's own shots and the usual number of tasks and queries, also becomes an entry
+    under `tests` in the run's `result.json`, and in its W&B run.
+    """
+    quiet()
+    folder = Path(cfg.run)
+    trained = stored_config(folder)
+    tested = test_config(cfg, trained)
+    check(tested)
+    if cfg.ways is not None and learner_class(trained.method.name).has_head and cfg.ways != trained.data.ways:
+        raise UserError(f"ways={cfg.ways}: the run's head was trained for {trained.data.ways} ways")
+    usual = all(cfg[key] is None for key in ("shots", "queries", "ways", "tasks"))
+    entry = table_of(tested) if usual and not same_data(trained, tested) else None
+    return evaluate_on(folder, trained, tested, entry=entry, pictures=cfg.pictures)
+
+
+def evaluate_on(
+    folder: Path, trained: DictConfig, tested: DictConfig, entry: str | None, pictures: bool = False, run: Any = None
+) -> dict[str, Any]:
+    """Tests the run of `folder`, trained as `trained` says, as `tested` says.
+
+    Args:
+        entry: the name under which the result is also kept in `tests` of the run's `result.json`, and in W&B.
+        pictures: whether to draw test tasks.
+        run: the W&B run, where it is still going on.
+    """
+    trainer, learner, datamodule, best_step = prepare_test(folder, trained, tested)
+    status = (read_result(folder / "result.json") or {}).get("status", "unfinished")
+    if status != "finished":
+        print(f"the run is {status}: this is its best state so far, after update {best_step}", file=sys.stderr)
+    try:
+        scores = test(trainer, learner, datamodule)
+    except Diverged as error:
+        raise UserError(f"{error}: this state has no mean on these tasks") from error
+    result = {"status": "finished"} | describe(trained, learner, changed(trained)) | scores.summary
+    result |= surroundings(trainer) | {"run": folder.name, "run_status": status, "best_step": best_step}
+    result |= {"data": tested.data.name, "shots": tested.shots, "test_queries": tested.data.test_queries}
+    result |= {"ways": tested.data.get("ways", 1)}
+    place = keep(folder, trained, tested, result, scores, entry, run)
+    show(result, place)
+    if pictures and place:
+        with FileLock(place.parent / ".lock"):
+            for path in draw_all(learner, datamodule, place.with_suffix("")):
+                print(path)
+    return result
+
+
+def prepare_test(
+    folder: Path, trained: DictConfig, tested: DictConfig
+) -> tuple[L.Trainer, MetaLearner, EpisodicDataModule, int]:
+    """Trainer, learner with its best weights, test tasks, and the update that the weights are from."""
+    if tested.trainer.threads:
+        torch.set_num_threads(tested.trainer.threads)
+    trainer = make_lightning(
+        trained.method.name,
+        accelerator=tested.trainer.accelerator,
+        precision=trained.trainer.precision,
+        logger=False,
+        callbacks=[RichProgressBar(refresh_rate=5)] if tested.trainer.bar else [],
+        enable_progress_bar=tested.trainer.bar,
+        enable_checkpointing=False,
+    )
+    source = announced(tested.data.name, make_source(tested))
+    if same_data(trained, tested):
+        check_split(folder, source)
+    learner = make_learner(trained, make_source(trained) if trained.data.name == "sine" else source)
+    best_step = load_weights(learner, folder / "best.ckpt", trained.method.name)
+    return trainer, learner, make_datamodule(tested, source, ["test"]), best_step
+
+
+def test(trainer: L.Trainer, learner: MetaLearner, datamodule: EpisodicDataModule) -> Scores:
+    """The scores of the test tasks; Diverged where one is not finite."""
+    trainer.test(learner, datamodule=datamodule, verbose=False)
+    return scored(learner)
+
+
+def table_of(cfg: DictConfig) -> str:
+    return full_name(cfg.data.name, Path(cfg.data.path) if "path" in cfg.data else None)
+
+
+def keep(
+    folder: Path,
+    trained: DictConfig,
+    tested: DictConfig,
+    result: dict[str, Any],
+    scores: Scores,
+    entry: str | None,
+    run: Any,
+) -> Path | None:
+    """Where the result is kept; None, and a line that says why, where it cannot be."""
+    kept = folder / "evaluations" / f"{Protocol.of(result).file_name(table_of(tested))}.json"
+    try:
+        kept.parent.mkdir(exist_ok=True)
+        with FileLock(kept.parent / ".lock"):  # several may test one run at once
+            write_scores(kept.with_suffix(".csv"), scores)
+            write_json(kept, result)
+            if entry:
+                keep_entry(folder, trained, entry, result, run)
+    except OSError as error:
+        print(f"not everything was kept in {kept.parent}: {error}", file=sys.stderr)
+        return None
+    return kept
+
+
+def keep_entry(folder: Path, trained: DictConfig, name: str, tested: dict[str, Any], run: Any) -> None:
+    """Adds a test on further data to the run's `result.json` and, if the run logs to W&B, to its summary there."""
+    result = read_result(folder / "result.json")
+    if result is None:  # the run goes on, and will write its result
+        return
+    entries = result.get("tests", {}) | {name: {key: tested[key] for key in TESTED}}
+    write_json(folder / "result.json", result | {"tests": entries})
+    if trained.logger.name == "wandb":
+        try:
+            log_test(run or start_wandb(trained, folder), f"test/{name}", tested)
+        except Exception as error:  # a score does not fall with W&B
+            print(f"W&B did not take the result: {type(error).__name__}: {error}", file=sys.stderr)
+        if run is None:
+            wandb.finish()

@@ -1,0 +1,43 @@
+"""A run keeps the split of its classes, so that none that it was trained on is ever tested."""
+
+import json
+from pathlib import Path
+
+from fewshot.data.datamodule import Source
+from fewshot.data.image_source import ImageSource
+from fewshot.episodes import SPLITS
+from fewshot.errors import UserError
+from fewshot.files import write_whole
+
+
+def keep_split(folder: Path, source: Source) -> None:
+    """Keeps the classes of each split, and their numbers of images, in the run's `split.json`."""
+    if isinstance(source, ImageSource):
+        write_whole(folder / "split.json", json.dumps(source.classes()) + "\n")
+
+
+def check_split(folder: Path, source: Source) -> None:
+    """UserError where the run's data are no longer split as they were when it began.
+
+    A class that was trained or validated on could otherwise be tested on, say in a folder that has grown.
+    """
+    path = folder / "split.json"
+    if not path.exists() or not isinstance(source, ImageSource):
+        return
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        was = {name: (split, count) for split in SPLITS for name, count in kept[split]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is not a run's split: {type(error).__name__} {error}") from error
+    now = {name: (split, count) for split, classes in source.classes().items() for name, count in classes}
+    differing = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+    if differing:
+        then, today = (
+            f"{found[1]} images in {found[0]}" if (found := known.get(differing[0])) else "not there"
+            for known in (was, now)
+        )
+        raise UserError(
+            f"the run's data have changed since it began: class {differing[0]} was {then} and is {today}, so are "
+            f"{len(differing)} classes in all: put the data back as they were (the run's split.json lists them), or "
+            f"train on what is there now"
+        )

@@ -1,0 +1,132 @@
+"""What stands beside what: a score's protocol decides whether the paper's figure is shown, and how it is named."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fewshot.config.compose import composed
+from fewshot.config.identity import changed, run_folder
+from fewshot.results.paper import ACROSS, FIGURE_5, FIGURES, WITHIN, paper_figure, published
+from fewshot.results.protocol import Protocol
+from fewshot.results.record import score_line
+from fewshot.runs.evaluate import evaluate
+from fewshot.runs.train import train
+from tests.test_runs import config, evaluation, images_of
+
+RESULT: dict[str, Any] = {
+    "status": "finished",
+    "data": "omniglot",
+    "trained_on": "omniglot",
+    "method": "oplstm",
+    "ways": 5,
+    "shots": 1,
+    "val_shots": 1,
+    "test_queries": 1,
+    "tasks": 600,
+    "form": "released",
+    "changed": {},
+    "metric": "accuracy",
+    "mean": 84.0,
+    "ci95": 1.0,
+    "bn": "transductive",
+}
+
+
+def test_the_papers_figure_stands_beside_its_protocol() -> None:
+    assert paper_figure(RESULT) == WITHIN["omniglot", "oplstm"][1] == 84.27
+    assert paper_figure(RESULT | {"data": "cub", "trained_on": "mini", "test_queries": 15}) == 42.33
+    assert score_line(RESULT).endswith("paper, mean of 3 runs: 84.27%)")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"test_queries": 15},
+        {"form": "text"},
+        {"changed": {"method.lr": 0.1}},
+        {"changed": {"backbone.widths": [64, 64]}},
+        {"changed": {"x": [[{"y": None}]]}},
+        {"tasks": 100},
+        {"val_shots": 5},
+        {"data": "glyphs"},
+        {"trained_on": "mini"},
+        {"ways": 10},
+        {"status": "timeout"},
+        {"status": "diverged"},
+        {"run_status": "timeout"},
+        {"run_status": "unfinished"},
+    ],
+    ids=str,
+)
+def test_the_papers_figure_stands_beside_nothing_else(change: dict[str, Any]) -> None:
+    assert paper_figure(RESULT | change) is None
+    assert "paper" not in score_line(RESULT | change)
+
+
+def test_every_part_of_a_protocol_counts() -> None:
+    protocol = Protocol.of(RESULT)
+    others = {int: 99, str: "other", tuple: (("x", "1"),)}
+    for field in fields(Protocol):
+        value = getattr(protocol, field.name)
+        assert FIGURES.get(("oplstm", replace(protocol, **{field.name: others[type(value)]}))) is None, field.name
+
+
+def test_a_score_names_its_protocol() -> None:
+    assert "(5-way 1-shot, 600 tasks, 1 query a class, bn" in score_line(RESULT)
+    across = {"ways": 10, "shots": 5, "val_shots": 1, "trained_on": "mini", "data": "cub", "test_queries": 15}
+    line = score_line(RESULT | across | {"run_status": "timeout"})
+    assert "(10-way 5-shot, 600 tasks, 15 queries a class, trained on mini, trained for 1-shot, run timeout, bn" in line
+    sine = {"data": "sine", "trained_on": "sine", "ways": 1, "test_queries": 50, "metric": "mse", "shots": 5}
+    assert "(5-shot, 600 tasks, 50 queries, trained for 1-shot, bn" in score_line(RESULT | sine)
+    assert Protocol.of(RESULT | across).file_name("cub") == "cub-10way-5shot-15queries-600tasks"
+
+
+def test_no_number_of_the_paper_hides_another() -> None:
+    tables = [*WITHIN.values(), *ACROSS.values(), *(means for _, _, means in FIGURE_5)]
+    assert len(FIGURES) == len(list(published())) == sum(map(len, tables))
+
+
+@pytest.mark.parametrize("shots", [1, 8])
+@pytest.mark.parametrize(("support", "figures"), [("set", {1: 72.60, 8: 87.35}), ("sequence", {1: 66.00, 8: 41.31})])
+def test_figure_5_on_omniglot_has_its_numbers(support: str, figures: dict[int, float], shots: int) -> None:
+    cfg = composed(["experiment=figure5", f"shots={shots}", f"method.support={support}", "seed=42"])
+    found = {"method": "lstm", "changed": changed(cfg), "shots": shots, "val_shots": shots, "test_queries": shots}
+    assert paper_figure(RESULT | found) == figures[shots]
+
+
+@pytest.mark.parametrize(("support", "figure"), [("set", 0.0064), ("sequence", 0.0056)])
+def test_figure_5_on_sine_has_its_numbers(support: str, figure: float) -> None:
+    cfg = composed(["data=sine", "method=lstm", "shots=30", f"method.support={support}"])
+    found = {"method": "lstm", "data": "sine", "trained_on": "sine", "ways": 1, "tasks": 2000, "test_queries": 50}
+    assert paper_figure(RESULT | found | {"changed": changed(cfg), "shots": 30, "val_shots": 30}) == figure
+
+
+@pytest.mark.parametrize("form", ["released", "text"])
+def test_sap_as_released_has_the_papers_figure(form: str) -> None:
+    """Centred transformations are not what made its table."""
+    cfg = composed(["data=mini", "method=sap", f"form={form}"])
+    centred = composed(["data=mini", "method=sap", f"form={form}", f"method.centred={form == 'released'}"])
+    found = {"method": "sap", "data": "mini", "trained_on": "mini", "form": form}
+    assert changed(cfg) == {}
+    assert paper_figure(RESULT | found) == (52.96 if form == "released" else None)
+    assert paper_figure(RESULT | found | {"changed": changed(centred)}) is None
+
+
+def test_a_run_that_did_not_finish_is_told_as_such(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    limit = ["trainer.max_time=00:00:00:01", "trainer.updates=1000000", "trainer.val_every=1000"]
+    cfg = config(tmp_path, *limit)
+    train(cfg)
+    evaluate(evaluation(run_folder(cfg), tmp_path))
+    assert ", run timeout, bn none)" in capfd.readouterr().out
+
+
+def test_other_ways_have_a_name_of_their_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10", "data.ways=2")
+    images_of(tmp_path, "other")
+    train(cfg)
+    evaluate(evaluation(run_folder(cfg), tmp_path, path=str(tmp_path / "other")))
+    out = capfd.readouterr().out
+    assert "(2-way 1-shot, 30 tasks, 1 query a class, bn" in out
+    assert "(2-way 1-shot, 30 tasks, 15 queries a class, bn" in out
