@@ -110,7 +110,7 @@ MUTATIONS = [
         (MAML, "g.clamp(-self.clamp, self.clamp)", "g.clamp(-self.clamp, None)", "inner clamp from below only"),
         (MAML, "grads = tuple(g.clamp(-self.clamp, self.clamp) for g in grads)", "pass", "no inner clamp"),
         (MAML, "copies.register_hook(self.clamped_sum)", "pass", "no outer clamp"),
-        (MAML, "if self.clamp_each and", "if", "clamped after each task always"),
+        (MAML, "return self.clamp_each and", "return", "clamped after each task always"),
         (MAML, "nn.utils.clip_grad_value_(self.parameters(), self.clamp)", "pass", "no clamp of the sum"),
         (MAML, 'not self.head_only or name.startswith("head.")', "True", "ANIL adapts all"),
         (
@@ -310,7 +310,12 @@ MUTATIONS = [
         # numbers that are not finite
         (BASE, ".isfinite().flatten(1)", ".isnan().logical_not().flatten(1)", "infinite predictions are guesses"),
         (BASE, "return nan_unless_finite(right, predictions)", "return right", "NaN is a class"),
-        (MAML, "if clamped or self.adapts(name)", "if self.clamp_each or self.adapts(name)", "copies for no clamp"),
+        (
+            MAML,
+            "if self.clamps_each or self.adapts(name)",
+            "if self.clamp_each or self.adapts(name)",
+            "copies for no clamp",
+        ),
         # the order of a support set
         (SOURCE, "order.sort(1).values)", "order)", "queries under the labels of other classes"),
         (SOURCE, "self._gather(shown, order)", "self._gather(index[:, :, :shots], order)", "images in another order"),

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fewshot.data.sine import SineSource
+from fewshot.runs.build import make_lightning
 from tests.conftest import LSTM, MAML, OPLSTM, SAP, TEXT, WARPMAML, episode, make
 
 CASES = {
@@ -37,3 +39,13 @@ def test_tasks_on_a_gpu() -> None:
     on_gpu = source.episode({name: tensor.cuda() for name, tensor in drawn.items()}, 5)
     for here, there in zip(source.episode(drawn, 5), on_gpu, strict=True):
         torch.testing.assert_close(here, there.cpu())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_thirty_two_bits_are_thirty_two_on_a_gpu() -> None:
+    """TF32 would be off by 1e-3."""
+    make_lightning("protonet", logger=False)
+    x, weight = torch.randn(8, 64, 21, 21), torch.randn(64, 64, 3, 3)
+    exact = F.conv2d(x.double(), weight.double(), padding=1).float()
+    torch.testing.assert_close(F.conv2d(x.cuda(), weight.cuda(), padding=1).cpu(), exact, rtol=1e-5, atol=1e-4)

@@ -69,6 +69,7 @@ FIELDS = [
     "peak_memory_bytes",
     "device",
     "precision",
+    "tf32",
     "threads",
     "versions",
     "git_commit",
@@ -90,11 +91,13 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_a_result_holds_everything(tmp_path: Path) -> None:
     cfg = config(tmp_path)
+    torch.backends.cudnn.allow_tf32 = True  # torch's default
     result = train(cfg)
     folder = run_folder(cfg)
     assert json.loads((folder / "result.json").read_text()) == result
     assert result["status"] == "finished"
     assert set(FIELDS) <= set(result)
+    assert (result["precision"], result["tf32"]) == ("32-true", False)
     with (folder / "test_scores.csv").open(newline="") as file:
         scores = list(csv.DictReader(file))
     assert [int(row["task"]) for row in scores] == list(range(30))

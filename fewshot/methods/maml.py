@@ -66,8 +66,7 @@ class MAML(MetaLearner):
     def start(self, tasks: int) -> Weights:
         """The initialisation, a copy for each of `tasks` tasks."""
         named = self.net.named_parameters()
-        clamped = self.clamp_each and self.clamp is not None
-        return {name: self.per_task(p, tasks) for name, p in named if clamped or self.adapts(name)}
+        return {name: self.per_task(p, tasks) for name, p in named if self.clamps_each or self.adapts(name)}
 
     def step(self, weights: Weights, support_x: Tensor, support_y: Tensor) -> Weights:
         """The weights after one more inner step."""
@@ -97,11 +96,19 @@ class MAML(MetaLearner):
         return self.net.body.bn  # type: ignore[union-attr, return-value]
 
     def per_task(self, parameter: Tensor, tasks: int) -> Tensor:
-        """`tasks` copies of a parameter along a new first axis, through which each task's meta-gradient is clamped."""
+        """`tasks` copies of a parameter along a new first axis.
+
+        In the meta-gradient autograd adds what the copies receive, and the released runs clamp that sum after each
+        task. So a hook sees the copies' gradients first, clamps as it adds, and leaves that sum beside zeros.
+        """
         copies = parameter.expand(tasks, *parameter.shape)
-        if self.clamp_each and self.clamp is not None:
+        if self.clamps_each:
             copies.register_hook(self.clamped_sum)
-        return copies.view_as(copies)  # inner gradients end here, below the hook
+        return copies.view_as(copies)  # which the inner loop differentiates: the hook sees none of its gradients
+
+    @property
+    def clamps_each(self) -> bool:
+        return self.clamp_each and self.clamp is not None
 
     def clamped_sum(self, grads: Tensor) -> Tensor:
         """Each task's meta-gradient (B, ...) → the sum, clamped after each, in the first row and zeros below."""

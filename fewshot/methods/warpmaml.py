@@ -1,5 +1,6 @@
 """Warp-MAML (Flennerhag et al. 2020): `python train.py method=warpmaml`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,9 +49,17 @@ class WarpMAML(MAML):
             if t == self.steps - 1 or not self.last_loss:
                 base_loss = base_loss + losses.sum()
         grads = [*torch.autograd.grad(base_loss, base), *(sum(of_steps) for of_steps in zip(*warp_grads, strict=True))]
-        learned = (*base, *warps.values())
-        gradient = torch.stack([(g * (p - p.detach())).sum() for g, p in zip(grads, learned, strict=True)]).sum()
-        return losses.detach() + gradient / len(losses)  # a sum of zero, whose derivatives are the gradients
+        return with_gradients(losses, [*base, *warps.values()], grads)
+
+
+def with_gradients(losses: Tensor, learned: Sequence[Tensor], grads: Sequence[Tensor]) -> Tensor:
+    """`losses` (B,), whose sum has `grads` as its gradient for `learned`.
+
+    Lightning differentiates one loss, and these gradients are those of several. g · (p - p.detach()) is zero, and its
+    derivative for p is g.
+    """
+    gradient = torch.stack([(g * (p - p.detach())).sum() for g, p in zip(grads, learned, strict=True)]).sum()
+    return losses.detach() + gradient / len(losses)
 
 
 class Warped(nn.Module):
