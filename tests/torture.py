@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import track
 
 ROOT = Path(__file__).parent.parent
 MEASURED = ("train_seconds", "tasks_per_second", "peak_memory_bytes")
@@ -64,7 +64,7 @@ def main() -> int:
         started = time.monotonic()
         subprocess.run(command(overrides, outputs, told.prepared), check=True, capture_output=True)
         undisturbed.append((files(outputs), time.monotonic() - started))
-    for round_ in track(range(10**6), "rounds"):
+    for round_ in range(10**6):
         if kills >= told.kills:
             break
         number = round_ % len(RUNS)
@@ -103,6 +103,9 @@ def main() -> int:
         if differing:
             print(f"round {round_} ({RUNS[number]}): differs in {differing}", file=sys.stderr)
             wrong += 1
+        else:
+            shutil.rmtree(outputs)
+        print(f"round {round_}: {kills} kills so far, {wrong} wrong", flush=True)
     print(f"{kills} kills ({ways}), {round_} runs, {wrong} wrong")
     return wrong > 0
 
