@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,20 @@ def test_a_run_that_cannot_be_written_is_shown(program: str, tmp_path: Path, cap
     assert "not everything was kept in" in err
 
 
+def test_an_evaluation_waits_for_another_to_write(tmp_path: Path) -> None:
+    cfg = config(tmp_path, "trainer.updates=10")
+    train(cfg)
+    folder = run_folder(cfg) / "evaluations"
+    folder.mkdir()
+    with FileLock(folder / ".lock"):
+        asked = threading.Thread(target=evaluate, args=[evaluation(run_folder(cfg), tmp_path)])
+        asked.start()
+        asked.join(timeout=4)
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+    asked.join()
+    assert len(list(folder.glob("*.json"))) == 1
+
+
 def test_several_evaluations_of_one_run_at_once(tmp_path: Path) -> None:
     cfg = config(tmp_path, "trainer.updates=10")
     train(cfg)
@@ -341,7 +356,7 @@ def test_rows_without_end_do_not_stop_a_run(tmp_path: Path, monkeypatch: pytest.
     cfg = config(tmp_path, outputs="killed")
     kill_at(39, cfg, monkeypatch)
     with (run_folder(cfg) / "metrics.csv").open("ab") as file:
-        file.write(b"1," * 10**6 + b"\n99999999999999999999999999,1,val/mse,0\n\0\0")
+        file.write(b"1," * 10**5 + b"x" * 10**6 + b"\n99999999999999999999999999,1,val/mse,0\n\0\0")
     assert train(cfg)["mean"] == undisturbed["mean"]
     assert rows(run_folder(cfg) / "metrics.csv") == rows(run_folder(config(tmp_path)) / "metrics.csv")
 

@@ -82,7 +82,7 @@ def main() -> int:
             )
             by = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
             try:
-                out, err = process.communicate(timeout=chance.uniform(0.1, 1.1) * seconds if attempt < 6 else None)
+                out, err = process.communicate(timeout=chance.uniform(0.15, 0.9) * seconds if attempt < 10 else None)
             except subprocess.TimeoutExpired:
                 process.send_signal(by)
                 out, err = process.communicate()
