@@ -11,7 +11,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # not everywhere
 SHOW_CURSOR = "\x1b[?25h"  # progress bars hide it
 
 asked: signal.Signals | None = None  # what a run in training has been asked to end by

@@ -138,7 +138,8 @@ def test_further_data_sets_are_tested_and_kept(tmp_path: Path, monkeypatch: pyte
         tested.data.test_queries = queries
         return tested
 
-    monkeypatch.setattr("fewshot.runs.train.across", across)
+    for module in ("prepare", "train"):
+        monkeypatch.setattr(f"fewshot.runs.{module}.across", across)
     cfg = config(tmp_path, *SMALL)
     alone = train(cfg)
     assert "tests" not in alone

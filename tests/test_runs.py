@@ -24,8 +24,7 @@ from fewshot.config.compose import CONF, composed
 from fewshot.config.identity import changed, run_folder
 from fewshot.errors import UserError
 from fewshot.results.statistics import mean_and_ci95
-from fewshot.runs import callbacks
-from fewshot.runs import train as runs
+from fewshot.runs import callbacks, prepare
 from fewshot.runs.evaluate import evaluate
 from fewshot.runs.train import train
 from fewshot.views.loggers import start_wandb
@@ -509,7 +508,7 @@ def test_a_timeout_leaves_no_test_score_until_asked(tmp_path: Path) -> None:
 def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learner_losses = runs.make_learner
+    learner_losses = prepare.make_learner
 
     def spoiled(cfg: DictConfig, source: Any) -> Any:
         learner = learner_losses(cfg, source)
@@ -517,7 +516,7 @@ def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good_state(
         learner.training_step = lambda e, b=0: original(e, b) * (float("nan") if learner.global_step > 22 else 1)
         return learner
 
-    monkeypatch.setattr(runs, "make_learner", spoiled)
+    monkeypatch.setattr(prepare, "make_learner", spoiled)
     cfg = config(tmp_path)
     result = train(cfg)
     assert result["status"] == "diverged"

@@ -1,0 +1,78 @@
+"""The second step of a run: Lightning's fit, begun or gone on with, and how it ended."""
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.loggers import WandbLogger
+
+from fewshot import stopping
+from fewshot.config.checks import seconds
+from fewshot.errors import Diverged, OutOfTime, UserError, out_of_memory
+from fewshot.runs.build import make_lightning
+from fewshot.runs.callbacks import Bar, SaveBest, SaveLast, TaskAxis, ValidateFirst
+from fewshot.runs.checkpoints import WholeCheckpoints, newest_state
+from fewshot.runs.prepare import Run
+from fewshot.views.loggers import MetricsCsv, start_wandb
+from fewshot.views.similarity import Similarity
+
+
+def make_trainer(run: Run, timer: Timer, save_best: SaveBest) -> L.Trainer:
+    """Lightning's trainer with what it leaves to a project."""
+    cfg = run.cfg
+    every = (cfg.trainer.save_every, cfg.trainer.log_every, cfg.trainer.val_every)
+    save_last = SaveLast(run.folder, *every, timer, seconds(cfg.trainer.max_time))
+    axis = TaskAxis(cfg.method.meta_batch, cfg.trainer.log_every)
+    measures = [Similarity(cfg.trainer.similarity)] if cfg.trainer.similarity != "none" else []
+    bar = [Bar(refresh_rate=20)] if cfg.trainer.bar else []
+    return make_lightning(
+        cfg.method.name,
+        accelerator=cfg.trainer.accelerator,
+        precision=cfg.trainer.precision,
+        max_steps=cfg.trainer.updates,
+        val_check_interval=cfg.trainer.val_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=0,  # TaskAxis logs
+        logger=make_loggers(run),
+        callbacks=[*measures, ValidateFirst(), axis, timer, save_best, save_last, *bar],
+        enable_progress_bar=cfg.trainer.bar,
+        default_root_dir=run.folder,
+        plugins=WholeCheckpoints(),
+    )
+
+
+def make_loggers(run: Run) -> list[Any]:
+    """metrics.csv and W&B, as far as they are asked for; starts the W&B run."""
+    cfg = run.cfg
+    if cfg.logger.name == "none":
+        return []
+    loggers: list[Any] = [MetricsCsv(run.folder / "metrics.csv", cfg.method.meta_batch)]
+    if cfg.logger.name == "wandb":
+        run.wandb = start_wandb(cfg, run.folder)
+        loggers.append(WandbLogger(experiment=run.wandb))
+    return loggers
+
+
+def fit(run: Run, trainer: L.Trainer) -> tuple[str, str | None]:
+    """Status and reason; UserError where a state holds weights and yet is none to go on from."""
+    cfg = run.cfg
+    [save_last] = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, SaveLast)]
+    state, done = newest_state(run.learner, run.folder, cfg.method.name)
+    MetricsCsv(run.folder / "metrics.csv", cfg.method.meta_batch).cut(done)
+    try:
+        trainer.fit(run.learner, datamodule=run.datamodule, ckpt_path=state, weights_only=True)
+    except OutOfTime:
+        return "timeout", f"trainer.max_time={cfg.trainer.max_time}; evaluate.py tests its best state"
+    except Diverged as error:
+        return "diverged", str(error)
+    except Exception as error:
+        if state is None or save_last.began or out_of_memory(error):
+            raise
+        line = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        raise UserError(f"{state} is no state that a run can go on from ({line}); force=true runs it anew") from error
+    finally:
+        stopping.train(False)
+    if stopping.asked:  # between the last update and here
+        raise save_last.ended(trainer)
+    return "finished", None

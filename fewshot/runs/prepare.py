@@ -1,0 +1,76 @@
+"""The first step of a run: its data, its learner and its folder; mistakes are told before anything is lost."""
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from fewshot.config.identity import changed
+from fewshot.config.tested import across
+from fewshot.data.datamodule import EpisodicDataModule
+from fewshot.errors import UserError
+from fewshot.files import write_whole
+from fewshot.methods import learner_class
+from fewshot.methods.base import MetaLearner
+from fewshot.results.record import describe
+from fewshot.runs.build import announced, make_datamodule, make_learner, make_lightning, make_source
+from fewshot.runs.split import check_split, keep_split
+
+
+@dataclass
+class Run:
+    """What the steps of a run share."""
+
+    cfg: DictConfig
+    folder: Path
+    learner: MetaLearner
+    datamodule: EpisodicDataModule
+    description: dict[str, Any]  # the part of the result that the configuration settles
+    wandb: Any  # the W&B run, or None
+
+
+def refuse_impossible(cfg: DictConfig) -> None:
+    """UserError, before any work on data, for a method or a device that is not there."""
+    learner_class(cfg.method.name)
+    where = {"accelerator": cfg.trainer.accelerator, "precision": cfg.trainer.precision}
+    make_lightning(cfg.method.name, **where, logger=False)
+
+
+def prepare(cfg: DictConfig, folder: Path) -> Run:
+    """Data, learner and the run's folder; UserError before anything is deleted or trained."""
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
+    source = announced(cfg.data.name, make_source(cfg))
+    datamodule = make_datamodule(cfg, source)
+    L.seed_everything(cfg.seed, verbose=False)
+    learner = make_learner(cfg, source)
+    if not cfg.force:
+        check_split(folder, source)
+    prepare_further_tests(cfg)
+    if cfg.force:
+        for path in folder.iterdir():
+            if path.name != ".lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for part in folder.glob("*.part"):  # what a kill left of a file
+        part.unlink()
+    write_whole(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    keep_split(folder, source)
+    description = describe(cfg, learner, changed(cfg))
+    what = "{method} on {data}: {parameters} parameters, backbone {backbone}, bn {bn}, form {form}"
+    size = f"{cfg.trainer.updates} updates of {cfg.method.meta_batch} tasks"
+    print(f"{what.format(**description)}, {size}", file=sys.stderr)
+    return Run(cfg, folder, learner, datamodule, description, None)
+
+
+def prepare_further_tests(cfg: DictConfig) -> None:
+    """Their data are prepared now, or refused."""
+    for further in [across(cfg, name) for name in cfg.data.get("test", [])]:
+        try:
+            make_datamodule(further, make_source(further), ["test"])
+        except UserError as error:
+            raise UserError(f"data.test names {further.data.name}: {error}; or leave it out") from error
