@@ -61,7 +61,7 @@ def main(run: Callable[[DictConfig], dict[str, Any]], name: str) -> int:
         )  # may stand anywhere
         hydra.main(version_base="1.3", config_path=FOLDERS[name], config_name=name)(task)()
     except stopping.Stopped as stop:
-        print(f"{stop}\n{cells.failures()}", file=sys.stderr, end="")
+        stopping.tell(f"{stop}\n{cells.failures()}")
         return stop.exit_code
     except Exception as error:  # those of a run end in Cells.run: this one is about the command line
         return say(error, name)
@@ -87,6 +87,8 @@ class Cells:
             self.progress.add_task("cells", total=total)
         overrides: list[Any] = OmegaConf.to_container(hydra_cfg.overrides.task)  # type: ignore[assignment]
         name = " ".join(o for o in overrides if o.split("=")[0] in self.swept)
+        if stopping.asked:  # as the cell before ended
+            raise stopping.Stopped(stopping.asked, f"stopped by {stopping.asked.name}: give the same command again")
         if multirun:
             self.console.print(Text(name, "bold"), highlight=False)
         try:

@@ -18,6 +18,7 @@ asked: signal.Signals | None = None  # what a run in training has been asked to 
 training = False
 last_words: Callable[[], str] = str  # what there is to say of the other cells of a multirun
 _listening = False
+_terminals: list[int] = []
 
 
 class Stopped(BaseException):
@@ -31,6 +32,8 @@ class Stopped(BaseException):
 def listen() -> None:
     """From here on the signals are ours, save those that are ignored (nohup, background jobs)."""
     global _listening
+    if not _listening:
+        _terminals.extend(fd for fd in (1, 2) if os.isatty(fd))
     _listening = True
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -45,14 +48,22 @@ def train(on: bool) -> None:
         listen()
 
 
+def tell(text: str) -> None:
+    """Writes to stderr, unless whoever read it is gone: a closed terminal must not change how a run ends."""
+    with suppress(OSError):
+        os.write(2, (SHOW_CURSOR * os.isatty(2) + text).encode(errors="replace"))
+
+
 def _handle(number: int, _: FrameType | None) -> Any:
     global asked
     by = signal.Signals(number)
+    if by.name == "SIGHUP":  # nobody reads on: what would be printed must not fail
+        for fd in _terminals:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
     if training and asked is None:
         asked = by
         return
-    told = f"stopped by {by.name}: the same command goes on from what is saved\n{last_words()}"
-    os.write(2, (SHOW_CURSOR * os.isatty(2) + told).encode(errors="replace"))
+    tell(f"stopped by {by.name}: nothing is lost, give the same command again\n{last_words()}")
     with suppress(RuntimeError, ValueError, OSError):  # it is being written to just now, or is closed
         sys.stdout.flush()
     os._exit(128 + number)  # no clean-up that could fail, as every file stands whole anyway

@@ -4,10 +4,13 @@ import io
 import stat
 import struct
 import tarfile
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,6 +159,25 @@ def test_a_photograph_stands_as_it_was_taken() -> None:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG", exif=exif)
     assert np.array_equal(decode.decode(out.getvalue(), 8, 1, "x")[..., 0], np.rot90(pixels, -1))
+
+
+def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small file can hold sixty million pixels, and there are as many threads as cores."""
+    monkeypatch.setattr(decode, "LARGE_PIXELS", 60)
+    at_work, most = [0], [0]
+    original = decode.resize
+
+    def counting(*told: Any) -> Any:
+        at_work[0] += 1
+        most[0] = max(most[0], at_work[0])
+        time.sleep(0.01)
+        at_work[0] -= 1
+        return original(*told)
+
+    monkeypatch.setattr(decode, "resize", counting)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: decode.decode(picture(side=8), 8, 3, "x"), range(12)))
+    assert most == [1]
 
 
 def test_few_bytes_wait_for_being_decoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

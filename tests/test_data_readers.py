@@ -268,6 +268,15 @@ def test_a_class_in_two_splits_is_refused(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "named", [("train", "valid", "test"), ("Train", "Val", "Test"), ("train", "test"), ("base", "novel")]
+)
+def test_folders_that_look_like_splits_are_not_mixed(tmp_path: Path, named: tuple[str, ...]) -> None:
+    files = {f"{split}/{name}": data for split in named for name, data in animals(3).items()}
+    fill_folder(tmp_path / "zoo", files)
+    fails(tmp_path, "look like splits: name them train, val and test", name="folder", path=tmp_path / "zoo")
+
+
 def test_a_label_in_all_csv_files_is_refused(tmp_path: Path) -> None:
     wanted = {"train": {"n1": [1, 2]}, "val": {"n1": [5, 6]}, "test": {"n1": [7, 8]}}
     fill_folder(tmp_path / "zoo", csv_files(wanted) | mini_images(wanted))

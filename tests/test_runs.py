@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -312,6 +313,9 @@ TAMPERED = [
     '{"mean": NaN}',
     '{"status": "[red]"}',
     '{"tests": 5}',
+    '{"mean": 1' + "0" * 400 + "}",
+    '{"findings": {"a: b": null}}',
+    '{"method": "\\u001b[31m"}',
     "[" * 3000,
 ]
 
@@ -350,6 +354,65 @@ def test_a_state_is_read_against_what_a_run_needs(key: str, value: Any, tmp_path
         assert result["mean"] == first["mean"]
 
 
+WRONG = {
+    "moments of another shape": lambda s: s["optimizer_states"][0]["state"][0].update(exp_avg=torch.zeros(3)),
+    "moments of another type": lambda s: s["optimizer_states"][0]["state"][0].update(exp_avg=torch.zeros(1).long()),
+    "no moments": lambda s: s["optimizer_states"][0]["state"][0].update(exp_avg=None),
+    "no groups": lambda s: s["optimizer_states"][0].update(param_groups=[]),
+    "a rate that is text": lambda s: s["optimizer_states"][0]["param_groups"][0].update(lr="x"),
+    "a step that is text": lambda s: s["optimizer_states"][0]["state"][0].update(step="x"),
+    "time that is text": lambda s: s["callbacks"]["Timer"]["time_elapsed"].update(train="x"),
+    "time that is no number": lambda s: s["callbacks"]["Timer"]["time_elapsed"].update(train=float("nan")),
+    "another version": lambda s: s.update({"pytorch-lightning_version": "99.x"}),
+    "progress that is text": lambda s: s["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"].update(ready="x"),
+    "another update": lambda s: s.update(global_step=7),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_state_that_fails_is_set_aside_for_the_one_before(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = train(config(tmp_path))
+    cfg = config(tmp_path, outputs="killed")
+    kill_at(39, cfg, monkeypatch)
+    path = run_folder(cfg) / "last.ckpt"
+    state = torch.load(path, weights_only=True)
+    WRONG[wrong](state)
+    torch.save(state, path)
+    assert train(cfg)["mean"] == undisturbed["mean"]
+
+
+def test_a_damaged_state_never_takes_the_place_of_a_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = train(config(tmp_path))
+    cfg = config(tmp_path, outputs="killed")
+    kill_at(39, cfg, monkeypatch)
+    (run_folder(cfg) / "last.ckpt").write_bytes(b"garbage")
+
+    def full(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(UserError, match="No space left"):
+            train(cfg)
+    assert train(cfg)["mean"] == undisturbed["mean"]
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "best.ckpt", "result.json", "last.ckpt", "split.json"])
+def test_a_pipe_in_a_run_folder_does_not_hang(name: str, tmp_path: Path) -> None:
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
+    train(cfg)
+    (run_folder(cfg) / name).unlink()
+    os.mkfifo(run_folder(cfg) / name)
+    with suppress(UserError):
+        evaluate(evaluation(run_folder(cfg), tmp_path))
+    if name != "result.json":
+        (run_folder(cfg) / "result.json").unlink()
+    with suppress(UserError):
+        train(cfg)
+
+
 def test_rows_without_end_do_not_stop_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     undisturbed = train(config(tmp_path))
     cfg = config(tmp_path, outputs="killed")
@@ -377,9 +440,13 @@ def test_a_bad_wandb_id_is_replaced(kept: str, tmp_path: Path, monkeypatch: pyte
     [
         ("a0: &a0 [x, x]\n" + "".join(f"a{i + 1}: &a{i + 1} [*a{i}, *a{i}]\n" for i in range(40)), "holds aliases"),
         ("[" * 3000, "not a run's configuration"),
+        (
+            "shots: .inf\nform: text\n" + "".join(f"{g}: {{name: sine}}\n" for g in ("data", "method", "backbone")),
+            "Overflow",
+        ),
         ("x: " + "1" * 200_000, "not a run's configuration"),
     ],
-    ids=["aliases", "nested", "long"],
+    ids=["aliases", "nested", "infinite", "long"],
 )
 def test_a_strangers_configuration_is_bounded(text: str, said: str, tmp_path: Path) -> None:
     cfg = config(tmp_path, "trainer.updates=10")
@@ -418,19 +485,24 @@ def test_brackets_in_a_path_are_shown(tmp_path: Path, capfd: pytest.CaptureFixtu
 @pytest.mark.parametrize("names", [("last.ckpt",), ("best.ckpt",), ("last.ckpt", "previous.ckpt")])
 @pytest.mark.parametrize("damage", ["garbage", "another method"])
 def test_a_run_does_not_go_on_from_a_damaged_checkpoint(
-    names: tuple[str, ...], damage: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    names: tuple[str, ...],
+    damage: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     cfg, other = config(tmp_path), config(tmp_path, "method=oplstm")
-    first = train(cfg)
-    train(other)
+    first = train(config(tmp_path, outputs="undisturbed"))
+    kill_at(39, cfg, monkeypatch)
+    kill_at(39, other, monkeypatch)
     folder, name = run_folder(cfg), names[0]
-    (folder / "result.json").unlink()  # as if it had been interrupted
     for damaged in names:
         foreign = (run_folder(other) / damaged).read_bytes()
         (folder / damaged).write_bytes(b"garbage" if damage == "garbage" else foreign)
     if names == ("last.ckpt",):  # the state before is good
         assert train(cfg)["mean"] == first["mean"]
-        assert "going on from the state before, of update 36" in capfd.readouterr().err
+        assert "going on from the state before, of update 32" in capfd.readouterr().err
+        assert (folder / "last.ckpt.damaged").exists()
         return
     with pytest.raises(UserError, match=rf"{name} (is not|does not).*; force=true runs it anew"):
         train(cfg)

@@ -1,12 +1,17 @@
 """Interrupted by time, by a signal or by a full disk: what is saved is whole, and the run ends as undisturbed."""
 
 import errno
+import fcntl
 import io
+import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +22,12 @@ import torch
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 
+from fewshot import stopping
+from fewshot.cli import main
 from fewshot.config.compose import CONF
 from fewshot.config.identity import run_folder
 from fewshot.errors import UserError
-from fewshot.runs import callbacks
+from fewshot.runs import build, callbacks
 from fewshot.runs.checkpoints import WholeCheckpoints
 from fewshot.runs.evaluate import evaluate
 from fewshot.runs.train import train
@@ -126,7 +133,71 @@ def test_stopped_by_a_signal_during_the_imports(by: signal.Signals, program: str
     process.send_signal(by)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + by
-    assert (out, err) == ("", f"stopped by {by.name}: the same command goes on from what is saved\n")
+    assert (out, err) == ("", f"stopped by {by.name}: nothing is lost, give the same command again\n")
+
+
+def test_a_reader_that_is_gone_does_not_change_how_a_run_ends(tmp_path: Path) -> None:
+    """As `2>&1 | tee` is on Ctrl-C."""
+    cfg = config(tmp_path, *SLOW)
+    process = start(command_of(cfg, *SLOW), tmp_path)
+    metrics = run_folder(cfg) / "metrics.csv"
+    wait_for(process, lambda: metrics.exists() and len(rows(metrics)) > 10)
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    process.stderr.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert (run_folder(cfg) / "last.ckpt").exists()
+
+
+def test_a_terminal_that_hangs_up_is_a_signal_like_others(tmp_path: Path) -> None:
+    cfg = config(tmp_path, *SLOW)
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        command_of(cfg, *SLOW, "trainer.bar=true"),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        cwd=tmp_path,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(slave)
+    metrics = run_folder(cfg) / "metrics.csv"
+    while process.poll() is None and not (metrics.exists() and len(rows(metrics)) > 10):
+        if select.select([master], [], [], 0.02)[0]:
+            os.read(master, 10_000)
+    os.close(master)
+    assert process.wait(timeout=60) == 129
+    assert (run_folder(cfg) / "last.ckpt").exists()
+
+
+def test_a_signal_that_a_cell_did_not_heed_ends_the_multirun(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen = []
+
+    def run(cfg: DictConfig) -> dict[str, str]:
+        seen.append(cfg.seed)
+        monkeypatch.setattr(stopping, "asked", signal.SIGTERM)
+        return {"status": "diverged"}
+
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=0,1"])
+    assert main(run, "train") == 143
+    assert seen == [0]
+    assert "seed=0: diverged" in capfd.readouterr().err
+
+
+def test_a_cell_does_not_keep_the_threads_of_the_one_before() -> None:
+    own = build.OWN_THREADS
+    try:
+        build.use_threads(own + 1)
+        build.use_threads(0)
+        assert torch.get_num_threads() == own
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_a_signal_ends_a_multirun(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def files(outputs: Path) -> dict[str, Any]:
     kept["test_scores.csv"] = (folder / "test_scores.csv").read_text()
     state = torch.load(folder / "best.ckpt", weights_only=True)
     kept["best.ckpt"] = (state["global_step"], {n: w.numpy().tobytes() for n, w in state["state_dict"].items()})
-    kept["names"] = sorted(path.name for path in folder.iterdir() if path.name != "previous.ckpt")
+    kept["names"] = sorted(path.name for path in folder.iterdir())
     return kept
 
 

@@ -111,8 +111,8 @@ def check(cfg: DictConfig) -> None:
     for key in FLAGS:
         check_values(cfg, key, lambda v: type(v) is bool, "true or false")
     for key, choices in CHOICES.items():
-        value = OmegaConf.select(cfg, key)
-        if value is not None and value not in choices:
+        value = OmegaConf.select(cfg, key, default="absent")
+        if value != "absent" and value not in choices:
             raise UserError(f"{key}={value}: choose {nearest(str(value), [str(c) for c in choices])}")
     check_values(cfg, "seed", lambda v: type(v) is int and 0 <= v < 2**32, "a whole number from 0 to 2**32 - 1")
     check_values(cfg, "trainer.threads", is_threads, f"a whole number up to {THREADS}, 0 for torch's choice")

@@ -27,7 +27,7 @@ class PlainLoader(yaml.SafeLoader):
 def stored_config(folder: Path) -> DictConfig:
     """A run's configuration, read as data and laid over the composed defaults: unknown keys are refused."""
     path = folder / "config.yaml"
-    if not (folder / "best.ckpt").exists() or not path.exists():
+    if not (folder / "best.ckpt").is_file() or not path.is_file():
         mend = "; train.py with force=true makes it anew" if (folder / "last.ckpt").exists() else ""
         raise UserError(
             f"run={folder} is no run's folder with a validated state: it needs config.yaml and best.ckpt{mend}"
@@ -37,7 +37,16 @@ def stored_config(folder: Path) -> DictConfig:
             stored = yaml.load(file.read(CONFIG_CHARACTERS), PlainLoader)
         choices = {group: stored[group]["name"] for group in ("data", "method", "backbone")} | {"form": stored["form"]}
         shots = int(stored["shots"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (
+        OSError,
+        UnicodeDecodeError,
+        yaml.YAMLError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RecursionError,
+        OverflowError,
+    ) as error:
         raise UserError(f"{path} is not a run's configuration: {type(error).__name__} {error}") from error
     interpolated = any("${" in f"{key} {value}" for key, value in flatten(stored).items())
     if interpolated or not all(re.fullmatch(r"\w+", str(choice)) for choice in choices.values()):
@@ -45,7 +54,7 @@ def stored_config(folder: Path) -> DictConfig:
     overrides = [f"{group}={choice}" for group, choice in choices.items()] + [f"shots={shots}"]
     try:
         cfg = OmegaConf.merge(composed(overrides), stored)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"{path} does not fit this version: {str(error).splitlines()[0]}") from error
     assert isinstance(cfg, DictConfig)
     check(cfg)

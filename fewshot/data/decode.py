@@ -2,10 +2,13 @@
 
 import hashlib
 import io
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import combinations, islice
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +16,13 @@ from PIL import Image, ImageOps
 
 from fewshot.data.archives import Member, read
 from fewshot.data.table import Content
-from fewshot.errors import UserError
+from fewshot.errors import UserError, out_of_memory
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # PIL knows many more, rarely used and rarely tested
+THREADS = min(8, os.cpu_count() or 1)
+LARGE_PIXELS = 4 * 10**6  # larger images are decoded one at a time, whatever the number of threads
+ONE_LARGE = Lock()
 BATCH_BYTES = 32 * 2**20  # of files that wait for being decoded
 MAX_PIXELS = 64 * 10**6  # a small file can claim a huge image; none of ours is near
 
@@ -80,7 +86,7 @@ def _decode_all(
         pixels = decode(data, size, channels, str(wanted[row]))
         return row, 255 - pixels if invert else pixels
 
-    with ThreadPoolExecutor() as pool:  # PIL decodes and resizes outside the interpreter lock
+    with ThreadPoolExecutor(THREADS) as pool:  # PIL decodes and resizes outside the interpreter lock
         while batch := list(some(stored)):  # `map` alone would first read everything
             yield from pool.map(decode_one, batch)
 
@@ -108,8 +114,13 @@ def decode(data: bytes, size: int, channels: int, name: str) -> NDArray[np.uint8
             wide = image.format in ("PNG", "TIFF") and ";16" in str(image.tile)  # PIL would cut them to 8 bits
             if wide or image.mode.startswith(("I", "F")):
                 raise UserError(f"{name} has more than 8 bits a channel: convert it to 8 bits")
-            return resize(ImageOps.exif_transpose(image), size, channels)  # photographs, as they were taken
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            with ONE_LARGE if image.width * image.height > LARGE_PIXELS else nullcontext():
+                return resize(ImageOps.exif_transpose(image), size, channels)  # photographs, as they were taken
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file can fail in any way
+        if out_of_memory(error):
+            raise
         raise UserError(f"{name} is no readable image ({error}): replace or remove it") from error
 
 

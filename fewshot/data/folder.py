@@ -12,6 +12,8 @@ from fewshot.data.table import Content
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 
+_NAMES = ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "base", "novel")
+SPLIT_LIKE = {spelt for name in _NAMES for spelt in (name, name.capitalize(), name.upper())}
 READING = 2  # raise it when the same files make another table
 
 
@@ -42,6 +44,11 @@ def content(path: Path, size: int, channels: int) -> Content:
     elif folders := by_folders(files):
         splits, note = folders, "split from the folders train, val and test"
     else:
+        if likely := sorted({f.parts[-3] for f in filter(is_image, files) if len(f.parts) > 2} & SPLIT_LIKE):
+            raise UserError(
+                f"{path}: the folders {', '.join(likely)} look like splits: name them train, val and test, each with "
+                f"class folders in it, or say each class's split in split.csv (columns class,split)"
+            )
         classes = _class_folders(files)
         split_of = seeded(classes)
         splits = {s: {c: images for c, images in classes.items() if split_of[c] == s} for s in SPLITS}

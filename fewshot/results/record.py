@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -61,6 +62,8 @@ def write_scores(path: Path, scores: Scores) -> None:
 
 def read_result(path: Path) -> dict[str, Any] | None:
     """A kept result; None where the file is missing or holds something else, as a stranger's may."""
+    if not path.is_file():
+        return None
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -68,8 +71,9 @@ def read_result(path: Path) -> dict[str, Any] | None:
     if not isinstance(result, dict) or any(type(result.get(key)) not in kinds for key, kinds in SHOWN.items()):
         return None
     mean, tests = result.get("mean"), result.get("tests", {})
-    numbers = [n for n in (mean, result.get("ci95"), *result["findings"].values()) if n is not None]
-    sound = all(type(n) in NUMBER and math.isfinite(n) for n in numbers) and type(tests) is dict
+    numbers = [*result["findings"].values(), *(n for n in (mean, result.get("ci95")) if n is not None)]
+    sound = all(type(n) in NUMBER and abs(n) < 1e300 for n in numbers) and type(tests) is dict
+    sound = sound and not re.search(r"\\u00[01]", json.dumps(result, ensure_ascii=False))  # signs that steer terminals
     fits = result["status"] in STATUSES and (result["status"] == "finished") == (mean is not None)
     return result if sound and fits else None
 

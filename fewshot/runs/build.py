@@ -19,7 +19,13 @@ from fewshot.errors import UserError
 from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner, Task
 
+OWN_THREADS = torch.get_num_threads()
 NOT_FOR_THE_LEARNER = ("name", "meta_batch")
+
+
+def use_threads(number: int) -> None:
+    """Torch's threads on the CPU; 0: its own choice, whatever an earlier cell of a multirun had."""
+    torch.set_num_threads(number or OWN_THREADS)
 
 
 def make_source(cfg: DictConfig) -> Source:

@@ -72,19 +72,19 @@ class SaveLast(Checkpoint):  # Lightning runs these last and in order: the best 
     """
 
     def __init__(self, folder: Path, every: int, check_every: int, val_every: int, timer: Timer, seconds: float):
-        self.path, self.previous = folder / "last.ckpt", folder / "previous.ckpt"
+        self.path, self.previous, self.new = (folder / f"{name}" for name in ("last.ckpt", "previous.ckpt", "new.part"))
         self.every, self.check_every, self.val_every = every, check_every, val_every
         self.timer, self.seconds = timer, seconds
-        self.began, self.saved = False, 0
+        self.began, self.saved = False, 0  # whether an update was made; the update that the last save is of
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.began, self.saved = True, trainer.global_step
+        self.saved = trainer.global_step
         stopping.train(True)
         if self.saved and self.end(trainer):
             raise self.ended(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
-        step = trainer.global_step
+        self.began, step = True, trainer.global_step
         due = step % self.check_every == 0 or step % self.every == 0
         if due and not torch.isfinite(outputs["loss"]):
             raise Diverged(f"the loss was {outputs['loss'].item()} at update {step}")
@@ -107,9 +107,10 @@ class SaveLast(Checkpoint):  # Lightning runs these last and in order: the best 
 
     def save(self, trainer: L.Trainer, pl_module: L.LightningModule, end: bool) -> None:
         check_finite(trainer, pl_module)
+        trainer.save_checkpoint(self.new)
         if self.path.exists():
             self.path.replace(self.previous)
-        trainer.save_checkpoint(self.path)
+        self.new.replace(self.path)
         self.saved = trainer.global_step
         if end:
             raise self.ended(trainer)

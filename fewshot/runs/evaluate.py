@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 import wandb
 from filelock import FileLock
 from lightning.pytorch.callbacks import RichProgressBar
@@ -22,7 +21,7 @@ from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner
 from fewshot.results.protocol import Protocol
 from fewshot.results.record import Scores, describe, read_result, scored, show, surroundings, write_json, write_scores
-from fewshot.runs.build import announced, make_datamodule, make_learner, make_lightning, make_source
+from fewshot.runs.build import announced, make_datamodule, make_learner, make_lightning, make_source, use_threads
 from fewshot.runs.checkpoints import load_weights
 from fewshot.runs.split import check_split
 from fewshot.views.inner_pictures import draw_all
@@ -85,8 +84,7 @@ def prepare_test(
     folder: Path, trained: DictConfig, tested: DictConfig
 ) -> tuple[L.Trainer, MetaLearner, EpisodicDataModule, int]:
     """Trainer, learner with its best weights, test tasks, and the update that the weights are from."""
-    if tested.trainer.threads:
-        torch.set_num_threads(tested.trainer.threads)
+    use_threads(tested.trainer.threads)
     trainer = make_lightning(
         trained.method.name,
         accelerator=tested.trainer.accelerator,

@@ -11,7 +11,7 @@ from fewshot.config.checks import seconds
 from fewshot.errors import Diverged, OutOfTime, UserError, out_of_memory
 from fewshot.runs.build import make_lightning
 from fewshot.runs.callbacks import Bar, SaveBest, SaveLast, TaskAxis, ValidateFirst
-from fewshot.runs.checkpoints import WholeCheckpoints, newest_state
+from fewshot.runs.checkpoints import WholeCheckpoints, newest_state, set_aside
 from fewshot.runs.prepare import Run
 from fewshot.views.loggers import MetricsCsv, start_wandb
 from fewshot.views.similarity import Similarity
@@ -49,13 +49,17 @@ def make_loggers(run: Run) -> list[Any]:
         return []
     loggers: list[Any] = [MetricsCsv(run.folder / "metrics.csv", cfg.method.meta_batch)]
     if cfg.logger.name == "wandb":
-        run.wandb = start_wandb(cfg, run.folder)
+        run.wandb = run.wandb or start_wandb(cfg, run.folder)
         loggers.append(WandbLogger(experiment=run.wandb))
     return loggers
 
 
 def fit(run: Run, trainer: L.Trainer) -> tuple[str, str | None]:
-    """Status and reason; UserError where a state holds weights and yet is none to go on from."""
+    """Status and reason; "damaged" where the state failed, is set aside, and another one is there.
+
+    Raises:
+        UserError: no state that there is can be gone on from.
+    """
     cfg = run.cfg
     [save_last] = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, SaveLast)]
     state, done = newest_state(run.learner, run.folder, cfg.method.name)
@@ -63,14 +67,21 @@ def fit(run: Run, trainer: L.Trainer) -> tuple[str, str | None]:
     try:
         trainer.fit(run.learner, datamodule=run.datamodule, ckpt_path=state, weights_only=True)
     except OutOfTime:
-        return "timeout", f"trainer.max_time={cfg.trainer.max_time}; evaluate.py tests its best state"
+        return (
+            "timeout",
+            f"trainer.max_time={cfg.trainer.max_time} is over, raise it to go on; evaluate.py tests its best state",
+        )
     except Diverged as error:
         return "diverged", str(error)
     except Exception as error:
-        if state is None or save_last.began or out_of_memory(error):
+        if state is None or save_last.began or isinstance(error, (OSError, UserError)) or out_of_memory(error):
             raise
         line = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        raise UserError(f"{state} is no state that a run can go on from ({line}); force=true runs it anew") from error
+        why = f"{state} is no state that a run can go on from ({line})"
+        if state.name == "last.ckpt" and (run.folder / "previous.ckpt").exists():
+            set_aside(state, f"{why}: going on from the state before")
+            return "damaged", None
+        raise UserError(f"{why}; force=true runs it anew") from error
     finally:
         stopping.train(False)
     if stopping.asked:  # between the last update and here

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.identity import changed
@@ -18,7 +17,7 @@ from fewshot.files import write_whole
 from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner
 from fewshot.results.record import describe
-from fewshot.runs.build import announced, make_datamodule, make_learner, make_lightning, make_source
+from fewshot.runs.build import announced, make_datamodule, make_learner, make_lightning, make_source, use_threads
 from fewshot.runs.split import check_split, keep_split
 
 
@@ -43,8 +42,7 @@ def refuse_impossible(cfg: DictConfig) -> None:
 
 def prepare(cfg: DictConfig, folder: Path) -> Run:
     """Data, learner and the run's folder; UserError before anything is deleted or trained."""
-    if cfg.trainer.threads:
-        torch.set_num_threads(cfg.trainer.threads)
+    use_threads(cfg.trainer.threads)
     source = announced(cfg.data.name, make_source(cfg))
     datamodule = make_datamodule(cfg, source)
     L.seed_everything(cfg.seed, verbose=False)

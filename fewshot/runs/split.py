@@ -1,6 +1,7 @@
 """A run keeps the split of its classes, so that none that it was trained on is ever tested."""
 
 import json
+import sys
 from pathlib import Path
 
 from fewshot.data.datamodule import Source
@@ -22,7 +23,13 @@ def check_split(folder: Path, source: Source) -> None:
     A class that was trained or validated on could otherwise be tested on, say in a folder that has grown.
     """
     path = folder / "split.json"
-    if not path.exists() or not isinstance(source, ImageSource):
+    if not isinstance(source, ImageSource):
+        return
+    if not path.is_file():
+        if (folder / "best.ckpt").exists():
+            print(
+                f"{folder} keeps no split.json: that its classes are split as they were is not checked", file=sys.stderr
+            )
         return
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))

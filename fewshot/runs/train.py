@@ -84,9 +84,11 @@ def fit_and_test(run: Run) -> dict[str, Any]:
 def measure(run: Run) -> dict[str, Any]:
     """Fits, from the newest state if there is one, and tests the best validated state."""
     cfg, task, best = run.cfg, run.learner.task, run.folder / "best.ckpt"
-    timer, save_best = Timer(), SaveBest(run.folder, task.metric, "min" if task.regression else "max")
-    trainer = make_trainer(run, timer, save_best)
-    status, reason = fit(run, trainer)
+    status, reason = "damaged", None
+    while status == "damaged":  # twice at most: there is one state before the last
+        timer, save_best = Timer(), SaveBest(run.folder, task.metric, "min" if task.regression else "max")
+        trainer = make_trainer(run, timer, save_best)
+        status, reason = fit(run, trainer)
     best_step = load_weights(run.learner, best, cfg.method.name) if best.exists() else None
     scores = NO_SCORES
     if status == "finished":
@@ -123,6 +125,8 @@ def publish(run: Run, outcome: dict[str, Any]) -> dict[str, Any]:
         except Exception as error:
             print(f"W&B did not take the result: {type(error).__name__}: {error}", file=sys.stderr)
     write_json(run.folder / "result.json", result)
+    if result["status"] == "finished":
+        (run.folder / "previous.ckpt").unlink(missing_ok=True)  # there is nothing left to go on from
     show(result, run.folder)
     return result
 
