@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint mutations clean
+.PHONY: help demo test lint mutations torture clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -22,6 +22,9 @@ lint: $(VENV)/.made  ## ruff and mypy
 
 mutations: $(VENV)/.made  ## flip one sign, norm or axis at a time: every one must turn a test red
 	$(RUN) -m tests.mutations
+
+torture: $(VENV)/.made  ## kill runs at random moments, 100 times: each must end as one that nobody disturbed; half an hour
+	$(RUN) -m tests.torture --kills 100 --outputs outputs/torture --prepared prepared
 
 clean:  ## remove the environment and caches; runs and prepared data stay
 	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info
