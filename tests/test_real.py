@@ -40,8 +40,8 @@ def run(raw: str, prepared: Path, tmp_path: Path, *overrides: str) -> Path:
 def test_omniglot(method: str, raw: str, prepared: Path, tmp_path: Path) -> None:
     small = ["method.hidden=[16,8]"] if method == "lstm" else []
     folder = run(raw, prepared, tmp_path, "data=omniglot", f"method={method}", *small)
-    paths = {"raw": raw, "prepared": str(prepared)}
-    across = evaluate(evaluation(folder, tmp_path, data="glyphs", paths=paths))
+    paths = {"paths.raw": raw, "paths.prepared": prepared}
+    across = evaluate(evaluation(folder, tmp_path, data="glyphs", **paths))
     assert (across["data"], across["trained_on"], across["tasks"]) == ("glyphs", "omniglot", 4)
 
 
@@ -50,6 +50,6 @@ def test_mini_and_then_cub50(method: str, raw: str, prepared: Path, tmp_path: Pa
     narrow = ["backbone.widths=[4,4,4,4]", "data.train_queries=2", "data.val_queries=2"]
     narrow += ["method.hidden=[16,8]"] if method == "lstm" else []
     folder = run(raw, prepared, tmp_path, "data=mini", f"method={method}", "shots=5", *narrow)
-    paths = {"raw": raw, "prepared": str(prepared)}
-    across = evaluate(evaluation(folder, tmp_path, data="cub50", paths=paths))
+    paths = {"paths.raw": raw, "paths.prepared": prepared}
+    across = evaluate(evaluation(folder, tmp_path, data="cub50", **paths))
     assert (across["data"], across["trained_on"], across["test_queries"]) == ("cub50", "mini", 15)
