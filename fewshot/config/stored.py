@@ -37,16 +37,7 @@ def stored_config(folder: Path) -> DictConfig:
             stored = yaml.load(file.read(CONFIG_CHARACTERS), PlainLoader)
         choices = {group: stored[group]["name"] for group in ("data", "method", "backbone")} | {"form": stored["form"]}
         shots = int(stored["shots"])
-    except (
-        OSError,
-        UnicodeDecodeError,
-        yaml.YAMLError,
-        KeyError,
-        TypeError,
-        ValueError,
-        RecursionError,
-        OverflowError,
-    ) as error:
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
         raise UserError(f"{path} is not a run's configuration: {type(error).__name__} {error}") from error
     interpolated = any("${" in f"{key} {value}" for key, value in flatten(stored).items())
     if interpolated or not all(re.fullmatch(r"\w+", str(choice)) for choice in choices.values()):

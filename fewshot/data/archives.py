@@ -66,21 +66,24 @@ def members(root: Path, skip: Sequence[str] = ()) -> list[Member]:
                     entries = [(entry.name, entry.size) for entry in tar if entry.isreg()]
             else:
                 entries = [(file.relative_to(root).as_posix() if file != root else file.name, file.stat().st_size)]
-        wanted = [(name, size) for name, size in entries if not _is_hidden(name)]
-        unsafe = [name for name, size in wanted if not _is_safe(name, size, kind)]
-        if unsafe:
-            print(
-                f"{file}: {len(unsafe)} files left out for their size (over {FILE_BYTES >> 20} MiB) or for a name that "
-                f"leads out of the folder, the first is {unsafe[0]}",
-                file=sys.stderr,
-            )
-        for name, size in wanted:
+        unsafe = []
+        for name, size in entries:
+            if _is_hidden(name):
+                continue
             try:
                 name.encode()
             except UnicodeEncodeError as error:
                 raise UserError(f"{file}: the name {name!a} is no UTF-8 text: rename it") from error
             if _is_safe(name, size, kind):
                 found.append(Member(file, kind, name))
+            else:
+                unsafe.append(name)
+        if unsafe:
+            print(
+                f"{file}: {len(unsafe)} files left out for their size (over {FILE_BYTES >> 20} MiB) or for a name that "
+                f"leads out of the folder, the first is {unsafe[0]}",
+                file=sys.stderr,
+            )
     return found
 
 
