@@ -7,7 +7,6 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
 import hydra
@@ -30,9 +29,10 @@ from rich.progress import (
 from rich.text import Text
 
 from fewshot import stopping
-from fewshot.config.checks import nearest
-from fewshot.config.compose import CONF, FOLDERS, at_home, composed, flatten, quote_shots
+from fewshot.config.checks import closest
+from fewshot.config.compose import FOLDERS, at_home, quote_shots
 from fewshot.errors import UserError, out_of_memory
+from fewshot.options import nearest
 
 EXIT_CODES = {"failed": 1, "diverged": 1, "refused": 2, "timeout": 124}  # 124 as timeout(1) has it
 WORST = (0, 124, 1, 2)  # of the cells of a multirun
@@ -56,9 +56,10 @@ def main(run: Callable[[DictConfig], dict[str, Any]], name: str) -> int:
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, to be told in one line
     try:
-        sys.argv[1:] = sorted(
-            quote_shots(sys.argv[1:]), key=lambda a: a not in ("-m", "--multirun")
-        )  # may stand anywhere
+        may_stand_anywhere = ("-m", "--multirun")
+        sys.argv[1:] = sorted(quote_shots(sys.argv[1:]), key=lambda a: a not in may_stand_anywhere)
+        if any(re.match("(-c|--cfg)(=|$)", a) for a in sys.argv[1:]):
+            sys.argv.append("--resolve")  # what will run, not how it is found
         hydra.main(version_base="1.3", config_path=FOLDERS[name], config_name=name)(task)()
     except stopping.Stopped as stop:
         stopping.tell(f"{stop}\n{cells.failures()}")
@@ -92,6 +93,7 @@ class Cells:
         if multirun:
             self.console.print(Text(name, "bold"), highlight=False)
         try:
+            refuse_renamed(cfg, hydra_cfg.runtime.choices)
             outcome = run(at_home(cfg))
         except (UserError, OmegaConfBaseException, HydraException) as error:
             say(error)
@@ -118,6 +120,14 @@ class Cells:
         return f"{len(bad)} of {len(self.outcomes)} cells have no result:\n{''.join(lines)}"
 
 
+def refuse_renamed(cfg: DictConfig, choices: Any) -> None:
+    """UserError where a group's name was set alone, as method.name=maml, which would not choose its settings."""
+    for group in ("method", "data", "backbone", "logger"):
+        name = OmegaConf.select(cfg, f"{group}.name")
+        if group in choices and name != choices[group]:
+            raise UserError(f"{group}.name={name} is no setting: choose it as {group}={name}")
+
+
 def sweep(arguments: list[str]) -> tuple[int, set[str]]:
     """The number of cells that the command line spans, and the keys that differ between them."""
     overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
@@ -142,7 +152,7 @@ def explain(error: Exception, program: str = "train") -> str:
     text = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, ConfigCompositionException) and (found := re.search(r"Could not override '([^']+)'", text)):
         key = found[1].split("@")[0]
-        return f"unknown setting {key!r}: {closest(key, program)}--help shows them all"
+        return f"unknown setting {key!r}: {closest(key, program)}"
     if text.startswith(("LexerNoViableAltException", "Error parsing override")):
         return f"{text}: a value with ~, spaces or brackets needs two pairs of quotes, as 'data.path=\"~/my images\"'"
     if text.startswith("Config group override must be"):
@@ -150,19 +160,3 @@ def explain(error: Exception, program: str = "train") -> str:
     if text.startswith("Ambiguous value for argument"):
         return f"{text}: several values are a grid, which needs -m"
     return text
-
-
-def known_keys(program: str) -> list[str]:
-    """Dotted names of all settings of train.py, those of every method among them, or of evaluate.py."""
-    if program == "evaluate":
-        return [*OmegaConf.load(CONF / "evaluate" / "evaluate.yaml")]
-    configs = [composed([f"method={path.stem}"]) for path in (CONF / "method").glob("*.yaml")]
-    return sorted({key for cfg in configs for key in flatten(OmegaConf.to_container(cfg))})
-
-
-def closest(key: str, program: str) -> str:
-    keys = known_keys(program)
-    if key in keys:
-        return "the method or data chosen has none, others do; "
-    close = get_close_matches(key, [*keys, *{k.split(".")[0] for k in keys}], n=1, cutoff=0.4)
-    return f"did you mean {close[0]}? " if close else ""

@@ -8,6 +8,7 @@ first `shots` images of a class are its support set and the next ones its querie
 Shape suffixes: B tasks, N ways, C classes of a split, E examples of a class, M support examples.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,19 @@ from torch import Tensor
 
 SPLITS = ("train", "val", "test")
 ORDER = np.uint64(2**32)  # which of a task's streams orders its support set; the first ones are its classes'
+
+
+@dataclass(frozen=True)
+class Task:
+    """The shape of a learner's tasks: one example's shape, the number of outputs, and whether they are real."""
+
+    input_shape: tuple[int, ...]
+    outputs: int
+    regression: bool
+
+    @property
+    def metric(self) -> str:
+        return "mse" if self.regression else "accuracy"
 
 
 class Episode(NamedTuple):

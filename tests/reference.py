@@ -155,8 +155,8 @@ def query_features(state, options, support_x, query_x):
 def head(state, features):
     """The last linear layer; under SAP followed by its own mixed transform."""
     y = linear(state["head.weight"], state["head.bias"], features)
-    if "mixing_head" in state:
-        s = torch.sigmoid(state["mixing_head"])
+    if "strength_head" in state:
+        s = torch.sigmoid(state["strength_head"])
         y = (1 - s) * y + s * linear(state["transforms_head.weight"], state["transforms_head.bias"], y)
     return y
 
@@ -447,7 +447,7 @@ def warpmaml_gradient(state, options, support_x, support_y, query_x, query_y):
 
 
 def sap_task(state, options, support_x, support_y, query_x):
-    """Gradient steps for all transforms and the head, not for body and mixing weights; then the query set."""
+    """Gradient steps for all transforms and the head, not for body and activation strengths; then the query set."""
     names = [name for name in state if name.startswith(("transforms.", "transforms_head.", "head."))]
     weights = adapt(state, options, names, support_x, support_y)
     return head(weights, query_features(weights, options, support_x, query_x))
@@ -455,10 +455,10 @@ def sap_task(state, options, support_x, support_y, query_x):
 
 def sap_weight(state, l, weight):
     """A block's weight scaled by C0 + C1 (per pair of channels) + C2 (per output); the bias is not."""
-    if f"mixing.{l}.scale" not in state:
+    if f"strengths.{l}.scale" not in state:
         return weight
-    mix = F.softmax(state[f"mixing.{l}.scale"], dim=0)
-    pairs, rows = state[f"transforms.{l}.weights"], state[f"transforms.{l}.rows"]
+    mix = F.softmax(state[f"strengths.{l}.scale"], dim=0)
+    pairs, rows = state[f"transforms.{l}.mtl_scale"], state[f"transforms.{l}.simple_scale"]
     scaled = []
     for o in range(weight.shape[0]):
         scale = [mix[0] + mix[1] * pairs[o, i] + mix[2] * rows[o] for i in range(weight.shape[1])]
@@ -468,13 +468,19 @@ def sap_weight(state, l, weight):
 
 def sap_transform(state, options, l, x):
     """Level l on a set: a mixture of linear operators, then of shifts (protocol, last section)."""
-    if f"mixing.{l}.layer" not in state:
+    if f"strengths.{l}.multiplication" not in state:
         return x
-    mix, shift_mix = F.softmax(state[f"mixing.{l}.layer"], dim=0), F.softmax(state[f"mixing.{l}.shift"], dim=0)
+    mix, shift_mix = (
+        F.softmax(state[f"strengths.{l}.multiplication"], dim=0),
+        F.softmax(state[f"strengths.{l}.shift"], dim=0),
+    )
     own = f"transforms.{l}."
     if x.dim() == 4:
-        operators = [F.conv2d(x, state[own + "point"])]
-        for kernel in (state[own + "kernel"], svd_kernel(state[own + "u"], state[own + "s"], state[own + "v"])):
+        operators = [F.conv2d(x, state[own + "conv1x1"])]
+        for kernel in (
+            state[own + "conv3x3"],
+            svd_kernel(state[own + "svd_u"], state[own + "svd_s"], state[own + "svd_v"]),
+        ):
             if options["centred"]:
                 operators.append(F.conv2d(x, kernel, padding=1))
             else:  # as released: two zeros on the right and at the bottom
@@ -482,12 +488,12 @@ def sap_transform(state, options, l, x):
     else:
         operators = [torch.stack([state[own + "matrix"] @ row for row in x])]
     if len(mix) != 1 + len(operators):
-        raise ValueError(f"{len(mix)} mixing weights for the identity and {len(operators)} operators")
+        raise ValueError(f"{len(mix)} strengths for the identity and {len(operators)} operators")
     y = mix[0] * x
     for k in range(len(operators)):
         y = y + mix[k + 1] * operators[k]
-    shifts = state[own + "shifts"].reshape((1, -1, 1, 1) if x.dim() == 4 else (1, -1))
-    return y + shift_mix[1] * state[own + "shift"] + shift_mix[2] * shifts
+    shifts = state[own + "vector_shift"].reshape((1, -1, 1, 1) if x.dim() == 4 else (1, -1))
+    return y + shift_mix[1] * state[own + "scalar_shift"] + shift_mix[2] * shifts
 
 
 def svd_kernel(u, s, v):

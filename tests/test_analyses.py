@@ -99,16 +99,18 @@ def test_figure_6_is_logged_and_drawn(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- SAP's subspaces
 @pytest.mark.parametrize(("backbone", "layers"), [("conv4", 4), ("fc", 2)])
-def test_findings_are_the_mixing_weights(backbone: str, layers: int) -> None:
+def test_findings_are_the_activation_strengths(backbone: str, layers: int) -> None:
     learner = make("sap", backbone, **SAP_OPTIONS)
     assert isinstance(learner, SAP)
     found = learner.findings()
-    assert len(found) == 3 * layers + 3 * 3 + 2 * 3 + 1  # three levels of layers and shifts, two of scales, the head
-    expected = learner.net.mixing[1].layer.softmax(0).tolist()  # type: ignore[union-attr,index]
-    assert [v for k, v in found.items() if k.startswith("level 1, layer")] == pytest.approx(expected)
+    assert (
+        len(found) == 3 * layers + 3 * 3 + 2 * 3 + 1
+    )  # three levels of multiplications and shifts, two of scales, the head
+    expected = learner.net.strengths[1].multiplication.softmax(0).tolist()  # type: ignore[union-attr,index]
+    assert [v for k, v in found.items() if k.startswith("level 1, multiplication")] == pytest.approx(expected)
     with torch.no_grad():
-        learner.net.mixing[2].scale.copy_(torch.tensor([0.0, 50.0, 0.0]))  # type: ignore[union-attr,index,operator]
-    assert learner.findings()["level 2, scale: per weight"] == pytest.approx(1)
+        learner.net.strengths[2].scale.copy_(torch.tensor([0.0, 50.0, 0.0]))  # type: ignore[union-attr,index,operator]
+    assert learner.findings()["level 2, scale: mtl"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("centred", [True, False])

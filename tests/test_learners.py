@@ -350,7 +350,8 @@ def test_maml_equals_torch_func_task_by_task(backbone: str) -> None:
 
 def test_maml_clamps_gradients_where_the_released_runs_do() -> None:
     """Each task's part of the meta-gradient is clamped as it is added, or the sum once; a far bound is none."""
-    learner = make("maml", "fc", **MAML | {"steps": 0})  # no inner loop: plain gradients of the initial weights
+    learner = make("maml", "fc", **MAML)
+    learner.steps = 0  # no inner loop: plain gradients of the initial weights
     batch = episode(learner)
     parts = [gradients(learner, Episode(*(part[b : b + 1] for part in batch))) for b in range(3)]
     bound = 0.7 * max(float(sum(p[k] for p in parts).abs().max()) for k in parts[0])

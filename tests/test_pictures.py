@@ -50,9 +50,8 @@ class FakeRun:
 
 
 def module(source: Any, shots: int = 5, queries: int = 6) -> EpisodicDataModule:
-    sizes = {"train": queries, "val": queries, "test": queries}
-    of_split = dict.fromkeys(("train", "val", "test"), shots)
-    return EpisodicDataModule(source, of_split, sizes, meta_batch=2, updates=2, val_tasks=4, test_tasks=4, eval_batch=4)
+    sizes = dict.fromkeys(("train_queries", "val_queries", "test_queries"), queries)
+    return EpisodicDataModule(source, shots, 2, 2, **sizes, val_tasks=4, test_tasks=4, eval_batch=4)
 
 
 def waves() -> tuple[MetaLearner, EpisodicDataModule]:

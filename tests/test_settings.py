@@ -1,7 +1,6 @@
 """The settings of the reported runs: sizes, rates, budgets and what `form` changes, against the paper's protocol."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -9,24 +8,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import composed
+from fewshot.episodes import Task
 from fewshot.runs.build import make_learner
 from tests.conftest import TEXT
 
-
-@dataclass
-class Shapes:
-    """What make_learner asks of a source."""
-
-    input_shape: tuple[int, ...]
-    outputs: int
-    regression: bool
-
-
-SHAPES = {
-    "sine": Shapes((1,), 1, True),
-    "omniglot": Shapes((1, 28, 28), 5, False),
-    "mini": Shapes((3, 84, 84), 5, False),
-    "cub": Shapes((3, 84, 84), 5, False),
+TASKS = {
+    "sine": Task((1,), 1, True),
+    "omniglot": Task((1, 28, 28), 5, False),
+    "mini": Task((3, 84, 84), 5, False),
+    "cub": Task((3, 84, 84), 5, False),
 }
 
 
@@ -64,7 +54,7 @@ def test_parameter_counts(data: str, method: str, form: str, count: int) -> None
     for either in [form] if method == "oplstm" else ["released", "text"]:
         cfg = chosen(data, method, form=either)
         with torch.device("meta"):
-            learner = make_learner(cfg, SHAPES[data])  # type: ignore[arg-type]
+            learner = make_learner(cfg, TASKS[data])
         assert sum(parameter.numel() for parameter in learner.parameters()) == count
 
 
@@ -201,7 +191,7 @@ def test_warp_maml_trains_on_five_shots() -> None:
 def test_initialisation_is_torch_s(backbone: str, spread: int) -> None:
     """Torch's defaults, batch norm at the identity; only the MLP's hidden biases start at 0."""
     data = {"fc": "omniglot", "conv4": "mini", "mlp": "sine"}[backbone]
-    learner = make_learner(chosen(data, "maml"), SHAPES[data])  # type: ignore[arg-type]
+    learner = make_learner(chosen(data, "maml"), TASKS[data])
     first = learner.net.body[0]  # type: ignore[index,union-attr]
     bound = 1 / math.sqrt(spread)
     assert 0.9 * bound < first.weight.abs().max() <= bound
@@ -246,7 +236,7 @@ def test_the_output_bias_starts_as_released(form: str, bound: float) -> None:
     biases = []
     for seed in range(40):
         torch.manual_seed(seed)
-        learner = make_learner(chosen("mini", "oplstm", form=form), SHAPES["mini"])  # type: ignore[arg-type]
+        learner = make_learner(chosen("mini", "oplstm", form=form), TASKS["mini"])
         biases.append(learner.head.bias.detach())  # type: ignore[union-attr]
     spread = torch.cat(biases).abs().max()
     assert 0.8 * bound < spread <= bound

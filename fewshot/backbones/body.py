@@ -1,14 +1,18 @@
 """The networks under the learners: MLP, FC net and Conv-4 are one stack of blocks, told apart by their config."""
 
+import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot.backbones.layers import apart, batch_norm, conv, linear, together
+from fewshot.errors import UserError
+from fewshot.options import UnitsOfLayers, check_values, checked, options
 
 
 class Block(nn.Module):
@@ -46,29 +50,39 @@ class Block(nn.Module):
 
 
 class Body(nn.ModuleList):
-    """Blocks of the given widths over inputs of shape `input_shape`; `features` is the size of its flat output.
+    """Blocks over inputs of shape `input_shape`, (channels, height, width) for convolutions; flat output: `features`.
 
-    Args:
-        input_shape: shape of one example, (channels, height, width) for convolutions.
-        layer: "linear" or "conv".
-        widths: outputs of each block (feature maps for convolutions).
-        bn: "none"; "transductive" (support and query set are each normalised by their own statistics, as in the
-            paper); or "support" (the query set by the support set's).
-        zero_bias: start biases at 0.
+    Batch norm is "transductive", support and query set each by their own statistics, as in the paper, or normalises
+    the query set by the "support" set's.
+
+    Raises:
+        UserError: an option is not what its annotation allows, or an image is halved away.
     """
 
+    @classmethod
+    def check(cls, backbone: Mapping[str, Any]) -> None:
+        """UserError for options, beside `input_shape`, that are unknown, missing, or not what they may be."""
+        try:
+            inspect.signature(cls).bind(input_shape=(), **backbone)
+        except TypeError as error:
+            raise UserError(f"backbone={dict(backbone)}: {error}") from error
+        check_values(options(cls), backbone, "backbone.")
+
+    @checked
     def __init__(
         self,
         input_shape: Sequence[int],
-        layer: str,
-        widths: Sequence[int],
-        bn: str,
-        zero_bias: bool,
+        layer: Annotated[Literal["linear", "conv"], "kind of the blocks"],
+        widths: Annotated[UnitsOfLayers, "outputs, or feature maps, of each block"],
+        bn: Annotated[Literal["none", "transductive", "support"], "whose statistics normalise"] = "transductive",
+        zero_bias: Annotated[bool, "biases start at 0"] = False,
     ) -> None:
+        pixels = math.prod(size >> len(widths) for size in input_shape[1:]) if layer == "conv" else 1
+        if not pixels or (layer == "conv" and len(input_shape) != 3):
+            raise UserError(f"layer=conv is for images, and halves them {len(widths)} times: not {tuple(input_shape)}")
         sizes = [input_shape[0] if layer == "conv" else math.prod(input_shape), *widths]
         super().__init__(Block(i, o, layer, bn != "none", zero_bias) for i, o in pairwise(sizes))
         self.layer, self.bn = layer, bn
-        pixels = math.prod(size >> len(widths) for size in input_shape[1:]) if layer == "conv" else 1
         self.features = widths[-1] * pixels
 
     def __iter__(self) -> Iterator[Block]:

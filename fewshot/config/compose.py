@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,18 @@ CONF = Path(__file__).parent.parent.parent / "conf"
 FOLDERS = {"train": str(CONF), "evaluate": str(CONF / "evaluate")}
 PATHS = ("paths.raw", "paths.prepared", "paths.outputs", "data.path", "run", "path")
 
+
+def by(key: str) -> Callable[..., Any]:
+    """A resolver that takes from a table the entry of a setting, or `other`; "???" where there is none."""
+
+    def chosen(table: Mapping[Any, Any], *, _root_: DictConfig) -> Any:
+        return table.get(OmegaConf.select(_root_, key), table.get("other", "???"))
+
+    return chosen
+
+
+for name, key in (("by_form", "form"), ("by_shots", "shots"), ("by_backbone", "backbone.name")):
+    OmegaConf.register_new_resolver(name, by(key), replace=True)
 OmegaConf.register_new_resolver("per_meta_batch", lambda tasks, batch: round(int(tasks) / int(batch)), replace=True)
 OmegaConf.register_new_resolver("equal", lambda one, other: one == other, replace=True)
 OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)

@@ -35,7 +35,9 @@ def stored_config(folder: Path) -> DictConfig:
     try:
         with path.open(encoding="utf-8") as file:
             stored = yaml.load(file.read(CONFIG_CHARACTERS), PlainLoader)
-        choices = {group: stored[group]["name"] for group in ("data", "method", "backbone")} | {"form": stored["form"]}
+        groups = ("data", "method", "backbone", "logger")
+        groups = ("data", "method", "backbone", "logger")
+        choices = {group: stored[group]["name"] for group in groups} | {"form": stored["form"]}
         shots = int(stored["shots"])
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
         raise UserError(f"{path} is not a run's configuration: {type(error).__name__} {error}") from error

@@ -1,24 +1,26 @@
 """The one LightningDataModule: seeded streams of episodes for training, validation and test."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import lightning as L
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.episodes import SPLITS, Episode
+from fewshot.episodes import SPLITS, Episode, Task
+from fewshot.options import Few, Many, Units, checked
+
+STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
 
 
 class Source(Protocol):
     """Where tasks come from: `draw` on the CPU, `episode` on the device. `note` is what a user should know of it."""
 
     note: str
-    input_shape: tuple[int, ...]
-    outputs: int
-    regression: bool
+    task: Task
 
+    def check(self, split: str, shots: int, queries: int) -> None: ...
     def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]: ...
     def episode(self, drawn: dict[str, Tensor], shots: int) -> Episode: ...
 
@@ -52,37 +54,38 @@ class TaskStream:
 
 
 class EpisodicDataModule(L.LightningDataModule):
-    """Episodes of `shots[split]` support examples a class and `queries[split]` query examples.
+    """Episodes of `source`, sine waves or an image table: `shots` support examples a class (on sine a wave), or
+    `train_shots` in training, and some queries; validation and test have the same tasks every time.
 
-    Args:
-        source: sine waves or an image table.
-        shots: support examples a class (a wave) for "train", "val" and "test".
-        queries: query examples a class (a wave) for "train", "val" and "test".
-        meta_batch: tasks a training step.
-        updates: training steps.
-        val_tasks, test_tasks: numbers of fixed tasks for validation and test.
-        eval_batch: tasks at a time in validation and test; changes the speed, not the scores.
+    Raises:
+        UserError: an argument is not what its annotation allows, or the data are too few (from `setup`).
     """
 
+    @checked
     def __init__(
         self,
         source: Source,
-        shots: dict[str, int],
-        queries: dict[str, int],
-        meta_batch: int,
-        updates: int,
-        val_tasks: int,
-        test_tasks: int,
-        eval_batch: int,
+        shots: Annotated[Few, "support examples a class, on sine a wave"],
+        meta_batch: Annotated[Units, "tasks of an update"],
+        updates: Annotated[Many, "meta-updates"],
+        train_shots: Annotated[Few | None, "shots in training; null: the same"] = None,
+        train_queries: Annotated[Few, "queries a class in training"] = 15,
+        val_queries: Annotated[Few, "queries a class in validation"] = 15,
+        test_queries: Annotated[Few, "queries a class in the test"] = 15,
+        val_tasks: Annotated[Many, "tasks of a validation"] = 600,
+        test_tasks: Annotated[Many, "tasks of the test"] = 600,
+        eval_batch: Annotated[Units, "tasks at a time in validation and test: speed and memory, not the scores"] = 20,
     ) -> None:
         super().__init__()
         self.source = source
-        batches = {"train": meta_batch, "val": eval_batch, "test": eval_batch}
-        totals = {"train": meta_batch * updates, "val": val_tasks, "test": test_tasks}
-        self.streams = {
-            split: TaskStream(source, split, shots[split], queries[split], batches[split], totals[split])
-            for split in SPLITS
-        }
+        in_training = TaskStream(source, "train", train_shots or shots, train_queries, meta_batch, meta_batch * updates)
+        in_validation = TaskStream(source, "val", shots, val_queries, eval_batch, val_tasks)
+        in_test = TaskStream(source, "test", shots, test_queries, eval_batch, test_tasks)
+        self.streams = dict(zip(SPLITS, (in_training, in_validation, in_test), strict=True))
+
+    def setup(self, stage: str) -> None:
+        for split in STAGES.get(stage, SPLITS):
+            self.source.check(split, self.streams[split].shots, self.streams[split].queries)
 
     def train_dataloader(self) -> TaskStream:
         return self.streams["train"]

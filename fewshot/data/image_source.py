@@ -1,34 +1,41 @@
 """Episodes from a prepared image table: indices drawn on the CPU, images gathered on the training device."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.episodes import Episode, draw_images, draw_order
+from fewshot.data.table import Table
+from fewshot.episodes import Episode, Task, draw_images, draw_order
+from fewshot.errors import UserError
+from fewshot.options import Seed, Ways, checked
 
-if TYPE_CHECKING:
-    from fewshot.data.table import Table
 
-
-@dataclass
 class ImageSource:
     """Tasks of `ways` classes from `table`, whose uint8 images move to the device once."""
 
-    seed: int
-    table: "Table"
-    ways: int
-    regression: bool = False
+    @checked
+    def __init__(self, seed: Seed, table: Table, ways: Annotated[Ways, "classes of a task"] = 5) -> None:
+        self.seed, self.table, self.ways, self.note = seed, table, ways, table.note
+        height, width, channels = table.images.shape[1:]
+        self.task = Task((channels, height, width), ways, regression=False)
+        self.images = torch.from_numpy(table.images)
 
-    def __post_init__(self) -> None:
-        height, width, channels = self.table.images.shape[1:]
-        self.input_shape: tuple[int, ...] = (channels, height, width)
-        self.outputs = self.ways
-        self.note = self.table.note
-        self.images = torch.from_numpy(self.table.images)
+    def check(self, split: str, shots: int, queries: int) -> None:
+        """UserError where a split has too few classes for a task, or a class too few images."""
+        classes = self.table.splits[split]
+        if self.ways > len(classes.names):
+            raise UserError(f"data.ways={self.ways} is more than the {len(classes.names)} {split} classes")
+        smallest = int(classes.counts.argmin())
+        count = int(classes.counts[smallest])
+        if shots + queries > count:
+            asked = f"{'data.train_shots' if split == 'train' else 'shots'}={shots} + data.{split}_queries={queries}"
+            raise UserError(
+                f"{asked} is more than the {count} images of the {split} class {classes.names[smallest]}: "
+                f"ask for at most {count} in all"
+            )
 
     def classes(self) -> dict[str, list[tuple[str, int]]]:
         """Name and number of images of every class, by split."""

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 from fewshot.data import cub, folder, glyphs, mini, omniglot
 from fewshot.data.archives import Member, NotFound, members
 from fewshot.data.download import FILES, fetch
 from fewshot.data.table import Content, Table, open_or_write
 from fewshot.errors import UserError
+from fewshot.options import Channels, Few
 
 READERS: dict[str, Callable[..., Content]] = {
     "omniglot": omniglot.content,
@@ -24,8 +26,8 @@ def open_or_prepare(
     name: str,
     raw: Path,
     prepared: Path,
-    size: int,
-    channels: int,
+    size: Annotated[Few, "height and width of the images in pixels"],
+    channels: Annotated[Channels, "1 (grey) or 3 (RGB)"],
     path: Path | None = None,
     download: bool = True,
 ) -> Table:
@@ -35,8 +37,7 @@ def open_or_prepare(
         name: one of NAMES.
         raw: where the files are: in raw/<name>, or in raw itself. Downloads go to raw/<name>.
         prepared: where tables are kept, one folder each.
-        size: height and width in pixels.
-        channels: 1 (grey) or 3 (RGB).
+        size, channels: as their annotations say; 84 and 3 for photographs, 28 and 1 for characters in the paper.
         path: the folder (or archive) of images, for name "folder".
         download: whether missing files with an official address may be fetched.
 

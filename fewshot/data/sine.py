@@ -1,32 +1,35 @@
 """Sine waves (Finn et al. 2017; section 5 of the paper): few-shot regression that needs no files."""
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.episodes import Episode, random_bits, task_keys, uniform
+from fewshot.episodes import Episode, Task, random_bits, task_keys, uniform
+from fewshot.options import Seed, Sign, checked
 
 AMPLITUDE = (0.1, 5.0)
 PHASE = (0.0, float(np.pi))
 X_RANGE = (-5.0, 5.0)
 
 
-@dataclass
 class SineSource:
     """Tasks y = A sin(x + sign * p), A and p uniform over AMPLITUDE and PHASE, x uniform over X_RANGE.
 
     `sign` is -1 in the paper's text and +1 in its released runs.
     """
 
-    seed: int
-    sign: int
-    input_shape: tuple[int, ...] = (1,)
-    outputs: int = 1
-    regression: bool = True
-    note: str = ""
+    task = Task((1,), 1, regression=True)
+    note = ""
+
+    @checked
+    def __init__(self, seed: Seed, sign: Annotated[Sign, "of the phase p in y = A sin(x + sign * p)"] = -1) -> None:
+        self.seed, self.sign = seed, sign
+
+    def check(self, split: str, shots: int, queries: int) -> None:
+        """A wave has as many examples as anybody asks for."""
 
     def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]:
         """The waves and inputs of some tasks: amplitude and phase (B, 1), x (B, shots + queries), tasks (B,)."""

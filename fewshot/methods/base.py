@@ -5,8 +5,7 @@ its task, never from where the data came from.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L
 import torch
@@ -17,34 +16,39 @@ from torchmetrics.functional import mean_squared_error
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from fewshot.backbones.body import Body
-from fewshot.episodes import Episode
+from fewshot.episodes import Episode, Task
+from fewshot.options import Positive, checked
 
-
-@dataclass(frozen=True)
-class Task:
-    """The shape of a learner's tasks: one example's shape, the number of outputs, and whether they are real."""
-
-    input_shape: tuple[int, ...]
-    outputs: int
-    regression: bool
-
-    @property
-    def metric(self) -> str:
-        return "mse" if self.regression else "accuracy"
+Lr = Annotated[Positive, "learning rate of Adam, which sees the sum of the meta-batch's losses"]  # as released
 
 
 class MetaLearner(L.LightningModule):
-    """What all learners share.
+    """What all learners share. A learner's options are the annotated parameters of its constructor.
 
-    Args:
-        task: shape of the tasks.
-        lr: learning rate of Adam, which sees the sum of the meta-batch's losses (protocol: the released code sums).
+    Raises:
+        UserError: an option is not what its annotation allows, or `check` refuses them together.
     """
 
     inner_steps: str | None = None  # the attribute that says how many passes or inner steps a test prediction takes
     has_head = True  # False where nothing is sized by the number of ways, so that a test may have others
 
-    def __init__(self, task: Task, lr: float) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__, cls.check_all)  # type: ignore[method-assign]
+
+    @classmethod
+    def check_all(cls, **options: Any) -> None:
+        """`check`, after the backbone's own options: it may be anybody's dictionary."""
+        if "backbone" in options:
+            Body.check(options["backbone"])
+        cls.check(**options)
+
+    @classmethod
+    def check(cls, **options: Any) -> None:
+        """UserError for options that are right alone and make no sense together; they come with `backbone`."""
+
+    def __init__(self, task: Task, lr: Lr) -> None:
         super().__init__()
         self.task = task
         self.lr = lr

@@ -1,33 +1,28 @@
 """Plain LSTM as a few-shot learner (sections 3.2 and 3.4): `python train.py method=lstm method.support=set`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from fewshot.backbones.layers import linear
-from fewshot.methods.base import MetaLearner, Task, make_body, query_pass
+from fewshot.errors import UserError
+from fewshot.methods.base import Lr, MetaLearner, Task, make_body, query_pass
+from fewshot.options import Few, UnitsOfLayers
 
+Inputs = Literal["target", "prev_target", "prev_target_pred", "prev_target_err", "prev_target_pred_err"]
 State = list[tuple[Tensor, Tensor]]  # h and c of each layer
 
 
 class PlainLSTM(MetaLearner):
     """Feeds (x_i, y_i) pairs to a stack of LSTM layers and conditions the queries, (x, 0), on the state reached.
 
-    Args:
-        support: "sequence" walks over the support set in its order; "set" feeds all examples from one state and
-            averages what comes out (Eq. 10, Figure 3).
-        hidden: units of each layer.
-        passes: T, times the support set is fed.
-        pool_cell: "set": average c as well as h (Eq. 10); False: every example keeps its own c.
-        query_cell: the queries start from the c reached; False: from c = 0.
-        first_labels: False: the label slot is zero in the first pass ("set" only).
-        inputs: what comes with x_t: "target", its label; or, for "sequence", what the step before left, in any of
-            "prev_target", "prev_target_pred", "prev_target_err", "prev_target_pred_err" (Table A1): its label,
-            prediction and squared error.
-        The backbone is used where it is convolutional; otherwise the LSTM sees the raw, flat input.
+    A "sequence" walks over the support set in its order; a "set" feeds all examples from one state and averages what
+    comes out (Eq. 10, Figure 3). A sequence may see, instead of x_t's own label, what the step before left (Table A1):
+    its label, prediction and squared error. The backbone is used where it is convolutional; otherwise the LSTM sees
+    the raw, flat input.
     """
 
     inner_steps = "passes"
@@ -36,14 +31,14 @@ class PlainLSTM(MetaLearner):
         self,
         task: Task,
         backbone: Mapping[str, Any],
-        lr: float,
-        support: str,
-        inputs: str,
-        hidden: Sequence[int],
-        passes: int,
-        pool_cell: bool,
-        query_cell: bool,
-        first_labels: bool,
+        lr: Lr,
+        hidden: Annotated[UnitsOfLayers, "units of each layer"],
+        passes: Annotated[Few, "T, times the support set is fed"],
+        support: Annotated[Literal["set", "sequence"], "how the support set is read"] = "set",
+        inputs: Annotated[Inputs, "what comes with x_t: its label, or what the last step left (Table A1)"] = "target",
+        pool_cell: Annotated[bool, "a set's c is averaged as h is (Eq. 10); false: each example keeps its own"] = True,
+        query_cell: Annotated[bool, "the queries start from the c reached; false: from 0"] = True,
+        first_labels: Annotated[bool, "false: a set's labels are zero in the first pass"] = True,
     ) -> None:
         super().__init__(task, lr)
         body = make_body(task, backbone)
@@ -56,6 +51,15 @@ class PlainLSTM(MetaLearner):
         self.hidden = list(hidden)
         self.support, self.passes, self.offset = support, passes, inputs != "target"
         self.pool_cell, self.query_cell, self.first_labels = pool_cell, query_cell, first_labels
+
+    @classmethod
+    def check(cls, **told: Any) -> None:
+        if told["support"] == "set" and told["inputs"] != "target":
+            raise UserError(f"inputs={told['inputs']} needs an order of the examples: choose support=sequence")
+        if told["support"] == "sequence" and not told["first_labels"]:
+            raise UserError("first_labels=false is for support=set: a sequence is always shown its labels")
+        if told["support"] == "set" and told["query_cell"] and not told["pool_cell"]:
+            raise UserError("query_cell=true needs pool_cell=true: the queries start from one pooled cell")
 
     @property
     def uses_backbone(self) -> bool:

@@ -1,15 +1,21 @@
 """MAML (Finn et al. 2017), and ANIL (Raghu et al. 2020) by `method.head_only=true`: `python train.py method=maml`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from fewshot.backbones.body import Network
-from fewshot.methods.base import MetaLearner, Task, make_body, query_pass
+from fewshot.methods.base import Lr, MetaLearner, Task, make_body, query_pass
+from fewshot.options import Few, Positive
 
+InnerLr = Annotated[Positive, "step size of the inner loop"]
+Steps = Annotated[Few, "inner steps in training"]
+EvalSteps = Annotated[Few, "inner steps in validation and test"]
+FirstOrder = Annotated[bool, "the inner gradients are constants to the meta-gradient"]
+Clamp = Annotated[Positive | None, "bound on each element of the inner gradients and of the meta-gradient"]
 Weights = dict[str, Tensor]  # by name; those that are adapted with a leading task axis of size B
 
 
@@ -17,15 +23,6 @@ class MAML(MetaLearner):
     """Learns an initialisation from which a few gradient steps on the support set solve a task.
 
     All weights, biases and batch-norm weights are adapted, each task's copy along a leading task axis.
-
-    Args:
-        inner_lr: step size of the inner loop.
-        steps, eval_steps: inner steps in training, and in validation and test.
-        first_order: treat the inner gradients as constants.
-        clamp: bound on each element of the inner gradients and of the meta-gradient, or None.
-        clamp_each: bound the meta-gradient after every task's contribution to the sum (the released code) instead
-            of once.
-        head_only: adapt the head alone (ANIL).
     """
 
     inner_steps = "eval_steps"
@@ -34,14 +31,14 @@ class MAML(MetaLearner):
         self,
         task: Task,
         backbone: Mapping[str, Any],
-        lr: float,
-        inner_lr: float,
-        steps: int,
-        eval_steps: int,
-        first_order: bool,
-        clamp: float | None,
-        clamp_each: bool = False,
-        head_only: bool = False,
+        lr: Lr,
+        inner_lr: InnerLr,
+        steps: Steps,
+        eval_steps: EvalSteps,
+        first_order: FirstOrder = False,
+        clamp: Clamp = None,
+        clamp_each: Annotated[bool, "the meta-gradient is clamped after each task, as released; false: once"] = False,
+        head_only: Annotated[bool, "the head alone is adapted (ANIL)"] = False,
     ) -> None:
         super().__init__(task, lr)
         self.net = self.make_net(Network(make_body(task, backbone), task.outputs))

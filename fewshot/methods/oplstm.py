@@ -5,7 +5,7 @@ Shape suffixes: B tasks, M support examples, I inputs and O outputs of a layer.
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from fewshot.backbones.body import Block
 from fewshot.backbones.layers import linear
-from fewshot.methods.base import MetaLearner, Task, make_body, query_pass
+from fewshot.errors import UserError
+from fewshot.methods.base import Lr, MetaLearner, Task, make_body, query_pass
+from fewshot.options import Few, Positive, UnitsOfLayers
 
 State = list[tuple[Tensor, Tensor]]  # h and c of each cell
 
@@ -23,18 +25,10 @@ class OPLSTM(MetaLearner):
 
     On linear backbones every layer is an OP-LSTM block; on convolutions only the output layer is.
 
-    Args:
-        passes: T, updates on the whole support set.
-        cells: units of the coordinate-wise LSTM's cells; the last is 1.
-        normalisation: of the update (Eq. 14): "example" (each outer product by its own Frobenius norm), "matrix"
-            (each layer's mean), "joint" (all layers' means together) or "none".
-        gamma: initial value of the learned step size, or None for 1.
-        pool_state: average the LSTM's state over the support set after each pass (Eq. 16).
-        softmax: show the LSTM probabilities, not logits (classes only).
-        preactivation: show the LSTM, and the outer products, the hidden layers' outputs before batch norm and ReLU,
-            and scale their updates by batch norm's weight over its spread (the released code's FC net).
-        detach: cut the graph at the LSTM's inputs.
-        scalar_bias: one output bias for all classes.
+    `normalisation` of the update (Eq. 14): each outer product by its own Frobenius norm ("example"), each layer's mean
+    ("matrix"), all layers' means together ("joint") or "none". With `preactivation` the LSTM and the outer products see
+    the hidden layers' outputs before batch norm and ReLU, and their updates are scaled by batch norm's weight over its
+    spread (the released code's FC net).
     """
 
     inner_steps = "passes"
@@ -43,16 +37,16 @@ class OPLSTM(MetaLearner):
         self,
         task: Task,
         backbone: Mapping[str, Any],
-        lr: float,
-        passes: int,
-        cells: Sequence[int],
-        normalisation: str,
-        gamma: float | None,
-        pool_state: bool,
-        softmax: bool,
-        preactivation: bool,
-        detach: bool,
-        scalar_bias: bool,
+        lr: Lr,
+        passes: Annotated[Few, "T, updates on the whole support set"],
+        cells: Annotated[UnitsOfLayers, "units of the coordinate-wise LSTM's cells; the last is 1"] = (5, 5, 1),
+        normalisation: Annotated[Literal["example", "matrix", "joint", "none"], "of the update (Eq. 14)"] = "example",
+        gamma: Annotated[Positive | None, "initial value of the learned step size; null: 1, not learned"] = 0.025,
+        pool_state: Annotated[bool, "the LSTM's state is averaged over the support set each pass (Eq. 16)"] = True,
+        softmax: Annotated[bool, "the LSTM is shown probabilities; false: logits (classes only)"] = True,
+        preactivation: Annotated[bool, "the LSTM sees hidden layers before batch norm and ReLU"] = False,
+        detach: Annotated[bool, "the graph is cut at the LSTM's inputs"] = False,
+        scalar_bias: Annotated[bool, "one output bias for all classes"] = False,
     ) -> None:
         super().__init__(task, lr)
         self.body = make_body(task, backbone)
@@ -67,6 +61,14 @@ class OPLSTM(MetaLearner):
         self.passes, self.normalisation = passes, normalisation
         self.pool_state, self.softmax, self.preactivation = pool_state, softmax and not task.regression, preactivation
         self.detach = detach
+
+    @classmethod
+    def check(cls, **told: Any) -> None:
+        if told["cells"][-1] != 1:
+            raise UserError(f"cells={list(told['cells'])}: the last cell has 1 unit, it works on one coordinate")
+        backbone = told["backbone"]
+        if told["preactivation"] and (backbone["layer"] == "conv" or backbone.get("bn") == "none"):
+            raise UserError("preactivation=true needs linear layers with batch norm: choose backbone=fc")
 
     def output_layer(self, support_x: Tensor, support_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The output layer's inputs under H_0, (B, M, I), its H_0 and its H_T, (B, O, I) each."""

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewshot.methods.base import MetaLearner, Task, make_body, query_pass
+from fewshot.methods.base import Lr, MetaLearner, Task, make_body, query_pass
 
 
 class ProtoNet(MetaLearner):
@@ -14,7 +14,7 @@ class ProtoNet(MetaLearner):
 
     has_head = False
 
-    def __init__(self, task: Task, backbone: Mapping[str, Any], lr: float) -> None:
+    def __init__(self, task: Task, backbone: Mapping[str, Any], lr: Lr) -> None:
         super().__init__(task, lr)
         self.body = make_body(task, backbone)
 

@@ -1,7 +1,8 @@
 """Subspace Adaptation Prior (SAP, Huisman et al. 2023): `python train.py method=sap`."""
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -9,27 +10,37 @@ from torch import Tensor, nn
 
 from fewshot.backbones.body import Network
 from fewshot.backbones.layers import conv, linear
-from fewshot.methods.maml import MAML
+from fewshot.methods.base import Lr, Task
+from fewshot.methods.maml import MAML, Clamp, EvalSteps, FirstOrder, InnerLr, Steps
 
-KINDS = {True: ("identity", "1x1", "3x3", "svd"), False: ("identity", "matrix")}  # by whether a level is convolutional
-SHIFTS = ("none", "one", "per channel")
-SCALES = ("none", "per weight", "per channel")
+MULTIPLICATIONS = {True: ("identity", "1x1", "3x3", "svd"), False: ("identity", "matrix")}  # of conv or linear levels
+SHIFTS = ("none", "scalar", "vector")
+SCALES = ("none", "mtl", "simple")
 
 
 class SAP(MAML):
-    """Learns in which subspaces to adapt: candidate transformations at every level, mixed by meta-learned weights.
+    """Learns in which subspaces to adapt: candidate transformations at every level, mixed by meta-learned strengths.
 
-    The inner loop moves the transformations and the head; the body, batch norm and the mixing weights are only
+    The inner loop moves the transformations and the head; the body, batch norm and the strengths are only
     meta-learned.
 
-    Args:
-        centred: 3×3 transformations look at their centre's neighbours; False: at those to the right and below (the
-            released code pads there only).
+    Names are those of the SAP paper and its code: candidate operations, and activation strengths that mix them.
     """
 
-    def __init__(self, *args: Any, centred: bool, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        task: Task,
+        backbone: Mapping[str, Any],
+        lr: Lr,
+        inner_lr: InnerLr,
+        steps: Steps,
+        eval_steps: EvalSteps,
+        first_order: FirstOrder = False,
+        clamp: Clamp = None,
+        centred: Annotated[bool, "3x3 operations are centred; false: padded right and below, as released"] = True,
+    ) -> None:
         self.centred = centred
-        super().__init__(*args, **kwargs)
+        super().__init__(task, backbone, lr, inner_lr, steps, eval_steps, first_order, clamp)
 
     def make_net(self, network: Network) -> nn.Module:
         return Transformed(network, self.task.input_shape, self.centred)
@@ -38,15 +49,15 @@ class SAP(MAML):
         return name.startswith(("transforms.", "transforms_head.", "head."))
 
     def findings(self) -> dict[str, float]:
-        """How much each candidate counts at each level: the mixing weights after softmax or sigmoid."""
+        """How much each candidate operation counts at each level: the activation strengths after softmax or sigmoid."""
         net, found = self.net, {}
         assert isinstance(net, Transformed)
-        for level, mixing in enumerate(net.mixing):
-            for name, weights in mixing.named_parameters():
-                names = {"layer": KINDS[net.is_conv], "shift": SHIFTS, "scale": SCALES}[name]
+        for level, strengths in enumerate(net.strengths):
+            for name, weights in strengths.named_parameters():
+                names = {"multiplication": MULTIPLICATIONS[net.is_conv], "shift": SHIFTS, "scale": SCALES}[name]
                 for choice, share in zip(names, weights.softmax(0).tolist(), strict=True):
                     found[f"level {level}, {name}: {choice}"] = share
-        return found | {"head: transformed": net.mixing_head.sigmoid().item()}
+        return found | {"head: transformed": net.strength_head.sigmoid().item()}
 
 
 class Transformed(nn.Module):
@@ -62,32 +73,33 @@ class Transformed(nn.Module):
         shapes = [None, *(block.weight.shape[:2] for block in blocks)]
         make = ConvTransform if self.is_conv else LinearTransform
         self.transforms = nn.ModuleList(make(w, s, centred) for w, s in zip(widths, shapes, strict=True))
-        self.mixing = nn.ModuleList(Mixing(len(KINDS[self.is_conv]), level > 0) for level in range(len(widths)))
+        choices = len(MULTIPLICATIONS[self.is_conv])
+        self.strengths = nn.ModuleList(Strengths(choices, shape is not None) for shape in shapes)
         self.transforms_head = nn.Linear(network.head.out_features, network.head.out_features)
         nn.init.eye_(self.transforms_head.weight)
         nn.init.zeros_(self.transforms_head.bias)
-        self.mixing_head = nn.Parameter(torch.zeros(1))
+        self.strength_head = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
-        levels: list[Any] = list(zip(self.transforms, self.mixing, strict=True))
-        transform, mixing = levels[0]
-        x = transform(self.body.shape(x), mixing)
-        for block, (transform, mixing) in zip(self.body, levels[1:], strict=True):
-            weight = transform.scaled(block.weight, mixing.scale)
+        levels: list[Any] = list(zip(self.transforms, self.strengths, strict=True))
+        transform, strengths = levels[0]
+        x = transform(self.body.shape(x), strengths)
+        for block, (transform, strengths) in zip(self.body, levels[1:], strict=True):
+            weight = transform.scaled(block.weight, strengths.scale)
             u = (conv if self.is_conv else linear)(x, weight, block.bias.expand(len(x), -1))
-            x = block.activate(u, reference, partial(transform, mixing=mixing))
+            x = block.activate(u, reference, partial(transform, strengths=strengths))
         y = linear(x.flatten(2), self.head.weight, self.head.bias)
-        share = self.mixing_head.sigmoid()
+        share = self.strength_head.sigmoid()
         moved = linear(y, self.transforms_head.weight, self.transforms_head.bias)
         return torch.lerp(y, moved, share.type_as(y))  # under autocast they differ
 
 
-class Mixing(nn.Module):
-    """A level's mixing weights, before the softmax: of its layers, its shifts and the scales of the block below."""
+class Strengths(nn.Module):
+    """A level's activation strengths (alpha), before the softmax; the scales are those of the block below."""
 
-    def __init__(self, layers: int, has_block: bool) -> None:
+    def __init__(self, multiplications: int, has_block: bool) -> None:
         super().__init__()
-        self.layer = nn.Parameter(torch.zeros(layers))
+        self.multiplication = nn.Parameter(torch.zeros(multiplications))
         self.shift = nn.Parameter(torch.zeros(3))
         if has_block:
             self.scale = nn.Parameter(torch.zeros(3))
@@ -98,22 +110,22 @@ class Transform(nn.Module):
 
     def __init__(self, width: int, block: torch.Size | None) -> None:
         super().__init__()
-        self.shift = nn.Parameter(torch.zeros(()))
-        self.shifts = nn.Parameter(torch.zeros(width))
+        self.scalar_shift = nn.Parameter(torch.zeros(()))
+        self.vector_shift = nn.Parameter(torch.zeros(width))
         if block is not None:
-            self.weights = nn.Parameter(torch.ones(block))
-            self.rows = nn.Parameter(torch.ones(block[0]))
+            self.mtl_scale = nn.Parameter(torch.ones(block))
+            self.simple_scale = nn.Parameter(torch.ones(block[0]))
 
-    def scaled(self, weight: Tensor, mixing: Tensor) -> Tensor:
+    def scaled(self, weight: Tensor, strengths: Tensor) -> Tensor:
         """A block's weight (O, I, ...), multiplied by each task's mix of scales: (B, O, I, ...)."""
-        none, per_weight, per_row = mixing.softmax(0)
-        scale = none + per_weight * self.weights + per_row * self.rows.unsqueeze(-1)
+        none, mtl, simple = strengths.softmax(0)
+        scale = none + mtl * self.mtl_scale + simple * self.simple_scale.unsqueeze(-1)
         return weight * scale.view(*scale.shape, *(1 for _ in weight.shape[2:]))
 
-    def shifted(self, mixing: Tensor) -> Tensor:
+    def shifted(self, strengths: Tensor) -> Tensor:
         """The mix of shifts, (B, O)."""
-        _, one, per_channel = mixing.softmax(0)
-        return one * self.shift.unsqueeze(-1) + per_channel * self.shifts
+        _, scalar, vector = strengths.softmax(0)
+        return scalar * self.scalar_shift.unsqueeze(-1) + vector * self.vector_shift
 
 
 class LinearTransform(Transform):
@@ -121,10 +133,10 @@ class LinearTransform(Transform):
         super().__init__(width, block)
         self.matrix = nn.Parameter(torch.eye(width))
 
-    def forward(self, x: Tensor, mixing: Mixing) -> Tensor:
-        identity, matrix = mixing.layer.softmax(0)
+    def forward(self, x: Tensor, strengths: Strengths) -> Tensor:
+        identity, matrix = strengths.multiplication.softmax(0)
         weight = identity * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device) + matrix * self.matrix
-        return linear(x, weight, self.shifted(mixing.shift))
+        return linear(x, weight, self.shifted(strengths.shift))
 
 
 class ConvTransform(Transform):
@@ -134,22 +146,22 @@ class ConvTransform(Transform):
         super().__init__(width, block)
         self.at = 1 if centred else 0  # where a 3×3 kernel's own pixel is
         eye, there = torch.eye(width), F.one_hot(torch.tensor(self.at), 3).float()
-        self.point = nn.Parameter(eye[:, :, None, None].clone())
-        self.kernel = nn.Parameter(self.placed(self.point.detach()).clone())
-        self.u = nn.Parameter(eye.unsqueeze(-1) * there)
-        self.s = nn.Parameter(torch.ones(width, width))
-        self.v = nn.Parameter(eye.unsqueeze(-1) * there)
+        self.conv1x1 = nn.Parameter(eye[:, :, None, None].clone())
+        self.conv3x3 = nn.Parameter(self.placed(self.conv1x1.detach()).clone())
+        self.svd_u = nn.Parameter(eye.unsqueeze(-1) * there)
+        self.svd_s = nn.Parameter(torch.ones(width, width))
+        self.svd_v = nn.Parameter(eye.unsqueeze(-1) * there)
 
     def placed(self, point: Tensor) -> Tensor:
         """A 1×1 kernel as a 3×3 one."""
         return F.pad(point, (self.at, 2 - self.at) * 2)
 
-    def forward(self, x: Tensor, mixing: Mixing) -> Tensor:
-        identity, point, kernel, svd = mixing.layer.softmax(0)
+    def forward(self, x: Tensor, strengths: Strengths) -> Tensor:
+        identity, point, kernel, svd = strengths.multiplication.softmax(0)
         eye = torch.eye(x.shape[2], dtype=x.dtype, device=x.device)[:, :, None, None]
-        rank_one = (self.u * self.s.unsqueeze(-1)).unsqueeze(-1) * self.v.unsqueeze(-2)
-        mixed = self.placed(identity * eye + point * self.point) + kernel * self.kernel + svd * rank_one
-        shift = self.shifted(mixing.shift)
+        rank_one = (self.svd_u * self.svd_s.unsqueeze(-1)).unsqueeze(-1) * self.svd_v.unsqueeze(-2)
+        mixed = self.placed(identity * eye + point * self.conv1x1) + kernel * self.conv3x3 + svd * rank_one
+        shift = self.shifted(strengths.shift)
         if self.at == 0:  # right and below: a centred convolution of a larger image, cut
             return conv(F.pad(x, (0, 1, 0, 1)), mixed, shift)[..., 1:, 1:]
         return conv(x, mixed, shift)

@@ -1,7 +1,7 @@
 """Warp-MAML (Flennerhag et al. 2020): `python train.py method=warpmaml`."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from fewshot.backbones.body import Network
 from fewshot.backbones.layers import conv, linear
 from fewshot.episodes import Episode
-from fewshot.methods.base import nan_unless_finite
-from fewshot.methods.maml import MAML
+from fewshot.errors import UserError
+from fewshot.methods.base import Lr, Task, nan_unless_finite
+from fewshot.methods.maml import MAML, Clamp, EvalSteps, FirstOrder, InnerLr, Steps
 
 
 class WarpMAML(MAML):
@@ -19,15 +20,28 @@ class WarpMAML(MAML):
     The inner gradients of the blocks above the first and of the head pass through the warps. After each inner step
     t the query loss L_t is differentiated with respect to the initialisation, through the whole inner loop, and to
     the warps of this step alone, as if those of the steps before were constants; the gradients are summed over t.
-
-    Args:
-        last_loss: train the initialisation by the loss after the last step only, as MAML does (the published
-            algorithm), instead of by all of them (the released code).
     """
 
-    def __init__(self, *args: Any, last_loss: bool, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        task: Task,
+        backbone: Mapping[str, Any],
+        lr: Lr,
+        inner_lr: InnerLr,
+        steps: Steps,
+        eval_steps: EvalSteps,
+        first_order: FirstOrder = False,
+        clamp: Clamp = None,
+        last_loss: Annotated[bool, "the last step's loss trains the initialisation; false: all, as released"] = True,
+    ) -> None:
+        super().__init__(task, backbone, lr, inner_lr, steps, eval_steps, first_order, clamp)
         self.last_loss = last_loss
+
+    @classmethod
+    def check(cls, **told: Any) -> None:
+        widths = list(told["backbone"]["widths"])
+        if len(widths) < 2:
+            raise UserError(f"backbone.widths={widths}: Warp-MAML's warps lie between blocks, give 2 or more")
 
     def make_net(self, network: Network) -> nn.Module:
         return Warped(network)

@@ -83,6 +83,11 @@ def released(trained_on: str, data: str, shots: int, settings: Mapping[str, Any]
 FIGURES = dict(published())
 
 
+def has_table(method: str, data: str) -> bool:
+    """Whether the paper has numbers of a method trained and tested on a data set."""
+    return (data, method) in WITHIN
+
+
 def paper_figure(result: Mapping[str, Any]) -> float | None:
     """The paper's mean over three runs for a result's method, or None where its protocol is not the paper's."""
     return FIGURES.get((result["method"], Protocol.of(result)))

@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fewshot.config.identity import changed
 from fewshot.errors import Diverged
 from fewshot.files import write_whole
 from fewshot.methods.base import MetaLearner
-from fewshot.results.paper import paper_figure
+from fewshot.results.paper import has_table, paper_figure
 from fewshot.results.protocol import Protocol
 from fewshot.results.statistics import mean_and_ci95
 
@@ -78,8 +79,13 @@ def read_result(path: Path) -> dict[str, Any] | None:
     return result if sound and fits else None
 
 
-def describe(cfg: DictConfig, learner: MetaLearner, changed: dict[str, Any]) -> dict[str, Any]:
-    """The part of a result that its configuration settles; `changed` names what is not as shipped."""
+def describe(cfg: DictConfig, learner: MetaLearner) -> dict[str, Any]:
+    """The part of a result that its configuration settles.
+
+    `changed` names the settings that are not as shipped for its form, `unlike_paper` those that are not what made the
+    paper's table; None where it has no such table.
+    """
+    unlike_paper = changed(cfg, "released") if has_table(cfg.method.name, cfg.data.name) else None
     regression, has_body = learner.task.regression, learner.uses_backbone
     return {
         "method": cfg.method.name,
@@ -88,7 +94,7 @@ def describe(cfg: DictConfig, learner: MetaLearner, changed: dict[str, Any]) -> 
         "trained_on": cfg.data.name,
         "split": "test",
         "shots": cfg.shots,
-        "train_shots": cfg.data.train_shots,
+        "train_shots": cfg.data.train_shots or cfg.shots,
         "val_shots": cfg.shots,
         "ways": 1 if regression else cfg.data.ways,
         "train_queries": cfg.data.train_queries,
@@ -96,8 +102,9 @@ def describe(cfg: DictConfig, learner: MetaLearner, changed: dict[str, Any]) -> 
         "seed": cfg.seed,
         "backbone": cfg.backbone.name if has_body else "raw",
         "bn": cfg.backbone.bn if has_body else "none",
-        "published_settings": not changed,
-        "changed": changed,
+        "published_settings": unlike_paper == {},
+        "changed": changed(cfg),
+        "unlike_paper": unlike_paper,
         "parameters": sum(p.numel() for p in learner.parameters()),
         "metric": learner.task.metric,
     }
@@ -172,12 +179,19 @@ def score_line(result: Mapping[str, Any]) -> str:
     )
 
 
+def as_options(settings: Mapping[str, Any]) -> str:
+    """As the command line takes them; of a group that was chosen anew, its name alone."""
+    return " ".join(f"{k}={v}" for k, v in settings.items() if f"{k.split('.')[0]}.name" not in {*settings} - {k})
+
+
 def show(result: Mapping[str, Any], folder: Path | None) -> None:
     """Prints a result and the place where it is kept, if it is."""
     name = f"{result['method']} on {result['data']}, form {result['form']}, seed {result['seed']}"
-    changed = result.get("changed", {})
-    if options := [f"{k}={v}" for k, v in changed.items() if f"{k.split('.')[0]}.name" not in {*changed} - {k}]:
-        name += ", " + " ".join(options)
+    own, unlike = result.get("changed", {}), result.get("unlike_paper") or {}
+    if own:
+        name += ", " + as_options(own)
+    if unlike not in ({}, own):
+        print(f"unlike what made the paper's table: {as_options(unlike)}")
     if found := result.get("findings"):
         table, rows = Table("", "share"), dict[str, list[str]]()
         for finding, share in found.items():

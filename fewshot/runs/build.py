@@ -1,6 +1,5 @@
 """From a composed configuration to the things it names: data, learner and trainer."""
 
-import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from fewshot.data.datamodule import EpisodicDataModule, Source
 from fewshot.data.image_source import ImageSource
 from fewshot.data.sine import SineSource
-from fewshot.episodes import SPLITS
+from fewshot.episodes import Task
 from fewshot.errors import UserError
 from fewshot.methods import learner_class
-from fewshot.methods.base import MetaLearner, Task
+from fewshot.methods.base import MetaLearner
 
 OWN_THREADS = torch.get_num_threads()
-NOT_FOR_THE_LEARNER = ("name", "meta_batch")
 
 
 def use_threads(number: int) -> None:
@@ -47,55 +45,24 @@ def announced(name: str, source: Source) -> Source:
     return source
 
 
-def make_datamodule(cfg: DictConfig, source: Source, splits: Sequence[str] = SPLITS) -> EpisodicDataModule:
-    """The run's data module; UserError where one of `splits` has too few classes or a class too few images."""
-    data, trainer = cfg.data, cfg.trainer
-    shots = {"train": data.train_shots, "val": cfg.shots, "test": cfg.shots}
-    queries = {"train": data.train_queries, "val": data.val_queries, "test": data.test_queries}
-    if isinstance(source, ImageSource):
-        for split in splits:
-            check_size(source, split, shots[split], queries[split])
-    return EpisodicDataModule(
-        source,
-        shots,
-        queries,
-        meta_batch=cfg.method.meta_batch,
-        updates=trainer.updates,
-        val_tasks=trainer.val_tasks,
-        test_tasks=trainer.test_tasks,
-        eval_batch=trainer.eval_batch,
-    )
+def make_datamodule(cfg: DictConfig, source: Source, stages: Sequence[str] = ("fit", "test")) -> EpisodicDataModule:
+    """The run's data module; UserError where one of `stages` needs more classes or images than there are."""
+    named = {name: cfg.data[name] for name in ("train_shots", "train_queries", "val_queries", "test_queries")}
+    sizes = {name: cfg.trainer[name] for name in ("updates", "val_tasks", "test_tasks", "eval_batch")}
+    datamodule = EpisodicDataModule(source, cfg.shots, cfg.method.meta_batch, **named, **sizes)
+    for stage in stages:
+        datamodule.setup(stage)
+    return datamodule
 
 
-def check_size(source: ImageSource, split: str, shots: int, queries: int) -> None:
-    classes = source.table.splits[split]
-    if source.ways > len(classes.names):
-        raise UserError(f"data.ways={source.ways} is more than the {len(classes.names)} {split} classes")
-    smallest = int(classes.counts.argmin())
-    count = int(classes.counts[smallest])
-    if shots + queries > count:
-        asked = f"{'data.train_shots' if split == 'train' else 'shots'}={shots} + data.{split}_queries={queries}"
-        raise UserError(
-            f"{asked} is more than the {count} images of the {split} class {classes.names[smallest]}: "
-            f"ask for at most {count} in all"
-        )
-
-
-def make_learner(cfg: DictConfig, source: Source) -> MetaLearner:
+def make_learner(cfg: DictConfig, task: Task) -> MetaLearner:
     """The learner that `cfg.method` and `cfg.backbone` name; it hears of its task's shape and nothing else."""
-    options: dict[str, Any] = OmegaConf.to_container(cfg.method, resolve=True)  # type: ignore[assignment]
-    backbone: dict[str, Any] = OmegaConf.to_container(cfg.backbone, resolve=True)  # type: ignore[assignment]
+    told: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    options, backbone = told["method"], told["backbone"]
+    for other in ("name", "meta_batch"):
+        del options[other]
     del backbone["name"]
-    task = Task(source.input_shape, source.outputs, source.regression)
-    kwargs = {key: value for key, value in options.items() if key not in NOT_FOR_THE_LEARNER}
-    learner = learner_class(cfg.method.name)
-    try:
-        inspect.signature(learner).bind(task=task, backbone=backbone, **kwargs)
-    except TypeError as error:
-        raise UserError(
-            f"the settings of method={cfg.method.name} are not those of {learner.__name__}: {error}"
-        ) from error
-    return learner(task=task, backbone=backbone, **kwargs)  # type: ignore[call-arg]
+    return learner_class(cfg.method.name)(task=task, backbone=backbone, **options)  # type: ignore[call-arg]
 
 
 def make_lightning(method: str, **settings: Any) -> L.Trainer:

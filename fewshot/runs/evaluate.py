@@ -11,7 +11,6 @@ from lightning.pytorch.callbacks import RichProgressBar
 from omegaconf import DictConfig
 
 from fewshot.config.checks import check
-from fewshot.config.identity import changed
 from fewshot.config.stored import stored_config
 from fewshot.config.tested import same_data, test_config
 from fewshot.data.datamodule import EpisodicDataModule
@@ -67,7 +66,7 @@ def evaluate_on(
         scores = test(trainer, learner, datamodule)
     except Diverged as error:
         raise UserError(f"{error}: this state has no mean on these tasks") from error
-    result = {"status": "finished"} | describe(trained, learner, changed(trained)) | scores.summary
+    result = {"status": "finished"} | describe(trained, learner) | scores.summary
     result |= surroundings(trainer) | {"run": folder.name, "run_status": status, "best_step": best_step}
     result |= {"data": tested.data.name, "shots": tested.shots, "test_queries": tested.data.test_queries}
     result |= {"ways": tested.data.get("ways", 1)}
@@ -97,7 +96,7 @@ def prepare_test(
     source = announced(tested.data.name, make_source(tested))
     if same_data(trained, tested):
         check_split(folder, source)
-    learner = make_learner(trained, make_source(trained) if trained.data.name == "sine" else source)
+    learner = make_learner(trained, source.task)
     best_step = load_weights(learner, folder / "best.ckpt", trained.method.name)
     return trainer, learner, make_datamodule(tested, source, ["test"]), best_step
 

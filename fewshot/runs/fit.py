@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import WandbLogger
 
 from fewshot import stopping
-from fewshot.config.checks import seconds
+from fewshot.config.settings import seconds
 from fewshot.errors import Diverged, OutOfTime, UserError, out_of_memory
 from fewshot.runs.build import make_lightning
 from fewshot.runs.callbacks import Bar, SaveBest, SaveLast, TaskAxis, ValidateFirst

@@ -9,7 +9,6 @@ from typing import Any
 import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot.config.identity import changed
 from fewshot.config.tested import across
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import UserError
@@ -46,7 +45,7 @@ def prepare(cfg: DictConfig, folder: Path) -> Run:
     source = announced(cfg.data.name, make_source(cfg))
     datamodule = make_datamodule(cfg, source)
     L.seed_everything(cfg.seed, verbose=False)
-    learner = make_learner(cfg, source)
+    learner = make_learner(cfg, source.task)
     if not cfg.force:
         check_split(folder, source)
     prepare_further_tests(cfg)
@@ -58,7 +57,7 @@ def prepare(cfg: DictConfig, folder: Path) -> Run:
         part.unlink()
     write_whole(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     keep_split(folder, source)
-    description = describe(cfg, learner, changed(cfg))
+    description = describe(cfg, learner)
     what = "{method} on {data}: {parameters} parameters, backbone {backbone}, bn {bn}, form {form}"
     size = f"{cfg.trainer.updates} updates of {cfg.method.meta_batch} tasks"
     print(f"{what.format(**description)}, {size}", file=sys.stderr)

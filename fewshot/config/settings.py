@@ -1,0 +1,185 @@
+"""Every setting of the two programs, by its dotted name, and their help.
+
+A learner's options are declared in its own file, the network's in `backbones/body.py`, the tasks' in `data/`; here are
+those of a run and of an evaluation, and where the others come from.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import AfterValidator, Field
+
+from fewshot.config.compose import CONF
+from fewshot.options import Few, Many, Seed, Sign, Text, Units, Ways, help_of, options, words
+
+TEST_SET = Literal["omniglot", "mini", "cub", "cub50", "glyphs"]
+OF_DATA = ("train_shots", "train_queries", "val_queries", "test_queries")
+OF_TRAINER = ("updates", "val_tasks", "test_tasks", "eval_batch")
+
+
+def seconds(time: str) -> int:
+    """A time limit, written days:hours:minutes:seconds, in seconds; ValueError for another text, and for none."""
+    parts = re.fullmatch(r"(\d{1,4}):(\d\d):(\d\d):(\d\d)", time)
+    total = sum(int(n) * unit for n, unit in zip(parts.groups(), (86400, 3600, 60, 1), strict=True)) if parts else 0
+    if total == 0:
+        raise ValueError(time)
+    return total
+
+
+def is_time(time: str) -> str:
+    seconds(time)
+    return time
+
+
+Time = Annotated[str, AfterValidator(is_time), Field(description="days:hours:minutes:seconds, as 00:01:30:00")]
+Threads = Annotated[int, Field(ge=0, le=1024), "CPU threads; 0: torch's choice"]  # torch dies of some thousands
+Accelerator = Annotated[Literal["auto", "cpu", "gpu", "cuda", "mps"], "where it is computed"]
+Bar = Annotated[bool, "a progress bar"]
+
+
+class Run:
+    """What train.py is told beside its groups."""
+
+    seed: Annotated[Seed, "of the tasks and of the first weights"]
+    shots: Annotated[Few, "support examples a class, on sine a wave; any number"]
+    form: Annotated[Literal["released", "text"], "what made the paper's tables, or the paper's equations"]
+    force: Annotated[bool, "run anew although the run is finished"]
+
+
+class Trainer:
+    val_every: Annotated[Many, "updates between validations"]
+    save_every: Annotated[Many, "updates between saves of the last state"]
+    log_every: Annotated[Many, "updates between logged losses"]
+    precision: Annotated[Literal["32-true", "bf16-mixed", "16-mixed"], "as Lightning names it"]
+    accelerator: Accelerator
+    threads: Threads
+    max_time: Annotated[Time, "over all sittings of a run"]
+    bar: Bar
+    similarity: Annotated[Literal["none", "text", "released"], "OP-LSTM's updates beside others', by form (Figure 6)"]
+
+
+class Paths:
+    raw: Annotated[Text, "archives and folders as they were downloaded"]
+    prepared: Annotated[Text, "image tables made from them"]
+
+
+class Evaluation:
+    """What evaluate.py is told."""
+
+    run: Annotated[Text, "the run's folder; train.py prints it"]
+    data: Annotated[Text | None, "another data set; null: the run's own"]
+    path: Annotated[Text | None, "the folder of data=folder"]
+    shots: Annotated[Few | None, "null: as trained"]
+    queries: Annotated[Few | None, "test queries a class; null: the run's own; on other data 15, or 5 on glyphs"]
+    ways: Annotated[Ways | None, "classes of a task; null: as trained; a linear head has no other"]
+    tasks: Annotated[Many | None, "test tasks; null: the run's own"]
+    eval_batch: Annotated[Units | None, "tasks at a time"]
+    accelerator: Accelerator
+    threads: Threads
+    bar: Bar
+    pictures: Annotated[bool, "draw test tasks; on sine every pass; OP-LSTM's weights"]
+
+
+def group(name: str, declared: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{name}.{key}": kind for key, kind in declared.items()}
+
+
+def of_evaluation() -> dict[str, Any]:
+    return options(Evaluation) | group("paths", options(Paths))
+
+
+def of_training(method: str, data: str, logger: str) -> dict[str, Any]:
+    """Dotted name → annotation of the settings of a run of this method on these data.
+
+    Raises:
+        UserError: there is no such method.
+    """
+    from fewshot.backbones.body import Body  # torch takes seconds to import: a mistake in a name is told before
+    from fewshot.data.datamodule import EpisodicDataModule
+    from fewshot.data.image_source import ImageSource
+    from fewshot.data.images import open_or_prepare
+    from fewshot.data.sine import SineSource
+    from fewshot.methods import learner_class
+
+    tasks, image, images = options(EpisodicDataModule), options(open_or_prepare), options(ImageSource)
+    of_data = {key: tasks[key] for key in OF_DATA}
+    if data == "sine":
+        of_data |= {"sign": options(SineSource)["sign"]}
+        of_data |= group("sign_of", dict.fromkeys(("released", "text"), Annotated[Sign, "sign in this form"]))
+    else:
+        of_data |= {"size": image["size"], "channels": image["channels"], "ways": images["ways"]}
+        of_data |= {"test": Annotated[list[TEST_SET], "further data sets to test on, as [cub,mini]"]}
+        of_form = Annotated[Few, "test_queries in this form"]
+        of_data |= group("test_queries_of", dict.fromkeys(("released", "text"), of_form))
+    if data == "folder":
+        of_data["path"] = Annotated[Text, "class folders of images"]
+    of_logger = {"pictures": Annotated[bool, "also log test images of data that is not ours to publish"]}
+    of_body = {key: kind for key, kind in options(Body).items() if key != "input_shape"}
+    return {
+        **options(Run),
+        **group("method", named("method") | options(learner_class(method)) | {"meta_batch": tasks["meta_batch"]}),
+        **group("data", named("data") | of_data),
+        **group("backbone", named("backbone") | of_body),
+        **group("trainer", {key: tasks[key] for key in OF_TRAINER} | options(Trainer)),
+        **group("logger", named("logger") | (of_logger if logger == "wandb" else {})),
+        **group("paths", options(Paths) | {"outputs": Annotated[Text, "run folders"]}),
+    }
+
+
+def named(group: str) -> dict[str, Any]:
+    return {"name": Literal[*choices(group)]}
+
+
+def declared(cfg: DictConfig, program: str) -> dict[str, Any]:
+    """The declarations that a composed configuration falls under; UserError where it names no method."""
+    if program == "evaluate":
+        return of_evaluation()
+    return of_training(*(str(OmegaConf.select(cfg, f"{group}.name")) for group in ("method", "data", "logger")))
+
+
+def known(program: str) -> list[str]:
+    """The names of the settings that some method, data set and logger have."""
+    if program == "evaluate":
+        return list(of_evaluation())
+    from fewshot.methods import NAMES
+
+    of_all = [of_training(method, data, "wandb") for method in NAMES for data in ("sine", "folder")]
+    return sorted({name for settings in of_all for name in settings})
+
+
+def choices(group: str) -> list[str]:
+    """What `group=` may be."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def settings_help(program: str, *, _root_: DictConfig) -> str:
+    """A line a setting: its value, what it does, and what it may be."""
+    lines = []
+    for name, kind in declared(_root_, program).items():
+        if not name.endswith(".name"):
+            about = " ".join(filter(None, (help_of(kind), f"({words(kind)})")))
+            lines.append(f"{f'  {name}={shown(_root_, name)}':<38} {about}".replace("$", "$$"))
+    return "\n".join(lines)
+
+
+def shown(cfg: DictConfig, name: str) -> str:
+    """A setting's value as the command line takes it."""
+    try:
+        value = OmegaConf.select(cfg, name, throw_on_missing=True)
+    except OmegaConfBaseException:  # missing, or following from one that is
+        return "???"
+    value = list(value) if OmegaConf.is_list(value) else value
+    return value if type(value) is str else json.dumps(value, separators=(",", ":"))
+
+
+def choices_help() -> str:
+    groups = ("method", "data", "backbone", "logger", "experiment")
+    return "\n".join(f"  {group:<11}{' | '.join(choices(group))}" for group in groups)
+
+
+OmegaConf.register_new_resolver("settings_help", settings_help, replace=True)
+OmegaConf.register_new_resolver("choices_help", choices_help, replace=True)

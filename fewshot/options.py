@@ -1,0 +1,121 @@
+"""Settings are declared where they are used, as annotated parameters or attributes, and checked here.
+
+`steps: Annotated[Few, "inner steps in training"]` says what a setting may be and, in one line, what it does. The
+command line, `--help` and the constructors themselves read that one declaration. Values are taken strictly, as
+pydantic does: no 1.0 or true where 1 is meant.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import wraps
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from fewshot.errors import UserError
+
+Few = Annotated[int, Field(ge=1, le=10_000)]
+Ways = Annotated[int, Field(ge=2, le=10_000)]  # with one class there is nothing to tell apart
+Units = Annotated[int, Field(ge=1, le=100_000)]
+Many = Annotated[int, Field(ge=1, le=10**9)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+UnitsOfLayers = Annotated[Sequence[Units], Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$", description="a path or a name")]
+
+STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
+PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
+BOUNDS = {"gt": "above", "ge": "from", "lt": "below", "le": "to"}
+NOT_OPTIONS = ("self", "task", "backbone")  # of a learner
+
+
+def whole(value: Any) -> Any:
+    """For a Literal of whole numbers, which takes true and 1.0 for 1."""
+    if type(value) is not int:
+        raise ValueError
+    return value
+
+
+Sign = Annotated[Literal[1, -1], BeforeValidator(whole)]
+Channels = Annotated[Literal[1, 3], BeforeValidator(whole)]
+
+
+def options(of: Callable[..., Any]) -> dict[str, Any]:
+    """Name → annotation of the parameters of a function or constructor, or of the attributes of a plain class."""
+    function = of.__init__ if isinstance(of, type) and of.__init__ is not object.__init__ else of  # type: ignore[misc]
+    hints = get_type_hints(function, include_extras=True)
+    names = hints if function is of and isinstance(of, type) else inspect.signature(function).parameters
+    return {name: hints.get(name, Any) for name in names if name not in NOT_OPTIONS}
+
+
+def checked(init: Callable[..., None], together: Callable[..., None] = lambda **_: None) -> Callable[..., None]:
+    """A constructor whose arguments are checked by their annotations, and then by `together`.
+
+    Raises:
+        UserError: names the first argument that is not what it may be.
+    """
+
+    @wraps(init)
+    def construct(self: Any, *args: Any, **kwargs: Any) -> None:
+        given = inspect.signature(init).bind(self, *args, **kwargs)
+        declared = {name: kind for name, kind in options(init).items() if is_plain(kind)}
+        check_values(declared, {name: value for name, value in given.arguments.items() if name in declared})
+        given.apply_defaults()
+        together(**{name: value for name, value in given.arguments.items() if name not in ("self", "task")})
+        init(self, *args, **kwargs)
+
+    return construct
+
+
+def check_values(declared: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "") -> None:
+    """UserError for the first value that its declaration does not allow; `prefix` is how its group is told."""
+    for name, value in values.items():
+        try:
+            TypeAdapter(declared[name], config=STRICT).validate_python(value)
+        except ValidationError as error:
+            shown = str(value if type(value) in (*PLAIN, list) else repr(value))[:100]
+            allowed = words(declared[name])
+            if type(value) is str and allowed.startswith("one of "):
+                mend = f"choose {nearest(value, allowed.removeprefix('one of ').split(', '))}"
+            else:
+                mend = f"give {allowed}"
+            raise UserError(f"{prefix}{name}={shown}: {mend}") from error
+
+
+def is_plain(kind: Any) -> bool:
+    """Whether an annotation is of numbers, texts, flags, choices, or lists of them."""
+    if get_origin(kind) in (Annotated, Sequence, list, Union, UnionType):
+        return all(map(is_plain, get_args(kind)[:1] if get_origin(kind) is Annotated else get_args(kind)))
+    return kind in PLAIN or get_origin(kind) is Literal
+
+
+def words(kind: Any) -> str:
+    """What an annotation allows: "a whole number from 1 up to 10000"."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        if told := [field.description for field in args[1:] if isinstance(field, FieldInfo) and field.description]:
+            return told[0]
+        notes = [note for field in args[1:] if isinstance(field, FieldInfo) for note in field.metadata]
+        bounds = [f"{word} {getattr(n, bound)}" for n in notes for bound, word in BOUNDS.items() if hasattr(n, bound)]
+        return " ".join([words(args[0]), *bounds])
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, args))
+    if origin in (Union, UnionType):
+        return " or ".join(map(words, args))
+    if origin in (Sequence, list):
+        return f"a list, each {words(args[0])}"
+    return PLAIN.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def help_of(kind: Any) -> str:
+    """The line of help in an annotation, "" where there is none."""
+    return next((note for note in getattr(kind, "__metadata__", ()) if isinstance(note, str)), "")
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """`one of …` the choices, and which of them is nearest to `name`."""
+    close = get_close_matches(name, choices := list(choices), n=1, cutoff=0.5)
+    return f"one of {', '.join(choices)}" + (f"; did you mean {close[0]}?" if close else "")
