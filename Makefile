@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint mutations torture clean
+.PHONY: help demo test lint mutations grammar torture clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -22,6 +22,9 @@ lint: $(VENV)/.made  ## ruff and mypy
 
 mutations: $(VENV)/.made  ## flip one sign, norm or axis at a time: every one must turn a test red
 	$(RUN) -m tests.mutations
+
+grammar: $(VENV)/.made  ## a thousand random command lines and calls: none may end in a traceback, or be taken without sense
+	$(RUN) -m tests.grammar --lines 1000 --calls 1000
 
 torture: $(VENV)/.made  ## kill runs at random moments, 100 times: each must end as one that nobody disturbed; half an hour
 	$(RUN) -m tests.torture --kills 100 --outputs outputs/torture --prepared prepared

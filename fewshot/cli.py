@@ -94,6 +94,8 @@ class Cells:
             self.console.print(Text(name, "bold"), highlight=False)
         try:
             refuse_renamed(cfg, hydra_cfg.runtime.choices)
+            if empty := [o for o in overrides if o.partition("=")[2].strip() == "{}"]:
+                raise UserError(f"{empty[0]} says nothing: choose a group by name, or set its settings one by one")
             outcome = run(at_home(cfg))
         except (UserError, OmegaConfBaseException, HydraException) as error:
             say(error)
@@ -126,6 +128,10 @@ def refuse_renamed(cfg: DictConfig, choices: Any) -> None:
         name = OmegaConf.select(cfg, f"{group}.name")
         if group in choices and name != choices[group]:
             raise UserError(f"{group}.name={name} is no setting: choose it as {group}={name}")
+    there = GlobalHydra.instance().config_loader().get_group_options("settings")
+    usual, chosen = f"{choices.get('method')}-{choices.get('family')}", choices.get("settings")
+    if chosen not in (None, usual, *there):
+        raise UserError(f"unknown settings {chosen!r}: choose {nearest(chosen, there)}")
 
 
 def sweep(arguments: list[str]) -> tuple[int, set[str]]:

@@ -74,9 +74,11 @@ def check_values(declared: Mapping[str, Any], values: Mapping[str, Any], prefix:
     """UserError for the first value that its declaration does not allow; `prefix` is how its group is told."""
     for name, value in values.items():
         try:
+            if is_plain(declared[name]) and not is_plain_value(value):  # of which pydantic would make a number
+                raise TypeError
             TypeAdapter(declared[name], config=STRICT).validate_python(value)
-        except ValidationError as error:
-            shown = str(value if type(value) in (*PLAIN, list) else repr(value))[:100]
+        except (ValidationError, TypeError) as error:
+            shown = " ".join(str(value if type(value) in (*PLAIN, list) else repr(value)).split())[:100]
             allowed = words(declared[name])
             if type(value) is str and allowed.startswith("one of "):
                 mend = f"choose {nearest(value, allowed.removeprefix('one of ').split(', '))}"
@@ -90,6 +92,12 @@ def is_plain(kind: Any) -> bool:
     if get_origin(kind) in (Annotated, Sequence, list, Union, UnionType):
         return all(map(is_plain, get_args(kind)[:1] if get_origin(kind) is Annotated else get_args(kind)))
     return kind in PLAIN or get_origin(kind) is Literal
+
+
+def is_plain_value(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(is_plain_value, value))
+    return isinstance(value, tuple(PLAIN))
 
 
 def words(kind: Any) -> str:

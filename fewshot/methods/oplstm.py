@@ -57,7 +57,7 @@ class OPLSTM(MetaLearner):
         self.output_lstm = make_cells(cells)
         if self.hidden:
             self.hidden_lstm = make_cells(cells)
-        self.gamma = None if gamma is None else nn.Parameter(torch.tensor(gamma))
+        self.gamma = None if gamma is None else nn.Parameter(torch.tensor(float(gamma)))
         self.passes, self.normalisation = passes, normalisation
         self.pool_state, self.softmax, self.preactivation = pool_state, softmax and not task.regression, preactivation
         self.detach = detach
