@@ -28,6 +28,7 @@ TESTS = (
     "tests/test_episodes.py",
     "tests/test_settings.py",
     "tests/test_results.py",
+    "tests/test_grammar.py",
 )
 AT_A_TIME = 2
 BASE, LSTM, MAML = "fewshot/methods/base.py", "fewshot/methods/lstm.py", "fewshot/methods/maml.py"
@@ -36,9 +37,11 @@ WARP, SAP = "fewshot/methods/warpmaml.py", "fewshot/methods/sap.py"
 LAYERS, BODY, EPISODES = "fewshot/backbones/layers.py", "fewshot/backbones/body.py", "fewshot/episodes.py"
 SOURCE, PROTOCOL, PAPER = "fewshot/data/image_source.py", "fewshot/results/protocol.py", "fewshot/results/paper.py"
 EVALUATE, TESTED = "fewshot/runs/evaluate.py", "fewshot/config/tested.py"
+OPTIONS, CHECKS, CLI = "fewshot/options.py", "fewshot/config/checks.py", "fewshot/cli.py"
 # the file of tests that turns red soonest
 FIRST = {BASE: TESTS[1], BODY: TESTS[1], EPISODES: TESTS[2], SOURCE: TESTS[2]}
 FIRST |= dict.fromkeys((PROTOCOL, PAPER, EVALUATE, TESTED), TESTS[4])
+FIRST |= dict.fromkeys((OPTIONS, CHECKS, CLI), TESTS[5])
 
 
 @dataclass(frozen=True)
@@ -244,7 +247,7 @@ MUTATIONS = [
         (OPLSTM, "torch.baddbmm(w, (h * s).mT, a)", "torch.baddbmm(w, (h * s).mT, a, alpha=-1)", "step turned round"),
         (OPLSTM, "(h * s).mT", "h.mT", "gamma and norms ignored"),
         (OPLSTM, "1.0 if self.gamma is None else self.gamma", "1.0", "gamma ignored"),
-        (OPLSTM, "torch.tensor(gamma)", "torch.tensor(gamma * gamma)", "gamma starts elsewhere"),
+        (OPLSTM, "torch.tensor(float(gamma))", "torch.tensor(gamma * gamma)", "gamma starts elsewhere"),
         (OPLSTM, 'in ("joint", "matrix")', 'in ("joint",)', "matrix is none"),
         (OPLSTM, 'in ("joint", "matrix")', 'in ("matrix",)', "joint is none"),
         (OPLSTM, 'if self.normalisation == "joint"', "if True", "matrix is joint"),
@@ -343,15 +346,35 @@ MUTATIONS = [
         (EVALUATE, 'tested.data.get("ways", 1)', 'tested.data.get("ways", 1) + 1', "other ways"),
         (TESTED, "CROSS_DOMAIN_QUERIES = 15", "CROSS_DOMAIN_QUERIES = 5", "queries across"),
         # settings
-        ("conf/settings/form/sap-released.yaml", "false", "true", "SAP centred under released"),
-        ("conf/settings/backbone/lstm-mlp-released.yaml", "sequence}", "set}", "labels hidden from sequences"),
-        ("conf/settings/backbone/oplstm-conv4-released.yaml", "detach: true", "detach: false", "inputs not detached"),
-        ("conf/settings/family/oplstm-sine.yaml", "passes: 9", "passes: 8", "a pass less"),
-        ("conf/settings/shots/maml-mini-5.yaml", "meta_batch: 2", "meta_batch: 4", "another meta-batch"),
+        ("conf/settings/sap-mini.yaml", "released:false", "released:true", "SAP centred under released"),
+        ("conf/settings/lstm-sine.yaml", "sequence}, text", "set}, text", "labels hidden from sequences"),
+        (
+            "conf/settings/oplstm-mini.yaml",
+            "detach: ${by_form:{released:${by_backbone:{mlp:false, fc:false, conv4:true}}",
+            "detach: ${by_form:{released:${by_backbone:{mlp:false, fc:false, conv4:false}}",
+            "inputs not detached",
+        ),
+        ("conf/settings/oplstm-sine.yaml", "passes: 9", "passes: 8", "a pass less"),
+        ("conf/settings/maml-mini.yaml", "5:2", "5:4", "another meta-batch"),
+        ("conf/settings/warpmaml-mini.yaml", "{1:5, other", "{1:1, other", "trained on its own shots"),
         ("conf/family/sine.yaml", "val_tasks: 1000", "val_tasks: 600", "fewer validation tasks"),
         ("conf/family/omniglot.yaml", "text: 15", "text: 5", "fewer queries under text"),
         ("conf/experiment/figure5.yaml", "train_queries: 10", "train_queries: 15", "more queries than drawings"),
         ("conf/experiment/figure6.yaml", "${form}", "text", "Figure 6 by one form"),
+        # checks
+        (OPTIONS, "strict=True", "strict=False", "true and 1.0 taken for 1"),
+        (OPTIONS, "Few = Annotated[int, Field(ge=1", "Few = Annotated[int, Field(ge=0", "no steps at all"),
+        (OPTIONS, "Field(gt=0, allow_inf_nan=False)", "Field(ge=0, allow_inf_nan=False)", "a rate of 0"),
+        (OPTIONS, "gt=0, allow_inf_nan=False", "gt=0", "an infinite rate"),
+        (OPTIONS, "Field(min_length=1)]", "Field(min_length=0)]", "no layers at all"),
+        (OPTIONS, "is_plain(declared[name]) and not is_plain_value(value)", "False", "tensors for numbers"),
+        (OPTIONS, "        together(**", "        dict(**", "options not checked together"),
+        (OPTIONS, "if type(value) is not int", "if False", "true for a sign"),
+        (BASE, "cls.__init__ = checked(cls.__init__, cls.check_all)", "pass", "constructors unchecked"),
+        (BASE, "Body.check(options", "dict(options", "backbones unchecked"),
+        (CHECKS, "if name not in kinds:", "if False:", "unknown settings taken"),
+        (CHECKS, "if left_out := [", "if left_out := [][:0] and [", "settings left out"),
+        (CLI, "refuse_renamed(cfg, hydra_cfg.runtime.choices)", "pass", "names set alone"),
         # episodes
         (EPISODES, "(counter + np.uint64(1))", "counter", "words from 0"),
         (EPISODES, "0xBF58476D1CE4E5B9", "0xBF58476D1CE4E5BB", "another constant"),

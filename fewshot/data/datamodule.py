@@ -1,6 +1,6 @@
 """The one LightningDataModule: seeded streams of episodes for training, validation and test."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Protocol
 
 import lightning as L
@@ -86,6 +86,12 @@ class EpisodicDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         for split in STAGES.get(stage, SPLITS):
             self.source.check(split, self.streams[split].shots, self.streams[split].queries)
+
+    def episode(self, split: str, tasks: Sequence[int], queries: int | None = None) -> Episode:
+        """Some tasks of a split by their numbers, B = len(tasks), on the CPU; `queries` instead of the split's own."""
+        stream = self.streams[split]
+        drawn = self.source.draw(split, np.array(tasks, dtype=np.int64), stream.shots, queries or stream.queries)
+        return self.source.episode(drawn, stream.shots)
 
     def train_dataloader(self) -> TaskStream:
         return self.streams["train"]

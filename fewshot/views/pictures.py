@@ -36,10 +36,9 @@ def predict(learner: MetaLearner, support_x: Tensor, support_y: Tensor, query_x:
 
 def draw_test(learner: MetaLearner, datamodule: EpisodicDataModule, tasks: Sequence[int], queries: int) -> Episode:
     """Some test tasks, B = len(tasks), on the learner's device."""
-    shots = datamodule.streams["test"].shots
-    drawn = datamodule.source.draw("test", np.array(tasks, dtype=np.int64), shots, queries)
-    episode = datamodule.source.episode({name: x.to(learner.device) for name, x in drawn.items()}, shots)
-    return Episode(*(x.to(learner.dtype) if x.is_floating_point() else x for x in episode))  # as Lightning would
+    episode = datamodule.episode("test", tasks, queries)
+    there = (x.to(learner.device) for x in episode)
+    return Episode(*(x.to(learner.dtype) if x.is_floating_point() else x for x in there))  # as Lightning would
 
 
 def test_figures(
