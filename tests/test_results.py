@@ -114,6 +114,30 @@ def test_sap_as_released_has_the_papers_figure(form: str) -> None:
     assert paper_figure(RESULT | found | {"changed": changed(centred)}) is None
 
 
+def test_a_result_names_every_option_unlike_the_papers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Under form=text too, where nothing is changed; not where the paper has no table."""
+    result = train(config(tmp_path, "form=text"))
+    told = {"form": "text", "data.sign": -1, "method.pool_cell": True, "method.first_labels": True}
+    assert result["unlike_paper"].items() >= told.items()
+    assert "unlike what made the paper's table: " in (out := capfd.readouterr().out)
+    assert "form=text" in out
+    assert "method.pool_cell=true" in out
+    assert not result["published_settings"]
+    whole = composed(["data=omniglot", "method=oplstm", "form=text"])
+    assert changed(whole) == {}
+    assert changed(whole, "released") == {
+        "form": "text",
+        "method.normalisation": "example",
+        "method.gamma": 0.025,
+        "method.pool_state": True,
+        "method.softmax": True,
+        "method.preactivation": False,
+    }
+    unknown = train(config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10"))
+    assert unknown["unlike_paper"] is None
+    assert "unlike" not in capfd.readouterr().out
+
+
 def test_a_run_that_did_not_finish_is_told_as_such(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     limit = ["trainer.max_time=00:00:00:01", "trainer.updates=1000000", "trainer.val_every=1000"]
     cfg = config(tmp_path, *limit)

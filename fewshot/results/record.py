@@ -181,7 +181,8 @@ def score_line(result: Mapping[str, Any]) -> str:
 
 def as_options(settings: Mapping[str, Any]) -> str:
     """As the command line takes them; of a group that was chosen anew, its name alone."""
-    return " ".join(f"{k}={v}" for k, v in settings.items() if f"{k.split('.')[0]}.name" not in {*settings} - {k})
+    told = {k: v for k, v in settings.items() if f"{k.split('.')[0]}.name" not in {*settings} - {k}}
+    return " ".join(f"{k}={v if type(v) is str else json.dumps(v, separators=(',', ':'))}" for k, v in told.items())
 
 
 def show(result: Mapping[str, Any], folder: Path | None) -> None:

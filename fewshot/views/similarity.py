@@ -16,7 +16,7 @@ from fewshot.methods.oplstm import OPLSTM
 from fewshot.results.statistics import mean_and_ci95
 from fewshot.views.pictures import BLUE, ORANGE
 
-STEP = 0.01  # of gradient descent, section 5.5
+STEP = 0.01  # of gradient descent, section 5.4
 LABELS = {"gradient": f"gradient descent, steps of {STEP}", "prototypes": "the prototype classifier"}
 TITLES = {"text": "both seen from H_0 (the paper)", "released": "prototypes without subtracting H_0 (released code)"}
 
@@ -46,7 +46,7 @@ def similarities(learner: OPLSTM, episode: Episode, definition: str) -> dict[str
     """Cosine similarity and Euclidean distance of the output layer's updates, (B,) each.
 
     Args:
-        definition: "text": H_T - H_0 against H_GD - H_0 and H_Proto - H_0 (section 5.5); "released": against
+        definition: "text": H_T - H_0 against H_GD - H_0 and H_Proto - H_0 (section 5.4); "released": against
             prototypes H_T itself and H_Proto itself, H_0 not subtracted.
 
     H_GD is H_0 after as many gradient steps of 0.01 on the support loss as OP-LSTM makes passes, over the features
