@@ -31,6 +31,7 @@ from rich.text import Text
 from fewshot import stopping
 from fewshot.config.checks import closest
 from fewshot.config.compose import FOLDERS, at_home, quote_shots
+from fewshot.config.settings import choices_of
 from fewshot.errors import UserError, out_of_memory
 from fewshot.options import nearest
 
@@ -128,10 +129,9 @@ def refuse_renamed(cfg: DictConfig, choices: Any) -> None:
         name = OmegaConf.select(cfg, f"{group}.name")
         if group in choices and name != choices[group]:
             raise UserError(f"{group}.name={name} is no setting: choose it as {group}={name}")
-    there = GlobalHydra.instance().config_loader().get_group_options("settings")
     usual, chosen = f"{choices.get('method')}-{choices.get('family')}", choices.get("settings")
-    if chosen not in (None, usual, *there):
-        raise UserError(f"unknown settings {chosen!r}: choose {nearest(chosen, there)}")
+    if chosen not in (None, usual, *choices_of("settings")):
+        raise UserError(f"unknown settings {chosen!r}: choose {nearest(chosen, choices_of('settings'))}")
 
 
 def sweep(arguments: list[str]) -> tuple[int, set[str]]:

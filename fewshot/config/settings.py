@@ -131,7 +131,7 @@ def of_training(method: str, data: str, logger: str) -> dict[str, Any]:
 
 
 def named(group: str) -> dict[str, Any]:
-    return {"name": Literal[*choices(group)]}
+    return {"name": Literal[*choices_of(group)]}
 
 
 def declared(cfg: DictConfig, program: str) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def known(program: str) -> list[str]:
     return sorted({name for settings in of_all for name in settings})
 
 
-def choices(group: str) -> list[str]:
+def choices_of(group: str) -> list[str]:
     """What `group=` may be."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
@@ -178,7 +178,7 @@ def shown(cfg: DictConfig, name: str) -> str:
 
 def choices_help() -> str:
     groups = ("method", "data", "backbone", "logger", "experiment")
-    return "\n".join(f"  {group:<11}{' | '.join(choices(group))}" for group in groups)
+    return "\n".join(f"  {group:<11}{' | '.join(choices_of(group))}" for group in groups)
 
 
 OmegaConf.register_new_resolver("settings_help", settings_help, replace=True)
