@@ -1,5 +1,6 @@
 """The readers of Omniglot, miniImageNet, CUB and anybody's folder, on small made-up files."""
 
+import json
 import os
 import pickle
 from functools import partial
@@ -268,13 +269,91 @@ def test_a_class_in_two_splits_is_refused(tmp_path: Path) -> None:
     )
 
 
+SPLIT_OF = ("train", "train", "val", "test")
+TOLD = {"train": ("animal0", "animal1"), "val": ("animal2",), "test": ("animal3",)}
+
+
 @pytest.mark.parametrize(
-    "named", [("train", "valid", "test"), ("Train", "Val", "Test"), ("train", "test"), ("base", "novel")]
+    "words",
+    [
+        ("train", "validation", "test"),
+        ("Train", "Val", "Test"),
+        ("TRAINING", "valid", "tests"),
+        ("base", "val", "novel"),
+        ("meta-train", "meta-val", "meta-test"),
+        ("images/train", "images/dev", "images/testing"),
+    ],
 )
-def test_folders_that_look_like_splits_are_not_mixed(tmp_path: Path, named: tuple[str, ...]) -> None:
-    files = {f"{split}/{name}": data for split in named for name, data in animals(3).items()}
+def test_folders_named_as_the_field_does(tmp_path: Path, words: tuple[str, ...]) -> None:
+    word = dict(zip(SPLITS, words, strict=True))
+    files = {f"{word[SPLIT_OF[int(name[6])]]}/{name}": data for name, data in animals(4).items()}
     fill_folder(tmp_path / "zoo", files)
-    fails(tmp_path, "look like splits: name them train, val and test", name="folder", path=tmp_path / "zoo")
+    assert names(prepare(tmp_path, "folder", path=tmp_path / "zoo")) == TOLD
+
+
+def rows_of(columns: str, of_class: bool = False) -> bytes:
+    files = [(name, name.split("/")[0]) for name in animals(4)]
+    told = [(file.split("/")[1], label, SPLIT_OF[int(label[6])]) for file, label in files]
+    lines = [f"{label},{split}" if of_class else f"{label}/{file},{label},{split}" for file, label, split in told]
+    return "\n".join([columns, *dict.fromkeys(lines)]).encode()
+
+
+FILES = {s: [name for name in animals(4) if name.split("/")[0] in classes] for s, classes in TOLD.items()}
+LISTS: dict[str, dict[str, bytes]] = {
+    "a row an image": {"all.csv": rows_of("filename,label,split")},
+    "a row a class": {"split.csv": rows_of("class,split", True)},
+    "columns in capitals": {"s.csv": rows_of("Class,Split", True)},
+    "classes of a split": {
+        "split.json": json.dumps(dict(zip(("base", "val", "novel"), TOLD.values(), strict=True))).encode()
+    },
+    "split of a class": {"split.json": json.dumps({c: s for s, cs in TOLD.items() for c in cs}).encode()},
+    "texts": {f"splits/mine/{s}.txt": "\n".join(classes).encode() for s, classes in TOLD.items()},
+    "texts of files": {f"{s}.txt": "\n".join(files).encode() for s, files in FILES.items()},
+}
+
+
+@pytest.mark.parametrize("form", LISTS)
+def test_splits_that_a_file_lists(tmp_path: Path, form: str) -> None:
+    fill_folder(tmp_path / "zoo", animals(4) | LISTS[form])
+    table = prepare(tmp_path, "folder", path=tmp_path / "zoo")
+    assert names(table) == TOLD
+    assert len(table.images) == 20
+    assert next(iter(LISTS[form])).split("/")[-1].split(".")[0] in table.note or "txt" in table.note
+
+
+def test_a_split_without_validation_takes_it_from_training(tmp_path: Path) -> None:
+    files = {f"{'test' if name[6] in '789' else 'train'}/{name}": data for name, data in animals(10).items()}
+    fill_folder(tmp_path / "zoo", files)
+    table = prepare(tmp_path, "folder", path=tmp_path / "zoo")
+    assert {split: len(found) for split, found in names(table).items()} == {"train": 6, "val": 1, "test": 3}
+    assert names(table)["test"] == ("animal7", "animal8", "animal9")
+    assert "1 of its training classes for validation" in table.note
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ({"split.mat": b"x"}, "look like splits"),
+        ({"splits.json": b"[1, 2]"}, "look like splits"),
+        ({"train.txt": b"animal0"}, "look like splits"),
+        ({"test/deep/er/animal9/1.png": picture(200)}, "look like splits"),
+        ({"a.csv": rows_of("class,split", True), "b.csv": rows_of("class,split", True)}, "keep one of them"),
+        ({"a.csv": b"class,split\nanimal0,left\n"}, "a split is train, val or test"),
+        ({"a.csv": b"class,split\nnobody,train\n"}, "0 folders with images are called 'nobody'"),
+        ({"a.csv": b"filename,label,split\nnone.png,a,train\n"}, "lists none.png, which is not there"),
+    ],
+)
+def test_splits_that_are_not_understood_are_refused(tmp_path: Path, extra: dict[str, bytes], said: str) -> None:
+    fill_folder(tmp_path / "zoo", animals(4) | extra)
+    fails(tmp_path, said, name="folder", path=tmp_path / "zoo")
+
+
+def test_images_in_train_and_test_without_classes_are_refused(tmp_path: Path) -> None:
+    files = {
+        f"{split}/{i}.png": picture(40 * n + i) for n, split in enumerate(("train", "val", "test")) for i in range(3)
+    }
+    fill_folder(tmp_path / "zoo", files)
+    fails(tmp_path, "look like splits", name="folder", path=tmp_path / "zoo")
 
 
 def test_a_label_in_all_csv_files_is_refused(tmp_path: Path) -> None:
@@ -343,10 +422,10 @@ def test_folder_split_by_csv_files(tmp_path: Path) -> None:
     ("table", "said"),
     [
         (b"class,split\nanimal9,train\n", "animal9"),
-        (b"class,split\nanimal0,valid\n", "'valid'"),
-        (b"name,part\nanimal0,val\n", "columns class,split"),
-        (b"class,split\nanimal0\n", "columns class,split"),
-        (b"class,split\n\xff,val\n", "columns class,split"),
+        (b"class,split\nanimal0,left\n", "'left'"),
+        (b"name,part\nanimal0,val\n", "or class,split"),
+        (b"class,split\nanimal0\n", "columns class,split in every row"),
+        (b"class,split\n\xff,val\n", "is no UTF-8 text"),
         (b"class,split\nanimal0,val\n", "three class folders"),
     ],
 )

@@ -7,14 +7,13 @@ from pathlib import Path, PurePosixPath
 
 from fewshot.data.archives import Member, files_in, members
 from fewshot.data.decode import from_members, is_image
-from fewshot.data.splits import SEEDED_NOTE, Files, Images, by_csv, by_folders, find, rows, seeded
+from fewshot.data.listed import FORMS, by_list
+from fewshot.data.splits import SEEDED_NOTE, Images, by_csv, by_folders, seeded, split_named, with_validation
 from fewshot.data.table import Content
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 
-_NAMES = ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "base", "novel")
-SPLIT_LIKE = {spelt for name in _NAMES for spelt in (name, name.capitalize(), name.upper())}
-READING = 2  # raise it when the same files make another table
+READING = 3  # raise it when the same files make another table
 
 
 def table_name(path: Path) -> str:
@@ -28,9 +27,14 @@ def table_name(path: Path) -> str:
 
 
 def content(path: Path, size: int, channels: int) -> Content:
-    """Every image in `path`; its split from csv files, else from folders train/val/test, else seeded and stated."""
+    """Every image in `path`; its split as a file lists it, else as folders are named, else seeded and stated.
+
+    Raises:
+        UserError: something that looks like a split is there and is none of these: no class may be mixed up with one
+            that it is held out for.
+    """
     files = members(path)
-    listed, table = by_csv(files), find(files, "split.csv")
+    listed = by_csv(files)
     if listed:
         splits, missing = listed
         note = "split from train.csv, val.csv and test.csv"
@@ -39,20 +43,25 @@ def content(path: Path, size: int, channels: int) -> Content:
                 f"{path}: {len(missing)} images named in train.csv, val.csv and test.csv are missing, "
                 f"the first is {missing[0]}: add them, or remove their lines"
             )
-    elif table:
-        splits, note = _by_class_csv(files, table, path), "split from split.csv"
+    elif told := by_list(files):
+        splits, note = told[0], f"split from {told[1]}"
     elif folders := by_folders(files):
-        splits, note = folders, "split from the folders train, val and test"
+        splits, note = folders, "split from the folders for training, validation and test"
     else:
-        if likely := sorted({f.parts[-3] for f in filter(is_image, files) if len(f.parts) > 2} & SPLIT_LIKE):
+        likely = sorted({part for file in files if (part := split_like(file))})
+        own = {name: split for file in filter(is_image, files) if (split := split_named(name := ("", *file.parts)[-2]))}
+        if likely := likely or (sorted(own) if len(set(own.values())) > 1 else []):
             raise UserError(
-                f"{path}: the folders {', '.join(likely)} look like splits: name them train, val and test, each with "
-                f"class folders in it, or say each class's split in split.csv (columns class,split)"
+                f"{path}: {', '.join(likely[:4])} look like splits, and not like one of these: folders train, val and "
+                f"test with class folders in them; {FORMS}"
             )
         classes = _class_folders(files)
         split_of = seeded(classes)
         splits = {s: {c: images for c, images in classes.items() if split_of[c] == s} for s in SPLITS}
         note = SEEDED_NOTE
+    if splits["train"] and len(splits["train"]) > 1:
+        splits, how = with_validation(splits)
+        note += how
     if not all(splits.get(split) for split in SPLITS):
         raise UserError(f"{path} needs at least three class folders with images, one for each of train, val and test")
     unused = sum(map(is_image, files)) - sum(len(images) for c in splits.values() for images in c.values())
@@ -70,19 +79,10 @@ def _class_folders(files: Sequence[Member]) -> dict[str, Images]:
     return classes
 
 
-def _by_class_csv(files: Sequence[Member], table: Member, path: Path) -> Files:
-    """Columns class, split: a class is a folder's path or, where that says enough, its last name."""
-    folders = _class_folders(files)
-    short: dict[str, list[str]] = {}
-    for folder in folders:
-        short.setdefault(folder.rpartition("/")[2], []).append(folder)
-    splits: Files = {split: {} for split in SPLITS}
-    for name, split in rows(table, "class", "split"):
-        found = [name] if name in folders else short.get(name, [])
-        if split not in SPLITS or len(found) != 1:
-            raise UserError(
-                f"{table}: class {name!r} in split {split!r}: {len(found)} folders with images in {path} "
-                f"have that name (one is needed), and a split is train, val or test"
-            )
-        splits[split][name] = folders[found[0]]
-    return splits
+def split_like(file: Member) -> str | None:
+    """What of a file's place or name looks like a split: a folder above images, or a list."""
+    stem, _, suffix = file.parts[-1].lower().rpartition(".")
+    if is_image(file):
+        return next((part for part in file.parts[:-2] if split_named(part)), None)
+    is_list = suffix in ("csv", "json", "txt", "tsv", "mat", "pkl", "npy", "yaml")
+    return str(file) if is_list and (split_named(stem) or "split" in stem) else None

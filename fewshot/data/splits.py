@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Sequence
 
 from fewshot.data.archives import Member, opened
@@ -13,6 +14,11 @@ from fewshot.errors import UserError
 Images = dict[str, Member]  # by file name: what is there twice, say packed and unpacked, counts once
 Files = dict[str, dict[str, Images]]  # by split and class
 
+WORDS = {
+    "train": {"train", "training", "base", "background"},
+    "val": {"val", "valid", "validation", "dev"},
+    "test": {"test", "testing", "novel", "evaluation"},
+}
 SEEDED_NOTE = "classes split 64/16/20% in the order of sha256('0/' + class name)"
 
 
@@ -39,20 +45,41 @@ def by_csv(files: Sequence[Member]) -> tuple[Files, list[str]] | None:
     return splits, missing
 
 
+def split_named(name: str) -> str | None:
+    """The split that a word means, as the field has it: in any case, singular or plural, with meta- before it."""
+    word = re.sub(r"[^a-z]", "", name.lower()).removeprefix("meta")
+    return next((split for split, words in WORDS.items() if {word, word.removesuffix("s")} & words), None)
+
+
 def by_folders(files: Iterable[Member]) -> Files | None:
-    """Class folders in folders train, val and test; None where one of these has none."""
+    """Class folders in folders that are named as splits; None where there are none to train on, or to test on."""
     splits: Files = {split: {} for split in SPLITS}
     for file in filter(is_image, files):
-        if len(file.parts) >= 3 and file.parts[-3] in SPLITS:
-            splits[file.parts[-3]].setdefault(file.parts[-2], {}).setdefault(file.parts[-1], file)
-    return splits if all(splits.values()) else None
+        if len(file.parts) >= 3 and (split := split_named(file.parts[-3])):
+            splits[split].setdefault(file.parts[-2], {}).setdefault(file.parts[-1], file)
+    return splits if splits["train"] and splits["test"] else None
+
+
+def with_validation(splits: Files) -> tuple[Files, str]:
+    """The splits, and what was done where none is for validation: a fifth of the training classes is taken for it."""
+    if splits["val"]:
+        return splits, ""
+    order = by_hash(splits["train"])
+    held = set(order[: max(1, round(0.2 * len(order)))])
+    train = {name: images for name, images in splits["train"].items() if name not in held}
+    val = {name: images for name, images in splits["train"].items() if name in held}
+    return {"train": train, "val": val, "test": splits["test"]}, f", {len(val)} of its training classes for validation"
 
 
 def seeded(names: Iterable[str], seed: int = 0) -> dict[str, str]:
     """Class name -> split, 64/16/20% of them. By a hash: the same on every machine and with every library."""
-    order = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    order = by_hash(names, seed)
     train, val = round(0.64 * len(order)), round(0.8 * len(order))
     return {name: SPLITS[(i >= train) + (i >= val)] for i, name in enumerate(order)}
+
+
+def by_hash(names: Iterable[str], seed: int = 0) -> list[str]:
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
 
 
 def find(files: Iterable[Member], name: str) -> Member | None:

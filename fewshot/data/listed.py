@@ -1,0 +1,112 @@
+"""A split that a file lists: csv, JSON or text."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from fewshot.data.archives import Member, opened
+from fewshot.data.decode import is_image
+from fewshot.data.splits import Files, Images, split_named
+from fewshot.episodes import SPLITS
+from fewshot.errors import UserError
+
+FORMS = (
+    "a csv with the columns filename,label,split or class,split; split.json as {split: [classes]} or {class: split}; "
+    "or train.txt, val.txt and test.txt with a class a line"
+)
+LARGEST = 50_000_000  # bytes of a list
+Row = tuple[str, str, str | None]  # a class or an image file, its split, an image's class
+
+
+def by_list(files: Sequence[Member]) -> tuple[Files, str] | None:
+    """The splits that a file lists, and how it is called; None where there is no such file.
+
+    Raises:
+        UserError: several files do, or one names a split or a class that is not there.
+    """
+    found: dict[str, list[Row]] = {}
+    texts: dict[PurePosixPath, list[Row]] = {}
+    for file in files:
+        name = file.parts[-1].lower()
+        if name.endswith((".csv", ".json")) and (listed := (from_csv if name.endswith(".csv") else from_json)(file)):
+            found[str(file)] = listed
+        elif name.endswith(".txt") and (split := split_named(name.removesuffix(".txt"))):
+            lines = [line.strip() for line in text_of(file).splitlines()]
+            texts.setdefault(PurePosixPath(file.name).parent, []).extend((line, split, None) for line in lines if line)
+    for place, told in texts.items():
+        if {"train", "test"} <= {split for _, split, _ in told}:
+            found["train.txt and test.txt" + (f" in {place}" if place.parts else "")] = told
+    if len(found) > 1:
+        raise UserError(f"several files say how the classes are split, keep one of them: {', '.join(found)}")
+    for name, told in found.items():
+        return assigned(name, told, files), name
+    return None
+
+
+def text_of(file: Member) -> str:
+    with opened(file) as stream:
+        try:
+            return stream.read(LARGEST).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file} is no UTF-8 text: save it as such, or take it away") from error
+
+
+def from_csv(file: Member) -> list[Row]:
+    reader = csv.DictReader(io.StringIO(text_of(file), newline=""))
+    columns = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
+    if "split" not in columns or not {"class", "label"} & set(columns):
+        return []
+    try:
+        told = [{key: row[name].strip() for key, name in columns.items()} for row in reader]
+    except (csv.Error, AttributeError) as error:
+        raise UserError(f"{file} needs the columns {','.join(columns)} in every row: {error}") from error
+    if "filename" in columns:
+        label = "label" if "label" in columns else "class"
+        return [(row["filename"], row["split"], row[label]) for row in told]
+    return [(row.get("class") or row["label"], row["split"], None) for row in told]
+
+
+def from_json(file: Member) -> list[Row]:
+    """{split: [classes]} or {class: split}; nothing for another file."""
+    try:
+        told = json.loads(text_of(file))
+    except (ValueError, RecursionError):
+        return []
+    if not isinstance(told, dict) or not told:
+        return []
+    if all(split_named(str(key)) and isinstance(names, list) for key, names in told.items()):
+        return [(str(name), key, None) for key, names in told.items() for name in names]
+    if all(isinstance(split, str) and split_named(split) for split in told.values()):
+        return [(str(name), split, None) for name, split in told.items()]
+    return []
+
+
+def assigned(name: str, told: Sequence[Row], files: Sequence[Member]) -> Files:
+    """The images of each class listed: a class is a folder's path or, where that says enough, its last name."""
+    folders: dict[str, Images] = {}
+    images: Images = {}
+    for file in filter(is_image, files):
+        folders.setdefault(str(PurePosixPath(file.name).parent), {})[file.parts[-1]] = file
+        images.setdefault(file.parts[-1], file)
+        images.setdefault(file.name, file)
+    ends: dict[str, list[str]] = {}
+    for folder in folders:
+        ends.setdefault(folder.rpartition("/")[2], []).append(folder)
+    splits: Files = {split: {} for split in SPLITS}
+    for what, word, label in told:
+        split, named = split_named(word), PurePosixPath(what)
+        if split is None:
+            raise UserError(f"{name}: {what!r} is in split {word!r}: a split is train, val or test")
+        if label is not None or (what not in folders and named.name in images):  # an image
+            image = images.get(what) or images.get(named.name)
+            if image is None:
+                raise UserError(f"{name} lists {what}, which is not there: add it, or remove its line")
+            splits[split].setdefault(label or image.parts[-2], {})[image.name] = image
+            continue
+        found = [what] if what in folders else ends.get(named.name, [])
+        if len(found) != 1:
+            raise UserError(f"{name}: {len(found)} folders with images are called {what!r}, one is needed")
+        splits[split][what] = folders[found[0]]
+    return splits
