@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -128,6 +129,9 @@ def refuse_renamed(cfg: DictConfig, choices: Any) -> None:
     for group in ("method", "data", "backbone", "logger"):
         name = OmegaConf.select(cfg, f"{group}.name")
         if group in choices and name != choices[group]:
+            if not any(f"{group}.name=" in override for override in sys.argv):
+                file = f"conf/{group}/{choices[group]}.yaml"
+                raise UserError(f"{file} says name: {name}, and is chosen as {group}={choices[group]}: make them one")
             raise UserError(f"{group}.name={name} is no setting: choose it as {group}={name}")
     usual, chosen = f"{choices.get('method')}-{choices.get('family')}", choices.get("settings")
     if chosen not in (None, usual, *choices_of("settings")):
@@ -155,12 +159,16 @@ def explain(error: Exception, program: str = "train") -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"unknown {group} {name!r}: choose {nearest(name, list(error.options))}"
+    if isinstance(error, yaml.YAMLError):
+        return " ".join(str(error).split())
     text = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, ConfigCompositionException) and (found := re.search(r"Could not override '([^']+)'", text)):
         key = found[1].split("@")[0]
         return f"unknown setting {key!r}: {closest(key, program)}"
     if text.startswith(("LexerNoViableAltException", "Error parsing override")):
         return f"{text}: a value with ~, spaces or brackets needs two pairs of quotes, as 'data.path=\"~/my images\"'"
+    if text.startswith("Could not append to config"):
+        return f"{text} leave out the +"
     if text.startswith("Config group override must be"):
         return f"{text}: choose by name, as method=maml"
     if text.startswith("Ambiguous value for argument"):

@@ -6,6 +6,7 @@ pydantic does: no 1.0 or true where 1 is meant.
 """
 
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import wraps
@@ -51,23 +52,47 @@ def options(of: Callable[..., Any]) -> dict[str, Any]:
     return {name: hints.get(name, Any) for name in names if name not in NOT_OPTIONS}
 
 
-def checked(init: Callable[..., None], together: Callable[..., None] = lambda **_: None) -> Callable[..., None]:
-    """A constructor whose arguments are checked by their annotations, and then by `together`.
+def checked(
+    init: Callable[..., None],
+    before: Callable[[dict[str, Any]], None] = lambda _: None,
+    after: Callable[[Any, dict[str, Any]], None] = lambda *_: None,
+) -> Callable[..., None]:
+    """A constructor whose arguments are checked by their annotations.
+
+    Args:
+        init: the constructor.
+        before: is then given all arguments by name, and may refuse or change them.
+        after: is given the new object and its arguments, once, by the constructor of its own class.
 
     Raises:
         UserError: names the first argument that is not what it may be.
     """
 
+    signature = inspect.signature(init)
+
     @wraps(init)
     def construct(self: Any, *args: Any, **kwargs: Any) -> None:
-        given = inspect.signature(init).bind(self, *args, **kwargs)
+        try:
+            given = signature.bind(self, *args, **kwargs)
+        except TypeError as error:
+            raise UserError(f"{type(self).__name__}: {error}; it takes {', '.join(options(init))}") from error
         declared = {name: kind for name, kind in options(init).items() if is_plain(kind)}
         check_values(declared, {name: value for name, value in given.arguments.items() if name in declared})
         given.apply_defaults()
-        together(**{name: value for name, value in given.arguments.items() if name not in ("self", "task")})
-        init(self, *args, **kwargs)
+        before(given.arguments)
+        init(*given.args, **given.kwargs)
+        if type(self).__init__ is construct:
+            after(self, given.arguments)
 
+    construct.__signature__ = readable(signature, options(init))  # type: ignore[attr-defined]
     return construct
+
+
+def readable(signature: inspect.Signature, declared: Mapping[str, Any]) -> inspect.Signature:
+    """The signature as help() should show it, with what each option does and may be."""
+    told = {name: f"{help_of(kind)} ({words(kind)})".strip() for name, kind in declared.items() if is_plain(kind)}
+    parameters = signature.parameters.items()
+    return signature.replace(parameters=[p.replace(annotation=told.get(name, p.annotation)) for name, p in parameters])
 
 
 def check_values(declared: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "") -> None:
@@ -78,13 +103,19 @@ def check_values(declared: Mapping[str, Any], values: Mapping[str, Any], prefix:
                 raise TypeError
             TypeAdapter(declared[name], config=STRICT).validate_python(value)
         except (ValidationError, TypeError) as error:
-            shown = " ".join(str(value if type(value) in (*PLAIN, list) else repr(value)).split())[:100]
+            shown = " ".join((value if type(value) is str else as_told(value)).split())[:100]
             allowed = words(declared[name])
             if type(value) is str and allowed.startswith("one of "):
                 mend = f"choose {nearest(value, allowed.removeprefix('one of ').split(', '))}"
             else:
                 mend = f"give {allowed}"
             raise UserError(f"{prefix}{name}={shown}: {mend}") from error
+
+
+def as_told(value: Any) -> str:
+    """A value as the command line takes it, as far as it can."""
+    plain = value is None or type(value) in (bool, int, float, list)
+    return json.dumps(value, separators=(",", ":"), default=repr) if plain else repr(value)
 
 
 def is_plain(kind: Any) -> bool:
@@ -95,8 +126,11 @@ def is_plain(kind: Any) -> bool:
 
 
 def is_plain_value(value: Any) -> bool:
+    """Whether a value is a text, a flag, none, a finite number that a float can hold, or a list of these."""
     if isinstance(value, list | tuple):
         return all(map(is_plain_value, value))
+    if isinstance(value, int | float):
+        return abs(value) < 1e300
     return isinstance(value, tuple(PLAIN))
 
 

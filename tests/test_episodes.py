@@ -249,7 +249,7 @@ def stream(batch: int, total: int, split: str = "train") -> TaskStream:
 @given(st.integers(1, 7), st.integers(1, 30))
 def test_batch_s_holds_tasks_from_s_times_j(batch: int, total: int) -> None:
     """Every task of the split once, in order, J a batch and the rest in the last."""
-    tasks = [drawn["tasks"].tolist() for drawn, shots in stream(batch, total) if shots == 2]
+    tasks = [episode.tasks.tolist() for episode in stream(batch, total)]
     assert len(tasks) == len(stream(batch, total))
     assert [number for several in tasks for number in several] == list(range(total))
     assert all(numbers == list(range(s * batch, min((s + 1) * batch, total))) for s, numbers in enumerate(tasks))
@@ -271,10 +271,8 @@ def test_resumed_stream_goes_on_with_the_next_batch(batch: int, updates: int, da
     after = list(resumed)
     assert len(before) + len(after) == updates
     for found, expected in zip(before + after, whole, strict=True):
-        assert all(torch.equal(found[0][key], expected[0][key]) for key in expected[0])
-    assert [d["tasks"].tolist() for d, _ in resumed] == [
-        d["tasks"].tolist() for d, _ in whole
-    ]  # the next epoch is whole
+        assert all(map(torch.equal, found, expected))
+    assert [e.tasks.tolist() for e in resumed] == [e.tasks.tolist() for e in whole]  # the next epoch is whole
 
 
 def test_data_module_has_a_stream_a_split() -> None:
@@ -289,9 +287,9 @@ def test_data_module_has_a_stream_a_split() -> None:
         "val": ("val", 3, 5, 4, 10, 3),
         "test": ("test", 3, 6, 4, 9, 3),
     }
-    drawn, shots_of_val = next(iter(loaders["val"]))
-    assert torch.equal(drawn["x"], SineSource(0, 1).draw("val", np.arange(4), 3, 5)["x"])
-    episode = module.on_after_batch_transfer((drawn, shots_of_val), 0)
+    episode = next(iter(loaders["val"]))
+    x = SineSource(0, 1).draw("val", np.arange(4), 3, 5)["x"].float()
+    assert torch.equal(torch.cat([episode.support_x, episode.query_x], 1)[..., 0], x)
     assert (episode.support_x.shape[1], episode.query_x.shape[1]) == (3, 5)
 
 

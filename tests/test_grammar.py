@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from fewshot.config.settings import of_evaluation, of_training
 from fewshot.errors import UserError
 from fewshot.methods import learner_class
+from fewshot.methods.base import Lr, MetaLearner
 from fewshot.options import check_values, help_of
 from tests.conftest import FC
 from tests.grammar import METHODS, callables, faults_of_calls, faults_of_lines, run_line
@@ -73,9 +75,36 @@ def test_a_learner_in_a_notebook_refuses(method: str, options: dict[str, object]
         learner_class(method)(**arguments | options)
 
 
-def test_every_setting_has_a_line_of_help() -> None:
-    from fewshot.config.settings import of_evaluation, of_training
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"temprature": 1}, "ProtoNet: got an unexpected keyword argument 'temprature'; it takes lr"),
+        ({"backbone": None}, "backbone=None: give a dictionary"),
+        ({"backbone": "fc"}, "backbone='fc': give a dictionary"),
+        ({"task": None}, "task=None: give the task of a source"),
+        ({"lr": 10**400}, "lr=1000000"),
+        ({"lr": None}, "lr=null: give a number above 0"),
+    ],
+)
+def test_arguments_of_no_sense_are_one_line(arguments: dict[str, object], said: str) -> None:
+    construct, right, _ = callables()[0]
+    with pytest.raises(UserError) as error:
+        construct(**right | arguments)
+    assert str(error.value).startswith(said)
+    assert len(str(error.value).splitlines()) == 1
 
+
+def test_an_option_without_a_declaration_is_its_authors_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Vague(MetaLearner):
+        def __init__(self, task, backbone, lr: Lr, layers) -> None:  # type: ignore[no-untyped-def]
+            super().__init__(task, lr)
+
+    monkeypatch.setattr("fewshot.methods.learner_class", lambda _: Vague)
+    with pytest.raises(UserError, match=r"fewshot/methods/x.py does not say what its option layers may be"):
+        of_training("x", "sine", "csv")
+
+
+def test_every_setting_has_a_line_of_help() -> None:
     for method in METHODS:
         for data in ("sine", "folder"):
             for name, kind in (of_training(method, data, "wandb") | of_evaluation()).items():

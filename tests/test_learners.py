@@ -1,5 +1,6 @@
 """What every learner must be whatever its arithmetic: independence of tasks, symmetries, true meta-gradients, sizes."""
 
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -122,11 +123,27 @@ def test_optimizer_is_plain_adam_over_everything() -> None:
 
 def test_learners_are_found_by_name() -> None:
     """A learner is its file's name; anything else is a user's error that names the choices."""
-    assert NAMES == ["lstm", "maml", "oplstm", "protonet", "sap", "warpmaml"]
-    classes = ["PlainLSTM", "MAML", "OPLSTM", "ProtoNet", "SAP", "WarpMAML"]
-    assert [learner_class(name).__name__ for name in NAMES] == classes
-    with pytest.raises(UserError, match="lstm, maml, oplstm, protonet, sap, warpmaml"):
+    classes = {"lstm": "PlainLSTM", "maml": "MAML", "oplstm": "OPLSTM", "protonet": "ProtoNet", "sap": "SAP"}
+    for name, of_file in (classes | {"warpmaml": "WarpMAML"}).items():
+        assert name in NAMES
+        assert learner_class(name).__name__ == of_file
+    with pytest.raises(UserError, match=r"no fewshot/methods/base.py with a learner: choose one of .*lstm, "):
         learner_class("base")
+
+
+def test_a_file_has_one_learner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that no other in its file is derived from: a base of one's own may stand beside it."""
+    monkeypatch.setattr("fewshot.methods.NAMES", ["mine"])
+    module = types.ModuleType("fewshot.methods.mine")
+    monkeypatch.setattr("importlib.import_module", lambda _: module)
+    with pytest.raises(UserError, match=r"fewshot/methods/mine.py defines 0 learners, one is needed"):
+        learner_class("mine")
+    module.Base = type("Base", (MetaLearner,), {"__module__": module.__name__})  # type: ignore[attr-defined]
+    module.Mine = type("Mine", (module.Base,), {"__module__": module.__name__})  # type: ignore[attr-defined]
+    assert learner_class("mine") is module.Mine  # type: ignore[attr-defined]
+    module.Another = type("Another", (module.Base,), {"__module__": module.__name__})  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"defines 2 learners \(Mine, Another\), one is needed"):
+        learner_class("mine")
 
 
 # ---------------------------------------------------------------- order of the support set

@@ -152,8 +152,7 @@ def test_figures_leave_the_learner_as_it_was(make_case: Any, training: bool) -> 
     assert [task for task, _, _ in made] == [3, 1]
     expected = {}
     learner.eval()
-    for batch in datamodule.test_dataloader():
-        whole = datamodule.on_after_batch_transfer(batch, 0)
+    for whole in datamodule.test_dataloader():
         with torch.no_grad():
             scores = learner.scores(learner.predict(whole), whole.query_y)
         expected |= dict(zip(whole.tasks.tolist(), scores.tolist(), strict=True))

@@ -62,6 +62,8 @@ class Body(nn.ModuleList):
     @classmethod
     def check(cls, backbone: Mapping[str, Any]) -> None:
         """UserError for options, beside `input_shape`, that are unknown, missing, or not what they may be."""
+        if not isinstance(backbone, Mapping):
+            raise UserError(f"backbone={backbone!r}: give a dictionary, as {{'layer': 'linear', 'widths': [64, 64]}}")
         try:
             inspect.signature(cls).bind(input_shape=(), **backbone)
         except TypeError as error:

@@ -25,7 +25,8 @@ def check(cfg: DictConfig) -> None:
 
     told: Any = OmegaConf.to_container(cfg, resolve=True)
     try:
-        learner_class(cfg.method.name).check(**told["method"], backbone=told["backbone"])
+        options = {name: value for name, value in told["method"].items() if name not in ("name", "meta_batch")}
+        learner_class(cfg.method.name).check(**options, backbone=told["backbone"])
     except UserError as error:
         raise UserError(re.sub(rf"\b({'|'.join(told['method'])})=", r"method.\1=", str(error))) from error
 
@@ -44,7 +45,9 @@ def check_alone(cfg: DictConfig, program: str) -> None:
         if inside := [key for key in kinds if key.startswith(f"{name}.")]:
             raise UserError(f"{name}={values[name]}: this is a group of settings, give one as {inside[0]}=…")
         if name not in kinds:
-            raise UserError(f"unknown setting {name!r}: {closest(name, program)}")
+            where = f"{CONF.name}/method/{cfg.method.name}.yaml"
+            own = name.startswith("method.") and name.removeprefix("method.") in OmegaConf.load(CONF.parent / where)
+            raise UserError(f"unknown setting {name!r}{f' in {where}' if own else ''}: {closest(name, program)}")
     check_values(kinds, {name: value for name, value in values.items() if value != "???" and "${" not in str(value)})
     refuse_unset(cfg, values)
     values = flatten(OmegaConf.to_container(cfg, resolve=True))
@@ -66,7 +69,7 @@ def closest(name: str, program: str) -> str:
     """Which setting may have been meant."""
     names = known(program)
     if name in names:
-        return "the method or data chosen has none, others do; --help shows all"
+        return "the method or data chosen has none, or its YAML leaves it out; --help shows all"
     close = get_close_matches(name, [*names, *{n.split(".")[0] for n in names}], n=1, cutoff=0.4)
     return (f"did you mean {close[0]}? " if close else "") + "--help shows them all"
 

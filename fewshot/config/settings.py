@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, Field
 
 from fewshot.config.compose import CONF
-from fewshot.options import Few, Many, Seed, Sign, Text, Units, Ways, help_of, options, words
+from fewshot.errors import UserError
+from fewshot.options import Few, Many, Seed, Sign, Text, Units, Ways, help_of, is_plain, options, words
 
 TEST_SET = Literal["omniglot", "mini", "cub", "cub50", "glyphs"]
 OF_DATA = ("train_shots", "train_queries", "val_queries", "test_queries")
@@ -96,7 +97,7 @@ def of_training(method: str, data: str, logger: str) -> dict[str, Any]:
     """Dotted name → annotation of the settings of a run of this method on these data.
 
     Raises:
-        UserError: there is no such method.
+        UserError: there is no such method, or one of its options is not declared.
     """
     from fewshot.backbones.body import Body  # torch takes seconds to import: a mistake in a name is told before
     from fewshot.data.datamodule import EpisodicDataModule
@@ -105,6 +106,12 @@ def of_training(method: str, data: str, logger: str) -> dict[str, Any]:
     from fewshot.data.sine import SineSource
     from fewshot.methods import learner_class
 
+    of_method = options(learner_class(method))
+    if vague := [name for name, kind in of_method.items() if not is_plain(kind)]:
+        raise UserError(
+            f"fewshot/methods/{method}.py does not say what its option {vague[0]} may be: annotate it, "
+            f"as {vague[0]}: Annotated[Few, \"what it is\"]"
+        )
     tasks, image, images = options(EpisodicDataModule), options(open_or_prepare), options(ImageSource)
     of_data = {key: tasks[key] for key in OF_DATA}
     if data == "sine":
@@ -121,7 +128,7 @@ def of_training(method: str, data: str, logger: str) -> dict[str, Any]:
     of_body = {key: kind for key, kind in options(Body).items() if key != "input_shape"}
     return {
         **options(Run),
-        **group("method", named("method") | options(learner_class(method)) | {"meta_batch": tasks["meta_batch"]}),
+        **group("method", named("method") | of_method | {"meta_batch": tasks["meta_batch"]}),
         **group("data", named("data") | of_data),
         **group("backbone", named("backbone") | of_body),
         **group("trainer", {key: tasks[key] for key in OF_TRAINER} | options(Trainer)),

@@ -5,6 +5,7 @@ from typing import Annotated, Protocol
 
 import lightning as L
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,25 +27,30 @@ class Source(Protocol):
 
 
 class TaskStream:
-    """Batch s holds the tasks s * batch ... s * batch + batch - 1 of a split, `total` tasks in all.
+    """Episodes: batch s holds the tasks s * batch ... s * batch + batch - 1 of a split, `total` tasks in all.
 
-    Its state is the number of the next batch, so that a resumed run goes on with the task it would have seen.
+    Tasks are drawn on the CPU, as indices, and gathered on `device`. The state is the number of the next batch, so that
+    a resumed run goes on with the task it would have seen.
     """
 
     def __init__(self, source: Source, split: str, shots: int, queries: int, batch: int, total: int) -> None:
         self.source, self.split, self.shots, self.queries = source, split, shots, queries
-        self.batch, self.total = batch, total
+        self.batch, self.total, self.device = batch, total, torch.device("cpu")
         self.start = self.next = 0
 
     def __len__(self) -> int:
         return -(-self.total // self.batch)
 
-    def __iter__(self) -> Iterator[tuple[dict[str, Tensor], int]]:
+    def __iter__(self) -> Iterator[Episode]:
         start, self.start = self.start, 0  # only the first pass after a restore begins in the middle
         for step in range(start, len(self)):
             self.next = step + 1
-            tasks = np.arange(step * self.batch, min((step + 1) * self.batch, self.total))
-            yield self.source.draw(self.split, tasks, self.shots, self.queries), self.shots
+            yield self.episode(np.arange(step * self.batch, min((step + 1) * self.batch, self.total)))
+
+    def episode(self, tasks: NDArray[np.int64], queries: int | None = None) -> Episode:
+        """Some tasks by their numbers; `queries` instead of the stream's own."""
+        drawn = self.source.draw(self.split, tasks, self.shots, queries or self.queries)
+        return self.source.episode({name: x.to(self.device) for name, x in drawn.items()}, self.shots)
 
     def state_dict(self) -> dict[str, int]:
         return {"next": self.next}
@@ -88,19 +94,20 @@ class EpisodicDataModule(L.LightningDataModule):
             self.source.check(split, self.streams[split].shots, self.streams[split].queries)
 
     def episode(self, split: str, tasks: Sequence[int], queries: int | None = None) -> Episode:
-        """Some tasks of a split by their numbers, B = len(tasks), on the CPU; `queries` instead of the split's own."""
+        """Some tasks of a split by their numbers, B = len(tasks); `queries` instead of the split's own."""
+        return self.streams[split].episode(np.array(tasks, dtype=np.int64), queries)
+
+    def on_device(self, split: str) -> TaskStream:
         stream = self.streams[split]
-        drawn = self.source.draw(split, np.array(tasks, dtype=np.int64), stream.shots, queries or stream.queries)
-        return self.source.episode(drawn, stream.shots)
+        if self.trainer is not None:
+            stream.device = self.trainer.strategy.root_device
+        return stream
 
     def train_dataloader(self) -> TaskStream:
-        return self.streams["train"]
+        return self.on_device("train")
 
     def val_dataloader(self) -> TaskStream:
-        return self.streams["val"]
+        return self.on_device("val")
 
     def test_dataloader(self) -> TaskStream:
-        return self.streams["test"]
-
-    def on_after_batch_transfer(self, batch: tuple[dict[str, Tensor], int], dataloader_idx: int) -> Episode:
-        return self.source.episode(*batch)
+        return self.on_device("test")

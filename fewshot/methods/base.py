@@ -4,7 +4,9 @@ A learner is one idea: given a support set and query inputs, predict (`forward`)
 its task, never from where the data came from.
 """
 
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import lightning as L
@@ -17,6 +19,7 @@ from torchmetrics.functional.classification import multiclass_accuracy
 
 from fewshot.backbones.body import Body
 from fewshot.episodes import Episode, Task
+from fewshot.errors import UserError
 from fewshot.options import Positive, checked
 
 Lr = Annotated[Positive, "learning rate of Adam, which sees the sum of the meta-batch's losses"]  # as released
@@ -35,14 +38,23 @@ class MetaLearner(L.LightningModule):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
-            cls.__init__ = checked(cls.__init__, cls.check_all)  # type: ignore[method-assign]
+            cls.__init__ = checked(cls.__init__, cls.prepare, cls.remember)  # type: ignore[method-assign]
 
     @classmethod
-    def check_all(cls, **options: Any) -> None:
-        """`check`, after the backbone's own options: it may be anybody's dictionary."""
-        if "backbone" in options:
-            Body.check(options["backbone"])
-        cls.check(**options)
+    def prepare(cls, arguments: dict[str, Any]) -> None:
+        """Checks a constructor's arguments together; a task may be plain data, as a checkpoint has it."""
+        if isinstance(task := arguments["task"], Mapping):
+            arguments["task"] = Task(tuple(task["input_shape"]), task["outputs"], task["regression"])
+        if not isinstance(arguments["task"], Task):
+            raise UserError(f"task={arguments['task']!r}: give the task of a source, or Task(input_shape, outputs, …)")
+        if "backbone" in arguments:
+            Body.check(arguments["backbone"])
+        cls.check(**{name: value for name, value in arguments.items() if name not in ("self", "task")})
+
+    def remember(self, arguments: dict[str, Any]) -> None:
+        """Keeps the arguments as hyperparameters, plain data from which `load_from_checkpoint` builds the learner."""
+        told = {name: value for name, value in arguments.items() if name != "self"} | {"task": asdict(self.task)}
+        self.save_hyperparameters(json.loads(json.dumps(told)), logger=False)
 
     @classmethod
     def check(cls, **options: Any) -> None:
@@ -103,8 +115,14 @@ class MetaLearner(L.LightningModule):
         scores = self.scores(self.predict(episode), episode.query_y)
         self.log(f"val/{self.task.metric}", scores.mean(), prog_bar=True, batch_size=len(scores))
 
+    def on_test_start(self) -> None:
+        self.test_scores.reset()
+        self.test_tasks.reset()
+
     def test_step(self, episode: Episode, batch_idx: int) -> None:
-        self.test_scores.update(self.scores(self.predict(episode), episode.query_y))
+        scores = self.scores(self.predict(episode), episode.query_y)
+        self.log(f"test/{self.task.metric}", scores.mean(), batch_size=len(scores))
+        self.test_scores.update(scores)
         self.test_tasks.update(episode.tasks)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

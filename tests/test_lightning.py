@@ -1,0 +1,60 @@
+"""The habits of Lightning's users: a stock Trainer, its test, its checkpoints, its options."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+
+from fewshot.data.datamodule import EpisodicDataModule
+from fewshot.data.sine import SineSource
+from fewshot.episodes import Episode, Task
+from fewshot.methods import learner_class
+from fewshot.methods.base import MetaLearner
+from tests.grammar import METHODS, callables
+
+QUIET = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
+STOCK: dict[str, Any] = QUIET | {"accelerator": "cpu"}
+
+
+def waves() -> tuple[MetaLearner, EpisodicDataModule]:
+    source = SineSource(0)
+    module = EpisodicDataModule(source, 3, 2, 4, train_queries=5, val_tasks=6, test_tasks=7, eval_batch=4)
+    backbone = {"layer": "linear", "widths": [5], "bn": "none"}
+    return learner_class("maml")(source.task, backbone, lr=1e-3, inner_lr=0.1, steps=1, eval_steps=2), module  # type: ignore[call-arg]
+
+
+def test_a_stock_trainer_returns_the_score(tmp_path: Path) -> None:
+    learner, module = waves()
+    trainer = L.Trainer(**STOCK, max_epochs=1, inference_mode=False, default_root_dir=tmp_path)
+    trainer.fit(learner, datamodule=module)
+    assert trainer.global_step == 4
+    [first], [again] = (trainer.test(learner, datamodule=module, verbose=False) for _ in range(2))
+    scores = learner.test_scores.compute()
+    assert len(scores) == 7  # of the last test alone
+    assert first == again == {"test/mse": pytest.approx(scores.mean().item())}
+
+
+def test_a_loader_yields_episodes() -> None:
+    _, module = waves()
+    batches = list(module.val_dataloader())
+    assert all(isinstance(batch, Episode) for batch in batches)
+    assert [len(batch.tasks) for batch in batches] == [4, 2]
+    assert batches[0].support_x.shape == (4, 3, 1)
+
+
+@pytest.mark.parametrize("number", range(len(METHODS)))
+def test_a_learner_is_built_from_its_checkpoint(number: int, tmp_path: Path) -> None:
+    """Its hyperparameters are plain data: nothing is executed to read them."""
+    construct, arguments, _ = callables()[number]
+    learner = construct(**arguments)
+    trainer = L.Trainer(**STOCK, default_root_dir=tmp_path)
+    trainer.strategy.connect(learner)
+    trainer.save_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+    kept = torch.load(tmp_path / "x.ckpt", weights_only=True)["hyper_parameters"]
+    assert kept["task"] == {"input_shape": [1, 3, 3], "outputs": 3, "regression": False}
+    again = type(learner).load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+    assert again.task == Task((1, 3, 3), 3, False)
+    assert {name: again.hparams[name] for name in kept} == kept
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in learner.state_dict().items())
