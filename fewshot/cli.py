@@ -5,31 +5,23 @@ import math
 import os
 import re
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import hydra
 import yaml
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
-from fewshot import stopping
+from fewshot import cells, stopping
 from fewshot.config.checks import closest
 from fewshot.config.compose import FOLDERS, at_home, quote_shots
 from fewshot.config.settings import choices_of
@@ -37,91 +29,124 @@ from fewshot.errors import UserError, out_of_memory
 from fewshot.options import nearest
 
 EXIT_CODES = {"failed": 1, "diverged": 1, "refused": 2, "timeout": 124}  # 124 as timeout(1) has it
+Run = Callable[[DictConfig], dict[str, Any]]
 WORST = (0, 124, 1, 2)  # of the cells of a multirun
 MEMORY = "not enough memory: lower method.meta_batch, trainer.eval_batch, data.size or the network's widths"
 
 
-def main(run: Callable[[DictConfig], dict[str, Any]], name: str) -> int:
+def run_train(cfg: DictConfig) -> dict[str, Any]:
+    from fewshot.config.checks import check
+
+    check(cfg)
+    from fewshot.runs.train import train  # torch takes seconds to import; mistakes are told before
+
+    return train(cfg)
+
+
+def run_evaluate(cfg: DictConfig) -> dict[str, Any]:
+    from fewshot.config.checks import check_evaluation
+
+    check_evaluation(cfg)
+    from fewshot.runs.evaluate import evaluate
+
+    return evaluate(cfg)
+
+
+def main(run: Run, name: str) -> int:
     """Runs `run` on the configuration that the command line composes, or on each cell of a multirun.
 
     Returns the exit code: 0; 1 where a run failed or diverged; 2 for a user's mistake; 124 where `trainer.max_time` was
     over; 128 + its number for a signal. A cell that fails does not stop the others.
     """
-    cells = Cells()
-    stopping.last_words = cells.failures
+    stopping.last_words = failures
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without ± is no reason to lose a result
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
-
-    def task(cfg: DictConfig) -> None:
-        cells.run(run, cfg, HydraConfig.get())
-
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, to be told in one line
-    try:
-        may_stand_anywhere = ("-m", "--multirun")
-        sys.argv[1:] = sorted(quote_shots(sys.argv[1:]), key=lambda a: a not in may_stand_anywhere)
-        if any(re.match("(-c|--cfg)(=|$)", a) for a in sys.argv[1:]):
-            sys.argv.append("--resolve")  # what will run, not how it is found
-        hydra.main(version_base="1.3", config_path=FOLDERS[name], config_name=name)(task)()
-    except stopping.Stopped as stop:
-        stopping.tell(f"{stop}\n{cells.failures()}")
-        return stop.exit_code
-    except Exception as error:  # those of a run end in Cells.run: this one is about the command line
-        return say(error, name)
-    print(cells.failures(), file=sys.stderr, end="")
-    return max((EXIT_CODES.get(outcome["status"], 0) for _, outcome in cells.outcomes), default=0, key=WORST.index)
-
-
-class Cells:
-    """The cells of a multirun, or the one of a single run: runs them and lists those that failed."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[tuple[str, dict[str, Any]]] = []
-        self.swept: set[str] = set()
-        columns = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("·"))
-        self.progress = Progress(*columns, TimeRemainingColumn())
-        self.console = Console(stderr=True)
-
-    def run(self, run: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig, hydra_cfg: Any) -> None:
-        """Runs one cell, with a bar over the cells between them; whatever happens in it, the next one follows."""
-        multirun = hydra_cfg.mode == RunMode.MULTIRUN
-        if multirun and not self.outcomes:
-            total, self.swept = sweep(sys.argv[1:])
-            self.progress.add_task("cells", total=total)
-        overrides: list[Any] = OmegaConf.to_container(hydra_cfg.overrides.task)  # type: ignore[assignment]
-        name = " ".join(o for o in overrides if o.split("=")[0] in self.swept)
-        if stopping.asked:  # as the cell before ended
-            raise stopping.Stopped(stopping.asked, f"stopped by {stopping.asked.name}: give the same command again")
-        if multirun:
-            self.console.print(Text(name, "bold"), highlight=False)
+    with tempfile.TemporaryDirectory(prefix="cells-") as folder:
         try:
-            refuse_renamed(cfg, hydra_cfg.runtime.choices)
-            if empty := [o for o in overrides if o.partition("=")[2].strip() == "{}"]:
-                raise UserError(f"{empty[0]} says nothing: choose a group by name, or set its settings one by one")
-            outcome = run(at_home(cfg))
-        except (UserError, OmegaConfBaseException, HydraException) as error:
-            say(error)
-            outcome = {"status": "refused", "reason": explain(error)}
-        except Exception as error:
-            if out_of_memory(error):
-                error = UserError(f"{MEMORY} ({' '.join(str(error).split())[:160]})")
-                say(error)
-                outcome = {"status": "refused", "reason": str(error)}
-            else:
-                traceback.print_exc()
-                outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-        self.outcomes.append((name, outcome))
-        if multirun:
-            self.progress.advance(self.progress.task_ids[0])
-            self.console.print(self.progress)
+            may_stand_anywhere = ("-m", "--multirun")
+            sys.argv[1:] = sorted(quote_shots(sys.argv[1:]), key=lambda a: a not in may_stand_anywhere)
+            if any(re.match("(-c|--cfg)(=|$)", a) for a in sys.argv[1:]):
+                sys.argv.append("--resolve")  # what will run, not how it is found
+            cells.begin(Path(folder), run, sys.argv[1:])
+            hydra.main(version_base="1.3", config_path=FOLDERS[name], config_name=name)(CELL[name])()
+        except stopping.Stopped as stop:
+            stopping.tell(f"{stop}\n{failures()}")
+            return stop.exit_code
+        except Exception as error:  # those of a run end in cells.run: this one is about the command line
+            return say(error, name)
+        print(failures(), file=sys.stderr, end="")
+        codes = (EXIT_CODES.get(outcome["status"], 0) for outcome in cells.outcomes())
+        return max(codes, default=0, key=WORST.index)
 
-    def failures(self) -> str:
-        """The cells of a multirun that have no result, a line each."""
-        bad = [(name, outcome) for name, outcome in self.outcomes if outcome["status"] in EXIT_CODES]
-        if not bad or not self.progress.task_ids:
-            return ""
-        lines = [f"  {name}: {outcome['status']}, {outcome.get('reason')}\n" for name, outcome in bad]
-        return f"{len(bad)} of {len(self.outcomes)} cells have no result:\n{''.join(lines)}"
+
+def failures() -> str:
+    """The cells of a multirun that have no result, a line each."""
+    outcomes = cells.outcomes()
+    bad = [outcome for outcome in outcomes if outcome["status"] in EXIT_CODES]
+    if not bad or not bad[0]["multirun"]:
+        return ""
+    lines = [f"  {outcome['name']}: {outcome['status']}, {outcome.get('reason')}\n" for outcome in bad]
+    return f"{len(bad)} of {len(outcomes)} cells have no result:\n{''.join(lines)}"
+
+
+def train_cell(cfg: DictConfig) -> float:
+    return run_cell(cells.told or run_train, cfg)
+
+
+def evaluate_cell(cfg: DictConfig) -> float:
+    return run_cell(cells.told or run_evaluate, cfg)
+
+
+CELL = {"train": train_cell, "evaluate": evaluate_cell}  # pickled by name, for launchers with processes of their own
+
+
+def run_cell(run: Run, cfg: DictConfig) -> float:
+    """Runs one cell, or the one of a single run, with a bar over the cells between them.
+
+    Whatever happens in it, the next one follows. Returns what a sweeper may optimise: the best validation score, of a
+    test its mean, NaN where there is none.
+    """
+    hydra_cfg = HydraConfig.get()
+    overrides: list[Any] = OmegaConf.to_container(hydra_cfg.overrides.task)  # type: ignore[assignment]
+    multirun = hydra_cfg.mode == RunMode.MULTIRUN
+    total, swept = cells.sweep(hydra_cfg) if multirun else (1, set())
+    name = " ".join(o for o in overrides if o.split("=")[0] in swept)
+    if stopping.asked:  # as the cell before ended
+        raise stopping.Stopped(stopping.asked, f"stopped by {stopping.asked.name}: give the same command again")
+    console = Console(stderr=True)
+    if multirun:
+        console.print(Text(name, "bold"), highlight=False)
+    try:
+        refuse_without_effect(hydra_cfg)
+        refuse_renamed(cfg, hydra_cfg.runtime.choices)
+        if empty := [o for o in overrides if o.partition("=")[2].strip() == "{}"]:
+            raise UserError(f"{empty[0]} says nothing: choose a group by name, or set its settings one by one")
+        outcome = run(at_home(cfg))
+    except (UserError, OmegaConfBaseException, HydraException) as error:
+        say(error)
+        outcome = {"status": "refused", "reason": explain(error)}
+    except Exception as error:
+        if out_of_memory(error):
+            error = UserError(f"{MEMORY} ({' '.join(str(error).split())[:160]})")
+            say(error)
+            outcome = {"status": "refused", "reason": str(error)}
+        else:
+            traceback.print_exc()
+            outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+    cells.add({"name": name, "multirun": multirun, "status": outcome["status"], "reason": outcome.get("reason")})
+    if multirun:
+        cells.show(console, total)
+    score = outcome.get("best_validation", outcome.get("mean"))
+    return math.nan if score is None else float(score)
+
+
+def refuse_without_effect(hydra_cfg: Any) -> None:
+    """UserError for settings of Hydra that would be taken and change nothing."""
+    for override in hydra_cfg.overrides.hydra:
+        if re.match(r"\+*hydra\.(run\.dir|sweep\.subdir|output_subdir|job\.chdir)=", override):
+            raise UserError(f"{override}: a run's folder is named by what it does; paths.outputs says where it is")
 
 
 def refuse_renamed(cfg: DictConfig, choices: Any) -> None:
@@ -136,15 +161,6 @@ def refuse_renamed(cfg: DictConfig, choices: Any) -> None:
     usual, chosen = f"{choices.get('method')}-{choices.get('family')}", choices.get("settings")
     if chosen not in (None, usual, *choices_of("settings")):
         raise UserError(f"unknown settings {chosen!r}: choose {nearest(chosen, choices_of('settings'))}")
-
-
-def sweep(arguments: list[str]) -> tuple[int, set[str]]:
-    """The number of cells that the command line spans, and the keys that differ between them."""
-    overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
-    hydra = GlobalHydra.instance().hydra
-    parser = OverridesParser.create(config_loader=hydra.config_loader if hydra else None)  # glob(*) asks what there is
-    swept = [o for o in parser.parse_overrides(overrides) if o.is_sweep_override()]
-    return math.prod(len(list(o.sweep_string_iterator())) for o in swept), {o.get_key_element() for o in swept}
 
 
 def say(error: Exception, program: str = "train") -> int:

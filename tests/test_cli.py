@@ -3,15 +3,15 @@
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-import evaluate
-import train
-from fewshot.cli import main, sweep
+from fewshot.cells import count
+from fewshot.cli import main, run_evaluate, run_train
 from fewshot.config.compose import composed
 from fewshot.config.identity import run_folder
 from fewshot.runs import train as runs
@@ -106,8 +106,8 @@ MISTAKES_OF_A_TEST = [
 def call(monkeypatch: pytest.MonkeyPatch, command: str, program: str = "train") -> int:
     monkeypatch.setattr(sys, "argv", [f"{program}.py", *command.split()])
     if program == "train":
-        return main(train.run, "train")
-    return main(evaluate.run, "evaluate")
+        return main(run_train, "train")
+    return main(run_evaluate, "evaluate")
 
 
 @pytest.mark.parametrize(("command", "message"), MISTAKES, ids=[command for command, _ in MISTAKES])
@@ -219,9 +219,69 @@ def test_any_positive_number_of_shots_is_a_choice() -> None:
 
 
 def test_cells_of_a_sweep_are_counted() -> None:
-    cells, swept = sweep(["-m", "method=protonet,oplstm", "shots='1','5'", "seed=0,1,2", "data=glyphs"])
+    cells, swept = count([], ["-m", "method=protonet,oplstm", "shots='1','5'", "seed=0,1,2", "data=glyphs"])
     assert cells == 12
     assert swept == {"method", "shots", "seed"}
+
+
+def test_cells_of_a_sweep_in_a_yaml_are_counted_too() -> None:
+    assert count(["seed=0,1", "shots='1','5'"], ["-m", "seed=3,4,5"]) == (6, {"seed", "shots"})
+    assert count(["method.lr=interval(0.1,0.2)", "seed=0,1"], []) == (None, {"method.lr", "seed"})
+
+
+@pytest.mark.parametrize(
+    ("command", "seen"),
+    [
+        ("-m shots=range(1,3)", [1, 2]),
+        ("-m shots=choice(1,7)", [1, 7]),
+        ("+experiment=demo", [1]),
+        ("experiment=demo shots=5", [5]),
+    ],
+)
+def test_habits_of_hydra(command: str, seen: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = []
+
+    def run(cfg: DictConfig) -> dict[str, Any]:
+        found.append(cfg.shots)
+        return {"status": "finished"}
+
+    monkeypatch.setattr(sys, "argv", ["train.py", *command.split()])
+    assert main(run, "train") == 0
+    assert found == seen
+
+
+@pytest.mark.parametrize("command", ["hydra.run.dir=x", "hydra.job.chdir=true", "-m hydra.sweep.subdir=x"])
+def test_what_would_have_no_effect_is_refused(
+    command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, command) == 2
+    assert "a run's folder is named by what it does" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("plugin", "command"),
+    [
+        ("hydra_plugins.hydra_joblib_launcher", "hydra/launcher=joblib hydra.launcher.n_jobs=2 seed=0,1"),
+        ("hydra_plugins.hydra_submitit_launcher", "hydra/launcher=submitit_local seed=0,1"),
+        (
+            "hydra_plugins.hydra_optuna_sweeper",
+            "hydra/sweeper=optuna hydra.sweeper.n_trials=2 method.lr=interval(1e-4,1e-2)",
+        ),
+    ],
+)
+def test_plugins_of_hydra(
+    plugin: str, command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A launcher with processes of its own, and a sweeper that optimises what a cell returns."""
+    pytest.importorskip(plugin)
+    monkeypatch.setenv("FEWSHOT_OUTPUTS", str(tmp_path / "outputs"))
+    small = "trainer.updates=4 trainer.val_every=2 trainer.val_tasks=4 trainer.test_tasks=4 trainer.threads=1"
+    assert call(monkeypatch, f"-m {command} data=sine method=lstm shots=5 {small} logger=csv trainer.bar=false") == 0
+    results = list((tmp_path / "outputs").glob("sine/lstm/5-shot/*/result.json"))
+    assert len(results) == 2
+    assert "have no result" not in capfd.readouterr().err
 
 
 def test_settings_of_unknown_shots_follow_from_method_and_data() -> None:

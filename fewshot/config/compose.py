@@ -9,11 +9,12 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.errors import UserError
 
-DEFAULT_SHOTS = 1
 CONF = Path(__file__).parent.parent.parent / "conf"
 FOLDERS = {"train": str(CONF), "evaluate": str(CONF / "evaluate")}
 PATHS = ("paths.raw", "paths.prepared", "paths.outputs", "data.path", "run", "path")
@@ -40,20 +41,28 @@ def register_shots(shots: int) -> None:
     ConfigStore.instance().store(group="shots", name=str(shots), node={"shots": shots}, package="_global_")
 
 
+for few in range(1, 51):  # that a YAML may choose; those of a command line are registered as they come
+    register_shots(few)
+
+
 def quote_shots(arguments: list[str]) -> list[str]:
     """Hydra refuses an integer as a group's choice: quotes those of `shots=` and registers them as choices."""
-    register_shots(DEFAULT_SHOTS)
-    quoted = []
-    for argument in arguments:
-        if argument.startswith("shots="):
-            values = argument.removeprefix("shots=").strip("\"'").split(",")
-            for value in values:
-                if not re.fullmatch(r"[1-9]\d*", value.strip("\"' ")):
-                    raise UserError(f"{argument}: give positive whole numbers, as shots=5 or, with -m, shots=1,5")
-                register_shots(int(value.strip("\"' ")))
-            argument = "shots=" + ",".join("'" + value.strip("\"' ") + "'" for value in values)
-        quoted.append(argument)
-    return quoted
+    arguments = [a.removeprefix("+") if a.startswith("+experiment=") else a for a in arguments]  # there is one, null
+    return [quoted(a) if a.startswith("shots=") else a for a in arguments]
+
+
+def quoted(argument: str) -> str:
+    """`shots=1,5`, or a range or choice, as Hydra takes it."""
+    try:
+        [parsed] = OverridesParser.create().parse_overrides([argument])
+        values = [str(v) for v in (parsed.sweep_iterator() if parsed.is_sweep_override() else [parsed.value()])]
+    except HydraException:
+        values = [argument]
+    for value in values:
+        if not re.fullmatch(r"[1-9]\d{0,99}", value):
+            raise UserError(f"{argument}: give positive whole numbers, as shots=5 or, with -m, shots=1,5")
+        register_shots(int(value))
+    return "shots=" + ",".join(f"'{value}'" for value in values)
 
 
 def composed(overrides: list[str], program: str = "train") -> DictConfig:

@@ -110,7 +110,7 @@ def of_training(method: str, data: str, logger: str) -> dict[str, Any]:
     if vague := [name for name, kind in of_method.items() if not is_plain(kind)]:
         raise UserError(
             f"fewshot/methods/{method}.py does not say what its option {vague[0]} may be: annotate it, "
-            f"as {vague[0]}: Annotated[Few, \"what it is\"]"
+            f'as {vague[0]}: Annotated[Few, "what it is"]'
         )
     tasks, image, images = options(EpisodicDataModule), options(open_or_prepare), options(ImageSource)
     of_data = {key: tasks[key] for key in OF_DATA}

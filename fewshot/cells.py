@@ -1,0 +1,75 @@
+"""The cells of a multirun: how many there are, what differs between them, and how each ended.
+
+A launcher may run them in processes of its own: what they share is a file, found by an environment variable.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+FILE = "FEWSHOT_CELLS"
+told: Callable[[DictConfig], dict[str, Any]] | None = None  # what this process was asked to run
+_bar: Progress | None = None
+
+
+def begin(folder: Path, run: Callable[[DictConfig], dict[str, Any]], arguments: Sequence[str]) -> None:
+    """Begins a command: `folder` is its own, and lives as long as it."""
+    global told, _bar
+    told, _bar = run, None
+    (folder / "arguments.json").write_text(json.dumps(list(arguments)))
+    os.environ[FILE] = str(folder / "cells.jsonl")
+
+
+def add(outcome: dict[str, Any]) -> None:
+    """Notes how a cell ended; one write, so that several processes may."""
+    if (file := Path(os.environ.get(FILE, ""))).parent.is_dir():
+        with file.open("a", encoding="utf-8") as cells:
+            cells.write(json.dumps(outcome) + "\n")
+
+
+def outcomes() -> list[dict[str, Any]]:
+    file = Path(os.environ.get(FILE, ""))
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+
+
+def sweep(hydra_cfg: Any) -> tuple[int | None, set[str]]:
+    """The number of cells, None where a sweeper decides, and the keys that differ between them."""
+    file = Path(os.environ.get(FILE, "")).with_name("arguments.json")
+    arguments = json.loads(file.read_text()) if file.is_file() else []
+    params = hydra_cfg.sweeper.get("params") or {}
+    return count([f"{key}={value}" for key, value in params.items()], arguments)
+
+
+def count(params: Sequence[str], arguments: Sequence[str]) -> tuple[int | None, set[str]]:
+    """The same, of a sweep that a YAML defines (`params`) and a command line; the latter wins."""
+    hydra = GlobalHydra.instance().hydra
+    parser = OverridesParser.create(config_loader=hydra.config_loader if hydra else None)  # glob(*) asks what there is
+    given = parser.parse_overrides([a for a in arguments if "=" in a and not a.startswith("-")])
+    last = {o.get_key_element(): o for o in (*parser.parse_overrides(list(params)), *given)}
+    swept = [o for o in last.values() if o.is_sweep_override()]
+    try:
+        total = math.prod(len(list(o.sweep_string_iterator())) for o in swept)
+    except HydraException:  # an interval
+        total = None
+    return total, {o.get_key_element() for o in swept}
+
+
+def show(console: Console, total: int | None) -> None:
+    """A bar over the cells that have ended."""
+    global _bar
+    if _bar is None:
+        columns = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("·"))
+        _bar = Progress(*columns, TimeRemainingColumn())
+        _bar.add_task("cells", total=total)
+    _bar.update(_bar.task_ids[0], completed=len(outcomes()))
+    console.print(_bar)
