@@ -38,6 +38,7 @@ WARPMAML = {name: value for name, value in MAML.items() if name != "clamp_each"}
 SAP = {name: value for name, value in MAML.items() if name != "clamp_each"} | {"centred": True}
 
 torch.set_num_threads(1)
+os.environ.setdefault("WANDB__SERVICE_WAIT", "300")  # its service starts slowly on a busy machine
 
 
 @pytest.fixture(autouse=True)

@@ -33,7 +33,11 @@ def test_a_stock_trainer_returns_the_score(tmp_path: Path) -> None:
     [first], [again] = (trainer.test(learner, datamodule=module, verbose=False) for _ in range(2))
     scores = learner.test_scores.compute()
     assert len(scores) == 7  # of the last test alone
-    assert first == again == {"test/mse": pytest.approx(scores.mean().item())}
+    assert first == again
+    assert first == {
+        "test/mse": pytest.approx(scores.mean().item()),
+        "test/support_mean": pytest.approx(learner.test_floors.compute().mean().item()),
+    }
 
 
 def test_a_loader_yields_episodes() -> None:

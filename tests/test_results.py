@@ -143,7 +143,7 @@ def test_a_run_that_did_not_finish_is_told_as_such(tmp_path: Path, capfd: pytest
     cfg = config(tmp_path, *limit)
     train(cfg)
     evaluate(evaluation(run_folder(cfg), tmp_path))
-    assert ", run timeout, bn none)" in capfd.readouterr().out
+    assert ", run timeout, bn none; mean of the support set " in capfd.readouterr().out
 
 
 def test_other_ways_have_a_name_of_their_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

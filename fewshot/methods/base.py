@@ -20,6 +20,7 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from fewshot.backbones.body import Body
 from fewshot.episodes import Episode, Task
 from fewshot.errors import UserError
+from fewshot.floors import floor_name, floor_scores
 from fewshot.options import Positive, checked
 
 Lr = Annotated[Positive, "learning rate of Adam, which sees the sum of the meta-batch's losses"]  # as released
@@ -64,7 +65,7 @@ class MetaLearner(L.LightningModule):
         super().__init__()
         self.task = task
         self.lr = lr
-        self.test_scores, self.test_tasks = (CatMetric(nan_strategy="disable") for _ in range(2))
+        self.test_scores, self.test_floors, self.test_tasks = (CatMetric(nan_strategy="disable") for _ in range(3))
 
     @property
     def uses_backbone(self) -> bool:
@@ -116,13 +117,16 @@ class MetaLearner(L.LightningModule):
         self.log(f"val/{self.task.metric}", scores.mean(), prog_bar=True, batch_size=len(scores))
 
     def on_test_start(self) -> None:
-        self.test_scores.reset()
-        self.test_tasks.reset()
+        for kept in (self.test_scores, self.test_floors, self.test_tasks):
+            kept.reset()
 
     def test_step(self, episode: Episode, batch_idx: int) -> None:
         scores = self.scores(self.predict(episode), episode.query_y)
+        floors = floor_scores(episode, self.task)
         self.log(f"test/{self.task.metric}", scores.mean(), batch_size=len(scores))
+        self.log(f"test/{floor_name(self.task)}", floors.mean(), batch_size=len(scores))
         self.test_scores.update(scores)
+        self.test_floors.update(floors)
         self.test_tasks.update(episode.tasks)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

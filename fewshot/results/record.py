@@ -21,6 +21,7 @@ from rich.text import Text
 from fewshot.config.identity import changed
 from fewshot.errors import Diverged
 from fewshot.files import write_whole
+from fewshot.floors import floor_name
 from fewshot.methods.base import MetaLearner
 from fewshot.results.paper import has_table, paper_figure
 from fewshot.results.protocol import Protocol
@@ -45,14 +46,15 @@ def write_json(path: Path, result: Mapping[str, Any]) -> None:
 
 
 class Scores(NamedTuple):
-    """A test's mean, interval and number of tasks, as a result holds them; the tasks' numbers, in order, and scores."""
+    """A test's mean, interval, number of tasks and floors, as a result holds them; the tasks' numbers, and scores."""
 
     summary: dict[str, Any]
     tasks: list[int]
     values: list[float]
 
 
-NO_SCORES = Scores({"mean": None, "ci95": None, "tasks": None}, [], [])
+NO_SCORES = Scores({"mean": None, "ci95": None, "tasks": None, "floors": {}}, [], [])
+FLOORS = {"nearest_neighbour": "nearest neighbour in pixels", "support_mean": "mean of the support set"}
 
 
 def write_scores(path: Path, scores: Scores) -> None:
@@ -72,7 +74,10 @@ def read_result(path: Path) -> dict[str, Any] | None:
     if not isinstance(result, dict) or any(type(result.get(key)) not in kinds for key, kinds in SHOWN.items()):
         return None
     mean, tests = result.get("mean"), result.get("tests", {})
-    numbers = [*result["findings"].values(), *(n for n in (mean, result.get("ci95")) if n is not None)]
+    if type(floors := result.get("floors", {})) is not dict:
+        return None
+    scores = [score for score in (mean, result.get("ci95")) if score is not None]
+    numbers = [*result["findings"].values(), *floors.values(), *scores]
     sound = all(type(n) in NUMBER and abs(n) < 1e300 for n in numbers) and type(tests) is dict
     sound = sound and not re.search(r"\\u00[01]", json.dumps(result, ensure_ascii=False))  # signs that steer terminals
     fits = result["status"] in STATUSES and (result["status"] == "finished") == (mean is not None)
@@ -123,7 +128,11 @@ def scored(learner: MetaLearner) -> Scores:
         if not math.isfinite(score):
             raise Diverged(f"the score of test task {task} was {score}")
     mean, ci95 = mean_and_ci95(ordered)
-    return Scores({"mean": mean, "ci95": ci95, "tasks": len(ordered)}, tasks[order].tolist(), ordered)
+    floors = {floor_name(learner.task): float(learner.test_floors.compute().double().mean())}
+    if not learner.task.regression:
+        floors["chance"] = 100 / learner.task.outputs
+    summary = {"mean": mean, "ci95": ci95, "tasks": len(ordered), "floors": floors}
+    return Scores(summary, tasks[order].tolist(), ordered)
 
 
 def surroundings(trainer: L.Trainer) -> dict[str, Any]:
@@ -172,10 +181,11 @@ def score_line(result: Mapping[str, Any]) -> str:
     unit, digits = ("%", 2) if result["metric"] == "accuracy" else ("", 4)
     figure = paper_figure(result)
     beside = "" if figure is None else f"; paper, mean of 3 runs: {figure:.{digits}f}{unit}"
+    floors = "".join(f"; {FLOORS.get(k, k)} {v:.{digits}f}{unit}" for k, v in result.get("floors", {}).items())
     interval = "" if result["ci95"] is None else f" ± {result['ci95']:.{digits}f}"
     return (
         f"{result['mean']:.{digits}f}{unit}{interval} test {result['metric']} "
-        f"({Protocol.of(result)}, bn {result['bn']}{beside})"
+        f"({Protocol.of(result)}, bn {result['bn']}{floors}{beside})"
     )
 
 

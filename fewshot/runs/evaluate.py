@@ -27,7 +27,7 @@ from fewshot.views.inner_pictures import draw_all
 from fewshot.views.loggers import quiet, start_wandb
 from fewshot.views.wandb_result import log_test
 
-TESTED = ("metric", "mean", "ci95", "tasks", "shots", "ways", "test_queries")  # kept of a test on further data
+TESTED = ("metric", "mean", "ci95", "tasks", "floors", "shots", "ways", "test_queries")  # kept of a further test
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:

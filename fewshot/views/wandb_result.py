@@ -29,6 +29,8 @@ def log_test(run: Any, under: str, result: Mapping[str, Any]) -> None:
     if ci95 is not None:
         run.summary[f"{under}/ci95_low"], run.summary[f"{under}/ci95_high"] = mean - ci95, mean + ci95
     run.summary[f"{under}/tasks"] = result["tasks"]
+    for name, score in result.get("floors", {}).items():
+        run.summary[f"{under}/{name}"] = score
 
 
 def log_result(
