@@ -47,20 +47,28 @@ Channels = Annotated[Literal[1, 3], BeforeValidator(whole)]
 def options(of: Callable[..., Any]) -> dict[str, Any]:
     """Name → annotation of the parameters of a function or constructor, or of the attributes of a plain class."""
     function = of.__init__ if isinstance(of, type) and of.__init__ is not object.__init__ else of  # type: ignore[misc]
+    if hasattr(function, "declared"):
+        return dict(function.declared)
     hints = get_type_hints(function, include_extras=True)
-    names = hints if function is of and isinstance(of, type) else inspect.signature(function).parameters
+    names = hints if function is of and isinstance(of, type) else named(inspect.signature(function))
     return {name: hints.get(name, Any) for name in names if name not in NOT_OPTIONS}
+
+
+def named(signature: inspect.Signature) -> dict[str, inspect.Parameter]:
+    """The parameters without *args and **kwargs."""
+    return {n: p for n, p in signature.parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 
 def checked(
     init: Callable[..., None],
     before: Callable[[dict[str, Any]], None] = lambda _: None,
     after: Callable[[Any, dict[str, Any]], None] = lambda *_: None,
+    parent: Callable[..., None] | None = None,
 ) -> Callable[..., None]:
     """A constructor whose arguments are checked by their annotations.
 
     Args:
-        init: the constructor.
+        init: the constructor; where it takes **kwargs, the parameters of `parent` are its own as well.
         before: is then given all arguments by name, and may refuse or change them.
         after: is given the new object and its arguments, once, by the constructor of its own class.
 
@@ -68,23 +76,30 @@ def checked(
         UserError: names the first argument that is not what it may be.
     """
 
-    signature = inspect.signature(init)
+    signature, declared = inspect.signature(init), options(init)
+    own = named(signature)
+    if parent is not None and len(own) < len(signature.parameters):
+        inherited = named(inspect.signature(parent))
+        last = [p.replace(kind=p.KEYWORD_ONLY) for name, p in own.items() if name not in inherited]
+        signature = signature.replace(parameters=[*(own.get(name, p) for name, p in inherited.items()), *last])
+        declared = options(parent) | declared
 
     @wraps(init)
     def construct(self: Any, *args: Any, **kwargs: Any) -> None:
         try:
             given = signature.bind(self, *args, **kwargs)
         except TypeError as error:
-            raise UserError(f"{type(self).__name__}: {error}; it takes {', '.join(options(init))}") from error
-        declared = {name: kind for name, kind in options(init).items() if is_plain(kind)}
-        check_values(declared, {name: value for name, value in given.arguments.items() if name in declared})
+            raise UserError(f"{type(self).__name__}: {error}; it takes {', '.join(declared)}") from error
+        plain = {name: kind for name, kind in declared.items() if is_plain(kind)}
+        check_values(plain, {name: value for name, value in given.arguments.items() if name in plain})
         given.apply_defaults()
         before(given.arguments)
-        init(*given.args, **given.kwargs)
+        init(self, **{name: value for name, value in given.arguments.items() if name != "self"})
         if type(self).__init__ is construct:
             after(self, given.arguments)
 
-    construct.__signature__ = readable(signature, options(init))  # type: ignore[attr-defined]
+    construct.declared = declared  # type: ignore[attr-defined]
+    construct.__signature__ = readable(signature, declared)  # type: ignore[attr-defined]
     return construct
 
 

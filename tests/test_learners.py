@@ -10,14 +10,16 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewshot.data.sine import SineSource
 from fewshot.episodes import Episode
 from fewshot.errors import UserError
 from fewshot.methods import NAMES, learner_class
 from fewshot.methods.base import MetaLearner, Task
+from fewshot.methods.maml import MAML as Maml
 from fewshot.methods.warpmaml import WarpMAML
+from fewshot.options import options
 from tests.conftest import FC, LSTM, MAML, OPLSTM, RELEASED, SAP, TEXT, WARPMAML, episode, make
 
 NORMALISATIONS = ("example", "matrix", "joint", "none")
@@ -614,6 +616,39 @@ def test_what_is_not_adapted_is_not_copied(clamp_each: bool) -> None:
     assert sorted(learner.start(tasks=7)) == ["head.bias", "head.weight"]
     clamped = make("maml", "conv4", **MAML | {"clamp_each": True, "clamp": 10.0}, head_only=True)
     assert len(clamped.start(tasks=7)) == len(list(clamped.net.parameters()))
+
+
+class MetaSGD(Maml):
+    """Learns a step size for every weight."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        told = {name.replace(".", "_"): torch.full_like(p, self.inner_lr) for name, p in self.net.named_parameters()}
+        self.steps_of = nn.ParameterDict(told)
+
+    def step_size(self, name: str) -> Tensor:
+        return self.steps_of[name.replace(".", "_")]
+
+
+def test_meta_sgd_is_maml_with_learned_steps() -> None:
+    """At its start it is MAML, and every step size is learned."""
+    plain = make("maml", "fc", **MAML)
+    sgd = MetaSGD(plain.task, FC, **MAML).double()
+    sgd.net.load_state_dict(plain.net.state_dict())  # type: ignore[arg-type,union-attr]
+    for step in sgd.steps_of.values():
+        step.data.fill_(MAML["inner_lr"])  # in float64
+    batch = episode(plain)
+    close(sgd.predict(batch), plain.predict(batch))
+    of_maml, of_sgd = gradients(plain, batch), gradients(sgd, batch)
+    for name, gradient in of_maml.items():
+        close(of_sgd[name], gradient)
+    assert all(of_sgd[f"steps_of.{name}"].abs().max() > 0 for name in sgd.steps_of)
+    assert options(MetaSGD) == options(Maml)
+    assert sgd.hparams["inner_lr"] == MAML["inner_lr"]
+    with pytest.raises(UserError, match="steps=0: give a whole number from 1"):
+        MetaSGD(plain.task, FC, **MAML | {"steps": 0})
+    with pytest.raises(UserError, match="unexpected keyword argument 'step'"):
+        MetaSGD(plain.task, FC, **MAML, step=1)
 
 
 def test_sap_adapts_what_is_named_so_and_nothing_like_it() -> None:

@@ -7,15 +7,28 @@ import lightning as L
 import pytest
 import torch
 
+from fewshot.config.compose import composed
+from fewshot.config.identity import changed, run_folder
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.sine import SineSource
 from fewshot.episodes import Episode, Task
 from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner
+from fewshot.runs.evaluate import evaluate
+from fewshot.runs.train import train
 from tests.grammar import METHODS, callables
+from tests.test_runs import config, evaluation
 
 QUIET = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
 STOCK: dict[str, Any] = QUIET | {"accelerator": "cpu"}
+
+NAMES = {  # of run folders, as the first version gave them
+    "data=omniglot method=oplstm": "seed0-239169fc3e",
+    "data=mini method=maml shots=5": "seed0-5ac256e155",
+    "data=sine method=lstm shots=5 form=text": "seed0-20e0edcf5c",
+    "data=glyphs method=sap backbone=conv4 seed=3": "seed3-41ba0d2065",
+    "experiment=demo": "seed0-ccf8b753b2",
+}
 
 
 def waves() -> tuple[MetaLearner, EpisodicDataModule]:
@@ -62,3 +75,27 @@ def test_a_learner_is_built_from_its_checkpoint(number: int, tmp_path: Path) -> 
     assert again.task == Task((1, 3, 3), 3, False)
     assert {name: again.hparams[name] for name in kept} == kept
     assert all(torch.equal(again.state_dict()[name], value) for name, value in learner.state_dict().items())
+
+
+def test_options_of_lightning_reach_it(tmp_path: Path) -> None:
+    """Those that change a score are part of what a run is; the others are not."""
+    plain, clipped = config(tmp_path), config(tmp_path, "trainer.lightning.gradient_clip_val=1e-6")
+    profiled = config(tmp_path, "trainer.lightning.detect_anomaly=true")
+    assert run_folder(plain) == run_folder(profiled) != run_folder(clipped)
+    assert changed(clipped)["trainer.lightning.gradient_clip_val"] == 1e-6
+    scores = [train(cfg)["mean"] for cfg in (plain, clipped)]
+    assert scores[0] != scores[1]
+    best = learner_class("lstm").load_from_checkpoint(run_folder(clipped) / "best.ckpt", weights_only=True)
+    assert best.hparams["passes"] == clipped.method.passes
+    assert evaluate(evaluation(run_folder(clipped), tmp_path))["mean"] == pytest.approx(scores[1], rel=1e-6)
+
+
+def test_a_fast_development_run(tmp_path: Path) -> None:
+    result = train(config(tmp_path, "trainer.lightning.fast_dev_run=true"))
+    assert (result["status"], result["train_tasks"]) == ("finished", 2)
+
+
+def test_the_names_of_run_folders_stay() -> None:
+    """Else the same command would not find what an earlier version has trained."""
+    for overrides, name in NAMES.items():
+        assert run_folder(composed(overrides.split())).name == name

@@ -430,7 +430,7 @@ def test_a_bad_wandb_id_is_replaced(kept: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("WANDB_MODE", "offline")
     (tmp_path / "wandb_id").write_text(kept)
     for _ in range(2):
-        start_wandb(config(tmp_path), tmp_path)
+        start_wandb(config(tmp_path, "logger=wandb"), tmp_path)
     assert re.fullmatch("[0-9a-f]{8}", seen[0])
     assert seen[0] == seen[1] == (tmp_path / "wandb_id").read_text()
 

@@ -17,12 +17,13 @@ from fewshot.options import check_values
 
 def check(cfg: DictConfig) -> None:
     """Raises UserError for settings that are unknown, missing, or wrong, alone or together."""
-    if [OmegaConf.select(cfg, f"{group}.name") for group in ("method", "data")] == ["protonet", "sine"]:
-        raise UserError("method=protonet classifies and data=sine is regression: choose another method or data")
-    check_alone(cfg, "train")
-    check_together(cfg)
     from fewshot.methods import learner_class
 
+    method, data = (str(OmegaConf.select(cfg, f"{group}.name")) for group in ("method", "data"))
+    if data == "sine" and not learner_class(method).regression:
+        raise UserError(f"method={method} classifies and data=sine is regression: choose another method or data")
+    check_alone(cfg, "train")
+    check_together(cfg)
     told: Any = OmegaConf.to_container(cfg, resolve=True)
     try:
         options = {name: value for name, value in told["method"].items() if name not in ("name", "meta_batch")}
@@ -52,7 +53,7 @@ def check_alone(cfg: DictConfig, program: str) -> None:
     refuse_unset(cfg, values)
     values = flatten(OmegaConf.to_container(cfg, resolve=True))
     refuse_unset(cfg, values)
-    if left_out := [name for name in kinds if name not in values]:
+    if left_out := [name for name in kinds if name not in values and not name.startswith("trainer.lightning.")]:
         group = left_out[0].split(".")[0]
         where = f" to {CONF.name}/{group}/{cfg[group].name}.yaml" if group in ("method", "backbone") else ""
         raise UserError(f"the setting {left_out[0]} is left out: add it{where}")

@@ -48,6 +48,7 @@ for few in range(1, 51):  # that a YAML may choose; those of a command line are 
 def quote_shots(arguments: list[str]) -> list[str]:
     """Hydra refuses an integer as a group's choice: quotes those of `shots=` and registers them as choices."""
     arguments = [a.removeprefix("+") if a.startswith("+experiment=") else a for a in arguments]  # there is one, null
+    arguments = [f"++{a}" if a.startswith("trainer.lightning.") else a for a in arguments]  # there are none yet
     return [quoted(a) if a.startswith("shots=") else a for a in arguments]
 
 

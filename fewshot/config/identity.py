@@ -13,6 +13,7 @@ from fewshot.data.images import full_name
 # keys that do not change a score, left out of a run's identity
 NOT_SCORE = ("logger", "paths", "force")
 NOT_SCORE_TRAINER = ("eval_batch", "save_every", "log_every", "accelerator", "threads", "max_time", "bar", "similarity")
+LIGHTNING = ("gradient_clip_val", "gradient_clip_algorithm", "fast_dev_run")  # of Lightning's own, those that do
 TEST_ONLY = ("test_queries", "test_queries_of", "test_tasks")
 
 
@@ -23,6 +24,9 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
         del plain[key]
     for key in NOT_SCORE_TRAINER:
         del plain["trainer"][key]
+    lightning = plain["trainer"].pop("lightning", {})
+    if of_score := {key: value for key, value in lightning.items() if key in LIGHTNING}:
+        plain["trainer"]["lightning"] = of_score
     plain["data"].pop("test", None)
     if "path" in plain["data"]:
         plain["data"]["path"] = full_name(cfg.data.name, Path(cfg.data.path))

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field
 
 from fewshot.config.compose import CONF
 from fewshot.errors import UserError
-from fewshot.options import Few, Many, Seed, Sign, Text, Units, Ways, help_of, is_plain, options, words
+from fewshot.options import Few, Many, Positive, Seed, Sign, Text, Units, Ways, help_of, is_plain, options, words
 
 TEST_SET = Literal["omniglot", "mini", "cub", "cub50", "glyphs"]
 OF_DATA = ("train_shots", "train_queries", "val_queries", "test_queries")
@@ -61,6 +61,27 @@ class Trainer:
     max_time: Annotated[Time, "over all sittings of a run"]
     bar: Bar
     similarity: Annotated[Literal["none", "text", "released"], "OP-LSTM's updates beside others', by form (Figure 6)"]
+
+
+class Lightning:
+    """Options of Lightning's Trainer that a run may be given; what is not here, a run sets itself."""
+
+    gradient_clip_val: Annotated[Positive, "bound on the meta-gradient"]
+    gradient_clip_algorithm: Annotated[Literal["norm", "value"], "of its norm, or of each element"]
+    deterministic: Annotated[bool, "refuse operations that are not"]
+    benchmark: Annotated[bool, "let cuDNN look for the fastest algorithms"]
+    profiler: Annotated[Literal["simple", "advanced", "pytorch"], "print where the time went"]
+    detect_anomaly: Annotated[bool, "find the operation that made a NaN"]
+    enable_model_summary: Annotated[bool, "print the modules"]
+    fast_dev_run: Annotated[bool, "one update and one batch of each test, to see whether it runs"]
+
+
+class Wandb:
+    project: Annotated[Text, "W&B project; WANDB_PROJECT"]
+    entity: Annotated[Text | None, "user or team; null: your own; WANDB_ENTITY"]
+    group: Annotated[Text | None, "null: data, shots and form; WANDB_RUN_GROUP"]
+    tags: Annotated[list[Text], "further tags; also WANDB_TAGS"]
+    pictures: Annotated[bool, "also log test images of data that is not ours to publish"]
 
 
 class Paths:
@@ -124,7 +145,6 @@ def of_training(method: str, data: str, logger: str) -> dict[str, Any]:
         of_data |= group("test_queries_of", dict.fromkeys(("released", "text"), of_form))
     if data == "folder":
         of_data["path"] = Annotated[Text, "class folders of images"]
-    of_logger = {"pictures": Annotated[bool, "also log test images of data that is not ours to publish"]}
     of_body = {key: kind for key, kind in options(Body).items() if key != "input_shape"}
     return {
         **options(Run),
@@ -132,7 +152,8 @@ def of_training(method: str, data: str, logger: str) -> dict[str, Any]:
         **group("data", named("data") | of_data),
         **group("backbone", named("backbone") | of_body),
         **group("trainer", {key: tasks[key] for key in OF_TRAINER} | options(Trainer)),
-        **group("logger", named("logger") | (of_logger if logger == "wandb" else {})),
+        **group("trainer.lightning", options(Lightning)),
+        **group("logger", named("logger") | (options(Wandb) if logger == "wandb" else {})),
         **group("paths", options(Paths) | {"outputs": Annotated[Text, "run folders"]}),
     }
 

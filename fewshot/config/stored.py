@@ -46,7 +46,9 @@ def stored_config(folder: Path) -> DictConfig:
         raise UserError(f"{path} is not a run's resolved configuration: it holds more than plain values")
     overrides = [f"{group}={choice}" for group, choice in choices.items()] + [f"shots={shots}"]
     try:
-        cfg = OmegaConf.merge(composed(overrides), stored)
+        shipped = composed(overrides)
+        OmegaConf.set_struct(shipped.trainer.lightning, False)
+        cfg = OmegaConf.merge(shipped, stored)
     except (OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"{path} does not fit this version: {str(error).splitlines()[0]}") from error
     assert isinstance(cfg, DictConfig)

@@ -34,12 +34,14 @@ class MetaLearner(L.LightningModule):
     """
 
     inner_steps: str | None = None  # the attribute that says how many passes or inner steps a test prediction takes
+    regression = True  # False where a learner classifies only
     has_head = True  # False where nothing is sized by the number of ways, so that a test may have others
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
-            cls.__init__ = checked(cls.__init__, cls.prepare, cls.remember)  # type: ignore[method-assign]
+            parent = super(cls, cls).__init__
+            cls.__init__ = checked(cls.__init__, cls.prepare, cls.remember, parent)  # type: ignore[method-assign]
 
     @classmethod
     def prepare(cls, arguments: dict[str, Any]) -> None:
@@ -48,6 +50,8 @@ class MetaLearner(L.LightningModule):
             arguments["task"] = Task(tuple(task["input_shape"]), task["outputs"], task["regression"])
         if not isinstance(arguments["task"], Task):
             raise UserError(f"task={arguments['task']!r}: give the task of a source, or Task(input_shape, outputs, …)")
+        if arguments["task"].regression and not cls.regression:
+            raise UserError(f"{cls.__name__} classifies, and the task is regression: choose another learner or data")
         if "backbone" in arguments:
             Body.check(arguments["backbone"])
         cls.check(**{name: value for name, value in arguments.items() if name not in ("self", "task")})

@@ -78,7 +78,11 @@ class MAML(MetaLearner):
             grads = torch.autograd.grad(loss, [weights[name] for name in names], create_graph=create_graph)
         if self.clamp is not None:
             grads = tuple(g.clamp(-self.clamp, self.clamp) for g in grads)
-        return weights | {n: weights[n] - self.inner_lr * g for n, g in zip(names, grads, strict=True)}
+        return weights | {n: weights[n] - self.step_size(n) * g for n, g in zip(names, grads, strict=True)}
+
+    def step_size(self, name: str) -> float | Tensor:
+        """Of the inner loop, for the parameter of `net` of this name; Meta-SGD (Li et al. 2017) learns it."""
+        return self.inner_lr
 
     def answer(self, weights: Weights, support_x: Tensor, query_x: Tensor) -> Tensor:
         """Predictions for the queries under adapted weights."""

@@ -13,6 +13,7 @@ class ProtoNet(MetaLearner):
     """Classifies by squared Euclidean distance to the class means of the features (section 6)."""
 
     has_head = False
+    regression = False
 
     def __init__(self, task: Task, backbone: Mapping[str, Any], lr: Lr) -> None:
         super().__init__(task, lr)

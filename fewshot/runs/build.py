@@ -74,10 +74,9 @@ def make_lightning(method: str, **settings: Any) -> L.Trainer:
     try:
         trainer = L.Trainer(
             devices=1,
-            enable_model_summary=False,
             inference_mode=False,  # learners differentiate at test time
             use_distributed_sampler=False,
-            **settings,
+            **{"enable_model_summary": False} | settings,
         )
     except (MisconfigurationException, ValueError) as error:
         raise UserError(f"this machine has no such accelerator, or not in this precision: {error}") from error

@@ -39,6 +39,7 @@ def make_trainer(run: Run, timer: Timer, save_best: SaveBest) -> L.Trainer:
         enable_progress_bar=cfg.trainer.bar,
         default_root_dir=run.folder,
         plugins=WholeCheckpoints(),
+        **cfg.trainer.lightning,
     )
 
 

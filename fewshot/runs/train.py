@@ -3,6 +3,7 @@
 Finished, resumed or refused by the state of its folder.
 """
 
+import math
 import sys
 import traceback
 from pathlib import Path
@@ -17,6 +18,7 @@ from omegaconf import DictConfig
 from fewshot.config.identity import run_folder
 from fewshot.config.tested import across
 from fewshot.errors import Diverged, UserError, out_of_memory
+from fewshot.methods.base import MetaLearner
 from fewshot.results.record import NO_SCORES, read_result, show, surroundings, write_json, write_scores
 from fewshot.runs.callbacks import SaveBest, finite
 from fewshot.runs.checkpoints import load_weights
@@ -118,7 +120,7 @@ def publish(run: Run, outcome: dict[str, Any]) -> dict[str, Any]:
             figures = draw(run)
         except Exception as error:
             print(f"not every picture was drawn: {type(error).__name__}: {error}", file=sys.stderr)
-    result = {"status": outcome.pop("status")} | run.description | outcome | {"findings": run.learner.findings()}
+    result = {"status": outcome.pop("status")} | run.description | outcome | {"findings": findings(run.learner)}
     if run.wandb is not None:
         try:
             log_result(run.wandb, result, figures, run.cfg.logger.pictures)
@@ -129,6 +131,16 @@ def publish(run: Run, outcome: dict[str, Any]) -> dict[str, Any]:
         (run.folder / "previous.ckpt").unlink(missing_ok=True)  # there is nothing left to go on from
     show(result, run.folder)
     return result
+
+
+def findings(learner: MetaLearner) -> dict[str, float]:
+    """What a learner tells of itself, as numbers; a learner that fails at it keeps its score."""
+    try:
+        told = {str(name): float(value) for name, value in learner.findings().items()}
+        return {name: value for name, value in told.items() if math.isfinite(value)}
+    except Exception as error:
+        print(f"findings() of {type(learner).__name__} failed: {type(error).__name__}: {error}", file=sys.stderr)
+        return {}
 
 
 def draw(run: Run) -> Drawn:

@@ -90,17 +90,21 @@ def start_wandb(cfg: DictConfig, folder: Path) -> Any:
     data, method = config["data"]["name"], config["method"]["name"]
     os.environ.setdefault("WANDB_SILENT", "true")  # its banners; errors are still raised
 
+    told = config["logger"]
+    tags = [method, data, f"{config['shots']}-shot", config["form"], config["backbone"]["name"], *told["tags"]]
+
     def start(mode: str) -> Any:
         return wandb.init(
-            name=f"{data}-{method}-{folder.name}",
+            name=os.environ.get("WANDB_NAME") or f"{data}-{method}-{folder.name}",
             dir=folder,
             mode=mode,  # type: ignore[arg-type]
             id=wandb_id,
-            project="fewshot",
+            project=told["project"],
+            entity=told["entity"],
             resume="allow",
-            group=f"{data}-{config['shots']}shot-{config['form']}",
-            job_type=method,
-            tags=[method, data, f"{config['shots']}-shot", config["form"], config["backbone"]["name"]],
+            group=told["group"] or f"{data}-{config['shots']}shot-{config['form']}",
+            job_type=os.environ.get("WANDB_JOB_TYPE") or method,
+            tags=[*tags, *filter(None, os.environ.get("WANDB_TAGS", "").split(","))],
             config=json.loads(json.dumps(config)),
             settings=wandb.Settings(silent=True, console="off"),
         )
@@ -115,4 +119,6 @@ def start_wandb(cfg: DictConfig, folder: Path) -> Any:
         run = start("offline")
     run.define_metric("tasks")
     run.define_metric("*", step_metric="tasks")
+    for metric, best in (("val/accuracy", "max"), ("val/mse", "min")):
+        run.define_metric(metric, step_metric="tasks", summary=best)
     return run
