@@ -5,10 +5,7 @@ python evaluate.py run=outputs/mini/oplstm/5-shot/seed0-… data=cub shots=5 que
 
 import sys
 
-from fewshot import stopping
+from fewshot.__main__ import evaluate
 
 if __name__ == "__main__":
-    stopping.listen()  # before anything slow, so that a signal ends in one line from the start
-    from fewshot.cli import main, run_evaluate
-
-    sys.exit(main(run_evaluate, "evaluate"))
+    sys.exit(evaluate())

@@ -100,7 +100,7 @@ def test_an_option_without_a_declaration_is_its_authors_mistake(monkeypatch: pyt
             super().__init__(task, lr)
 
     monkeypatch.setattr("fewshot.methods.learner_class", lambda _: Vague)
-    with pytest.raises(UserError, match=r"fewshot/methods/x.py does not say what its option layers may be"):
+    with pytest.raises(UserError, match=r"Vague does not say what its option layers may be"):
         of_training("x", "sine", "csv")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot.config.compose import CONF, flatten
+from fewshot.config.compose import config_file, flatten
 from fewshot.config.settings import declared, known
 from fewshot.errors import UserError
 from fewshot.options import check_values
@@ -46,16 +46,16 @@ def check_alone(cfg: DictConfig, program: str) -> None:
         if inside := [key for key in kinds if key.startswith(f"{name}.")]:
             raise UserError(f"{name}={values[name]}: this is a group of settings, give one as {inside[0]}=…")
         if name not in kinds:
-            where = f"{CONF.name}/method/{cfg.method.name}.yaml"
-            own = name.startswith("method.") and name.removeprefix("method.") in OmegaConf.load(CONF.parent / where)
-            raise UserError(f"unknown setting {name!r}{f' in {where}' if own else ''}: {closest(name, program)}")
+            file = config_file("method", OmegaConf.select(cfg, "method.name"))
+            own = name.startswith("method.") and name.removeprefix("method.") in OmegaConf.load(file)
+            raise UserError(f"unknown setting {name!r}{f' in {file}' if own else ''}: {closest(name, program)}")
     check_values(kinds, {name: value for name, value in values.items() if value != "???" and "${" not in str(value)})
     refuse_unset(cfg, values)
     values = flatten(OmegaConf.to_container(cfg, resolve=True))
     refuse_unset(cfg, values)
     if left_out := [name for name in kinds if name not in values and not name.startswith("trainer.lightning.")]:
         group = left_out[0].split(".")[0]
-        where = f" to {CONF.name}/{group}/{cfg[group].name}.yaml" if group in ("method", "backbone") else ""
+        where = f" to {config_file(group, cfg[group].name)}" if group in ("method", "backbone") else ""
         raise UserError(f"the setting {left_out[0]} is left out: add it{where}")
     check_values(kinds, values)
 

@@ -15,7 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from fewshot.errors import UserError
 
-CONF = Path(__file__).parent.parent.parent / "conf"
+PACKAGE = Path(__file__).parent.parent
+CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())  # installed; a checkout
+OWN = "FEWSHOT_CONF"  # a folder of a user's own configs, searched before ours
 FOLDERS = {"train": str(CONF), "evaluate": str(CONF / "evaluate")}
 PATHS = ("paths.raw", "paths.prepared", "paths.outputs", "data.path", "run", "path")
 
@@ -34,6 +36,20 @@ for name, key in (("by_form", "form"), ("by_shots", "shots"), ("by_backbone", "b
 OmegaConf.register_new_resolver("per_meta_batch", lambda tasks, batch: round(int(tasks) / int(batch)), replace=True)
 OmegaConf.register_new_resolver("equal", lambda one, other: one == other, replace=True)
 OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)
+
+
+def conf_folders() -> list[Path]:
+    """Where configs are: a user's own folder, if there is one, and the package's."""
+    return [*([Path(os.environ[OWN]).expanduser().absolute()] if os.environ.get(OWN) else []), CONF]
+
+
+OmegaConf.register_new_resolver("own_conf", lambda: str(conf_folders()[0]), replace=True)
+
+
+def config_file(group: str, name: str) -> Path:
+    """The file of a choice; where it would be if it is not there."""
+    places = [folder / group / f"{name}.yaml" for folder in conf_folders()]
+    return next((path for path in places if path.is_file()), places[-1])
 
 
 def register_shots(shots: int) -> None:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, Field
 
-from fewshot.config.compose import CONF
+from fewshot.config.compose import conf_folders
 from fewshot.errors import UserError
 from fewshot.options import Few, Many, Positive, Seed, Sign, Text, Units, Ways, help_of, is_plain, options, words
 
@@ -130,7 +130,7 @@ def of_training(method: str, data: str, logger: str) -> dict[str, Any]:
     of_method = options(learner_class(method))
     if vague := [name for name, kind in of_method.items() if not is_plain(kind)]:
         raise UserError(
-            f"fewshot/methods/{method}.py does not say what its option {vague[0]} may be: annotate it, "
+            f"{learner_class(method).__name__} does not say what its option {vague[0]} may be: annotate it, "
             f'as {vague[0]}: Annotated[Few, "what it is"]'
         )
     tasks, image, images = options(EpisodicDataModule), options(open_or_prepare), options(ImageSource)
@@ -181,7 +181,7 @@ def known(program: str) -> list[str]:
 
 def choices_of(group: str) -> list[str]:
     """What `group=` may be."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return sorted({path.stem for folder in conf_folders() for path in (folder / group).glob("*.yaml")})
 
 
 def settings_help(program: str, *, _root_: DictConfig) -> str:

@@ -1,0 +1,25 @@
+"""The programs of an installed package: `fewshot-train`, `fewshot-evaluate` and `python -m fewshot train …`."""
+
+import sys
+
+from fewshot import stopping
+
+
+def train() -> int:
+    stopping.listen()  # before anything slow, so that a signal ends in one line from the start
+    from fewshot.cli import main, run_train
+
+    return main(run_train, "train")
+
+
+def evaluate() -> int:
+    stopping.listen()
+    from fewshot.cli import main, run_evaluate
+
+    return main(run_evaluate, "evaluate")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] not in (["train"], ["evaluate"]):
+        sys.exit("python -m fewshot train …, or evaluate …")
+    sys.exit(train() if sys.argv.pop(1) == "train" else evaluate())
