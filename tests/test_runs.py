@@ -26,6 +26,7 @@ from fewshot.config.identity import changed, run_folder
 from fewshot.errors import UserError
 from fewshot.results.statistics import mean_and_ci95
 from fewshot.runs import callbacks, prepare
+from fewshot.runs.callbacks import Bar
 from fewshot.runs.evaluate import evaluate
 from fewshot.runs.train import train
 from fewshot.views.loggers import start_wandb
@@ -717,6 +718,26 @@ def test_shipped_settings_count_as_published(tmp_path: Path) -> None:
     assert changed(composed(["data=omniglot", "method=oplstm", "method.lr=0.1"])) == {"method.lr": 0.1}
     assert changed(composed(["data=omniglot", "backbone=conv4"]))["backbone.name"] == "conv4"
     assert changed(config(tmp_path))["trainer.updates"] == 40
+
+
+def test_the_bar_of_a_resumed_run_has_the_whole_total() -> None:
+    bar = Bar()
+    bar._trainer = MagicMock(max_steps=3000, global_step=350)
+    assert bar.total_train_batches == 3000
+
+
+def test_a_run_says_what_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A line a validation without a bar, from where it goes on, and its curve as a picture."""
+    cfg = config(tmp_path)
+    kill_at(29, cfg, monkeypatch)
+    train(cfg)
+    err = capfd.readouterr().err
+    assert "update 0 of 40: val/mse " in err
+    assert re.search(r"goes on at update \d+ of 40\n", err)
+    assert "update 40 of 40: val/mse " in err
+    assert (run_folder(cfg) / "learning_curve.png").stat().st_size > 5000
 
 
 def test_a_method_without_shipped_settings_runs_with_ones_own(

@@ -19,11 +19,25 @@ from fewshot.stopping import Stopped
 class Bar(RichProgressBar):
     """Lightning's bar over updates, without epochs and run numbers, which mean nothing here."""
 
+    @property
+    def total_train_batches(self) -> int:
+        return self.trainer.max_steps  # Lightning's is what is left, beside a count from the beginning
+
     def _get_train_description(self, current_epoch: int) -> str:
         return "Training"
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+
+
+class Lines(Callback):
+    """A line a validation, where there is no bar: in a log file, or on a cluster."""
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        told = [f"{name} {score:.4g}" for name, score in scores.items()]
+        if trainer.state.fn == "fit":
+            print(f"update {trainer.global_step} of {trainer.max_steps}: {', '.join(told)}", file=sys.stderr)
 
 
 class ValidateFirst(Callback):

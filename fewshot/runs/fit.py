@@ -1,5 +1,6 @@
 """The second step of a run: Lightning's fit, begun or gone on with, and how it ended."""
 
+import sys
 from typing import Any
 
 import lightning as L
@@ -10,7 +11,7 @@ from fewshot import stopping
 from fewshot.config.settings import seconds
 from fewshot.errors import Diverged, OutOfTime, UserError, out_of_memory
 from fewshot.runs.build import make_lightning
-from fewshot.runs.callbacks import Bar, SaveBest, SaveLast, TaskAxis, ValidateFirst
+from fewshot.runs.callbacks import Bar, Lines, SaveBest, SaveLast, TaskAxis, ValidateFirst
 from fewshot.runs.checkpoints import WholeCheckpoints, newest_state, set_aside
 from fewshot.runs.prepare import Run
 from fewshot.views.loggers import MetricsCsv, start_wandb
@@ -24,7 +25,7 @@ def make_trainer(run: Run, timer: Timer, save_best: SaveBest) -> L.Trainer:
     save_last = SaveLast(run.folder, *every, timer, seconds(cfg.trainer.max_time))
     axis = TaskAxis(cfg.method.meta_batch, cfg.trainer.log_every)
     measures = [Similarity(cfg.trainer.similarity)] if cfg.trainer.similarity != "none" else []
-    bar = [Bar(refresh_rate=20)] if cfg.trainer.bar else []
+    bar = [Bar(refresh_rate=20) if cfg.trainer.bar else Lines()]
     return make_lightning(
         cfg.method.name,
         accelerator=cfg.trainer.accelerator,
@@ -65,6 +66,8 @@ def fit(run: Run, trainer: L.Trainer) -> tuple[str, str | None]:
     [save_last] = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, SaveLast)]
     state, done = newest_state(run.learner, run.folder, cfg.method.name)
     MetricsCsv(run.folder / "metrics.csv", cfg.method.meta_batch).cut(done)
+    if state is not None:
+        print(f"goes on at update {done} of {cfg.trainer.updates}", file=sys.stderr)
     try:
         trainer.fit(run.learner, datamodule=run.datamodule, ckpt_path=state, weights_only=True)
     except OutOfTime:

@@ -25,6 +25,7 @@ from fewshot.runs.checkpoints import load_weights
 from fewshot.runs.evaluate import evaluate_on, test
 from fewshot.runs.fit import fit, make_trainer
 from fewshot.runs.prepare import Run, prepare, refuse_impossible
+from fewshot.views.curves import learning_curve
 from fewshot.views.loggers import quiet
 from fewshot.views.pictures import save_figure, test_figures
 from fewshot.views.similarity import measured, similarity_figure
@@ -148,8 +149,12 @@ def draw(run: Run) -> Drawn:
     figures = test_figures(run.learner, run.datamodule)
     for task, _, figure in figures:
         save_figure(figure, run.folder / f"test_task_{task}.png")
-    if (definition := run.cfg.trainer.similarity) != "none":
-        figure = similarity_figure(run.folder / "metrics.csv", definition)
+    cfg, metrics = run.cfg, run.folder / "metrics.csv"
+    if metrics.exists():
+        title = f"{cfg.method.name} on {cfg.data.name}, {cfg.shots}-shot, form {cfg.form}, seed {cfg.seed}"
+        save_figure(learning_curve(metrics, title), run.folder / "learning_curve.png")
+    if (definition := cfg.trainer.similarity) != "none":
+        figure = similarity_figure(metrics, definition)
         save_figure(figure, run.folder / f"similarity-{definition}.png")
     return figures
 
