@@ -14,6 +14,7 @@ from fewshot.errors import UserError
 from fewshot.methods.base import MetaLearner
 from fewshot.methods.oplstm import OPLSTM
 from fewshot.methods.sap import SAP
+from fewshot.runs import train as runs_train
 from fewshot.runs.evaluate import evaluate
 from fewshot.runs.train import train
 from fewshot.views.inner_pictures import inner_steps, passes_figure, weights_figure
@@ -132,27 +133,38 @@ def test_sap_starts_as_the_plain_network(backbone: str, centred: bool) -> None:
 
 # ---------------------------------------------------------------- further test sets
 def test_further_data_sets_are_tested_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, queries = [], 4
+    asked, queries, names = [], 4, iter("")
 
-    def across(trained: Any, name: str) -> Any:  # glyphs is the only image data that tests have: two names for it
-        asked.append(name)
+    def across(trained: Any, name: str, path: str | None = None) -> Any:  # tests have no image data but glyphs:
         tested = trained.copy()
         tested.data.test_queries = queries
         return tested
 
-    for module in ("prepare", "train"):
-        monkeypatch.setattr(f"fewshot.runs.{module}.across", across)
+    def table_of(_: Any) -> str:  # two names for it
+        return next(names)
+
+    def evaluate_on(*told: Any, **options: Any) -> Any:
+        asked.append(options["entry"])
+        return evaluated(*told, **options)
+
+    evaluated = runs_train.evaluate_on
+    monkeypatch.setattr("fewshot.config.tested.across", across)
+    monkeypatch.setattr(runs_train, "table_of", table_of)
+    monkeypatch.setattr(runs_train, "evaluate_on", evaluate_on)
     cfg = config(tmp_path, *SMALL)
     alone = train(cfg)
     assert "tests" not in alone
     further = config(tmp_path, *SMALL, "data.test=[mini,cub]")
     assert run_folder(further) == run_folder(cfg)
+    names = iter(["mini", "cub"])
     result = train(further)  # finished already: only the tests are new
+    assert asked == ["mini", "cub"]
     assert set(result["tests"]) == {"mini", "cub"}
     assert result["tests"]["mini"]["test_queries"] == 4
     assert result["mean"] == alone["mean"]
     assert json.loads((run_folder(cfg) / "result.json").read_text()) == result
     asked.clear()
+    names = iter(["mini", "cub"])
     assert train(further) == result
     assert asked == []
     queries = 4000

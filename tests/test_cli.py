@@ -55,7 +55,7 @@ MISTAKES = [
     ("method=5", "choose by name"),
     ("data=null", "choose by name"),
     ("+shots=5", "choose by name"),
-    ("data.test=[sine]", "give a list, each one of omniglot, mini"),
+    ("data.test=[sine]", "sine is no folder: choose one of omniglot, mini"),
     ("data=omniglot method=warpmaml backbone.widths=[64]", "give 2 or more"),
     ("data=omniglot method=lstm backbone=mlp", "backbone=mlp would not be used: leave it out"),
     ("data=sine method=lstm backbone=fc", "backbone=fc would not be used: leave it out"),

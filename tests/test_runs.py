@@ -670,6 +670,18 @@ def test_folders_are_told_apart(tmp_path: Path) -> None:
     assert run_folder(cfg) != folder
 
 
+def test_a_further_test_may_be_on_a_folder(tmp_path: Path) -> None:
+    images_of(tmp_path, "other")
+    small = [*images_of(tmp_path), "method=protonet", "trainer.updates=10"]
+    result = train(config(tmp_path, *small, f"data.test=['{tmp_path / 'other'}']"))
+    [(name, entry)] = result["tests"].items()
+    assert name.startswith("folder-other-")
+    assert (entry["tasks"], entry["test_queries"]) == (30, 15)
+    assert result == train(config(tmp_path, *small, f"data.test=['{tmp_path / 'other'}']"))
+    with pytest.raises(UserError, match="is no folder: choose one of omniglot, mini"):
+        config(tmp_path, *small, "data.test=[nowhere]")
+
+
 def test_a_checkpoint_of_another_method_is_refused(tmp_path: Path) -> None:
     cfg, other = config(tmp_path), config(tmp_path, "method=oplstm")
     train(cfg)

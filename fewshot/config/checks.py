@@ -5,14 +5,15 @@ What a setting may be alone is declared where it is used (`options.py`); here is
 
 import re
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import config_file, flatten
-from fewshot.config.settings import declared, known
+from fewshot.config.settings import SHARED, declared, known
 from fewshot.errors import UserError
-from fewshot.options import check_values
+from fewshot.options import check_values, nearest
 
 
 def check(cfg: DictConfig) -> None:
@@ -82,6 +83,8 @@ def check_together(cfg: DictConfig) -> None:
             raise UserError(f"data.test={list(cfg.data.test)}: a run is tested on its own {name} in any case")
         if list(cfg.data.test).count(name) > 1:
             raise UserError(f"data.test={list(cfg.data.test)}: {name} stands there twice")
+        if name not in SHARED and not Path(name).expanduser().exists():
+            raise UserError(f"data.test={list(cfg.data.test)}: {name} is no folder: choose {nearest(name, SHARED)}")
     if sine and backbone.layer == "conv":
         raise UserError(f"backbone={backbone.name} is for images and data=sine has none: choose backbone=mlp")
     if cfg.trainer.val_every > cfg.trainer.updates:

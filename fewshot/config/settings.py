@@ -17,7 +17,7 @@ from fewshot.config.compose import conf_folders
 from fewshot.errors import UserError
 from fewshot.options import Few, Many, Positive, Seed, Sign, Text, Units, Ways, help_of, is_plain, options, words
 
-TEST_SET = Literal["omniglot", "mini", "cub", "cub50", "glyphs"]
+SHARED = ("omniglot", "mini", "cub", "cub50", "glyphs")  # images that others can be tested on by name
 OF_DATA = ("train_shots", "train_queries", "val_queries", "test_queries")
 OF_TRAINER = ("updates", "val_tasks", "test_tasks", "eval_batch")
 
@@ -140,7 +140,7 @@ def of_training(method: str, data: str, logger: str) -> dict[str, Any]:
         of_data |= group("sign_of", dict.fromkeys(("released", "text"), Annotated[Sign, "sign in this form"]))
     else:
         of_data |= {"size": image["size"], "channels": image["channels"], "ways": images["ways"]}
-        of_data |= {"test": Annotated[list[TEST_SET], "further data sets to test on, as [cub,mini]"]}
+        of_data |= {"test": Annotated[list[Text], "further data sets, as [cub,mini], or folders to test on"]}
         of_form = Annotated[Few, "test_queries in this form"]
         of_data |= group("test_queries_of", dict.fromkeys(("released", "text"), of_form))
     if data == "folder":

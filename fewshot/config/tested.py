@@ -1,10 +1,12 @@
 """The configuration of a test: a run's, on its own data set or another one."""
 
+import os
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fewshot.config.compose import composed
+from fewshot.config.settings import SHARED
 from fewshot.errors import UserError
 
 CROSS_DOMAIN_QUERIES = 15
@@ -47,6 +49,12 @@ def same_data(trained: DictConfig, tested: DictConfig) -> bool:
     """Whether a test is on the data set that the run was trained on."""
     paths = [Path(cfg.data.get("path") or "").resolve() for cfg in (trained, tested)]
     return tested.data.name == trained.data.name and paths[0] == paths[1]
+
+
+def further_tests(cfg: DictConfig) -> list[DictConfig]:
+    """The configurations of the tests on `data.test`: data sets by name, folders by path."""
+    told = cfg.data.get("test", [])
+    return [across(cfg, name) if name in SHARED else across(cfg, "folder", os.path.expanduser(name)) for name in told]
 
 
 def across(trained: DictConfig, name: str, path: str | None = None) -> DictConfig:

@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot.config.tested import across
+from fewshot.config.tested import further_tests
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import UserError
 from fewshot.files import write_whole
@@ -66,7 +66,7 @@ def prepare(cfg: DictConfig, folder: Path) -> Run:
 
 def prepare_further_tests(cfg: DictConfig) -> None:
     """Their data are prepared now, or refused."""
-    for further in [across(cfg, name) for name in cfg.data.get("test", [])]:
+    for further in further_tests(cfg):
         try:
             make_datamodule(further, make_source(further), ["test"])
         except UserError as error:

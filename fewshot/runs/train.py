@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from fewshot.config.identity import run_folder
-from fewshot.config.tested import across
+from fewshot.config.tested import further_tests
 from fewshot.errors import Diverged, UserError, out_of_memory
 from fewshot.methods.base import MetaLearner
 from fewshot.results.record import NO_SCORES, read_result, show, surroundings, write_json, write_scores
 from fewshot.runs.callbacks import SaveBest, finite
 from fewshot.runs.checkpoints import load_weights
-from fewshot.runs.evaluate import evaluate_on, test
+from fewshot.runs.evaluate import evaluate_on, table_of, test
 from fewshot.runs.fit import fit, make_trainer
 from fewshot.runs.prepare import Run, prepare, refuse_impossible
 from fewshot.views.curves import learning_curve
@@ -161,7 +161,7 @@ def draw(run: Run) -> Drawn:
 
 def with_further_tests(cfg: DictConfig, folder: Path, result: dict[str, Any], run: Any = None) -> dict[str, Any]:
     """The result with those of the best state on every data set of `data.test` that it does not hold yet."""
-    missing = [name for name in cfg.data.get("test", []) if name not in result.get("tests", {})]
-    for name in missing if result["status"] == "finished" else []:
-        evaluate_on(folder, cfg, across(cfg, name), entry=name, run=run)
+    for further in further_tests(cfg) if result["status"] == "finished" else []:
+        if (name := table_of(further)) not in result.get("tests", {}):
+            evaluate_on(folder, cfg, further, entry=name, run=run)
     return read_result(folder / "result.json") or result
