@@ -29,6 +29,8 @@ TESTS = (
     "tests/test_settings.py",
     "tests/test_results.py",
     "tests/test_grammar.py",
+    "tests/test_floors.py",
+    "tests/test_lightning.py",
 )
 AT_A_TIME = 2
 BASE, LSTM, MAML = "fewshot/methods/base.py", "fewshot/methods/lstm.py", "fewshot/methods/maml.py"
@@ -37,11 +39,13 @@ WARP, SAP = "fewshot/methods/warpmaml.py", "fewshot/methods/sap.py"
 LAYERS, BODY, EPISODES = "fewshot/backbones/layers.py", "fewshot/backbones/body.py", "fewshot/episodes.py"
 SOURCE, PROTOCOL, PAPER = "fewshot/data/image_source.py", "fewshot/results/protocol.py", "fewshot/results/paper.py"
 EVALUATE, TESTED = "fewshot/runs/evaluate.py", "fewshot/config/tested.py"
+FLOORS, IDENTITY = "fewshot/floors.py", "fewshot/config/identity.py"
 OPTIONS, CHECKS, CLI = "fewshot/options.py", "fewshot/config/checks.py", "fewshot/cli.py"
 # the file of tests that turns red soonest
 FIRST = {BASE: TESTS[1], BODY: TESTS[1], EPISODES: TESTS[2], SOURCE: TESTS[2]}
 FIRST |= dict.fromkeys((PROTOCOL, PAPER, EVALUATE, TESTED), TESTS[4])
 FIRST |= dict.fromkeys((OPTIONS, CHECKS, CLI), TESTS[5])
+FIRST |= {FLOORS: TESTS[6], IDENTITY: TESTS[7]}
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ MUTATIONS = [
         (PROTONET, " / targets_BMN.sum(1).unsqueeze(-1)", "", "sums for prototypes"),
         (PROTONET, "self.body(support_x)", "self.body(support_x).detach()", "no gradient through prototypes"),
         # MAML
-        (MAML, "weights[n] - self.inner_lr * g", "weights[n] + self.inner_lr * g", "inner ascent"),
+        (MAML, "weights[n] - self.step_size(n) * g", "weights[n] + self.step_size(n) * g", "inner ascent"),
         (MAML, "create_graph = outer and not self.first_order", "create_graph = False", "always first order"),
         (MAML, "create_graph = outer and not self.first_order", "create_graph = outer", "first_order ignored"),
         (MAML, "self.steps if self.training else self.eval_steps", "self.steps", "eval_steps ignored"),
@@ -368,13 +372,24 @@ MUTATIONS = [
         (OPTIONS, "gt=0, allow_inf_nan=False", "gt=0", "an infinite rate"),
         (OPTIONS, "Field(min_length=1)]", "Field(min_length=0)]", "no layers at all"),
         (OPTIONS, "is_plain(declared[name]) and not is_plain_value(value)", "False", "tensors for numbers"),
-        (OPTIONS, "        together(**", "        dict(**", "options not checked together"),
+        (OPTIONS, "        before(given.arguments)", "        dict(given.arguments)", "options not checked together"),
         (OPTIONS, "if type(value) is not int", "if False", "true for a sign"),
-        (BASE, "cls.__init__ = checked(cls.__init__, cls.check_all)", "pass", "constructors unchecked"),
-        (BASE, "Body.check(options", "dict(options", "backbones unchecked"),
+        (
+            BASE,
+            "cls.__init__ = checked(cls.__init__, cls.prepare, cls.remember, parent)",
+            "pass",
+            "constructors unchecked",
+        ),
+        (BASE, "Body.check(arguments", "dict(arguments", "backbones unchecked"),
         (CHECKS, "if name not in kinds:", "if False:", "unknown settings taken"),
         (CHECKS, "if left_out := [", "if left_out := [][:0] and [", "settings left out"),
         (CLI, "refuse_renamed(cfg, hydra_cfg.runtime.choices)", "pass", "names set alone"),
+        # floors, and what a learner is told
+        (FLOORS, ".argmin(-1)", ".argmax(-1)", "the farthest neighbour"),
+        (FLOORS, "support_y.mean(1, keepdim=True)", "support_y[:, :1]", "the first value for the mean"),
+        (FLOORS, "return 100 * ", "return 1 * ", "the floor as a fraction"),
+        (MAML, "self.step_size(n) * g", "self.inner_lr * g", "no step sizes of one's own"),
+        (IDENTITY, "if key in LIGHTNING}", "if key not in LIGHTNING}", "other options in a run's name"),
         # episodes
         (EPISODES, "(counter + np.uint64(1))", "counter", "words from 0"),
         (EPISODES, "0xBF58476D1CE4E5B9", "0xBF58476D1CE4E5BB", "another constant"),
