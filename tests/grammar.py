@@ -210,7 +210,13 @@ def line(dice: random.Random) -> tuple[str, list[str], bool | None]:
         override = f"{sign}{name}" if sign == "~" else f"{sign}{name}={value}"
         overrides.append(override)
         try:
-            sensible = sensible and sign in ("", "++") and "${" not in value and known[name](value_of(override))
+            sensible = (
+                sensible
+                and sign in ("", "++")
+                and "${" not in value
+                and value != "???"
+                and known[name](value_of(override))
+            )
         except Exception:
             sensible = False
     alone = len(overrides) == 1 and not overrides[0].startswith(("method.", "backbone.", "trainer.similarity", "++"))

@@ -99,6 +99,7 @@ MISTAKES_OF_A_TEST = [
     ("run=. threads=100000", "give a whole number from 0 to 1024"),
     ("run=. shots=99999999999999999999", "give a whole number from 1 to 10000"),
     ("rnu=.", "unknown setting 'rnu'"),
+    ("run=. path=???", "path=???: give a value"),
     ("run=. querys=15", "did you mean queries?"),
 ]
 

@@ -21,7 +21,16 @@ FAULTS = [  # found before there were declarations: tracebacks, then nonsense th
     *("++trainer.val_evry=3", "+data.foo=1", "data=sine data.sign=true", "trainer.eval_batch=99999999999999999999"),
     *("trainer.max_time=0:00:00:00", "method=lstm method.support=null", "backbone.bn=null", "data.name=mini"),
     *("method={}", "data.path=/etc/passwd", "method=maml method.inner_lr=[1,2]", "method=maml method.clamp=[1,2]"),
-    *("+foo=1", "settings=foo", "~trainer.bar", "~method", "+method.steps=3", "data.test=[glyphs]", "paths=5"),
+    *(
+        "+foo=1",
+        "settings=foo",
+        "~trainer.bar",
+        "~method",
+        "~method.name +method.foo=1",
+        "+method.steps=3",
+        "data.test=[glyphs]",
+        "paths=5",
+    ),
     *(
         "method.cells=[]",
         "backbone.widths=[]",

@@ -48,7 +48,7 @@ def check_alone(cfg: DictConfig, program: str) -> None:
             raise UserError(f"{name}={values[name]}: this is a group of settings, give one as {inside[0]}=…")
         if name not in kinds:
             file = config_file("method", OmegaConf.select(cfg, "method.name"))
-            own = name.startswith("method.") and name.removeprefix("method.") in OmegaConf.load(file)
+            own = name.startswith("method.") and file.is_file() and name.removeprefix("method.") in OmegaConf.load(file)
             raise UserError(f"unknown setting {name!r}{f' in {file}' if own else ''}: {closest(name, program)}")
     check_values(kinds, {name: value for name, value in values.items() if value != "???" and "${" not in str(value)})
     refuse_unset(cfg, values)
@@ -63,6 +63,8 @@ def check_alone(cfg: DictConfig, program: str) -> None:
 
 def refuse_unset(cfg: DictConfig, values: dict[str, Any]) -> None:
     if unset := [name for name, value in values.items() if value == "???"]:
+        if "method" not in cfg:
+            raise UserError(f"{unset[0]}=???: give a value")
         what = f"method={cfg.method.name} data={cfg.data.name} shots={cfg.shots}"
         raise UserError(f"no settings for {what}: set " + " ".join(f"{name}=…" for name in unset))
 
