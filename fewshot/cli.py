@@ -74,7 +74,7 @@ def main(run: Run, name: str) -> int:
         except stopping.Stopped as stop:
             stopping.tell(f"{stop}\n{failures()}")
             return stop.exit_code
-        except Exception as error:  # those of a run end in cells.run: this one is about the command line
+        except Exception as error:  # those of a run end in run_cell: this one is about the command line
             return say(error, name)
         print(failures(), file=sys.stderr, end="")
         codes = (EXIT_CODES.get(outcome["status"], 0) for outcome in cells.outcomes())

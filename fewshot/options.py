@@ -118,7 +118,7 @@ def check_values(declared: Mapping[str, Any], values: Mapping[str, Any], prefix:
                 raise TypeError
             TypeAdapter(declared[name], config=STRICT).validate_python(value)
         except (ValidationError, TypeError) as error:
-            shown = " ".join((value if type(value) is str else as_told(value)).split())[:100]
+            shown = " ".join(as_told(value).split())[:100]
             allowed = words(declared[name])
             if type(value) is str and allowed.startswith("one of "):
                 mend = f"choose {nearest(value, allowed.removeprefix('one of ').split(', '))}"
@@ -129,6 +129,8 @@ def check_values(declared: Mapping[str, Any], values: Mapping[str, Any], prefix:
 
 def as_told(value: Any) -> str:
     """A value as the command line takes it, as far as it can."""
+    if type(value) is str:
+        return value
     plain = value is None or type(value) in (bool, int, float, list)
     return json.dumps(value, separators=(",", ":"), default=repr) if plain else repr(value)
 

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import config_file, flatten
-from fewshot.config.settings import SHARED, declared, known
+from fewshot.config.settings import SHARED, declared, known, learner_options
 from fewshot.errors import UserError
 from fewshot.options import check_values, nearest
 
@@ -25,12 +25,10 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"method={method} classifies and data=sine is regression: choose another method or data")
     check_alone(cfg, "train")
     check_together(cfg)
-    told: Any = OmegaConf.to_container(cfg, resolve=True)
     try:
-        options = {name: value for name, value in told["method"].items() if name not in ("name", "meta_batch")}
-        learner_class(cfg.method.name).check(**options, backbone=told["backbone"])
+        learner_class(method).check(**learner_options(cfg))
     except UserError as error:
-        raise UserError(re.sub(rf"\b({'|'.join(told['method'])})=", r"method.\1=", str(error))) from error
+        raise UserError(re.sub(rf"\b({'|'.join(cfg.method)})=", r"method.\1=", str(error))) from error
 
 
 def check_evaluation(cfg: DictConfig) -> None:

@@ -4,7 +4,6 @@ A learner's options are declared in its own file, the network's in `backbones/bo
 those of a run and of an evaluation, and where the others come from.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -15,7 +14,21 @@ from pydantic import AfterValidator, Field
 
 from fewshot.config.compose import conf_folders
 from fewshot.errors import UserError
-from fewshot.options import Few, Many, Positive, Seed, Sign, Text, Units, Ways, help_of, is_plain, options, words
+from fewshot.options import (
+    Few,
+    Many,
+    Positive,
+    Seed,
+    Sign,
+    Text,
+    Units,
+    Ways,
+    as_told,
+    help_of,
+    is_plain,
+    options,
+    words,
+)
 
 SHARED = ("omniglot", "mini", "cub", "cub50", "glyphs")  # images that others can be tested on by name
 OF_DATA = ("train_shots", "train_queries", "val_queries", "test_queries")
@@ -169,6 +182,13 @@ def declared(cfg: DictConfig, program: str) -> dict[str, Any]:
     return of_training(*(str(OmegaConf.select(cfg, f"{group}.name")) for group in ("method", "data", "logger")))
 
 
+def learner_options(cfg: DictConfig) -> dict[str, Any]:
+    """What `cfg` tells the constructor of its learner, beside the task."""
+    told: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    del told["method"]["name"], told["method"]["meta_batch"], told["backbone"]["name"]
+    return told["method"] | {"backbone": told["backbone"]}
+
+
 def known(program: str) -> list[str]:
     """The names of the settings that some method, data set and logger have."""
     if program == "evaluate":
@@ -200,8 +220,7 @@ def shown(cfg: DictConfig, name: str) -> str:
         value = OmegaConf.select(cfg, name, throw_on_missing=True)
     except OmegaConfBaseException:  # missing, or following from one that is
         return "???"
-    value = list(value) if OmegaConf.is_list(value) else value
-    return value if type(value) is str else json.dumps(value, separators=(",", ":"))
+    return as_told(list(value) if OmegaConf.is_list(value) else value)
 
 
 def choices_help() -> str:

@@ -36,7 +36,6 @@ def stored_config(folder: Path) -> DictConfig:
         with path.open(encoding="utf-8") as file:
             stored = yaml.load(file.read(CONFIG_CHARACTERS), PlainLoader)
         groups = ("data", "method", "backbone", "logger")
-        groups = ("data", "method", "backbone", "logger")
         choices = {group: stored[group]["name"] for group in groups} | {"form": stored["form"]}
         shots = int(stored["shots"])
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:

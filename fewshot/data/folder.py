@@ -2,13 +2,12 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from fewshot.data.archives import Member, files_in, members
 from fewshot.data.decode import from_members, is_image
 from fewshot.data.listed import FORMS, by_list
-from fewshot.data.splits import SEEDED_NOTE, Images, by_csv, by_folders, seeded, split_named, with_validation
+from fewshot.data.splits import SEEDED_NOTE, by_csv, by_folders, class_folders, seeded, split_named, with_validation
 from fewshot.data.table import Content
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
@@ -55,11 +54,11 @@ def content(path: Path, size: int, channels: int) -> Content:
                 f"{path}: {', '.join(likely[:4])} look like splits, and not like one of these: folders train, val and "
                 f"test with class folders in them; {FORMS}"
             )
-        classes = _class_folders(files)
+        classes = class_folders(files)
         split_of = seeded(classes)
         splits = {s: {c: images for c, images in classes.items() if split_of[c] == s} for s in SPLITS}
         note = SEEDED_NOTE
-    if splits["train"] and len(splits["train"]) > 1:
+    if len(splits["train"]) > 1:
         splits, how = with_validation(splits)
         note += how
     if not all(splits.get(split) for split in SPLITS):
@@ -68,15 +67,6 @@ def content(path: Path, size: int, channels: int) -> Content:
     if unused:
         note += f"; {unused} images in no class, or there twice, left out"
     return from_members(splits, size, channels, note=note, apart=True)
-
-
-def _class_folders(files: Sequence[Member]) -> dict[str, Images]:
-    """Images by the path of their folder, so that a/1 and b/1 are two classes."""
-    classes: dict[str, Images] = {}
-    for file in filter(is_image, files):
-        if len(file.parts) > 1:
-            classes.setdefault(str(PurePosixPath(file.name).parent), {}).setdefault(file.parts[-1], file)
-    return classes
 
 
 def split_like(file: Member) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from fewshot.data.archives import Member, opened
 from fewshot.data.decode import is_image
-from fewshot.data.splits import Files, Images, split_named
+from fewshot.data.splits import Files, class_folders, split_named
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 
@@ -85,10 +85,8 @@ def from_json(file: Member) -> list[Row]:
 
 def assigned(name: str, told: Sequence[Row], files: Sequence[Member]) -> Files:
     """The images of each class listed: a class is a folder's path or, where that says enough, its last name."""
-    folders: dict[str, Images] = {}
-    images: Images = {}
+    folders, images = class_folders(files), dict[str, Member]()
     for file in filter(is_image, files):
-        folders.setdefault(str(PurePosixPath(file.name).parent), {})[file.parts[-1]] = file
         images.setdefault(file.parts[-1], file)
         images.setdefault(file.name, file)
     ends: dict[str, list[str]] = {}

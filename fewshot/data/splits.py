@@ -5,6 +5,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 
 from fewshot.data.archives import Member, opened
 from fewshot.data.decode import is_image
@@ -58,6 +59,15 @@ def by_folders(files: Iterable[Member]) -> Files | None:
         if len(file.parts) >= 3 and (split := split_named(file.parts[-3])):
             splits[split].setdefault(file.parts[-2], {}).setdefault(file.parts[-1], file)
     return splits if splits["train"] and splits["test"] else None
+
+
+def class_folders(files: Sequence[Member]) -> dict[str, Images]:
+    """Images by the path of their folder, so that a/1 and b/1 are two classes."""
+    classes: dict[str, Images] = {}
+    for file in filter(is_image, files):
+        if len(file.parts) > 1:
+            classes.setdefault(str(PurePosixPath(file.name).parent), {}).setdefault(file.parts[-1], file)
+    return classes
 
 
 def with_validation(splits: Files) -> tuple[Files, str]:

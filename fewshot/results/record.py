@@ -23,6 +23,7 @@ from fewshot.errors import Diverged
 from fewshot.files import write_whole
 from fewshot.floors import floor_name
 from fewshot.methods.base import MetaLearner
+from fewshot.options import as_told
 from fewshot.results.paper import has_table, paper_figure
 from fewshot.results.protocol import Protocol
 from fewshot.results.statistics import mean_and_ci95
@@ -90,7 +91,9 @@ def describe(cfg: DictConfig, learner: MetaLearner) -> dict[str, Any]:
     `changed` names the settings that are not as shipped for its form, `unlike_paper` those that are not what made the
     paper's table; None where it has no such table.
     """
-    unlike_paper = changed(cfg, "released") if has_table(cfg.method.name, cfg.data.name) else None
+    own, unlike_paper = changed(cfg), None
+    if has_table(cfg.method.name, cfg.data.name):
+        unlike_paper = own if cfg.form == "released" else changed(cfg, "released")
     regression, has_body = learner.task.regression, learner.uses_backbone
     return {
         "method": cfg.method.name,
@@ -108,7 +111,7 @@ def describe(cfg: DictConfig, learner: MetaLearner) -> dict[str, Any]:
         "backbone": cfg.backbone.name if has_body else "raw",
         "bn": cfg.backbone.bn if has_body else "none",
         "published_settings": unlike_paper == {},
-        "changed": changed(cfg),
+        "changed": own,
         "unlike_paper": unlike_paper,
         "parameters": sum(p.numel() for p in learner.parameters()),
         "metric": learner.task.metric,
@@ -192,7 +195,7 @@ def score_line(result: Mapping[str, Any]) -> str:
 def as_options(settings: Mapping[str, Any]) -> str:
     """As the command line takes them; of a group that was chosen anew, its name alone."""
     told = {k: v for k, v in settings.items() if f"{k.split('.')[0]}.name" not in {*settings} - {k}}
-    return " ".join(f"{k}={v if type(v) is str else json.dumps(v, separators=(',', ':'))}" for k, v in told.items())
+    return " ".join(f"{k}={as_told(v)}" for k, v in told.items())
 
 
 def show(result: Mapping[str, Any], folder: Path | None) -> None:

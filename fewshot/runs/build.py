@@ -8,8 +8,9 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from fewshot.config.settings import OF_DATA, OF_TRAINER, learner_options
 from fewshot.data.datamodule import EpisodicDataModule, Source
 from fewshot.data.image_source import ImageSource
 from fewshot.data.sine import SineSource
@@ -47,9 +48,8 @@ def announced(name: str, source: Source) -> Source:
 
 def make_datamodule(cfg: DictConfig, source: Source, stages: Sequence[str] = ("fit", "test")) -> EpisodicDataModule:
     """The run's data module; UserError where one of `stages` needs more classes or images than there are."""
-    named = {name: cfg.data[name] for name in ("train_shots", "train_queries", "val_queries", "test_queries")}
-    sizes = {name: cfg.trainer[name] for name in ("updates", "val_tasks", "test_tasks", "eval_batch")}
-    datamodule = EpisodicDataModule(source, cfg.shots, cfg.method.meta_batch, **named, **sizes)
+    told = {name: cfg.data[name] for name in OF_DATA} | {name: cfg.trainer[name] for name in OF_TRAINER}
+    datamodule = EpisodicDataModule(source, cfg.shots, cfg.method.meta_batch, **told)
     for stage in stages:
         datamodule.setup(stage)
     return datamodule
@@ -57,12 +57,7 @@ def make_datamodule(cfg: DictConfig, source: Source, stages: Sequence[str] = ("f
 
 def make_learner(cfg: DictConfig, task: Task) -> MetaLearner:
     """The learner that `cfg.method` and `cfg.backbone` name; it hears of its task's shape and nothing else."""
-    told: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    options, backbone = told["method"], told["backbone"]
-    for other in ("name", "meta_batch"):
-        del options[other]
-    del backbone["name"]
-    return learner_class(cfg.method.name)(task=task, backbone=backbone, **options)  # type: ignore[call-arg]
+    return learner_class(cfg.method.name)(task=task, **learner_options(cfg))
 
 
 def make_lightning(method: str, **settings: Any) -> L.Trainer:
