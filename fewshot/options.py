@@ -30,7 +30,7 @@ Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$", descri
 STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
 PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
 BOUNDS = {"gt": "above", "ge": "from", "lt": "below", "le": "to"}
-NOT_OPTIONS = ("self", "task", "backbone")  # of a learner
+NOT_OPTIONS = ("self", "task", "backbone", "input_shape")  # of a learner, and of a backbone
 
 
 def whole(value: Any) -> Any:

@@ -22,7 +22,7 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from fewshot.backbones.body import Body
+from fewshot.backbones.blocks import Blocks
 from fewshot.cli import main
 from fewshot.config.checks import check, check_evaluation
 from fewshot.data.datamodule import EpisodicDataModule
@@ -310,7 +310,7 @@ def callables() -> list[tuple[Callable[..., Any], dict[str, Any], dict[str, Sens
     datamodule = {"source": SineSource(0, 1), "shots": 2, "meta_batch": 2, "updates": 3}
     return [
         *learners,
-        (Body, {"input_shape": (1, 8, 8), "layer": "linear", "widths": [3, 2]}, BACKBONE),
+        (Blocks, {"input_shape": (1, 8, 8), "layer": "linear", "widths": [3, 2]}, BACKBONE),
         (SineSource, {"seed": 0, "sign": 1}, {"seed": SEED, "sign": among(1, -1)}),
         (ImageSource, {"seed": 0, "table": table, "ways": 3}, {"seed": SEED, "ways": count(2)}),
         (EpisodicDataModule, datamodule, TASKS | {"shots": count()}),

@@ -36,7 +36,7 @@ AT_A_TIME = 2
 BASE, LSTM, MAML = "fewshot/methods/base.py", "fewshot/methods/lstm.py", "fewshot/methods/maml.py"
 OPLSTM, PROTONET = "fewshot/methods/oplstm.py", "fewshot/methods/protonet.py"
 WARP, SAP = "fewshot/methods/warpmaml.py", "fewshot/methods/sap.py"
-LAYERS, BODY, EPISODES = "fewshot/backbones/layers.py", "fewshot/backbones/body.py", "fewshot/episodes.py"
+LAYERS, BODY, EPISODES = "fewshot/backbones/layers.py", "fewshot/backbones/blocks.py", "fewshot/episodes.py"
 SOURCE, PROTOCOL, PAPER = "fewshot/data/image_source.py", "fewshot/results/protocol.py", "fewshot/results/paper.py"
 EVALUATE, TESTED = "fewshot/runs/evaluate.py", "fewshot/config/tested.py"
 FLOORS, IDENTITY = "fewshot/floors.py", "fewshot/config/identity.py"
@@ -380,7 +380,7 @@ MUTATIONS = [
             "pass",
             "constructors unchecked",
         ),
-        (BASE, "Body.check(arguments", "dict(arguments", "backbones unchecked"),
+        (BASE, 'told(arguments["backbone', "dict(arguments", "backbones unchecked"),
         (CHECKS, "if name not in kinds:", "if False:", "unknown settings taken"),
         (CHECKS, "if left_out := [", "if left_out := [][:0] and [", "settings left out"),
         (CLI, "refuse_renamed(cfg, hydra_cfg.runtime.choices)", "pass", "names set alone"),

@@ -1,10 +1,12 @@
 """Some of the random command lines and constructor calls of `make grammar`, and the faults that it found."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 
+from fewshot.backbones import NAMES as BODIES
 from fewshot.config.settings import of_evaluation, of_training
 from fewshot.errors import UserError
 from fewshot.methods import learner_class
@@ -110,14 +112,13 @@ def test_an_option_without_a_declaration_is_its_authors_mistake(monkeypatch: pyt
 
     monkeypatch.setattr("fewshot.methods.learner_class", lambda _: Vague)
     with pytest.raises(UserError, match=r"Vague does not say what its option layers may be"):
-        of_training("x", "sine", "csv")
+        of_training("x", "sine", "csv", "blocks")
 
 
 def test_every_setting_has_a_line_of_help() -> None:
-    for method in METHODS:
-        for data in ("sine", "folder"):
-            for name, kind in (of_training(method, data, "wandb") | of_evaluation()).items():
-                assert help_of(kind) or name.endswith(".name"), name
+    for method, data, body in product(METHODS, ("sine", "folder"), BODIES):
+        for name, kind in (of_training(method, data, "wandb", body) | of_evaluation()).items():
+            assert help_of(kind) or name.endswith(".name"), name
 
 
 def test_a_plain_annotation_is_a_declaration_too() -> None:

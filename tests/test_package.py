@@ -1,11 +1,16 @@
 """What an installed package and a user's own one bring."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
+import fewshot
 from fewshot.config.compose import CONF
 
 ROOT = CONF.parent
@@ -25,24 +30,67 @@ def test_every_folder_of_the_package_is_in_it() -> None:
     assert set(told["packages"]) == found | {"fewshot.conf"}
 
 
-def test_a_method_and_configs_from_outside(tmp_path: Path) -> None:
-    """Found by an entry point and FEWSHOT_CONF, trained, tested; without them the run's folder imports nothing."""
+def test_what_a_notebook_imports_is_there_and_light() -> None:
+    assert all(getattr(fewshot, name) is not None for name in fewshot.__all__)
+    assert set(fewshot.__all__) <= set(dir(fewshot))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = fewshot.nothing
+    light = (
+        "import sys, fewshot; assert not {'torch', 'lightning', 'numpy'} & {*sys.modules}; from fewshot import *; MAML"
+    )
+    assert subprocess.run([sys.executable, "-c", light], cwd=ROOT).returncode == 0
+
+
+def test_the_readmes_method_and_backbone_run(tmp_path: Path) -> None:
+    """As files of a copy of the checkout, the backbone under a learner that adapts it."""
+    for name in ("fewshot", "conf"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (ROOT / "README.md").read_text()
+    method, backbone = re.findall(r"```python\n(from.*?)```\n+```yaml\n(.*?)```", text, re.S)
+    for group, (code, settings) in {"methods": method, "backbones": backbone}.items():
+        (tmp_path / "fewshot" / group / "mine.py").write_text(code)
+        (tmp_path / "conf" / group.removesuffix("s") / "mine.yaml").write_text(settings)
+    done = run("train", f"method=maml backbone=mine method.lr=0.001 {TINY}", tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "backbone mine, bn none" in done.stderr
+    refused = run("train", f"method=mine method.depth=0 {TINY}", tmp_path, PYTHONPATH=str(tmp_path))
+    assert "method.depth=0: give a whole number" in refused.stderr
+    for value, why in (("0", "give a whole number"), ("x", "give a whole number")):
+        refused = run("train", f"backbone=mine backbone.width={value} {TINY}", tmp_path, PYTHONPATH=str(tmp_path))
+        assert f"backbone.width={value}: {why}" in refused.stderr
+
+
+def test_a_method_a_backbone_and_configs_from_outside(tmp_path: Path) -> None:
+    """Found by entry points and FEWSHOT_CONF, trained, tested; without them the run's folder imports nothing."""
     (tmp_path / "conf" / "method").mkdir(parents=True)
+    (tmp_path / "conf" / "backbone").mkdir()
+    (tmp_path / "conf" / "backbone" / "flat.yaml").write_text("name: flat\nbody: flat\nwidth: 5\n")
     (tmp_path / "conf" / "method" / "mine.yaml").write_text("name: mine\nlr: 1.0e-3\nmeta_batch: 2\ndepth: 1\n")
     info = tmp_path / "src" / "mypackage-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mypackage\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[fewshot.methods]\nmine = mypackage:Mine\n")
+    (info / "entry_points.txt").write_text(
+        "[fewshot.methods]\nmine = mypackage:Mine\n[fewshot.backbones]\nflat = mypackage:Flat\n"
+    )
     (tmp_path / "src" / "mypackage.py").write_text(
         "from typing import Annotated\n"
+        "from torch import nn\n"
+        "from fewshot import Body\n"
         "from fewshot.methods.protonet import ProtoNet\n"
         "from fewshot.options import Few\n"
         "class Mine(ProtoNet):\n"
         "    def __init__(self, *args, depth: Annotated[Few, 'layers'], **kwargs):\n"
         "        super().__init__(*args, **kwargs)\n"
+        "class Flat(Body):\n"
+        "    flat = True\n"
+        "    def __init__(self, input_shape, width: Annotated[Few, 'outputs']):\n"
+        "        super().__init__()\n"
+        "        self.layer, self.features = nn.Linear(28 * 28, width), width\n"
+        "    def forward(self, x, reference=None):\n"
+        "        return self.layer(x.flatten(2))\n"
     )
     own = {"FEWSHOT_CONF": str(tmp_path / "conf"), "PYTHONPATH": str(tmp_path / "src")}
-    done = run("train", f"method=mine {TINY}", tmp_path, **own)
+    done = run("train", f"method=mine backbone=flat {TINY}", tmp_path, **own)
     assert done.returncode == 0, done.stderr
     [folder] = (tmp_path / "outputs" / "glyphs" / "mine" / "1-shot").iterdir()
     assert run("evaluate", f"run={folder} bar=false", tmp_path, **own).returncode == 0
@@ -51,4 +99,4 @@ def test_a_method_and_configs_from_outside(tmp_path: Path) -> None:
     assert "method.depth=0: give a whole number from 1 to 10000" in refused.stderr
     alone = run("evaluate", f"run={folder} bar=false", tmp_path)
     assert alone.returncode == 2
-    assert "unknown method 'mine'" in alone.stderr
+    assert "unknown method 'mine'" in alone.stderr or "unknown backbone 'flat'" in alone.stderr

@@ -18,15 +18,17 @@ def linear(x_BMI: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias.unsqueeze(-2), x_BMI, weight.mT)
 
 
-def conv(x_BMIHW: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """3×3 convolution with padding 1; `weight` (O, I, 3, 3) or (B, O, I, 3, 3), `bias` (O,) or (B, O)."""
-    tasks, examples = x_BMIHW.shape[:2]
+def conv(x_BMIHW: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """K×K convolution that keeps an image's size, K odd; `weight` (O, I, K, K) or (B, O, I, K, K), `bias` (O,) or
+    (B, O)."""
+    (tasks, examples), padding = x_BMIHW.shape[:2], weight.shape[-1] // 2
     if weight.dim() == 4:
-        return F.conv2d(x_BMIHW.flatten(0, 1), weight, bias, padding=1).unflatten(0, (tasks, examples))
-    return apart(F.conv2d(together(x_BMIHW), weight.flatten(0, 1), bias.flatten(), padding=1, groups=tasks), tasks)
+        return F.conv2d(x_BMIHW.flatten(0, 1), weight, bias, padding=padding).unflatten(0, (tasks, examples))
+    bias = None if bias is None else bias.flatten()
+    return apart(F.conv2d(together(x_BMIHW), weight.flatten(0, 1), bias, padding=padding, groups=tasks), tasks)
 
 
-def batch_norm(x_BMO: Tensor, weight: Tensor, bias: Tensor, reference: int | None = None) -> Tensor:
+def batch_norm(x_BMO: Tensor, weight: Tensor, bias: Tensor, reference: int | None = None, eps: float = EPS) -> Tensor:
     """Batch norm over the examples (and pixels) of each task's set; gradients flow through the statistics.
 
     `x_BMO` is (B, M, O) or (B, M, O, H, W). With `reference` the statistics are those of the first `reference`
@@ -35,11 +37,11 @@ def batch_norm(x_BMO: Tensor, weight: Tensor, bias: Tensor, reference: int | Non
     tasks = len(x_BMO)
     if reference is None:
         weight, bias = weight.expand(tasks, -1).flatten(), bias.expand(tasks, -1).flatten()
-        return apart(F.batch_norm(together(x_BMO), None, None, weight, bias, training=True, eps=EPS), tasks)
+        return apart(F.batch_norm(together(x_BMO), None, None, weight, bias, training=True, eps=eps), tasks)
     axes = (1, *range(3, x_BMO.dim()))
     var, mean = torch.var_mean(x_BMO[:, :reference], axes, correction=0, keepdim=True)
     shape = (-1, 1, x_BMO.shape[2], *(1 for _ in range(3, x_BMO.dim())))
-    scale = weight.reshape(shape) * torch.rsqrt(var + EPS)
+    scale = weight.reshape(shape) * torch.rsqrt(var + eps)
     return torch.addcmul(bias.reshape(shape) - mean * scale, x_BMO, scale)
 
 

@@ -77,6 +77,8 @@ def closest(name: str, program: str) -> str:
 
 
 def check_together(cfg: DictConfig) -> None:
+    from fewshot.backbones import told
+
     sine, method, backbone = cfg.data.name == "sine", cfg.method, cfg.backbone
     for name in cfg.data.get("test", []):
         if name == cfg.data.name:
@@ -85,14 +87,15 @@ def check_together(cfg: DictConfig) -> None:
             raise UserError(f"data.test={list(cfg.data.test)}: {name} stands there twice")
         if name not in SHARED and not Path(name).expanduser().exists():
             raise UserError(f"data.test={list(cfg.data.test)}: {name} is no folder: choose {nearest(name, SHARED)}")
-    if sine and backbone.layer == "conv":
-        raise UserError(f"backbone={backbone.name} is for images and data=sine has none: choose backbone=mlp")
+    if backbone.get("bn") == "stored" and backbone.get("weights") is None:
+        raise UserError("backbone.bn=stored takes its statistics from a file of weights: give backbone.weights")
     if cfg.trainer.val_every > cfg.trainer.updates:
         raise UserError(f"trainer.val_every={cfg.trainer.val_every} is more than trainer.updates={cfg.trainer.updates}")
-    if backbone.layer == "conv" and cfg.data.size >> len(backbone.widths) < 1:
-        raise UserError(
-            f"backbone={backbone.name} halves an image {len(backbone.widths)} times: data.size is too small"
-        )
+    try:
+        body, own = told(learner_options(cfg)["backbone"])
+        body.check((1,) if sine else (cfg.data.channels, cfg.data.size, cfg.data.size), **own)
+    except UserError as error:
+        raise UserError(f"backbone={backbone.name} does not fit data={cfg.data.name}: {error}") from error
     if cfg.trainer.similarity != "none" and (method.name != "oplstm" or sine):
         raise UserError(f"trainer.similarity={cfg.trainer.similarity} is for method=oplstm on images")
     if cfg.trainer.similarity != "none" and cfg.logger.name == "none":

@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parent.parent
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())  # installed; a checkout
 OWN = "FEWSHOT_CONF"  # a folder of a user's own configs, searched before ours
 FOLDERS = {"train": str(CONF), "evaluate": str(CONF / "evaluate")}
-PATHS = ("paths.raw", "paths.prepared", "paths.outputs", "data.path", "run", "path")
+PATHS = ("paths.raw", "paths.prepared", "paths.outputs", "data.path", "backbone.weights", "run", "path")
 
 
 def by(key: str) -> Callable[..., Any]:

@@ -1,11 +1,12 @@
 """Every setting of the two programs, by its dotted name, and their help.
 
-A learner's options are declared in its own file, the network's in `backbones/body.py`, the tasks' in `data/`; here are
+A learner's options are declared in its own file, the network's in `backbones/`, the tasks' in `data/`; here are
 those of a run and of an evaluation, and where the others come from.
 """
 
 import re
 from collections.abc import Mapping
+from itertools import product
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
@@ -127,13 +128,13 @@ def of_evaluation() -> dict[str, Any]:
     return options(Evaluation) | group("paths", options(Paths))
 
 
-def of_training(method: str, data: str, logger: str) -> dict[str, Any]:
-    """Dotted name → annotation of the settings of a run of this method on these data.
+def of_training(method: str, data: str, logger: str, body: str) -> dict[str, Any]:
+    """Dotted name → annotation of the settings of a run of this method on these data, on this kind of backbone.
 
     Raises:
-        UserError: there is no such method, or one of its options is not declared.
+        UserError: there is no such method or backbone, or one of its options is not declared.
     """
-    from fewshot.backbones.body import Body  # torch takes seconds to import: a mistake in a name is told before
+    from fewshot.backbones import body_options  # torch takes seconds to import: a mistake in a name is told before
     from fewshot.data.datamodule import EpisodicDataModule
     from fewshot.data.image_source import ImageSource
     from fewshot.data.images import open_or_prepare
@@ -158,12 +159,11 @@ def of_training(method: str, data: str, logger: str) -> dict[str, Any]:
         of_data |= group("test_queries_of", dict.fromkeys(("released", "text"), of_form))
     if data == "folder":
         of_data["path"] = Annotated[Text, "class folders of images"]
-    of_body = {key: kind for key, kind in options(Body).items() if key != "input_shape"}
     return {
         **options(Run),
         **group("method", named("method") | of_method | {"meta_batch": tasks["meta_batch"]}),
         **group("data", named("data") | of_data),
-        **group("backbone", named("backbone") | of_body),
+        **group("backbone", named("backbone") | body_options(body)),
         **group("trainer", {key: tasks[key] for key in OF_TRAINER} | options(Trainer)),
         **group("trainer.lightning", options(Lightning)),
         **group("logger", named("logger") | (options(Wandb) if logger == "wandb" else {})),
@@ -179,7 +179,8 @@ def declared(cfg: DictConfig, program: str) -> dict[str, Any]:
     """The declarations that a composed configuration falls under; UserError where it names no method."""
     if program == "evaluate":
         return of_evaluation()
-    return of_training(*(str(OmegaConf.select(cfg, f"{group}.name")) for group in ("method", "data", "logger")))
+    keys = ("method.name", "data.name", "logger.name", "backbone.body")
+    return of_training(*(str(OmegaConf.select(cfg, key, default="blocks")) for key in keys))
 
 
 def learner_options(cfg: DictConfig) -> dict[str, Any]:
@@ -193,9 +194,11 @@ def known(program: str) -> list[str]:
     """The names of the settings that some method, data set and logger have."""
     if program == "evaluate":
         return list(of_evaluation())
+    from fewshot.backbones import NAMES as BODIES
     from fewshot.methods import NAMES
 
-    of_all = [of_training(method, data, "wandb") for method in NAMES for data in ("sine", "folder")]
+    kinds = product(NAMES, ("sine", "folder"), ("wandb",), BODIES)
+    of_all = [of_training(*kind) for kind in kinds]
     return sorted({name for settings in of_all for name in settings})
 
 

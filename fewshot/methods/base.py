@@ -17,7 +17,7 @@ from torchmetrics import CatMetric
 from torchmetrics.functional import mean_squared_error
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from fewshot.backbones.body import Body
+from fewshot.backbones import told
 from fewshot.episodes import Episode, Task
 from fewshot.errors import UserError
 from fewshot.floors import floor_name, floor_scores
@@ -53,12 +53,14 @@ class MetaLearner(L.LightningModule):
         if arguments["task"].regression and not cls.regression:
             raise UserError(f"{cls.__name__} classifies, and the task is regression: choose another learner or data")
         if "backbone" in arguments:
-            Body.check(arguments["backbone"])
+            told(arguments["backbone"])
         cls.check(**{name: value for name, value in arguments.items() if name not in ("self", "task")})
 
     def remember(self, arguments: dict[str, Any]) -> None:
         """Keeps the arguments as hyperparameters, plain data from which `load_from_checkpoint` builds the learner."""
         told = {name: value for name, value in arguments.items() if name != "self"} | {"task": asdict(self.task)}
+        if "weights" in told.get("backbone", {}):
+            told["backbone"] = {**told["backbone"], "weights": None}  # a checkpoint holds its own
         self.save_hyperparameters(json.loads(json.dumps(told)), logger=False)
 
     @classmethod
@@ -148,7 +150,3 @@ def query_pass(forward: Callable[..., Tensor], bn: str, support_x: Tensor, query
         return forward(query_x)
     shots = support_x.shape[1]
     return forward(torch.cat([support_x, query_x], 1), reference=shots)[:, shots:]
-
-
-def make_body(task: Task, backbone: Mapping[str, Any]) -> Body:
-    return Body(task.input_shape, **backbone)

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fewshot.backbones import make_body
 from fewshot.backbones.layers import linear
 from fewshot.errors import UserError
-from fewshot.methods.base import Lr, MetaLearner, Task, make_body, query_pass
+from fewshot.methods.base import Lr, MetaLearner, Task, query_pass
 from fewshot.options import Few, UnitsOfLayers
 
 Inputs = Literal["target", "prev_target", "prev_target_pred", "prev_target_err", "prev_target_pred_err"]
@@ -21,8 +22,8 @@ class PlainLSTM(MetaLearner):
 
     A "sequence" walks over the support set in its order; a "set" feeds all examples from one state and averages what
     comes out (Eq. 10, Figure 3). A sequence may see, instead of x_t's own label, what the step before left (Table A1):
-    its label, prediction and squared error. The backbone is used where it is convolutional; otherwise the LSTM sees
-    the raw, flat input.
+    its label, prediction and squared error. The backbone is used where it reads images; otherwise the LSTM sees the
+    raw, flat input.
     """
 
     inner_steps = "passes"
@@ -41,8 +42,8 @@ class PlainLSTM(MetaLearner):
         first_labels: Annotated[bool, "false: a set's labels are zero in the first pass"] = True,
     ) -> None:
         super().__init__(task, lr)
-        body = make_body(task, backbone)
-        self.body = body if body.layer == "conv" else None
+        body = make_body(task.input_shape, backbone)
+        self.body = None if body.flat else body
         features = body.features if self.body else torch.Size(task.input_shape).numel()
         self.fed = inputs.removeprefix("prev_").split("_")
         sizes = [features + task.outputs * len(self.fed), *hidden]

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fewshot.backbones.body import Network
-from fewshot.methods.base import Lr, MetaLearner, Task, make_body, query_pass
+from fewshot.backbones import body_class, make_body
+from fewshot.backbones.base import Network
+from fewshot.errors import UserError
+from fewshot.methods.base import Lr, MetaLearner, Task, query_pass
 from fewshot.options import Few, Positive
 
 InnerLr = Annotated[Positive, "step size of the inner loop"]
@@ -41,10 +43,19 @@ class MAML(MetaLearner):
         head_only: Annotated[bool, "the head alone is adapted (ANIL)"] = False,
     ) -> None:
         super().__init__(task, lr)
-        self.net = self.make_net(Network(make_body(task, backbone), task.outputs))
+        self.net = self.make_net(Network(make_body(task.input_shape, backbone), task.outputs))
         self.inner_lr, self.steps, self.eval_steps = inner_lr, steps, eval_steps
         self.first_order, self.clamp, self.clamp_each = first_order, clamp, clamp_each
         self.head_only = head_only
+
+    @classmethod
+    def check(cls, **told: Any) -> None:
+        alone = told["head_only"] and not (told["clamp"] and told["clamp_each"])
+        if not alone and "body" in (backbone := told["backbone"]) and not body_class(backbone["body"]).per_task:
+            raise UserError(
+                f"backbone.body={backbone['body']} has one copy of its weights for all tasks: choose another backbone, "
+                f"or head_only=true with clamp_each=false"
+            )
 
     def make_net(self, network: Network) -> nn.Module:
         """The network that is adapted, `(x, reference) -> predictions`, from the body and head."""

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.backbones.body import Block
+from fewshot.backbones import make_body
+from fewshot.backbones.blocks import Block, Blocks
 from fewshot.backbones.layers import linear
 from fewshot.errors import UserError
-from fewshot.methods.base import Lr, MetaLearner, Task, make_body, query_pass
+from fewshot.methods.base import Lr, MetaLearner, Task, query_pass
 from fewshot.options import Few, Positive, UnitsOfLayers
 
 State = list[tuple[Tensor, Tensor]]  # h and c of each cell
@@ -23,7 +24,7 @@ State = list[tuple[Tensor, Tensor]]  # h and c of each cell
 class OPLSTM(MetaLearner):
     """An LSTM that updates a network's weights, the 2D hidden states H, by outer products.
 
-    On linear backbones every layer is an OP-LSTM block; on convolutions only the output layer is.
+    On linear blocks every layer is an OP-LSTM block; on other backbones only the output layer is.
 
     `normalisation` of the update (Eq. 14): each outer product by its own Frobenius norm ("example"), each layer's mean
     ("matrix"), all layers' means together ("joint") or "none". With `preactivation` the LSTM and the outer products see
@@ -49,11 +50,11 @@ class OPLSTM(MetaLearner):
         scalar_bias: Annotated[bool, "one output bias for all classes"] = False,
     ) -> None:
         super().__init__(task, lr)
-        self.body = make_body(task, backbone)
+        self.body = make_body(task.input_shape, backbone)
         self.head = nn.Linear(self.body.features, task.outputs)
         if scalar_bias:  # the released code makes it with a layer of two inputs, whatever the features
             self.head.bias = nn.Parameter(torch.empty(1).uniform_(-(0.5**0.5), 0.5**0.5))
-        self.hidden: list[Block] = [] if self.body.layer == "conv" else list(self.body)
+        self.hidden: list[Block] = list(self.body) if isinstance(self.body, Blocks) and self.body.flat else []
         self.output_lstm = make_cells(cells)
         if self.hidden:
             self.hidden_lstm = make_cells(cells)
@@ -67,19 +68,19 @@ class OPLSTM(MetaLearner):
         if told["cells"][-1] != 1:
             raise UserError(f"cells={list(told['cells'])}: the last cell has 1 unit, it works on one coordinate")
         backbone = told["backbone"]
-        if told["preactivation"] and (backbone["layer"] == "conv" or backbone.get("bn") == "none"):
+        if told["preactivation"] and (backbone.get("layer") != "linear" or backbone.get("bn") == "none"):
             raise UserError("preactivation=true needs linear layers with batch norm: choose backbone=fc")
 
     def output_layer(self, support_x: Tensor, support_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The output layer's inputs under H_0, (B, M, I), its H_0 and its H_T, (B, O, I) each."""
-        support = self.body.shape(support_x) if self.hidden else self.body(support_x)
+        support = support_x.flatten(2) if self.hidden else self.body(support_x)
         initial = self.initial_weights(len(support))
         features = self.activations(support, initial)[0][-1]
         return features, initial[-1], self.learn(support, self.targets(support_y))[-1]
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         if self.hidden:
-            support, query = self.body.shape(support_x), self.body.shape(query_x)
+            support, query = support_x.flatten(2), query_x.flatten(2)
         else:
             support, query = self.body(support_x), query_pass(self.body, self.body.bn, support_x, query_x)
         weights = self.learn(support, self.targets(support_y))

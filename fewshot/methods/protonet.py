@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewshot.methods.base import Lr, MetaLearner, Task, make_body, query_pass
+from fewshot.backbones import make_body
+from fewshot.methods.base import Lr, MetaLearner, Task, query_pass
 
 
 class ProtoNet(MetaLearner):
@@ -17,7 +18,7 @@ class ProtoNet(MetaLearner):
 
     def __init__(self, task: Task, backbone: Mapping[str, Any], lr: Lr) -> None:
         super().__init__(task, lr)
-        self.body = make_body(task, backbone)
+        self.body = make_body(task.input_shape, backbone)
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         support_BMD = self.body(support_x)

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.backbones.body import Network
+from fewshot.backbones.base import Network
+from fewshot.backbones.blocks import Blocks
 from fewshot.backbones.layers import conv, linear
 from fewshot.methods.base import Lr, Task
 from fewshot.methods.maml import MAML, Clamp, EvalSteps, FirstOrder, InnerLr, Steps
@@ -42,6 +43,10 @@ class SAP(MAML):
         self.centred = centred
         super().__init__(task, backbone, lr, inner_lr, steps, eval_steps, first_order, clamp)
 
+    @classmethod
+    def check(cls, **told: Any) -> None:
+        Blocks.required(told["backbone"], "SAP transforms what is between blocks")
+
     def make_net(self, network: Network) -> nn.Module:
         return Transformed(network, self.task.input_shape, self.centred)
 
@@ -65,8 +70,9 @@ class Transformed(nn.Module):
 
     def __init__(self, network: Network, input_shape: tuple[int, ...], centred: bool) -> None:
         super().__init__()
+        assert isinstance(network.body, Blocks)
         self.body, self.head = network.body, network.head
-        self.is_conv = network.body.layer == "conv"
+        self.is_conv = not network.body.flat
         inputs = input_shape[0] if self.is_conv else torch.Size(input_shape).numel()
         blocks = list(network.body)
         widths = [inputs, *(len(block.bias) for block in blocks)]

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from fewshot.backbones.body import Network
+from fewshot.backbones.base import Network
+from fewshot.backbones.blocks import Blocks
 from fewshot.backbones.layers import conv, linear
 from fewshot.episodes import Episode
 from fewshot.errors import UserError
@@ -39,6 +40,7 @@ class WarpMAML(MAML):
 
     @classmethod
     def check(cls, **told: Any) -> None:
+        Blocks.required(told["backbone"], "Warp-MAML's warps lie between blocks")
         widths = list(told["backbone"]["widths"])
         if len(widths) < 2:
             raise UserError(f"backbone.widths={widths}: Warp-MAML's warps lie between blocks, give 2 or more")
@@ -85,6 +87,7 @@ class Warped(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
+        assert isinstance(network.body, Blocks)
         self.body, self.head = network.body, network.head
         self.warps = nn.ModuleList(Warp(len(block.bias), block.is_conv) for block in list(network.body)[1:])
 

@@ -108,8 +108,8 @@ def describe(cfg: DictConfig, learner: MetaLearner) -> dict[str, Any]:
         "train_queries": cfg.data.train_queries,
         "test_queries": cfg.data.test_queries,
         "seed": cfg.seed,
-        "backbone": cfg.backbone.name if has_body else "raw",
-        "bn": cfg.backbone.bn if has_body else "none",
+        "backbone": "/".join(filter(None, (cfg.backbone.name, cfg.backbone.get("model")))) if has_body else "raw",
+        "bn": cfg.backbone.get("bn", "none") if has_body else "none",
         "published_settings": unlike_paper == {},
         "changed": own,
         "unlike_paper": unlike_paper,
@@ -193,9 +193,11 @@ def score_line(result: Mapping[str, Any]) -> str:
 
 
 def as_options(settings: Mapping[str, Any]) -> str:
-    """As the command line takes them; of a group that was chosen anew, its name alone."""
-    told = {k: v for k, v in settings.items() if f"{k.split('.')[0]}.name" not in {*settings} - {k}}
-    return " ".join(f"{k}={as_told(v)}" for k, v in told.items())
+    """As the command line takes them; of a group that was chosen anew, its name, and which model of a library."""
+    anew = {k.removesuffix(".name") for k in settings if k.endswith(".name")}
+    own = (".name", ".model", ".weights")
+    told = {k: v for k, v in settings.items() if k.split(".")[0] not in anew or (k.endswith(own) and v is not None)}
+    return " ".join(f"{k.removesuffix('.name')}={as_told(v)}" for k, v in told.items())
 
 
 def show(result: Mapping[str, Any], folder: Path | None) -> None:

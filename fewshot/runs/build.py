@@ -55,9 +55,15 @@ def make_datamodule(cfg: DictConfig, source: Source, stages: Sequence[str] = ("f
     return datamodule
 
 
-def make_learner(cfg: DictConfig, task: Task) -> MetaLearner:
-    """The learner that `cfg.method` and `cfg.backbone` name; it hears of its task's shape and nothing else."""
-    return learner_class(cfg.method.name)(task=task, **learner_options(cfg))
+def make_learner(cfg: DictConfig, task: Task, trained: bool = False) -> MetaLearner:
+    """The learner that `cfg.method` and `cfg.backbone` name; it hears of its task's shape and nothing else.
+
+    A `trained` one will be given its own weights: no file of pretrained ones is read.
+    """
+    told = learner_options(cfg)
+    if trained and "weights" in told["backbone"]:
+        told["backbone"]["weights"] = None
+    return learner_class(cfg.method.name)(task=task, **told)
 
 
 def make_lightning(method: str, **settings: Any) -> L.Trainer:

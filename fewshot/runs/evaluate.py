@@ -96,7 +96,7 @@ def prepare_test(
     source = announced(tested.data.name, make_source(tested))
     if same_data(trained, tested):
         check_split(folder, source)
-    learner = make_learner(trained, source.task)
+    learner = make_learner(trained, source.task, trained=True)
     best_step = load_weights(learner, folder / "best.ckpt", trained.method.name)
     return trainer, learner, make_datamodule(tested, source, ["test"]), best_step
 

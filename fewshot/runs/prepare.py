@@ -33,8 +33,11 @@ class Run:
 
 
 def refuse_impossible(cfg: DictConfig) -> None:
-    """UserError, before any work on data, for a method or a device that is not there."""
+    """UserError, before any work on data, for a method, a file or a device that is not there."""
     learner_class(cfg.method.name)
+    weights = cfg.backbone.get("weights")
+    if weights is not None and not Path(weights).is_file():
+        raise UserError(f"backbone.weights={weights} is no file: leave it out for random weights")
     where = {"accelerator": cfg.trainer.accelerator, "precision": cfg.trainer.precision}
     make_lightning(cfg.method.name, **where, logger=False)
 

@@ -1,6 +1,5 @@
-"""The networks under the learners: MLP, FC net and Conv-4 are one stack of blocks, told apart by their config."""
+"""MLP, FC net and Conv-4: one stack of blocks, told apart by their config."""
 
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -10,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewshot.backbones.base import Body
 from fewshot.backbones.layers import apart, batch_norm, conv, linear, together
 from fewshot.errors import UserError
-from fewshot.options import UnitsOfLayers, check_values, checked, options
+from fewshot.options import UnitsOfLayers
 
 
 class Block(nn.Module):
@@ -49,28 +49,26 @@ class Block(nn.Module):
         return self.activate((conv if self.is_conv else linear)(x, self.weight, self.bias), reference)
 
 
-class Body(nn.ModuleList):
-    """Blocks over inputs of shape `input_shape`, (channels, height, width) for convolutions; flat output: `features`.
+class Blocks(Body, nn.ModuleList):
+    """Blocks over inputs of shape `input_shape`, (channels, height, width) for convolutions.
 
     Batch norm is "transductive", support and query set each by their own statistics, as in the paper, or normalises
     the query set by the "support" set's.
-
-    Raises:
-        UserError: an option is not what its annotation allows, or an image is halved away.
     """
 
     @classmethod
-    def check(cls, backbone: Mapping[str, Any]) -> None:
-        """UserError for options, beside `input_shape`, that are unknown, missing, or not what they may be."""
-        if not isinstance(backbone, Mapping):
-            raise UserError(f"backbone={backbone!r}: give a dictionary, as {{'layer': 'linear', 'widths': [64, 64]}}")
-        try:
-            inspect.signature(cls).bind(input_shape=(), **backbone)
-        except TypeError as error:
-            raise UserError(f"backbone={dict(backbone)}: {error}") from error
-        check_values(options(cls), backbone, "backbone.")
+    def check(cls, input_shape: Sequence[int], **told: Any) -> None:
+        if told["layer"] == "conv" and len(input_shape) != 3:
+            raise UserError("layer=conv is for images: choose backbone=mlp")
+        if told["layer"] == "conv" and min(input_shape[1:]) >> len(told["widths"]) < 1:
+            raise UserError(f"{len(told['widths'])} blocks halve an image as often: data.size is too small")
 
-    @checked
+    @staticmethod
+    def required(backbone: Mapping[str, Any], why: str) -> None:
+        """UserError, for learners that work on blocks, where the settings name another kind of backbone."""
+        if "body" in backbone:
+            raise UserError(f"backbone.body={backbone['body']}: {why}, choose backbone=conv4, fc or mlp")
+
     def __init__(
         self,
         input_shape: Sequence[int],
@@ -80,11 +78,9 @@ class Body(nn.ModuleList):
         zero_bias: Annotated[bool, "biases start at 0"] = False,
     ) -> None:
         pixels = math.prod(size >> len(widths) for size in input_shape[1:]) if layer == "conv" else 1
-        if not pixels or (layer == "conv" and len(input_shape) != 3):
-            raise UserError(f"layer=conv is for images, and halves them {len(widths)} times: not {tuple(input_shape)}")
         sizes = [input_shape[0] if layer == "conv" else math.prod(input_shape), *widths]
         super().__init__(Block(i, o, layer, bn != "none", zero_bias) for i, o in pairwise(sizes))
-        self.layer, self.bn = layer, bn
+        self.flat, self.bn = layer == "linear", bn
         self.features = widths[-1] * pixels
 
     def __iter__(self) -> Iterator[Block]:
@@ -92,23 +88,10 @@ class Body(nn.ModuleList):
 
     def shape(self, x: Tensor) -> Tensor:
         """Examples as the first block takes them: flat for linear blocks."""
-        return x if self.layer == "conv" else x.flatten(2)
+        return x.flatten(2) if self.flat else x
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
-        """Flat features (B, M, features) of examples (B, M, *input); for `reference` see `batch_norm`."""
         x = self.shape(x)
         for block in self:
             x = block(x, reference)
         return x.flatten(2)
-
-
-class Network(nn.Module):
-    """A body and a linear head, (B, M, *input) → (B, M, outputs)."""
-
-    def __init__(self, body: Body, outputs: int) -> None:
-        super().__init__()
-        self.body = body
-        self.head = nn.Linear(body.features, outputs)
-
-    def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
-        return linear(self.body(x, reference), self.head.weight, self.head.bias)

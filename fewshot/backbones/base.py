@@ -1,0 +1,59 @@
+"""What every backbone is to a learner: flat features of examples, and whose statistics its batch norm takes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from fewshot.backbones.layers import linear
+from fewshot.options import checked
+
+
+class Body(nn.Module):
+    """The base of backbones. The options of one are the annotated parameters of its constructor after `input_shape`,
+    and the settings `backbone.…` of a YAML whose `body` names its file.
+
+    Attributes:
+        features: size of its output.
+        bn: "transductive", support and query set normalised each by its own statistics; "support", both by the support
+            set's; "none", no example depends on another.
+        flat: whether it takes flat inputs, as a network of linear layers does, and no images.
+        per_task: whether its weights may carry a leading task axis, so that a learner can adapt them.
+
+    Raises:
+        UserError: an option is not what its annotation allows, or `check` refuses them together.
+    """
+
+    features: int
+    bn = "none"
+    flat = False
+    per_task = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__, cls.prepare)  # type: ignore[method-assign]
+
+    @classmethod
+    def prepare(cls, arguments: dict[str, Any]) -> None:
+        cls.check(**{name: value for name, value in arguments.items() if name != "self"})
+
+    @classmethod
+    def check(cls, input_shape: Sequence[int], **options: Any) -> None:
+        """UserError for options that make no sense together, or for inputs of this shape."""
+
+    def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
+        """Features (B, M, features) of examples (B, M, *input); for `reference` see `layers.batch_norm`."""
+        raise NotImplementedError
+
+
+class Network(nn.Module):
+    """A body and a linear head, (B, M, *input) → (B, M, outputs)."""
+
+    def __init__(self, body: Body, outputs: int) -> None:
+        super().__init__()
+        self.body = body
+        self.head = nn.Linear(body.features, outputs)
+
+    def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
+        return linear(self.body(x, reference), self.head.weight, self.head.bias)

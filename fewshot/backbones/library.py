@@ -1,0 +1,164 @@
+"""Any image model of torchvision or timm, by its name: `backbone=torchvision backbone.model=resnet18`."""
+
+import importlib.util
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fewshot.backbones.base import Body
+from fewshot.backbones.layers import batch_norm
+from fewshot.errors import UserError
+from fewshot.options import Text
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which weights of these libraries expect
+WRAPPED = ("state_dict", "model")  # under which a checkpoint may keep its weights
+
+
+class LibraryBody(Body):
+    """A classifier without its last linear layer. One copy of its weights serves all tasks.
+
+    Its batch norm takes the statistics of a task's set, or with bn=stored those in the weights' file. Dropout, where a
+    model has it, is on in training.
+    """
+
+    per_task = False
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        library: Annotated[Literal["torchvision", "timm"], "whose model"],
+        model: Annotated[Text, "its name there, as resnet18"],
+        weights: Annotated[Text | None, "file of pretrained weights, .pth or .safetensors; null: random ones"] = None,
+        bn: Annotated[
+            Literal["transductive", "support", "stored"], "whose statistics normalise; stored: the weights'"
+        ] = "transductive",
+    ) -> None:
+        super().__init__()
+        self.net, self.bn = make_model(library, model), bn
+        *_, last = (name for name, module in self.net.named_modules() if isinstance(module, nn.Linear))
+        if weights is not None:
+            load(self.net, last, Path(weights))
+        replace(self.net, last, nn.Identity())
+        self.sets = Sets()
+        if bn != "stored":
+            for name, module in list(self.net.named_modules()):
+                if isinstance(module, _BatchNorm):
+                    replace(self.net, name, by_sets(module, self.sets))
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        try:
+            with torch.no_grad():
+                self.features = self.train()(torch.zeros(1, 2, *input_shape)).shape[2]
+        except Exception as error:  # a model may refuse an image in any way
+            line = " ".join(str(error).split())[:120]
+            raise UserError(
+                f"backbone.model={model} takes no images of {'×'.join(map(str, input_shape))}, or gives no flat "
+                f"features ({line}): choose another data.size, as 224, or model"
+            ) from error
+
+    @classmethod
+    def check(cls, input_shape: Sequence[int], **options: Any) -> None:
+        library = options["library"]
+        if len(input_shape) != 3:
+            raise UserError(f"the models of {library} are for images")
+        if importlib.util.find_spec(library) is None:
+            raise UserError(f"it needs {library}, which is not installed: pip install {library}")
+        if options["model"] not in (models := names(library)):
+            raise UserError(f"backbone.model={options['model']}: {near(options['model'], models)}")
+
+    def train(self, mode: bool = True) -> "LibraryBody":
+        super().train(mode)
+        for module in self.net.modules() if self.bn == "stored" else []:
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
+
+    def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
+        self.sets.tasks, self.sets.reference = len(x), reference
+        images = (x.flatten(0, 1).expand(-1, 3, -1, -1) - self.mean) / self.std  # grey ones as RGB
+        return self.net(images).unflatten(0, x.shape[:2])
+
+
+class Sets:
+    """How the examples that a model is given belong together."""
+
+    tasks = 1
+    reference: int | None = None
+
+
+class BatchNormBySets(nn.Module):
+    """A library's batch norm, with the statistics of each task's set."""
+
+    def __init__(self, norm: _BatchNorm, sets: Sets) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps, self.sets = norm.weight, norm.bias, norm.eps, sets
+
+    def forward(self, x: Tensor) -> Tensor:
+        x_BMO = x.unflatten(0, (self.sets.tasks, -1))
+        return batch_norm(x_BMO, self.weight, self.bias, self.sets.reference, self.eps).flatten(0, 1)
+
+
+def by_sets(norm: _BatchNorm, sets: Sets) -> nn.Module:
+    """With what timm's own batch norm does after it."""
+    after = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
+    return nn.Sequential(BatchNormBySets(norm, sets), *after)
+
+
+def replace(net: nn.Module, name: str, by: nn.Module) -> None:
+    where, _, last = name.rpartition(".")
+    net.get_submodule(where).register_module(last, by)
+
+
+def near(name: str, models: Sequence[str]) -> str:
+    """Which names may have been meant, of hundreds."""
+    close = get_close_matches(name, models, n=4, cutoff=0.3)
+    return "there is none of this name" + (f", did you mean {', '.join(close)}?" if close else "")
+
+
+def names(library: str) -> list[str]:
+    if library == "timm":
+        import timm
+
+        return timm.list_models()
+    import torchvision
+
+    return torchvision.models.list_models(torchvision.models)
+
+
+def make_model(library: str, name: str) -> nn.Module:
+    """The model with random weights and its classifier."""
+    if library == "timm":
+        import timm
+
+        return timm.create_model(name)
+    import torchvision
+
+    return torchvision.models.get_model(name, weights=None)
+
+
+def load(net: nn.Module, last: str, file: Path) -> None:
+    """Loads weights, all but the classifier's, without executing anything in the file."""
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        for name in WRAPPED:
+            state = state.get(name, state)
+        body = {name: value for name, value in state.items() if not name.startswith(f"{last}.")}
+        found = net.load_state_dict(body, strict=False)
+        unknown = [*found.unexpected_keys, *(k for k in found.missing_keys if not k.startswith(f"{last}."))]
+    except Exception as error:  # a foreign file can fail in any way
+        line = " ".join(str(error).split())[:160]
+        raise UserError(f"backbone.weights={file} cannot be loaded: {line}") from error
+    if unknown:
+        raise UserError(f"backbone.weights={file} are those of another model: {', '.join(unknown[:3])} do not fit")

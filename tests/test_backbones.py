@@ -1,0 +1,234 @@
+"""ResNet-12 and the libraries' models, beside plain loops over tasks and stock torch modules."""
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewshot.backbones import body_class, make_body, told
+from fewshot.backbones.library import LibraryBody
+from fewshot.backbones.resnet12 import ResNet12
+from fewshot.errors import UserError
+from fewshot.methods import learner_class
+from fewshot.methods.base import MetaLearner, Task
+from fewshot.runs.evaluate import evaluate
+from fewshot.runs.train import train
+from tests.conftest import LSTM, MAML, OPLSTM, RELEASED, SAP, WARPMAML, episode
+from tests.test_runs import config, evaluation
+
+RESNET = {"body": "resnet12", "widths": [2, 3, 4, 5], "bn": "transductive"}
+TORCHVISION = {"body": "library", "library": "torchvision", "model": "resnet18"}
+LEARNERS: dict[str, dict[str, Any]] = {
+    "protonet": {"lr": 1e-3},
+    "oplstm": OPLSTM | RELEASED | {"normalisation": "matrix"},
+    "maml": MAML,
+    "lstm": LSTM,
+}
+
+
+def stray(module: nn.Module) -> None:
+    """Every weight away from its default."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+
+
+def learner(method: str, backbone: dict[str, Any]) -> MetaLearner:
+    made = learner_class(method)(Task((3, 16, 16), 3, False), backbone, **LEARNERS[method]).double()
+    stray(made)
+    return made
+
+
+def plain_norm(u: Tensor, layer: Any, reference: int | None) -> Tensor:
+    """Batch norm of one set (M, C, H, W), by the statistics of its first `reference` examples."""
+    own = u[:reference]
+    mean = own.mean((0, 2, 3), keepdim=True)
+    spread = ((own - mean) ** 2).mean((0, 2, 3), keepdim=True)
+    scale, shift = layer.bn_weight.view(-1, 1, 1), layer.bn_bias.view(-1, 1, 1)
+    return (u - mean) / (spread + 1e-5).sqrt() * scale + shift
+
+
+def plain_resnet12(body: ResNet12, x: Tensor, reference: int | None) -> Tensor:
+    """Of one task's set (M, C, H, W)."""
+    for block in body.blocks:
+        u = x
+        for number, layer in enumerate(block.convs):
+            u = plain_norm(F.conv2d(u, layer.weight, padding=1), layer, reference)
+            if number < 2:
+                u = torch.where(u > 0, u, 0.1 * u)
+        u = u + plain_norm(F.conv2d(x, block.shortcut.weight), block.shortcut, reference)
+        x = F.max_pool2d(torch.where(u > 0, u, 0.1 * u), 2)
+    return x.mean((2, 3))
+
+
+@pytest.mark.parametrize("reference", [None, 3])
+def test_resnet12_equals_a_loop_over_tasks(reference: int | None) -> None:
+    body = ResNet12((2, 16, 16), [2, 3, 4, 5]).double()
+    stray(body)
+    x = torch.randn(3, 5, 2, 16, 16).double()
+    ours, plain = body(x, reference), torch.stack([plain_resnet12(body, task, reference) for task in x])
+    torch.testing.assert_close(ours, plain)
+    gradients = [torch.autograd.grad(y.square().sum(), list(body.parameters())) for y in (ours, plain)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_resnet12_has_the_weights_of_the_field() -> None:
+    """12.4 million with three channels and widths 64, 160, 320, 640."""
+    body = make_body((3, 84, 84), {"body": "resnet12", "widths": [64, 160, 320, 640]})
+    assert sum(p.numel() for p in body.parameters()) == 12_424_320
+    assert body.features == 640
+
+
+@pytest.mark.parametrize("bn", ["transductive", "support"])
+@pytest.mark.parametrize("method", LEARNERS)
+def test_a_batch_of_tasks_is_a_loop_over_them(method: str, bn: str) -> None:
+    made = learner(method, RESNET | {"bn": bn})
+    batch = episode(made, shots=1, queries=2)
+    together = made.predict(batch)
+    for number in range(len(together)):
+        alone = made.predict(type(batch)(*(x[number : number + 1] for x in batch)))
+        torch.testing.assert_close(together[number : number + 1], alone)
+
+
+@pytest.mark.parametrize("backbone", [RESNET, TORCHVISION], ids=["resnet12", "torchvision"])
+@pytest.mark.parametrize("method", ["protonet", "oplstm", "lstm"])
+def test_every_weight_of_the_body_learns(method: str, backbone: dict[str, Any]) -> None:
+    made = learner(method, backbone)
+    made.losses(episode(made, shots=1, queries=2)).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in made.body.parameters())  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("backbone", [RESNET | {"bn": "support"}, TORCHVISION | {"bn": "support"}])
+def test_with_bn_support_queries_do_not_depend_on_each_other(backbone: dict[str, Any]) -> None:
+    made = learner("protonet", backbone)
+    batch = episode(made, tasks=2, shots=1, queries=2)
+    few = made(batch.support_x, batch.support_y, batch.query_x[:, :1])
+    torch.testing.assert_close(made.predict(batch)[:, :1], few)
+
+
+@pytest.mark.parametrize("bn", ["transductive", "stored"])
+def test_a_library_s_model_sees_each_task_as_the_library_has_it(tmp_path: Path, bn: str) -> None:
+    """In training mode batch norm has a set's statistics, in evaluation mode those of the file."""
+    import torchvision
+
+    own = torchvision.models.get_model("resnet18", weights=None)
+    stray(own)
+    own(torch.randn(9, 3, 32, 32))  # its running statistics move
+    torch.save({"state_dict": own.state_dict()}, tmp_path / "own.pth")
+    body = make_body((3, 32, 32), TORCHVISION | {"bn": bn, "weights": str(tmp_path / "own.pth")}).double()
+    own.fc = nn.Identity()
+    own = own.double().train(bn == "transductive")
+    x = torch.rand(3, 4, 3, 32, 32).double()
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    expected = torch.stack([own((task - mean) / std) for task in x])
+    before = copy.deepcopy(body.state_dict())
+    torch.testing.assert_close(body.train()(x), expected, rtol=1e-4, atol=1e-4)  # mean and std are float32's
+    torch.testing.assert_close(body.eval()(x), expected, rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(value, before[name]) for name, value in body.state_dict().items())
+    grey = make_body((1, 32, 32), TORCHVISION | {"bn": bn, "weights": str(tmp_path / "own.pth")}).double()
+    torch.testing.assert_close(grey(x[:, :, :1]), body(x[:, :, :1].expand(-1, -1, 3, -1, -1)))
+
+
+class Runs:
+    """Pickled, it would run code on loading."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (os.environ["FEWSHOT_NEVER"],)
+
+
+def test_files_of_weights_that_do_not_fit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+
+    monkeypatch.setenv("FEWSHOT_NEVER", str(tmp_path / "ran"))
+    torch.save(torchvision.models.get_model("resnet34").state_dict(), tmp_path / "other.pth")
+    torch.save(Runs(), tmp_path / "runs.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    (tmp_path / "text.safetensors").write_text("no weights")
+    torch.save([1, 2], tmp_path / "list.pth")
+    damaged = ("runs.pth", "text.pth", "list.pth", "text.safetensors", "none.pth")
+    for name, why in (("other.pth", "those of another model"), *((name, "cannot be loaded") for name in damaged)):
+        with pytest.raises(UserError, match=why) as caught:
+            make_body((3, 32, 32), TORCHVISION | {"weights": str(tmp_path / name)})
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_any_model_of_timm() -> None:
+    pytest.importorskip("timm")
+    for model, features in (("resnet10t", 512), ("convnext_atto", 320), ("efficientnet_b0", 1280)):
+        body = make_body((3, 32, 32), TORCHVISION | {"library": "timm", "model": model})
+        assert body(torch.rand(2, 3, 3, 32, 32)).shape == (2, 3, features)
+        assert body.features == features
+
+
+REFUSED = [
+    (RESNET, (3, 15, 16), "data.size is below 16"),
+    (RESNET, (7,), "ResNet-12 is for images"),
+    (RESNET | {"widths": [2, 3]}, (3, 16, 16), "backbone.widths="),
+    (RESNET | {"bn": "none"}, (3, 16, 16), "choose one of transductive, support"),
+    (RESNET | {"depth": 3}, (3, 16, 16), "unexpected keyword argument 'depth'"),
+    (RESNET | {"body": "resnet13"}, (3, 16, 16), "there is no fewshot/backbones/resnet13.py with a backbone"),
+    (RESNET | {"body": "layers"}, (3, 16, 16), "there is no fewshot/backbones/layers.py with a backbone"),
+    (TORCHVISION | {"model": "resnet19"}, (3, 16, 16), "did you mean resnet1"),
+    (TORCHVISION | {"model": "vit_b_16"}, (3, 32, 32), "takes no images of 3×32×32"),
+    (TORCHVISION, (4,), "are for images"),
+]
+
+
+@pytest.mark.parametrize(("backbone", "shape", "why"), REFUSED)
+def test_what_does_not_fit_is_told(backbone: dict[str, Any], shape: tuple[int, ...], why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        make_body(shape, backbone)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "backbone", "why"),
+    [
+        ("warpmaml", WARPMAML, RESNET, "Warp-MAML's warps lie between blocks, choose backbone=conv4"),
+        ("sap", SAP, RESNET, "SAP transforms what is between blocks"),
+        ("maml", MAML, TORCHVISION, "one copy of its weights for all tasks"),
+        ("oplstm", OPLSTM | {"preactivation": True}, RESNET, "preactivation=true needs linear layers"),
+    ],
+)
+def test_a_learner_says_which_backbones_it_takes(
+    method: str, options: dict[str, Any], backbone: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(UserError, match=why):
+        learner_class(method)(Task((3, 16, 16), 3, False), backbone, **options)
+
+
+def test_anil_adapts_the_head_of_any_model() -> None:
+    made = learner_class("maml")(Task((3, 32, 32), 3, False), TORCHVISION, **MAML | {"head_only": True})
+    made.losses(episode(made.double(), shots=1, queries=1)).sum().backward()
+    assert all(p.grad is not None for p in made.parameters())
+
+
+def test_a_run_keeps_the_weights_it_began_with(tmp_path: Path) -> None:
+    """Pretrained weights are read once: a test needs their file no more, nor does load_from_checkpoint."""
+    import torchvision
+
+    file = tmp_path / "own.pth"
+    torch.save(torchvision.models.get_model("shufflenet_v2_x0_5").state_dict(), file)
+    chosen = ["backbone=torchvision", "backbone.model=shufflenet_v2_x0_5", f"backbone.weights={file}"]
+    result = train(cfg := config(tmp_path, "data=glyphs", "method=protonet", *chosen, "backbone.bn=stored"))
+    assert result["backbone"] == "torchvision/shufflenet_v2_x0_5"
+    assert result["bn"] == "stored"
+    file.unlink()
+    [folder] = (Path(cfg.paths.outputs) / "glyphs" / "protonet" / "1-shot").iterdir()
+    assert evaluate(evaluation(folder, tmp_path))["mean"] == result["mean"]
+    again = learner_class("protonet").load_from_checkpoint(folder / "best.ckpt", map_location="cpu")
+    assert again.hparams["backbone"]["weights"] is None
+    with pytest.raises(UserError, match=r"own.pth is no file: leave it out for random weights"):
+        train(config(tmp_path, "data=glyphs", "method=protonet", *chosen, "seed=1"))
+
+
+def test_names_and_options() -> None:
+    assert body_class("resnet12") is ResNet12
+    cls, own = told(TORCHVISION)
+    assert cls is LibraryBody
+    assert own == {"library": "torchvision", "model": "resnet18"}
