@@ -8,6 +8,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from rich.console import Console
 from rich.text import Text
 
 from fewshot import cells, stopping
-from fewshot.config.checks import closest
+from fewshot.config.checks import check, check_evaluation, closest
 from fewshot.config.compose import FOLDERS, at_home, quote_shots
 from fewshot.config.settings import choices_of
+from fewshot.config.tested import trained_and_tested
 from fewshot.errors import UserError, out_of_memory
+from fewshot.light import first
 from fewshot.options import nearest
 
 EXIT_CODES = {"failed": 1, "diverged": 1, "refused": 2, "timeout": 124}  # 124 as timeout(1) has it
@@ -35,18 +38,43 @@ MEMORY = "not enough memory: lower method.meta_batch, trainer.eval_batch, data.s
 
 
 def run_train(cfg: DictConfig) -> dict[str, Any]:
-    from fewshot.config.checks import check
+    if result := first(lambda: finished(cfg)):
+        return result
+    if "torch" not in sys.modules and cfg.data.name != "sine":
+        from fewshot.runs.tables import open_table
 
+        with suppress(OSError):  # told when the run meets it
+            open_table(cfg)
+        first(lambda: refuse_too_few(cfg))
     check(cfg)
-    from fewshot.runs.train import train  # torch takes seconds to import; mistakes are told before
+    from fewshot.runs.train import train
 
     return train(cfg)
 
 
-def run_evaluate(cfg: DictConfig) -> dict[str, Any]:
-    from fewshot.config.checks import check_evaluation
+def finished(cfg: DictConfig) -> dict[str, Any] | None:
+    """The result of a run that needs nothing more, shown; UserError where its settings make no sense."""
+    check(cfg)
+    from fewshot.config.identity import run_folder
+    from fewshot.runs.kept import kept_result, show_kept, untested
 
+    result = kept_result(cfg, run_folder(cfg))
+    if result is None or untested(cfg, result):
+        return None
+    show_kept(result, run_folder(cfg))
+    return result
+
+
+def refuse_too_few(cfg: DictConfig) -> None:
+    """UserError where tasks ask for more classes or images than there are."""
+    from fewshot.runs.build import make_datamodule, make_source
+
+    make_datamodule(cfg, make_source(cfg))
+
+
+def run_evaluate(cfg: DictConfig) -> dict[str, Any]:
     check_evaluation(cfg)
+    first(lambda: trained_and_tested(cfg))
     from fewshot.runs.evaluate import evaluate
 
     return evaluate(cfg)

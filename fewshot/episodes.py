@@ -8,12 +8,16 @@ first `shots` images of a class are its support set and the next ones its querie
 Shape suffixes: B tasks, N ways, C classes of a split, E examples of a class, M support examples.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # data are prepared without torch, which takes seconds to import
+    from torch import Tensor
 
 SPLITS = ("train", "val", "test")
 ORDER = np.uint64(2**32)  # which of a task's streams orders its support set; the first ones are its classes'

@@ -37,6 +37,8 @@ MAML = {
 WARPMAML = {name: value for name, value in MAML.items() if name != "clamp_each"} | {"last_loss": False}
 SAP = {name: value for name, value in MAML.items() if name != "clamp_each"} | {"centred": True}
 
+for name in [name for name in os.environ if name.startswith(("FEWSHOT_", "WANDB_")) and name != "FEWSHOT_RAW"]:
+    del os.environ[name]  # a user's own settings are none of the tests'
 torch.set_num_threads(1)
 os.environ.setdefault("WANDB__SERVICE_WAIT", "300")  # its service starts slowly on a busy machine
 

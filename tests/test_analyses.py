@@ -149,7 +149,7 @@ def test_further_data_sets_are_tested_and_kept(tmp_path: Path, monkeypatch: pyte
 
     evaluated = runs_train.evaluate_on
     monkeypatch.setattr("fewshot.config.tested.across", across)
-    monkeypatch.setattr(runs_train, "table_of", table_of)
+    monkeypatch.setattr("fewshot.runs.kept.table_of", table_of)
     monkeypatch.setattr(runs_train, "evaluate_on", evaluate_on)
     cfg = config(tmp_path, *SMALL)
     alone = train(cfg)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from fewshot.config.compose import config_file, flatten
 from fewshot.config.settings import SHARED, declared, known, learner_options
 from fewshot.errors import UserError
+from fewshot.light import first
 from fewshot.options import check_values, nearest
 
 
@@ -69,7 +70,7 @@ def refuse_unset(cfg: DictConfig, values: dict[str, Any]) -> None:
 
 def closest(name: str, program: str) -> str:
     """Which setting may have been meant."""
-    names = known(program)
+    names = first(lambda: known(program)) or known(program)
     if name in names:
         return "the method or data chosen has none, or its YAML leaves it out; --help shows all"
     close = get_close_matches(name, [*names, *{n.split(".")[0] for n in names}], n=1, cutoff=0.4)

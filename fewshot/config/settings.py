@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field
 
 from fewshot.config.compose import conf_folders
 from fewshot.errors import UserError
+from fewshot.light import first
 from fewshot.options import (
     Few,
     Many,
@@ -210,7 +211,8 @@ def choices_of(group: str) -> list[str]:
 def settings_help(program: str, *, _root_: DictConfig) -> str:
     """A line a setting: its value, what it does, and what it may be."""
     lines = []
-    for name, kind in declared(_root_, program).items():
+    kinds = first(lambda: declared(_root_, program)) or declared(_root_, program)
+    for name, kind in kinds.items():
         if not name.endswith(".name"):
             about = " ".join(filter(None, (help_of(kind), f"({words(kind)})")))
             lines.append(f"{f'  {name}={shown(_root_, name)}':<38} {about}".replace("$", "$$"))

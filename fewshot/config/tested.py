@@ -5,11 +5,25 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from fewshot.config.checks import check
 from fewshot.config.compose import composed
 from fewshot.config.settings import SHARED
+from fewshot.config.stored import stored_config
 from fewshot.errors import UserError
 
 CROSS_DOMAIN_QUERIES = 15
+
+
+def trained_and_tested(cfg: DictConfig) -> tuple[DictConfig, DictConfig]:
+    """The configurations of the run that `cfg` names and of its test; UserError where they do not fit each other."""
+    from fewshot.methods import learner_class
+
+    trained = stored_config(Path(cfg.run))
+    tested = test_config(cfg, trained)
+    check(tested)
+    if cfg.ways is not None and learner_class(trained.method.name).has_head and cfg.ways != trained.data.ways:
+        raise UserError(f"ways={cfg.ways}: the run's head was trained for {trained.data.ways} ways")
+    return trained, tested
 
 
 def test_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -29,14 +28,11 @@ def use_threads(number: int) -> None:
 
 def make_source(cfg: DictConfig) -> Source:
     """Sine waves, or the prepared table of an image set (prepared now if it is not there)."""
-    data = cfg.data
-    if data.name == "sine":
-        return SineSource(cfg.seed, data.sign)
-    from fewshot.data.images import open_or_prepare  # sine waves need none of it
+    if cfg.data.name == "sine":
+        return SineSource(cfg.seed, cfg.data.sign)
+    from fewshot.runs.tables import open_table  # sine waves need none of it
 
-    path = Path(data.path) if "path" in data else None
-    raw, prepared = Path(cfg.paths.raw), Path(cfg.paths.prepared)
-    return ImageSource(cfg.seed, open_or_prepare(data.name, raw, prepared, data.size, data.channels, path), data.ways)
+    return ImageSource(cfg.seed, open_table(cfg), cfg.data.ways)
 
 
 def announced(name: str, source: Source) -> Source:

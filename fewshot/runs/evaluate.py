@@ -10,18 +10,15 @@ from filelock import FileLock
 from lightning.pytorch.callbacks import RichProgressBar
 from omegaconf import DictConfig
 
-from fewshot.config.checks import check
-from fewshot.config.stored import stored_config
-from fewshot.config.tested import same_data, test_config
+from fewshot.config.tested import same_data, trained_and_tested
 from fewshot.data.datamodule import EpisodicDataModule
-from fewshot.data.images import full_name
 from fewshot.errors import Diverged, UserError
-from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner
 from fewshot.results.protocol import Protocol
 from fewshot.results.record import Scores, describe, read_result, scored, show, surroundings, write_json, write_scores
 from fewshot.runs.build import announced, make_datamodule, make_learner, make_lightning, make_source, use_threads
 from fewshot.runs.checkpoints import load_weights
+from fewshot.runs.kept import table_of
 from fewshot.runs.split import check_split
 from fewshot.views.inner_pictures import draw_all
 from fewshot.views.loggers import quiet, start_wandb
@@ -38,11 +35,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """
     quiet()
     folder = Path(cfg.run)
-    trained = stored_config(folder)
-    tested = test_config(cfg, trained)
-    check(tested)
-    if cfg.ways is not None and learner_class(trained.method.name).has_head and cfg.ways != trained.data.ways:
-        raise UserError(f"ways={cfg.ways}: the run's head was trained for {trained.data.ways} ways")
+    trained, tested = trained_and_tested(cfg)
     usual = all(cfg[key] is None for key in ("shots", "queries", "ways", "tasks"))
     entry = table_of(tested) if usual and not same_data(trained, tested) else None
     return evaluate_on(folder, trained, tested, entry=entry, pictures=cfg.pictures)
@@ -105,10 +98,6 @@ def test(trainer: L.Trainer, learner: MetaLearner, datamodule: EpisodicDataModul
     """The scores of the test tasks; Diverged where one is not finite."""
     trainer.test(learner, datamodule=datamodule, verbose=False)
     return scored(learner)
-
-
-def table_of(cfg: DictConfig) -> str:
-    return full_name(cfg.data.name, Path(cfg.data.path) if "path" in cfg.data else None)
 
 
 def keep(

@@ -16,19 +16,19 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from fewshot.config.identity import run_folder
-from fewshot.config.tested import further_tests
 from fewshot.errors import Diverged, UserError, out_of_memory
 from fewshot.methods.base import MetaLearner
 from fewshot.results.record import NO_SCORES, read_result, show, surroundings, write_json, write_scores
 from fewshot.runs.callbacks import SaveBest, finite
 from fewshot.runs.checkpoints import load_weights
-from fewshot.runs.evaluate import evaluate_on, table_of, test
+from fewshot.runs.evaluate import evaluate_on, test
 from fewshot.runs.fit import fit, make_trainer
+from fewshot.runs.kept import kept_result, show_kept, untested
 from fewshot.runs.prepare import Run, prepare, refuse_impossible
 from fewshot.views.curves import learning_curve
 from fewshot.views.loggers import quiet
 from fewshot.views.pictures import save_figure, test_figures
-from fewshot.views.similarity import measured, similarity_figure
+from fewshot.views.similarity import similarity_figure
 from fewshot.views.wandb_result import log_result
 
 Drawn = list[tuple[int, float, Figure]]  # number, score and picture of test tasks
@@ -42,11 +42,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     quiet()
     folder = run_folder(cfg)
     try:
-        refuse_unmeasured(cfg, folder)
-        result = None if cfg.force else read_result(folder / "result.json")
-        if result and result["status"] in ("finished", "diverged"):  # shown without a lock: it may not be ours
-            print(f"already {result['status']}; force=true runs it anew", file=sys.stderr)
-            show(result, folder)
+        if result := kept_result(cfg, folder):
+            show_kept(result, folder)  # without a lock: it may not be ours
             return with_further_tests(cfg, folder, result)
         refuse_impossible(cfg)
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,16 +56,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         raise UserError(f"the run of {folder} cannot read or write a file: {error}") from error
     finally:
         wandb.finish()  # the next cell of a multirun has a run of its own
-
-
-def refuse_unmeasured(cfg: DictConfig, folder: Path) -> None:
-    definition = cfg.trainer.similarity
-    begun = not cfg.force and (folder / "last.ckpt").exists()
-    if begun and definition != "none" and not measured(folder / "metrics.csv", definition):
-        raise UserError(
-            f"the run of {folder} began without trainer.similarity={definition}, which is measured during training: "
-            f"force=true runs it anew, or leave it out"
-        )
 
 
 def fit_and_test(run: Run) -> dict[str, Any]:
@@ -161,7 +148,6 @@ def draw(run: Run) -> Drawn:
 
 def with_further_tests(cfg: DictConfig, folder: Path, result: dict[str, Any], run: Any = None) -> dict[str, Any]:
     """The result with those of the best state on every data set of `data.test` that it does not hold yet."""
-    for further in further_tests(cfg) if result["status"] == "finished" else []:
-        if (name := table_of(further)) not in result.get("tests", {}):
-            evaluate_on(folder, cfg, further, entry=name, run=run)
+    for name, further in untested(cfg, result).items():
+        evaluate_on(folder, cfg, further, entry=name, run=run)
     return read_result(folder / "result.json") or result

@@ -73,11 +73,6 @@ def similarities(learner: OPLSTM, episode: Episode, definition: str) -> dict[str
         return found
 
 
-def measured(metrics: Path, definition: str) -> bool:
-    """Whether a run's `metrics.csv` holds a similarity from its first point on."""
-    return metrics.exists() and f"\n0,0,similarity_{definition}/" in metrics.read_text(errors="replace")
-
-
 def similarity_figure(metrics: Path, definition: str) -> Figure:
     """Figure 6 from a run's `metrics.csv`: both measures against the validations, with their 95% intervals."""
     curves = pd.read_csv(metrics).pivot_table(index="tasks", columns="metric", values="value", aggfunc="last")
