@@ -7,9 +7,10 @@ import tarfile
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal, cast
@@ -53,31 +54,20 @@ def members(root: Path, skip: Sequence[str] = ()) -> list[Member]:
     found = []
     for file in files_in(root, skip):
         with _reading(file):
-            kind = _kind(file)
-            if kind == "zip":
-                with zipfile.ZipFile(file) as archive:
-                    entries = [
-                        (entry.filename, entry.file_size)
-                        for entry in archive.infolist()
-                        if not entry.is_dir() and not stat.S_ISLNK(entry.external_attr >> 16)
-                    ]
-            elif kind == "tar":
-                with tarfile.open(file) as tar:
-                    entries = [(entry.name, entry.size) for entry in tar if entry.isreg()]
-            else:
-                entries = [(file.relative_to(root).as_posix() if file != root else file.name, file.stat().st_size)]
+            itself = Member(file, _kind(file), file.relative_to(root).as_posix() if file != root else file.name)
         unsafe = []
-        for name, size in entries:
-            if _is_hidden(name):
-                continue
-            try:
-                name.encode()
-            except UnicodeEncodeError as error:
-                raise UserError(f"{file}: the name {name!a} is no UTF-8 text: rename it") from error
-            if _is_safe(name, size, kind):
-                found.append(Member(file, kind, name))
-            else:
-                unsafe.append(name)
+        with _held(itself) as files:
+            for name, size, _ in files:
+                if _is_hidden(name):
+                    continue
+                try:
+                    name.encode()
+                except UnicodeEncodeError as error:
+                    raise UserError(f"{file}: the name {name!a} is no UTF-8 text: rename it") from error
+                if _is_safe(name, size, itself.kind):
+                    found.append(Member(file, itself.kind, name))
+                else:
+                    unsafe.append(name)
         if unsafe:
             print(
                 f"{file}: {len(unsafe)} files left out for their size (over {FILE_BYTES >> 20} MiB) or for a name that "
@@ -90,42 +80,37 @@ def members(root: Path, skip: Sequence[str] = ()) -> list[Member]:
 @contextmanager
 def opened(member: Member) -> Iterator[IO[bytes]]:
     """One member as a binary stream."""
-    with _reading(member.container):
-        if member.kind == "zip":
-            with zipfile.ZipFile(member.container) as archive, archive.open(member.name) as stream:
-                yield stream
-        elif member.kind == "tar":
-            with tarfile.open(member.container) as tar, _extract(tar, tar.getmember(member.name)) as stream:
-                yield stream
-        else:
-            with member.container.open("rb") as stream:
-                yield stream
+    with _held(member) as files, next(stream_of for name, _, stream_of in files if name == member.name)() as stream:
+        yield stream
 
 
 def read(wanted: Sequence[Member]) -> Iterator[tuple[int, bytes]]:
     """Yield (position in `wanted`, bytes), archive by archive: a compressed tar is only fast from start to end."""
-    groups: dict[tuple[Path, str], dict[str, int]] = defaultdict(dict)
+    groups: dict[Path, dict[str, int]] = defaultdict(dict)
     for position, member in enumerate(wanted):
-        groups[member.container, member.kind][member.name] = position
-    for (container, kind), positions in groups.items():
-        with _reading(container):
-            if kind == "zip":
-                with zipfile.ZipFile(container) as archive:
-                    for name, position in positions.items():
-                        with archive.open(name) as stream:
-                            yield position, stream.read(FILE_BYTES)
-            elif kind == "tar":
-                with tarfile.open(container) as tar:
-                    for entry in tar:
-                        if entry.isreg() and entry.name in positions:
-                            yield positions.pop(entry.name), _extract(tar, entry).read(FILE_BYTES)
-            else:
-                for position in positions.values():
-                    yield position, container.read_bytes()
+        groups[member.container][member.name] = position
+    for positions in groups.values():
+        with _held(wanted[next(iter(positions.values()))]) as files:
+            for name, _, stream_of in files:
+                if name in positions:
+                    with stream_of() as stream:
+                        yield positions.pop(name), stream.read(FILE_BYTES)
 
 
-def _extract(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
-    return cast(IO[bytes], archive.extractfile(entry))  # None only for what `members` never lists
+@contextmanager
+def _held(member: Member) -> Iterator[Iterable[tuple[str, int, Callable[[], IO[bytes]]]]]:
+    """Name, size and opener of each ordinary file beside a member, in the order of its archive; of a file, its own."""
+    with _reading(member.container):
+        if member.kind == "zip":
+            with zipfile.ZipFile(member.container) as archive:
+                entries = (e for e in archive.infolist() if not e.is_dir() and not stat.S_ISLNK(e.external_attr >> 16))
+                yield ((e.filename, e.file_size, partial(archive.open, e)) for e in entries)
+        elif member.kind == "tar":
+            with tarfile.open(member.container) as tar:
+                opener = cast(Callable[[tarfile.TarInfo], IO[bytes]], tar.extractfile)  # None for links alone
+                yield ((e.name, e.size, partial(opener, e)) for e in tar if e.isreg())
+        else:
+            yield [(member.name, member.container.stat().st_size, lambda: member.container.open("rb"))]
 
 
 def files_in(root: Path, skip: Iterable[str] = ()) -> Iterator[Path]:
