@@ -20,7 +20,6 @@ from fewshot.errors import UserError
 from fewshot.files import whole, write_whole
 
 FIELDS = ("tasks", "step", "metric", "value")
-LONGEST = 1000  # characters of a row; no own one comes near
 
 
 def quiet() -> None:
@@ -51,24 +50,18 @@ class MetricsCsv(Logger):
         if self.path.exists():
             with self.path.open(newline="", errors="replace") as file, whole(self.path) as kept:
                 kept.write(",".join(FIELDS) + "\r\n")
-                while line := file.readline(LONGEST):
-                    row = next(csv.reader([line.replace("\0", "")]))
-                    whole_row = len(row) == len(FIELDS) and line.endswith("\n") and re.fullmatch(r"\d{1,18}", row[0])
-                    if whole_row and int(row[0]) <= update * self.meta_batch:
+                for line in file:
+                    row = re.fullmatch(r'(\d{1,18}),\d+,([^",]+|"[^"]+"),[-+.\dainfe]+\r?\n', line)
+                    if row and int(row[1]) <= update * self.meta_batch:
                         kept.write(line)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        tasks = metrics.get("tasks")
-        if tasks is None:
+        if (tasks := metrics.get("tasks")) is None:
             return
-        new = not self.path.exists()
+        seen = (int(tasks), round(tasks / self.meta_batch))
+        rows = [(*seen, name, value) for name, value in metrics.items() if name not in ("tasks", "epoch")]
         with self.path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(FIELDS)
-            for name, value in metrics.items():
-                if name not in ("tasks", "epoch"):
-                    writer.writerow((int(tasks), round(tasks / self.meta_batch), name, value))
+            csv.writer(file).writerows(rows if file.tell() else [FIELDS, *rows])
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """The run's folder holds its configuration already."""
