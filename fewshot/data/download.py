@@ -2,7 +2,6 @@
 
 import hashlib
 import http.client
-import os
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -46,7 +45,7 @@ def fetch(url: str, file: Path, md5: str, timeout: float = 30) -> None:
             if digest != md5:
                 part.unlink()
                 raise UserError(f"{url}: md5 {digest}, not {md5}: run again, or put {file} there yourself")
-            os.replace(part, file)
+            part.replace(file)
     except (OSError, http.client.HTTPException) as error:  # urllib's errors are OSErrors
         reason = getattr(error, "reason", error)
         raise UserError(f"cannot download ({reason}): get {url} and put {file.name} into {file.parent}") from error

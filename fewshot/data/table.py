@@ -1,7 +1,6 @@
 """A prepared data set: one folder with `images.npy` (uint8) and `index.json` (which rows are which class)."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
-from fewshot.files import write_whole
+from fewshot.files import whole, write_whole
 
 FORMAT = 1  # raise it when the files' meaning changes: older tables are then refused
 
@@ -120,7 +119,7 @@ def write_table(folder: Path, shape: tuple[int, int, int], content: Content) -> 
         splits = {split: list(content.counts[split].items()) for split in SPLITS}
         index = {"format": FORMAT, "name": folder.name, "shape": (rows, *shape), "bytes": size, "splits": splits}
         write_whole(partial / "index.json", json.dumps(index | {"note": content.note}, ensure_ascii=False))
-        os.replace(partial, folder)
+        partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -132,7 +131,7 @@ def _write_images(
     columns = (TextColumn("preparing {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     written = np.zeros(shape[0], dtype=bool)
     # plain writes, not a memory map: on a full disk they raise OSError where a map would kill the process
-    with file.open("wb") as out, Progress(*columns, console=Console(stderr=True)) as progress:
+    with whole(file, "wb") as out, Progress(*columns, console=Console(stderr=True)) as progress:
         np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
         start = out.tell()
         for row, image in progress.track(images, total=shape[0], description=name):
@@ -143,6 +142,4 @@ def _write_images(
             out.write(np.ascontiguousarray(image).data)
         if not written.all():
             raise RuntimeError(f"{name}: {np.count_nonzero(~written)} images were never read")
-        out.flush()
-        os.fsync(out.fileno())
     return file.stat().st_size
