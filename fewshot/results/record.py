@@ -9,35 +9,37 @@ import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import lightning as L
 import torch
 from omegaconf import DictConfig
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from fewshot.config.identity import changed
-from fewshot.errors import Diverged
+from fewshot.errors import Diverged, UserError
 from fewshot.files import write_whole
 from fewshot.floors import floor_name
 from fewshot.methods.base import MetaLearner
-from fewshot.options import as_told
+from fewshot.options import as_told, check_values
 from fewshot.results.paper import has_table, paper_figure
 from fewshot.results.protocol import Protocol
 from fewshot.results.statistics import mean_and_ci95
 
-STATUSES = ("finished", "timeout", "diverged", "failed")
-NUMBER, NONE = (int, float), type(None)
-SHOWN: dict[str, tuple[type, ...]] = {  # what is read of a kept result, and its types
-    **dict.fromkeys(("status", "method", "form", "data", "trained_on", "metric", "bn"), (str,)),
-    **dict.fromkeys(("ways", "shots", "val_shots", "test_queries", "seed"), (int,)),
-    **dict.fromkeys(("mean", "ci95"), (*NUMBER, NONE)),
-    "tasks": (int, NONE),
-    "reason": (str, NONE),
-    "published_settings": (bool,),
-    **dict.fromkeys(("changed", "findings"), (dict,)),
+Number = Annotated[float, Field(gt=-1e300, lt=1e300)]
+SHOWN: dict[str, Any] = {  # what is read of a kept result
+    "status": Literal["finished", "timeout", "diverged", "failed"],
+    **dict.fromkeys(("method", "form", "data", "trained_on", "metric", "bn"), str),
+    **dict.fromkeys(("ways", "shots", "val_shots", "test_queries", "seed"), int),
+    **dict.fromkeys(("mean", "ci95"), Number | None),
+    "tasks": int | None,
+    "reason": str | None,
+    "published_settings": bool,
+    **dict.fromkeys(("findings", "floors"), dict[str, Number]),
+    **dict.fromkeys(("changed", "tests"), dict),
 }
 PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "omegaconf", "numpy", "fewshot")
 
@@ -70,19 +72,13 @@ def read_result(path: Path) -> dict[str, Any] | None:
         return None
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        shown = {"floors": {}, "tests": {}} | result
+        check_values(SHOWN, {name: shown.get(name) for name in SHOWN})
+    except (OSError, ValueError, TypeError, RecursionError, UserError):
         return None
-    if not isinstance(result, dict) or any(type(result.get(key)) not in kinds for key, kinds in SHOWN.items()):
-        return None
-    mean, tests = result.get("mean"), result.get("tests", {})
-    if type(floors := result.get("floors", {})) is not dict:
-        return None
-    scores = [score for score in (mean, result.get("ci95")) if score is not None]
-    numbers = [*result["findings"].values(), *floors.values(), *scores]
-    sound = all(type(n) in NUMBER and abs(n) < 1e300 for n in numbers) and type(tests) is dict
-    sound = sound and not re.search(r"\\u00[01]", json.dumps(result, ensure_ascii=False))  # signs that steer terminals
-    fits = result["status"] in STATUSES and (result["status"] == "finished") == (mean is not None)
-    return result if sound and fits else None
+    steers = re.search(r"\\u00[01]", json.dumps(result, ensure_ascii=False))  # signs that steer terminals
+    fits = (result["status"] == "finished") == (result.get("mean") is not None)
+    return result if fits and not steers else None
 
 
 def describe(cfg: DictConfig, learner: MetaLearner) -> dict[str, Any]:
