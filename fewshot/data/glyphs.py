@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.ft2font import FT2Font
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from scipy.cluster.hierarchy import DisjointSet
 
 from fewshot.data.splits import SEEDED_NOTE, seeded
 from fewshot.data.table import Content
@@ -84,15 +85,11 @@ def _draw(face: ImageFont.FreeTypeFont, character: str, size: int) -> NDArray[np
 
 def _look_alikes(drawn: dict[str, Faces]) -> list[list[str]]:
     """Characters grouped: two are one class if any face draws them alike (Latin A, Greek Alpha, Cyrillic A)."""
-    group = {character: [character] for character in drawn}
-    first: dict[tuple[str, bytes], str] = {}
+    groups, first = DisjointSet(drawn), dict[tuple[str, bytes], str]()
     for character, faces in drawn.items():
         for face, picture in faces.items():
-            one, other = group[first.setdefault((face, picture), character)], group[character]
-            if one is not other:
-                one += other
-                group |= dict.fromkeys(other, one)
-    return [sorted(alike) for character, alike in group.items() if character == min(alike)]
+            groups.merge(first.setdefault((face, picture), character), character)
+    return [sorted(alike) for alike in groups.subsets()]
 
 
 def _distinct(members: Iterable[Faces]) -> list[bytes]:
