@@ -426,6 +426,7 @@ def test_folder_split_by_csv_files(tmp_path: Path) -> None:
         (b"name,part\nanimal0,val\n", "or class,split"),
         (b"class,split\nanimal0\n", "columns class,split in every row"),
         (b"class,split\n\xff,val\n", "is no UTF-8 text"),
+        (b"x" * 200_000, "needs the columns"),
         (b"class,split\nanimal0,val\n", "three class folders"),
     ],
 )

@@ -1,14 +1,12 @@
 """A split that a file lists: csv, JSON or text."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from fewshot.data.archives import Member, opened
+from fewshot.data.archives import Member
 from fewshot.data.decode import is_image
-from fewshot.data.splits import Files, class_folders, split_named
+from fewshot.data.splits import Files, class_folders, rows, split_named, text_of
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 
@@ -16,7 +14,6 @@ FORMS = (
     "a csv with the columns filename,label,split or class,split; split.json as {split: [classes]} or {class: split}; "
     "or train.txt, val.txt and test.txt with a class a line"
 )
-LARGEST = 50_000_000  # bytes of a list
 Row = tuple[str, str, str | None]  # a class or an image file, its split, an image's class
 
 
@@ -45,27 +42,12 @@ def by_list(files: Sequence[Member]) -> tuple[Files, str] | None:
     return None
 
 
-def text_of(file: Member) -> str:
-    with opened(file) as stream:
-        try:
-            return stream.read(LARGEST).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{file} is no UTF-8 text: save it as such, or take it away") from error
-
-
 def from_csv(file: Member) -> list[Row]:
-    reader = csv.DictReader(io.StringIO(text_of(file), newline=""))
-    columns = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
-    if "split" not in columns or not {"class", "label"} & set(columns):
-        return []
-    try:
-        told = [{key: row[name].strip() for key, name in columns.items()} for row in reader]
-    except (csv.Error, AttributeError) as error:
-        raise UserError(f"{file} needs the columns {','.join(columns)} in every row: {error}") from error
-    if "filename" in columns:
-        label = "label" if "label" in columns else "class"
-        return [(row["filename"], row["split"], row[label]) for row in told]
-    return [(row.get("class") or row["label"], row["split"], None) for row in told]
+    """A row an image, or a row a class; nothing for another file."""
+    for columns in ("filename split label", "filename split class", "class split", "label split"):
+        if told := rows(file, *columns.split()):
+            return [(row[0], row[1], row[2] if len(row) > 2 else None) for row in told]
+    return []
 
 
 def from_json(file: Member) -> list[Row]:

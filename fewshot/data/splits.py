@@ -20,6 +20,7 @@ WORDS = {
     "val": {"val", "valid", "validation", "dev"},
     "test": {"test", "testing", "novel", "evaluation"},
 }
+LARGEST = 50_000_000  # bytes of a list
 SEEDED_NOTE = "classes split 64/16/20% in the order of sha256('0/' + class name)"
 
 
@@ -38,7 +39,9 @@ def by_csv(files: Sequence[Member]) -> tuple[Files, list[str]] | None:
     splits: Files = {split: {} for split in SPLITS}
     missing = []
     for split, table in tables.items():
-        for name, label in rows(table, "filename", "label"):
+        if (told := rows(table, "filename", "label")) is None:
+            raise UserError(f"{table} needs the columns filename,label")
+        for name, label in told:
             if name not in images:
                 missing.append(name)
             else:
@@ -97,15 +100,23 @@ def find(files: Iterable[Member], name: str) -> Member | None:
     return next((file for file in files if file.parts[-1] == name), None)
 
 
-def rows(table: Member, *columns: str) -> list[tuple[str, ...]]:
-    """The named columns of a csv file.
+def text_of(file: Member) -> str:
+    with opened(file) as stream:
+        try:
+            return stream.read(LARGEST).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file} is no UTF-8 text: save it as such, or take it away") from error
+
+
+def rows(table: Member, *columns: str) -> list[tuple[str, ...]] | None:
+    """The named columns of a csv file, whose own names may be in any case; None where it has not all of them.
 
     Raises:
-        UserError: a column is not there, or no text.
+        UserError: a row is too short, or no csv.
     """
     try:
-        with opened(table) as stream:
-            reader = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""))
-            return [tuple(row[column].strip() for column in columns) for row in reader]
-    except (KeyError, AttributeError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(text_of(table), newline=""))
+        names = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
+        return [tuple(row[names[c]].strip() for c in columns) for row in reader] if names.keys() >= {*columns} else None
+    except (AttributeError, csv.Error) as error:
         raise UserError(f"{table} needs the columns {','.join(columns)} in every row") from error
