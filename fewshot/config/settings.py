@@ -111,7 +111,7 @@ class Evaluation:
     data: Annotated[Text | None, "another data set; null: the run's own"]
     path: Annotated[Text | None, "the folder of data=folder"]
     shots: Annotated[Few | None, "null: as trained"]
-    queries: Annotated[Few | None, "test queries a class; null: the run's own; on other data 15, or 5 on glyphs"]
+    queries: Annotated[Few | None, "test queries a class; null: the run's own; on other data 15"]
     ways: Annotated[Ways | None, "classes of a task; null: as trained; a linear head has no other"]
     tasks: Annotated[Many | None, "test tasks; null: the run's own"]
     eval_batch: Annotated[Units | None, "tasks at a time"]

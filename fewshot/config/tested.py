@@ -81,5 +81,5 @@ def across(trained: DictConfig, name: str, path: str | None = None) -> DictConfi
         tested.data = OmegaConf.merge(new.data, {k: trained.data[k] for k in ("size", "channels", "ways")})
         if path:
             tested.data.path = path
-        tested.data.test_queries = CROSS_DOMAIN_QUERIES if name != "glyphs" else new.data.test_queries
+        tested.data.test_queries = CROSS_DOMAIN_QUERIES
     return tested

@@ -1,5 +1,10 @@
-"""Characters rendered from the fonts that matplotlib ships: image classes without any download."""
+"""Characters rendered from the fonts that matplotlib ships: image classes without any download.
 
+Typefaces of one character lie nearly on top of each other, and comparing pixels would tell most characters apart. So
+each picture is distorted somewhat as hands differ: by a fixed draw, a function of the character and the face alone.
+"""
+
+import hashlib
 import unicodedata
 import zlib
 from collections import Counter
@@ -15,9 +20,12 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from fewshot.data.splits import SEEDED_NOTE, seeded
 from fewshot.data.table import Content
-from fewshot.episodes import SPLITS
+from fewshot.episodes import SPLITS, random_bits, uniform
 
+READING = 2  # raise it when the same fonts make other images
 MIN_FACES = 10  # fewer distinct faces make too few examples of a class
+HANDS = 2  # distorted pictures of a face: ten faces make 20 images, enough for 5 shots and 15 queries
+TURN, SLANT, STRETCH = np.deg2rad(15), 0.15, 1.15  # the most, either way: an angle, a shear, a factor of each side
 DRAWN_AT = 64  # font size in pixels, before the glyph is scaled to the image
 LETTERS = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 # LastResort draws boxes for everything; cmex and cmsy put brackets and arrows where letters belong
@@ -27,7 +35,7 @@ Faces = dict[str, bytes]  # face -> a character in it, (size, size) pixels, pack
 
 
 def content(size: int, channels: int) -> Content:
-    """One class a character, one image a distinct face, ink 255."""
+    """One class a character, HANDS images a distinct face, ink 255."""
     fonts = sorted((Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("*.ttf"))
     cover = {font: _characters(font) for font in fonts if not font.name.startswith(SKIPPED)}
     held = Counter(character for characters in cover.values() for character in characters)
@@ -38,7 +46,8 @@ def content(size: int, channels: int) -> Content:
         for character in sorted(characters & enough):
             if (picture := _draw(face, character, size)) is not None:
                 drawn[character][font.stem] = zlib.compress(picture.tobytes(), 1)
-    classes, merged, left_out = {}, 0, 0
+    classes: dict[str, Faces] = {}
+    merged, left_out = 0, 0
     for alike in _look_alikes(drawn):
         pictures = _distinct(drawn[character] for character in alike)
         merged += len(alike) - 1
@@ -48,9 +57,10 @@ def content(size: int, channels: int) -> Content:
             left_out += 1
     split_of = seeded(classes)
     splits = {split: sorted(name for name in classes if split_of[name] == split) for split in SPLITS}
-    counts = {split: {name: len(classes[name]) for name in names} for split, names in splits.items()}
-    in_order = (picture for names in splits.values() for name in names for picture in classes[name])
-    images = ((row, _unpacked(picture, size, channels)) for row, picture in enumerate(in_order))
+    counts = {split: {name: HANDS * len(classes[name]) for name in names} for split, names in splits.items()}
+    faces = ((name, *face) for names in splits.values() for name in names for face in classes[name].items())
+    hands = ((picture, f"{name} {face} {hand}") for name, face, picture in faces for hand in range(HANDS))
+    images = ((row, _distorted(picture, key, size, channels)) for row, (picture, key) in enumerate(hands))
     note = f"{SEEDED_NOTE}; {left_out} characters with fewer than {MIN_FACES} distinct faces left out, {merged} merged"
     return Content(counts, images, f"{note} with look-alikes")
 
@@ -92,14 +102,31 @@ def _look_alikes(drawn: dict[str, Faces]) -> list[list[str]]:
     return [sorted(alike) for alike in groups.subsets()]
 
 
-def _distinct(members: Iterable[Faces]) -> list[bytes]:
-    """One image a face, from the first character that has it, each image once, in the order of the faces' names."""
+def _distinct(members: Iterable[Faces]) -> Faces:
+    """One picture a face, from the first character that has it, each once, in the order of the faces' names."""
     faces: Faces = {}
     for member in members:
         faces = member | faces
-    return list(dict.fromkeys(faces[face] for face in sorted(faces)))
+    first: dict[bytes, str] = {}
+    for face in sorted(faces):
+        first.setdefault(faces[face], face)
+    return {face: picture for picture, face in first.items()}
 
 
-def _unpacked(picture: bytes, size: int, channels: int) -> NDArray[np.uint8]:
-    grey = np.frombuffer(zlib.decompress(picture), dtype=np.uint8).reshape(size, size, 1)
-    return np.repeat(grey, channels, axis=2)
+def _distorted(picture: bytes, key: str, size: int, channels: int) -> NDArray[np.uint8]:
+    """The picture turned, slanted, stretched and moved by what `key` draws; no ink is cut, too large is shrunk."""
+    stream = np.frombuffer(hashlib.sha256(key.encode()).digest(), dtype="<u8")[:1]
+    turn, slant, wide, high, *moves = uniform(random_bits(stream, np.arange(6, dtype=np.uint64)), -1.0, 1.0)
+    cos, sin = np.cos(TURN * turn), np.sin(TURN * turn)
+    # PIL asks where a pixel comes from: from the middle of a canvas with room for all to the middle of the picture
+    back = np.diag([STRETCH**wide, STRETCH**high]) @ [[1, SLANT * slant], [0, 1]] @ [[cos, sin], [-sin, cos]]
+    origin = np.column_stack([back, size / 2 - back @ [size, size]]).ravel().tolist()
+    plain = Image.frombytes("L", (size, size), zlib.decompress(picture))
+    ink = plain.transform((2 * size, 2 * size), Image.Transform.AFFINE, origin, Image.Resampling.BICUBIC)
+    ink = ink.crop(ink.getbbox())
+    margin = size // 14
+    ink.thumbnail((size - 2 * margin, size - 2 * margin))
+    canvas = Image.new("L", (size, size))
+    across, down = ((size - side) // 2 + round(margin * move) for side, move in zip(ink.size, moves, strict=True))
+    canvas.paste(ink, (across, down))
+    return np.repeat(np.asarray(canvas)[:, :, None], channels, axis=2)

@@ -49,7 +49,7 @@ def open_or_prepare(
     kind = f"{size}-{'grey' if channels == 1 else 'rgb'}"
     make = partial(_from_raw, name, raw, download)
     if name == "glyphs":
-        make = partial(glyphs.content)
+        make, kind = partial(glyphs.content), f"{glyphs.READING}-{kind}"
     elif name == "folder":
         make = partial(folder.content, Path(path or ""))
     table = prepared / f"{full_name(name, path)}-{kind}"
