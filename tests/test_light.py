@@ -11,7 +11,7 @@ from fewshot.config.compose import CONF
 from fewshot.light import first
 from tests.test_package import TINY
 
-ASK = "import sys\nfrom fewshot.cli import *\ncode = main(run_{0}, '{0}')\nprint('torch' in sys.modules)\nsys.exit(code)"
+ASK = (
     "import sys; from fewshot.cli import *; code = main(run_{0}, '{0}'); print('torch' in sys.modules); sys.exit(code)"
 )
 
