@@ -62,7 +62,7 @@ MUTATIONS = [
     Mutation(*row)
     for row in (
         # the base
-        (BASE, "return losses.sum()", "return losses.mean()", "mean over the meta-batch"),
+        (BASE, '"loss": losses.sum()', '"loss": losses.mean()', "mean over the meta-batch"),
         (BASE, "losses.detach().mean()", "losses.detach().sum()", "the log shows the sum"),
         (BASE, '"none").mean(1)', '"none").sum(1)', "cross-entropy summed over the queries"),
         (BASE, '"none").flatten(1).mean(1)', '"none").flatten(1).sum(1)', "squared error summed over the queries"),

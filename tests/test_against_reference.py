@@ -79,7 +79,8 @@ def test_learner_equals_reference(method: str, backbone: str, bn: str | None, re
     predictions = learner.predict(batch)
     torch.testing.assert_close(predictions, expected, rtol=1e-9, atol=1e-10)
 
-    losses = learner.losses(batch)
+    losses, of_training = learner.losses(batch)
+    torch.testing.assert_close(of_training, expected, rtol=1e-9, atol=1e-10)
     torch.testing.assert_close(losses, learner.task_losses(expected, batch.query_y), rtol=1e-9, atol=1e-10)
     losses.sum().backward()
     learner.on_before_optimizer_step(learner.configure_optimizers())

@@ -50,7 +50,7 @@ def make_named(name: str, backbone: str, bn: str | None = None) -> MetaLearner:
 
 
 def summed_loss(learner: MetaLearner, batch: Episode) -> Tensor:
-    return learner.losses(batch).sum()
+    return learner.losses(batch)[0].sum()
 
 
 def gradients(learner: MetaLearner, batch: Episode) -> dict[str, Tensor]:
@@ -102,13 +102,17 @@ def test_steps_sum_losses_and_score_each_task(regression: bool, tasks: int, monk
             rows = list(zip(prediction, target.tolist(), strict=True))
             losses.append(-np.mean([row.log_softmax(0)[label].item() for row, label in rows]))
             scores.append(100 * np.mean([row.argmax().item() == label for row, label in rows]))
-    assert learner.training_step(batch, 0).item() == pytest.approx(sum(losses), rel=1e-12)
+    step = learner.training_step(batch, 0)
+    assert step["loss"].item() == pytest.approx(sum(losses), rel=1e-12)
+    close(step["predictions"], predictions)
+    assert not step["predictions"].requires_grad
     with torch.no_grad():
         learner.validation_step(batch, 0)
         learner.test_step(batch, 0)
     metric = "mse" if regression else "accuracy"
     assert logged["train/loss"] == pytest.approx(np.mean(losses), rel=1e-12)
     assert logged[f"val/{metric}"] == pytest.approx(np.mean(scores), rel=1e-6)
+    assert logged["val/loss"] == pytest.approx(np.mean(losses), rel=1e-12)
     assert learner.test_scores.compute().view(-1).tolist() == pytest.approx(scores, rel=1e-6)
     assert learner.test_tasks.compute().view(-1).tolist() == [7, 8, 9][:tasks]
 
@@ -579,7 +583,7 @@ def test_threads_change_the_order_of_sums_and_nothing_else(method: str, options:
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            loss = learner.losses(tasks).sum()
+            loss = learner.losses(tasks)[0].sum()
             gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(learner.parameters()))]))
     finally:
         torch.set_num_threads(1)
@@ -605,7 +609,7 @@ def test_a_prediction_that_is_not_finite_is_no_guess(name: str, value: float, mo
         answer = learner.answer
         monkeypatch.setattr(learner, "answer", lambda *told: spoilt(answer(*told)))
         monkeypatch.setattr(learner, "task_losses", lambda p, y: original(learner, p.nan_to_num(), y))
-    losses = learner.losses(batch)
+    losses, _ = learner.losses(batch)
     assert torch.isfinite(losses[0]) or isinstance(learner, WarpMAML)
     assert torch.isnan(losses[1])
 

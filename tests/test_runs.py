@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from fewshot.config.checks import check
 from fewshot.config.compose import CONF, composed
 from fewshot.config.identity import changed, run_folder
+from fewshot.episodes import Episode
 from fewshot.errors import UserError
 from fewshot.results.statistics import mean_and_ci95
 from fewshot.runs import callbacks, prepare
@@ -587,7 +588,12 @@ def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good_state(
     def spoiled(cfg: DictConfig, source: Any) -> Any:
         learner = learner_losses(cfg, source)
         original = learner.training_step
-        learner.training_step = lambda e, b=0: original(e, b) * (float("nan") if learner.global_step > 22 else 1)
+
+        def step(episode: Episode, batch_idx: int) -> dict[str, torch.Tensor]:
+            made = original(episode, batch_idx)
+            return made | {"loss": made["loss"] * (float("nan") if learner.global_step > 22 else 1)}
+
+        learner.training_step = step
         return learner
 
     monkeypatch.setattr(prepare, "make_learner", spoiled)

@@ -41,4 +41,4 @@ def test_the_best_value_is_the_summary(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("WANDB_MODE", "offline")
     start_wandb(config(tmp_path, "logger=wandb"), tmp_path)
     told = {call.args[0]: call.kwargs.get("summary") for call in run.define_metric.call_args_list}
-    assert (told["val/accuracy"], told["val/mse"]) == ("max", "min")
+    assert (told["val/accuracy"], told["val/mse"], told["val/loss"]) == ("max", "min", "min")

@@ -108,19 +108,22 @@ class MetaLearner(L.LightningModule):
         right = 100 * multiclass_accuracy(predictions.transpose(1, 2), targets, self.task.outputs, **kwargs)
         return nan_unless_finite(right, predictions)
 
-    def losses(self, episode: Episode) -> Tensor:
-        """Each task's loss, (B,); the gradient of their sum trains the learner."""
+    def losses(self, episode: Episode) -> tuple[Tensor, Tensor]:
+        """Each task's loss, (B,), and its predictions; the gradient of the losses' sum trains the learner."""
         predictions = self.predict(episode)
-        return nan_unless_finite(self.task_losses(predictions, episode.query_y), predictions)
+        return nan_unless_finite(self.task_losses(predictions, episode.query_y), predictions), predictions
 
-    def training_step(self, episode: Episode, batch_idx: int) -> Tensor:
-        losses = self.losses(episode)
+    def training_step(self, episode: Episode, batch_idx: int) -> dict[str, Tensor]:
+        """The loss, and the predictions of which whoever logs this step may make a score."""
+        losses, predictions = self.losses(episode)
         self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(losses))
-        return losses.sum()
+        return {"loss": losses.sum(), "predictions": predictions.detach()}
 
     def validation_step(self, episode: Episode, batch_idx: int) -> None:
-        scores = self.scores(self.predict(episode), episode.query_y)
+        predictions = self.predict(episode)
+        scores, losses = self.scores(predictions, episode.query_y), self.task_losses(predictions, episode.query_y)
         self.log(f"val/{self.task.metric}", scores.mean(), prog_bar=True, batch_size=len(scores))
+        self.log("val/loss", losses.mean(), batch_size=len(losses))
 
     def on_test_start(self) -> None:
         for kept in (self.test_scores, self.test_floors, self.test_tasks):

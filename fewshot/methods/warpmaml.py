@@ -51,8 +51,8 @@ class WarpMAML(MAML):
     def adapts(self, name: str) -> bool:
         return not name.startswith(("warps.", "body.0."))
 
-    def losses(self, episode: Episode) -> Tensor:
-        """The losses after the last step, with the gradient that is the sum over the steps."""
+    def losses(self, episode: Episode) -> tuple[Tensor, Tensor]:
+        """The losses and predictions after the last step, with the gradient that is the sum over the steps."""
         base = [p for name, p in self.net.named_parameters() if not name.startswith("warps.")]
         warps = {name: p for name, p in self.net.named_parameters() if name.startswith("warps.")}
         weights, warp_grads, base_loss = self.start(len(episode.support_x)), [], torch.tensor(0.0)
@@ -65,7 +65,7 @@ class WarpMAML(MAML):
             if t == self.steps - 1 or not self.last_loss:
                 base_loss = base_loss + losses.sum()
         grads = [*torch.autograd.grad(base_loss, base), *(sum(of_steps) for of_steps in zip(*warp_grads, strict=True))]
-        return with_gradients(losses, [*base, *warps.values()], grads)
+        return with_gradients(losses, [*base, *warps.values()], grads), predictions
 
 
 def with_gradients(losses: Tensor, learned: Sequence[Tensor], grads: Sequence[Tensor]) -> Tensor:

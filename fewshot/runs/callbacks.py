@@ -12,7 +12,9 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, R
 from torch import Tensor
 
 from fewshot import stopping
+from fewshot.episodes import Episode
 from fewshot.errors import Diverged, OutOfTime
+from fewshot.methods.base import MetaLearner
 from fewshot.stopping import Stopped
 
 
@@ -157,6 +159,7 @@ def check_finite(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
 class TaskAxis(Callback):
     """Logs training, every `every` updates and before any save, beside the number of training tasks seen.
 
+    The accuracy is computed for these updates alone. On sine the loss is the score.
     A row that Lightning logged itself would come after the save of its update, and be lost where a run stops there.
     """
 
@@ -167,7 +170,10 @@ class TaskAxis(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.since = (time.perf_counter(), trainer.global_step)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Episode, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, MetaLearner)
         step = trainer.global_step
         if step % self.every == 0:
             now, (then, last) = time.perf_counter(), self.since
@@ -177,6 +183,8 @@ class TaskAxis(Callback):
                 "train/loss": outputs["loss"].item() / self.meta_batch,
                 "train/tasks_per_second": (step - last) * self.meta_batch / (now - then),
             }
+            if not pl_module.task.regression:
+                row["train/accuracy"] = pl_module.scores(outputs["predictions"], batch.query_y).mean().item()
             for logger in trainer.loggers:
                 logger.log_metrics(row, step)
 

@@ -7,19 +7,24 @@ from matplotlib.figure import Figure
 
 from fewshot.views.pictures import BLUE, ORANGE
 
+COLOURS = {"train": ORANGE, "val": BLUE}
+
 
 def learning_curve(metrics: Path, title: str) -> Figure:
-    """Training loss and validation score against the training tasks seen."""
+    """The loss, and the accuracy where there is one, of training and validation against the training tasks seen."""
     curves = pd.read_csv(metrics).pivot_table(index="tasks", columns="metric", values="value", aggfunc="last")
-    figure = Figure(figsize=(8, 2.8), layout="constrained", facecolor="white")
-    [validated] = [name for name in curves if name in ("val/accuracy", "val/mse")]
-    for axes, name, colour in zip(figure.subplots(1, 2), ("train/loss", validated), (ORANGE, BLUE), strict=True):
-        if name in curves:  # a short run logs no loss
-            shown = curves[name].dropna()
-            axes.plot(shown.index, shown, "o-" if len(shown) < 60 else "-", color=colour, ms=3, lw=1.2)
-        axes.set_title(name, fontsize=9, loc="left")
+    scores = ["loss", "accuracy"] if "val/accuracy" in curves else ["loss"]
+    figure = Figure(figsize=(4 * len(scores), 2.8), layout="constrained", facecolor="white")
+    for axes, score in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores, strict=True):
+        for split, colour in COLOURS.items():
+            if (name := f"{split}/{score}") in curves:  # a short run logs no training
+                shown = curves[name].dropna()
+                style = "o-" if len(shown) < 60 else "-"
+                axes.plot(shown.index, shown, style, color=colour, ms=3, lw=1.2, label=name)
+        axes.set_title(score, fontsize=9, loc="left")
         axes.set_xlabel("training tasks", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=10)
     return figure

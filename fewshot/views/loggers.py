@@ -112,6 +112,6 @@ def start_wandb(cfg: DictConfig, folder: Path) -> Any:
         run = start("offline")
     run.define_metric("tasks")
     run.define_metric("*", step_metric="tasks")
-    for metric, best in (("val/accuracy", "max"), ("val/mse", "min")):
+    for metric, best in (("val/accuracy", "max"), ("val/mse", "min"), ("val/loss", "min")):
         run.define_metric(metric, step_metric="tasks", summary=best)
     return run
