@@ -1,13 +1,60 @@
-"""The variables and options that W&B's users know reach it."""
+"""The variables and options that W&B's users know reach it, and what it keeps of a run."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+import wandb
 
-from fewshot.views.loggers import start_wandb
+from fewshot.config.identity import run_folder
+from fewshot.runs.train import train
+from fewshot.views.loggers import staged_in, start_wandb
+from tests.offline import history
+from tests.test_curves import FEW, curve, images
 from tests.test_runs import config
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a run that W&B kept offline, beside an empty `home`."""
+    place = tmp_path_factory.mktemp("wandb")
+    (place / "home").mkdir()
+    wandb.teardown()  # its service, which an earlier test may have started in another home
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [
+            name for name in os.environ if name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR") or name.startswith("XDG_")
+        ]:
+            patch.delenv(name)
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("HOME", str(place / "home"))
+        cfg = images(place, *FEW, "logger=wandb", "logger.pictures=true")
+        train(cfg)
+        yield run_folder(cfg)
+
+
+def test_its_curves_are_those_of_metrics_csv(kept: Path) -> None:
+    for metric in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
+        logged = [(row["tasks"], row[metric]) for row in history(kept) if metric in row]
+        assert logged == [(2 * step, pytest.approx(value)) for step, value in curve(kept, metric).items()]
+
+
+def test_nothing_is_staged_in_the_home_folder(kept: Path) -> None:
+    """It may be small, or another one where the run is synced; tables and files are staged in the run's own."""
+    assert not list((kept.parents[4] / "home").rglob("*wandb*"))
+    assert list((kept / "wandb" / "artifacts" / "staging").iterdir())
+
+
+def test_where_it_stages_may_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_DATA_DIR", "mine")
+    monkeypatch.delenv("WANDB_CACHE_DIR", raising=False)
+    for cell in (tmp_path / "one", tmp_path / "two"):
+        with staged_in(cell):
+            assert os.environ["WANDB_DATA_DIR"] == "mine"
+            assert os.environ["WANDB_CACHE_DIR"] == str(cell / "wandb")
+    assert "WANDB_CACHE_DIR" not in os.environ
 
 
 @pytest.fixture

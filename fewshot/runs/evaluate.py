@@ -21,7 +21,7 @@ from fewshot.runs.checkpoints import load_weights
 from fewshot.runs.kept import table_of
 from fewshot.runs.split import check_split
 from fewshot.views.inner_pictures import draw_all
-from fewshot.views.loggers import quiet, start_wandb
+from fewshot.views.loggers import quiet, staged_in, start_wandb
 from fewshot.views.wandb_result import log_test
 
 TESTED = ("metric", "mean", "ci95", "tasks", "floors", "shots", "ways", "test_queries")  # kept of a further test
@@ -133,7 +133,8 @@ def keep_entry(folder: Path, trained: DictConfig, name: str, tested: dict[str, A
     write_json(folder / "result.json", result | {"tests": entries})
     if trained.logger.name == "wandb":
         try:
-            log_test(run or start_wandb(trained, folder), f"test/{name}", tested)
+            with staged_in(folder):
+                log_test(run or start_wandb(trained, folder), f"test/{name}", tested)
         except Exception as error:  # a score does not fall with W&B
             print(f"W&B did not take the result: {type(error).__name__}: {error}", file=sys.stderr)
         if run is None:

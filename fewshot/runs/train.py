@@ -26,7 +26,7 @@ from fewshot.runs.fit import fit, make_trainer
 from fewshot.runs.kept import kept_result, show_kept, untested
 from fewshot.runs.prepare import Run, prepare, refuse_impossible
 from fewshot.views.curves import learning_curve
-from fewshot.views.loggers import quiet
+from fewshot.views.loggers import quiet, staged_in
 from fewshot.views.pictures import save_figure, test_figures
 from fewshot.views.similarity import similarity_figure
 from fewshot.views.wandb_result import log_result
@@ -47,7 +47,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             return with_further_tests(cfg, folder, result)
         refuse_impossible(cfg)
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock").acquire(timeout=0):
+        with FileLock(folder / ".lock").acquire(timeout=0), staged_in(folder):
             run = prepare(cfg, folder)
             return with_further_tests(cfg, folder, publish(run, fit_and_test(run)), run.wandb)
     except Timeout:

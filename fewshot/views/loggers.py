@@ -8,7 +8,8 @@ import re
 import secrets
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fewshot.errors import UserError
 from fewshot.files import whole, write_whole
 
 FIELDS = ("tasks", "step", "metric", "value")
+STAGING = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR")  # where W&B keeps copies of what it uploads
 
 
 def quiet() -> None:
@@ -70,6 +72,23 @@ class MetricsCsv(Logger):
 def wandb_mode() -> str:
     """What WANDB_MODE says; without it online for a user who is logged in, offline otherwise."""
     return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+
+
+@contextmanager
+def staged_in(folder: Path) -> Iterator[None]:
+    """W&B's copies of tables and files lie in the run's folder, where an offline run finds them when it is synced.
+
+    W&B's own place for them is the home folder, which may be small, or another one where the run is synced.
+    """
+    told = {name: os.environ.get(name) for name in STAGING}
+    for name in STAGING:
+        os.environ.setdefault(name, str((folder / "wandb").absolute()))
+    try:
+        yield
+    finally:
+        for name, value in told.items():
+            if value is None:
+                del os.environ[name]
 
 
 def start_wandb(cfg: DictConfig, folder: Path) -> Any:
