@@ -1,7 +1,7 @@
 """Reads what W&B keeps of an offline run."""
 
 import json
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,31 @@ from wandb.proto.wandb_internal_pb2 import Record
 BLOCK, HEAD, LAST = 32768, 7, (1, 4)  # the kinds of a record's only and of its last part
 
 
-def records(folder: Path) -> Iterator[Record]:
-    """The records of all W&B files of a run's folder, oldest first."""
+def read(path: Path) -> list[Record]:
+    data, at, record, found = path.read_bytes(), HEAD, b"", []
+    while at + HEAD <= len(data):
+        if BLOCK - at % BLOCK < HEAD:  # no part begins there
+            at += BLOCK - at % BLOCK
+            continue
+        end = at + HEAD + int.from_bytes(data[at + 4 : at + 6], "little")
+        record += data[at + HEAD : end]
+        if data[at + 6] in LAST and end <= len(data):
+            found.append(Record.FromString(record))
+            record = b""
+        at = end
+    return found
+
+
+def records(folder: Path) -> list[Record]:
+    """The records of all W&B files of a run's folder that has ended, oldest first."""
+    found: list[Record] = []
     for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        data, at, record = path.read_bytes(), HEAD, b""
-        while at + HEAD <= len(data):
-            if BLOCK - at % BLOCK < HEAD:  # no part begins there
-                at += BLOCK - at % BLOCK
-                continue
-            end = at + HEAD + int.from_bytes(data[at + 4 : at + 6], "little")
-            record += data[at + HEAD : end]
-            if data[at + 6] in LAST:
-                yield Record.FromString(record)
-                record = b""
-            at = end
+        until = time.monotonic() + 30
+        while not (there := read(path)) or not there[-1].HasField("exit"):  # its service writes on after finish()
+            assert time.monotonic() < until, f"{path} has no end"
+            time.sleep(0.1)
+        found += there
+    return found
 
 
 def plain(items: Any) -> dict[str, Any]:

@@ -191,7 +191,9 @@ def test_a_later_evaluation_on_other_data_adds_its_entry(tmp_path: Path) -> None
     assert (result, others) == (alone, [])
     assert name.startswith("folder-two-")
     assert (entry["mean"], entry["test_queries"]) == (tested["mean"], 15)
-    assert summary(folder)[f"test/{name}/accuracy"] == tested["mean"]
+    kept = summary(folder)
+    assert kept[f"test/{name}/accuracy"] == tested["mean"]
+    assert kept[f"test/{name}/task_scores.nrows"] == sum(kept[f"test/{name}/scores.values"]) == 30
 
 
 # ---------------------------------------------------------------- pictures of the inner loop

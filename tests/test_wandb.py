@@ -1,18 +1,21 @@
 """The variables and options that W&B's users know reach it, and what it keeps of a run."""
 
+import csv
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 import wandb
 
 from fewshot.config.identity import run_folder
 from fewshot.runs.train import train
 from fewshot.views.loggers import staged_in, start_wandb
-from tests.offline import history
+from tests.offline import history, summary
 from tests.test_curves import FEW, curve, images
 from tests.test_runs import config
 
@@ -35,10 +38,29 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield run_folder(cfg)
 
 
+def run_of(folder: Path) -> Path:
+    [offline] = folder.glob("wandb/offline-run-*")
+    return offline
+
+
 def test_its_curves_are_those_of_metrics_csv(kept: Path) -> None:
     for metric in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
         logged = [(row["tasks"], row[metric]) for row in history(kept) if metric in row]
         assert logged == [(2 * step, pytest.approx(value)) for step, value in curve(kept, metric).items()]
+
+
+def test_every_test_task_is_kept(kept: Path) -> None:
+    told = summary(kept)
+    table = json.loads((run_of(kept) / "files" / told["test/task_scores.path"]).read_text())
+    with (kept / "test_scores.csv").open(newline="") as file:
+        scores = [[int(row["task"]), float(row["score"])] for row in csv.DictReader(file)]
+    assert table["columns"] == ["task", "score", "nearest_neighbour"]
+    assert [row[:2] for row in table["data"]] == scores
+    result = json.loads((kept / "result.json").read_text())
+    assert np.mean([row[2] for row in table["data"]]) == pytest.approx(result["floors"]["nearest_neighbour"])
+    expected = np.histogram([score for _, score in scores], told["test/scores.bins"])[0]
+    assert told["test/scores.values"] == expected.tolist()
+    assert told["test/tasks"] == sum(expected) == 30
 
 
 def test_nothing_is_staged_in_the_home_folder(kept: Path) -> None:

@@ -49,14 +49,15 @@ def write_json(path: Path, result: Mapping[str, Any]) -> None:
 
 
 class Scores(NamedTuple):
-    """A test's mean, interval, number of tasks and floors, as a result holds them; the tasks' numbers, and scores."""
+    """A test's mean, interval, number of tasks and floors, as a result holds them; each task's number, score, floor."""
 
     summary: dict[str, Any]
     tasks: list[int]
     values: list[float]
+    floors: list[float]
 
 
-NO_SCORES = Scores({"mean": None, "ci95": None, "tasks": None, "floors": {}}, [], [])
+NO_SCORES = Scores({"mean": None, "ci95": None, "tasks": None, "floors": {}}, [], [], [])
 FLOORS = {"nearest_neighbour": "nearest neighbour in pixels", "support_mean": "mean of the support set"}
 
 
@@ -127,11 +128,12 @@ def scored(learner: MetaLearner) -> Scores:
         if not math.isfinite(score):
             raise Diverged(f"the score of test task {task} was {score}")
     mean, ci95 = mean_and_ci95(ordered)
-    floors = {floor_name(learner.task): float(learner.test_floors.compute().double().mean())}
+    of_tasks = learner.test_floors.compute().view(-1)[order]
+    floors = {floor_name(learner.task): float(of_tasks.double().mean())}
     if not learner.task.regression:
         floors["chance"] = 100 / learner.task.outputs
     summary = {"mean": mean, "ci95": ci95, "tasks": len(ordered), "floors": floors}
-    return Scores(summary, tasks[order].tolist(), ordered)
+    return Scores(summary, tasks[order].tolist(), ordered, of_tasks.tolist())
 
 
 def surroundings(trainer: L.Trainer) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from fewshot.runs.kept import table_of
 from fewshot.runs.split import check_split
 from fewshot.views.inner_pictures import draw_all
 from fewshot.views.loggers import quiet, staged_in, start_wandb
-from fewshot.views.wandb_result import log_test
+from fewshot.views.wandb_result import log_tasks, log_test
 
 TESTED = ("metric", "mean", "ci95", "tasks", "floors", "shots", "ways", "test_queries")  # kept of a further test
 
@@ -117,15 +117,15 @@ def keep(
             write_scores(kept.with_suffix(".csv"), scores)
             write_json(kept, result)
             if entry:
-                keep_entry(folder, trained, entry, result, run)
+                keep_entry(folder, trained, entry, result, scores, run)
     except OSError as error:
         print(f"not everything was kept in {kept.parent}: {error}", file=sys.stderr)
         return None
     return kept
 
 
-def keep_entry(folder: Path, trained: DictConfig, name: str, tested: dict[str, Any], run: Any) -> None:
-    """Adds a test on further data to the run's `result.json` and, if the run logs to W&B, to its summary there."""
+def keep_entry(folder: Path, trained: DictConfig, name: str, tested: dict[str, Any], scores: Scores, run: Any) -> None:
+    """Adds a test on further data to the run's `result.json` and, if the run logs to W&B, there."""
     result = read_result(folder / "result.json")
     if result is None:  # the run goes on, and will write its result
         return
@@ -134,7 +134,9 @@ def keep_entry(folder: Path, trained: DictConfig, name: str, tested: dict[str, A
     if trained.logger.name == "wandb":
         try:
             with staged_in(folder):
-                log_test(run or start_wandb(trained, folder), f"test/{name}", tested)
+                log = run or start_wandb(trained, folder)
+                log_test(log, f"test/{name}", tested)
+                log_tasks(log, f"test/{name}", scores)
         except Exception as error:  # a score does not fall with W&B
             print(f"W&B did not take the result: {type(error).__name__}: {error}", file=sys.stderr)
         if run is None:

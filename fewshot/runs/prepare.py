@@ -15,7 +15,7 @@ from fewshot.errors import UserError
 from fewshot.files import write_whole
 from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner
-from fewshot.results.record import describe
+from fewshot.results.record import NO_SCORES, Scores, describe
 from fewshot.runs.build import announced, make_datamodule, make_learner, make_lightning, make_source, use_threads
 from fewshot.runs.split import check_split, keep_split
 
@@ -29,7 +29,8 @@ class Run:
     learner: MetaLearner
     datamodule: EpisodicDataModule
     description: dict[str, Any]  # the part of the result that the configuration settles
-    wandb: Any  # the W&B run, or None
+    wandb: Any = None  # the W&B run
+    scores: Scores = NO_SCORES  # of its test
 
 
 def refuse_impossible(cfg: DictConfig) -> None:
@@ -64,7 +65,7 @@ def prepare(cfg: DictConfig, folder: Path) -> Run:
     what = "{method} on {data}: {parameters} parameters, backbone {backbone}, bn {bn}, form {form}"
     size = f"{cfg.trainer.updates} updates of {cfg.method.meta_batch} tasks"
     print(f"{what.format(**description)}, {size}", file=sys.stderr)
-    return Run(cfg, folder, learner, datamodule, description, None)
+    return Run(cfg, folder, learner, datamodule, description)
 
 
 def prepare_further_tests(cfg: DictConfig) -> None:

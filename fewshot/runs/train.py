@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from fewshot.config.identity import run_folder
 from fewshot.errors import Diverged, UserError, out_of_memory
 from fewshot.methods.base import MetaLearner
-from fewshot.results.record import NO_SCORES, read_result, show, surroundings, write_json, write_scores
+from fewshot.results.record import read_result, show, surroundings, write_json, write_scores
 from fewshot.runs.callbacks import SaveBest, finite
 from fewshot.runs.checkpoints import load_weights
 from fewshot.runs.evaluate import evaluate_on, test
@@ -29,7 +29,7 @@ from fewshot.views.curves import learning_curve
 from fewshot.views.loggers import quiet, staged_in
 from fewshot.views.pictures import save_figure, test_figures
 from fewshot.views.similarity import similarity_figure
-from fewshot.views.wandb_result import log_result
+from fewshot.views.wandb_result import log_result, log_tasks
 
 Drawn = list[tuple[int, float, Figure]]  # number, score and picture of test tasks
 
@@ -80,15 +80,14 @@ def measure(run: Run) -> dict[str, Any]:
         trainer = make_trainer(run, timer, save_best)
         status, reason = fit(run, trainer)
     best_step = load_weights(run.learner, best, cfg.method.name) if best.exists() else None
-    scores = NO_SCORES
     if status == "finished":
         try:
-            scores = test(trainer, run.learner, run.datamodule)
-            write_scores(run.folder / "test_scores.csv", scores)
+            run.scores = test(trainer, run.learner, run.datamodule)
+            write_scores(run.folder / "test_scores.csv", run.scores)
         except Diverged as error:
             status, reason = "diverged", str(error)
     took, tasks = timer.time_elapsed("train"), trainer.global_step * cfg.method.meta_batch
-    return scores.summary | {
+    return run.scores.summary | {
         "status": status,
         "reason": reason,
         "best_step": best_step,
@@ -112,6 +111,7 @@ def publish(run: Run, outcome: dict[str, Any]) -> dict[str, Any]:
     if run.wandb is not None:
         try:
             log_result(run.wandb, result, figures, run.cfg.logger.pictures)
+            log_tasks(run.wandb, "test", run.scores)
         except Exception as error:
             print(f"W&B did not take the result: {type(error).__name__}: {error}", file=sys.stderr)
     write_json(run.folder / "result.json", result)

@@ -1,4 +1,4 @@
-"""What Weights & Biases keeps of a test: the score with both ends of its interval, and test tasks as pictures."""
+"""What Weights & Biases keeps of a test: the score with both ends of its interval, that of every task, and pictures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import wandb
 from matplotlib.figure import Figure
 
+from fewshot.results.record import Scores
 from fewshot.views.pictures import as_image
 
 # what may be shown to all; photographs of the other data sets, and users' own, are not ours to publish
@@ -31,6 +32,18 @@ def log_test(run: Any, under: str, result: Mapping[str, Any]) -> None:
     run.summary[f"{under}/tasks"] = result["tasks"]
     for name, score in result.get("floors", {}).items():
         run.summary[f"{under}/{name}"] = score
+
+
+def log_tasks(run: Any, under: str, scores: Scores) -> None:
+    """Logs each test task's score beside what needs no learning on it, and how the scores are distributed.
+
+    As `<under>/task_scores` and `<under>/scores`: `<under>/tasks` is their number.
+    """
+    if scores.tasks:
+        floor = next(iter(scores.summary["floors"]))
+        rows = [list(row) for row in zip(scores.tasks, scores.values, scores.floors, strict=True)]
+        table = wandb.Table(columns=["task", "score", floor], data=rows)
+        run.log({f"{under}/task_scores": table, f"{under}/scores": wandb.Histogram(scores.values)})
 
 
 def log_result(
