@@ -37,6 +37,11 @@ RESULT = {
     "tasks_per_second": 9.0,
     "peak_memory_bytes": 10**8,
     "test_queries": 15,
+    "method": "oplstm",
+    "trained_on": "mini",
+    "form": "released",
+    "changed": {},
+    **dict.fromkeys(("ways", "shots", "val_shots"), 5),
 }
 
 

@@ -15,8 +15,10 @@ import wandb
 from fewshot.config.identity import run_folder
 from fewshot.runs.train import train
 from fewshot.views.loggers import staged_in, start_wandb
+from fewshot.views.wandb_result import log_test
 from tests.offline import history, summary
 from tests.test_curves import FEW, curve, images
+from tests.test_pictures import RESULT
 from tests.test_runs import config
 
 
@@ -61,6 +63,22 @@ def test_every_test_task_is_kept(kept: Path) -> None:
     expected = np.histogram([score for _, score in scores], told["test/scores.bins"])[0]
     assert told["test/scores.values"] == expected.tolist()
     assert told["test/tasks"] == sum(expected) == 30
+
+
+@pytest.mark.parametrize(
+    ("told", "figure"),
+    [
+        ({}, 67.87),  # of Table 3
+        ({"data": "cub", "test_queries": 15, "run_status": "finished"}, 58.47),  # a further test, of Table 4
+        ({"test_queries": 15}, None),  # another protocol
+        ({"changed": {"method.lr": 0.1}}, None),
+    ],
+)
+def test_the_paper_stands_beside_its_own_protocol(told: dict[str, Any], figure: float | None) -> None:
+    run = MagicMock(summary={})
+    log_test(run, "test", RESULT | {"test_queries": 5} | told)
+    assert run.summary.get("test/paper_mean") == figure
+    assert run.summary.get("test/paper_difference") == (None if figure is None else 60 - figure)
 
 
 def test_nothing_is_staged_in_the_home_folder(kept: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import wandb
 from matplotlib.figure import Figure
 
+from fewshot.results.paper import paper_figure
 from fewshot.results.record import Scores
 from fewshot.views.pictures import as_image
 
@@ -24,7 +25,10 @@ SUMMARY = (
 
 
 def log_test(run: Any, under: str, result: Mapping[str, Any]) -> None:
-    """Writes a test's score with both ends of its interval into the summary, as `<under>/…`."""
+    """Writes a test's score with both ends of its interval into the summary, as `<under>/…`.
+
+    Beside it, where the protocol is the paper's, its mean over three runs and how far the score is above it.
+    """
     mean, ci95 = result["mean"], result["ci95"]
     run.summary[f"{under}/{result['metric']}"] = mean
     if ci95 is not None:
@@ -32,6 +36,8 @@ def log_test(run: Any, under: str, result: Mapping[str, Any]) -> None:
     run.summary[f"{under}/tasks"] = result["tasks"]
     for name, score in result.get("floors", {}).items():
         run.summary[f"{under}/{name}"] = score
+    if (figure := paper_figure(result)) is not None:
+        run.summary[f"{under}/paper_mean"], run.summary[f"{under}/paper_difference"] = figure, mean - figure
 
 
 def log_tasks(run: Any, under: str, scores: Scores) -> None:
