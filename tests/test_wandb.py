@@ -16,7 +16,7 @@ from fewshot.config.identity import run_folder
 from fewshot.runs.train import train
 from fewshot.views.loggers import staged_in, start_wandb
 from fewshot.views.wandb_result import log_test
-from tests.offline import history, summary
+from tests.offline import history, records, summary
 from tests.test_curves import FEW, curve, images
 from tests.test_pictures import RESULT
 from tests.test_runs import config
@@ -35,7 +35,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.delenv(name)
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("HOME", str(place / "home"))
-        cfg = images(place, *FEW, "logger=wandb", "logger.pictures=true")
+        cfg = images(place, *FEW, "logger=wandb", "logger.pictures=true", "logger.checkpoint=true")
         train(cfg)
         yield run_folder(cfg)
 
@@ -84,7 +84,42 @@ def test_the_paper_stands_beside_its_own_protocol(told: dict[str, Any], figure: 
 def test_nothing_is_staged_in_the_home_folder(kept: Path) -> None:
     """It may be small, or another one where the run is synced; tables and files are staged in the run's own."""
     assert not list((kept.parents[4] / "home").rglob("*wandb*"))
-    assert list((kept / "wandb" / "artifacts" / "staging").iterdir())
+    files = [entry.local_path for told in artifacts(kept) for entry in told.manifest.contents]
+    assert len(files) > 2
+    assert all(Path(file).is_relative_to(kept) for file in files)
+
+
+def artifacts(folder: Path) -> list[Any]:
+    return [record.artifact for record in records(folder) if record.HasField("artifact")]
+
+
+def test_the_best_state_is_a_model_on_request(kept: Path, tmp_path: Path) -> None:
+    """With what it scored, and from where it lies: a copy of a large one would fill the run's folder."""
+    [model] = [told for told in artifacts(kept) if told.type == "model"]
+    result = json.loads((kept / "result.json").read_text())
+    [entry] = model.manifest.contents
+    assert (entry.path, entry.local_path, entry.skip_cache) == ("best.ckpt", str(kept / "best.ckpt"), True)
+    assert set(model.aliases) == {"best", "latest"}
+    told = json.loads(model.metadata)
+    assert told == {key: result[key] for key in told}
+    assert {"mean", "best_validation", "best_step"} <= told.keys()
+    cfg = config(tmp_path, *FEW, "logger=wandb")
+    train(cfg)
+    assert {told.type for told in artifacts(run_folder(cfg))} == {"run_table"}  # tables, and no model unasked
+
+
+def test_a_score_does_not_fall_with_an_upload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr("wandb.Artifact.add_file", full)
+    cfg = config(tmp_path, *FEW, "logger=wandb", "logger.checkpoint=true")
+    assert train(cfg)["status"] == "finished"
+    assert "W&B did not take the result: OSError: no space left" in capfd.readouterr().err
+    assert json.loads((run_folder(cfg) / "result.json").read_text())["mean"] is not None
 
 
 def test_where_it_stages_may_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

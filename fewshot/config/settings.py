@@ -97,6 +97,7 @@ class Wandb:
     group: Annotated[Text | None, "null: data, shots and form; WANDB_RUN_GROUP"]
     tags: Annotated[list[Text], "further tags; also WANDB_TAGS"]
     pictures: Annotated[bool, "also log test images of data that is not ours to publish"]
+    checkpoint: Annotated[bool, "also upload best.ckpt of a finished run, as an artifact of type model"]
 
 
 class Paths:

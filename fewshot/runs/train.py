@@ -29,7 +29,7 @@ from fewshot.views.curves import learning_curve
 from fewshot.views.loggers import quiet, staged_in
 from fewshot.views.pictures import save_figure, test_figures
 from fewshot.views.similarity import similarity_figure
-from fewshot.views.wandb_result import log_result, log_tasks
+from fewshot.views.wandb_result import log_checkpoint, log_result, log_tasks
 
 Drawn = list[tuple[int, float, Figure]]  # number, score and picture of test tasks
 
@@ -112,6 +112,8 @@ def publish(run: Run, outcome: dict[str, Any]) -> dict[str, Any]:
         try:
             log_result(run.wandb, result, figures, run.cfg.logger.pictures)
             log_tasks(run.wandb, "test", run.scores)
+            if run.cfg.logger.checkpoint and result["status"] == "finished":
+                log_checkpoint(run.wandb, run.folder / "best.ckpt", result)
         except Exception as error:
             print(f"W&B did not take the result: {type(error).__name__}: {error}", file=sys.stderr)
     write_json(run.folder / "result.json", result)

@@ -1,6 +1,7 @@
-"""What Weights & Biases keeps of a test: the score with both ends of its interval, that of every task, and pictures."""
+"""What Weights & Biases keeps of a test: the score and its interval, that of every task, pictures, the best state."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import wandb
@@ -22,6 +23,7 @@ SUMMARY = (
     "peak_memory_bytes",
     "test_queries",
 )
+OF_MODEL = ("method", "data", "shots", "metric", "mean", "best_validation", "best_step")
 
 
 def log_test(run: Any, under: str, result: Mapping[str, Any]) -> None:
@@ -50,6 +52,13 @@ def log_tasks(run: Any, under: str, scores: Scores) -> None:
         rows = [list(row) for row in zip(scores.tasks, scores.values, scores.floors, strict=True)]
         table = wandb.Table(columns=["task", "score", floor], data=rows)
         run.log({f"{under}/task_scores": table, f"{under}/scores": wandb.Histogram(scores.values)})
+
+
+def log_checkpoint(run: Any, best: Path, result: Mapping[str, Any]) -> None:
+    """Uploads the best validated state as the run's model. It is read where it lies: no copy is made for W&B."""
+    artifact = wandb.Artifact(f"model-{run.id}", "model", metadata={key: result[key] for key in OF_MODEL})
+    artifact.add_file(str(best), best.name, skip_cache=True, policy="immutable")
+    run.log_artifact(artifact, aliases=["best", "latest"])
 
 
 def log_result(
