@@ -752,7 +752,7 @@ def test_a_run_says_what_happens(
     kill_at(29, cfg, monkeypatch)
     train(cfg)
     err = capfd.readouterr().err
-    assert "update 0 of 40: val/mse " in err
+    assert re.search(r"update 0 of 40: val/mse [\d.]+\n", err)
     assert re.search(r"goes on at update \d+ of 40\n", err)
     assert "update 40 of 40: val/mse " in err
     assert (run_folder(cfg) / "learning_curve.png").stat().st_size > 5000

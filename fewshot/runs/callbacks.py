@@ -33,13 +33,14 @@ class Bar(RichProgressBar):
 
 
 class Lines(Callback):
-    """A line a validation, where there is no bar: in a log file, or on a cluster."""
+    """A line a validation with its score, where there is no bar: in a log file, or on a cluster."""
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        told = [f"{name} {score:.4g}" for name, score in scores.items()]
+        assert isinstance(pl_module, MetaLearner)
+        score = f"val/{pl_module.task.metric}"
         if trainer.state.fn == "fit":
-            print(f"update {trainer.global_step} of {trainer.max_steps}: {', '.join(told)}", file=sys.stderr)
+            told = f"{score} {float(trainer.callback_metrics[score]):.4g}"
+            print(f"update {trainer.global_step} of {trainer.max_steps}: {told}", file=sys.stderr)
 
 
 class ValidateFirst(Callback):
@@ -191,6 +192,7 @@ class TaskAxis(Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit":
             pl_module.log("tasks", float(trainer.global_step * self.meta_batch))
+            pl_module.log("step", float(trainer.global_step))  # which Lightning takes for its own, one less
             self.since = (time.perf_counter(), trainer.global_step)
 
 

@@ -1,25 +1,26 @@
 """The second step of a run: Lightning's fit, begun or gone on with, and how it ended."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from fewshot import stopping
 from fewshot.config.settings import seconds
 from fewshot.errors import Diverged, OutOfTime, UserError, out_of_memory
 from fewshot.runs.build import make_lightning
 from fewshot.runs.callbacks import Bar, Lines, SaveBest, SaveLast, TaskAxis, ValidateFirst
-from fewshot.runs.checkpoints import WholeCheckpoints, newest_state, set_aside
+from fewshot.runs.checkpoints import WholeCheckpoints, set_aside
 from fewshot.runs.prepare import Run
 from fewshot.views.loggers import MetricsCsv, start_wandb
 from fewshot.views.similarity import Similarity
 
 
-def make_trainer(run: Run, timer: Timer, save_best: SaveBest) -> L.Trainer:
-    """Lightning's trainer with what it leaves to a project."""
+def make_trainer(run: Run, timer: Timer, save_best: SaveBest, done: int) -> L.Trainer:
+    """Lightning's trainer with what it leaves to a project, for a run that goes on after update `done`."""
     cfg = run.cfg
     every = (cfg.trainer.save_every, cfg.trainer.log_every, cfg.trainer.val_every)
     save_last = SaveLast(run.folder, *every, timer, seconds(cfg.trainer.max_time))
@@ -35,7 +36,7 @@ def make_trainer(run: Run, timer: Timer, save_best: SaveBest) -> L.Trainer:
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=0,  # TaskAxis logs
-        logger=make_loggers(run),
+        logger=make_loggers(run, done),
         callbacks=[*measures, ValidateFirst(), axis, timer, save_best, save_last, *bar],
         enable_progress_bar=cfg.trainer.bar,
         default_root_dir=run.folder,
@@ -44,8 +45,11 @@ def make_trainer(run: Run, timer: Timer, save_best: SaveBest) -> L.Trainer:
     )
 
 
-def make_loggers(run: Run) -> list[Any]:
-    """metrics.csv and W&B, as far as they are asked for; starts the W&B run."""
+def make_loggers(run: Run, done: int) -> list[Any]:
+    """metrics.csv, and W&B or TensorBoard, as far as they are asked for; starts the W&B run.
+
+    TensorBoard drops what was logged after update `done`: it is logged again.
+    """
     cfg = run.cfg
     if cfg.logger.name == "none":
         return []
@@ -53,18 +57,22 @@ def make_loggers(run: Run) -> list[Any]:
     if cfg.logger.name == "wandb":
         run.wandb = run.wandb or start_wandb(cfg, run.folder)
         loggers.append(WandbLogger(experiment=run.wandb))
+    if cfg.logger.name == "tensorboard":
+        loggers.append(TensorBoardLogger(run.folder, "", "tensorboard", purge_step=done + 1, flush_secs=1))
     return loggers
 
 
-def fit(run: Run, trainer: L.Trainer) -> tuple[str, str | None]:
+def fit(run: Run, trainer: L.Trainer, state: Path | None, done: int) -> tuple[str, str | None]:
     """Status and reason; "damaged" where the state failed, is set aside, and another one is there.
+
+    Args:
+        state, done: where it goes on, from `newest_state`.
 
     Raises:
         UserError: no state that there is can be gone on from.
     """
     cfg = run.cfg
     [save_last] = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, SaveLast)]
-    state, done = newest_state(run.learner, run.folder, cfg.method.name)
     MetricsCsv(run.folder / "metrics.csv", cfg.method.meta_batch).cut(done)
     if state is not None:
         print(f"goes on at update {done} of {cfg.trainer.updates}", file=sys.stderr)

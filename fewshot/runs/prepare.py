@@ -3,6 +3,7 @@
 import shutil
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,10 @@ class Run:
 
 
 def refuse_impossible(cfg: DictConfig) -> None:
-    """UserError, before any work on data, for a method, a file or a device that is not there."""
+    """UserError, before any work on data, for a method, a device or a logger that is not there."""
     learner_class(cfg.method.name)
-    weights = cfg.backbone.get("weights")
-    if weights is not None and not Path(weights).is_file():
-        raise UserError(f"backbone.weights={weights} is no file: leave it out for random weights")
+    if cfg.logger.name == "tensorboard" and find_spec("tensorboard") is None:
+        raise UserError("logger=tensorboard needs tensorboard: pip install tensorboard")
     where = {"accelerator": cfg.trainer.accelerator, "precision": cfg.trainer.precision}
     make_lightning(cfg.method.name, **where, logger=False)
 

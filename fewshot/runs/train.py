@@ -20,8 +20,8 @@ from fewshot.errors import Diverged, UserError, out_of_memory
 from fewshot.methods.base import MetaLearner
 from fewshot.results.record import read_result, show, surroundings, write_json, write_scores
 from fewshot.runs.callbacks import SaveBest, finite
-from fewshot.runs.checkpoints import load_weights
-from fewshot.runs.evaluate import evaluate_on, test
+from fewshot.runs.checkpoints import load_weights, newest_state
+from fewshot.runs.evaluate import evaluate_on, table_of, test
 from fewshot.runs.fit import fit, make_trainer
 from fewshot.runs.kept import kept_result, show_kept, untested
 from fewshot.runs.prepare import Run, prepare, refuse_impossible
@@ -77,8 +77,9 @@ def measure(run: Run) -> dict[str, Any]:
     status, reason = "damaged", None
     while status == "damaged":  # twice at most: there is one state before the last
         timer, save_best = Timer(), SaveBest(run.folder, task.metric, "min" if task.regression else "max")
-        trainer = make_trainer(run, timer, save_best)
-        status, reason = fit(run, trainer)
+        state, done = newest_state(run.learner, run.folder, cfg.method.name)
+        trainer = make_trainer(run, timer, save_best, done)
+        status, reason = fit(run, trainer, state, done)
     best_step = load_weights(run.learner, best, cfg.method.name) if best.exists() else None
     if status == "finished":
         try:
