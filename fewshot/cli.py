@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fewshot import cells, stopping
-from fewshot.config.checks import check, check_evaluation, closest
+from fewshot.config.checks import check, check_evaluation, check_there, closest
 from fewshot.config.compose import FOLDERS, at_home, quote_shots
 from fewshot.config.settings import choices_of
 from fewshot.config.tested import trained_and_tested
@@ -59,6 +59,8 @@ def finished(cfg: DictConfig) -> dict[str, Any] | None:
     from fewshot.runs.kept import kept_result, show_kept, untested
 
     result = kept_result(cfg, run_folder(cfg))
+    if result is None:
+        check_there(cfg)
     if result is None or untested(cfg, result):
         return None
     show_kept(result, run_folder(cfg))

@@ -5,6 +5,7 @@ What a setting may be alone is declared where it is used (`options.py`); here is
 
 import re
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,15 @@ def check(cfg: DictConfig) -> None:
         learner_class(method).check(**learner_options(cfg))
     except UserError as error:
         raise UserError(re.sub(rf"\b({'|'.join(cfg.method)})=", r"method.\1=", str(error))) from error
+
+
+def check_there(cfg: DictConfig) -> None:
+    """UserError for files and packages that a training needs and that are not there."""
+    weights = cfg.backbone.get("weights")
+    if weights is not None and not Path(weights).is_file():
+        raise UserError(f"backbone.weights={weights} is no file: leave it out for random weights")
+    if cfg.logger.name == "tensorboard" and find_spec("tensorboard") is None:
+        raise UserError("logger=tensorboard needs tensorboard: pip install tensorboard")
 
 
 def check_evaluation(cfg: DictConfig) -> None:

@@ -3,18 +3,17 @@
 import shutil
 import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
+from fewshot.config.checks import check_there
 from fewshot.config.tested import further_tests
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import UserError
 from fewshot.files import write_whole
-from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner
 from fewshot.results.record import NO_SCORES, Scores, describe
 from fewshot.runs.build import announced, make_datamodule, make_learner, make_lightning, make_source, use_threads
@@ -35,10 +34,8 @@ class Run:
 
 
 def refuse_impossible(cfg: DictConfig) -> None:
-    """UserError, before any work on data, for a method, a device or a logger that is not there."""
-    learner_class(cfg.method.name)
-    if cfg.logger.name == "tensorboard" and find_spec("tensorboard") is None:
-        raise UserError("logger=tensorboard needs tensorboard: pip install tensorboard")
+    """UserError, before any work on data, for what is not there: a file, a logger or a device."""
+    check_there(cfg)
     where = {"accelerator": cfg.trainer.accelerator, "precision": cfg.trainer.precision}
     make_lightning(cfg.method.name, **where, logger=False)
 

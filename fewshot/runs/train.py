@@ -21,7 +21,7 @@ from fewshot.methods.base import MetaLearner
 from fewshot.results.record import read_result, show, surroundings, write_json, write_scores
 from fewshot.runs.callbacks import SaveBest, finite
 from fewshot.runs.checkpoints import load_weights, newest_state
-from fewshot.runs.evaluate import evaluate_on, table_of, test
+from fewshot.runs.evaluate import evaluate_on, test
 from fewshot.runs.fit import fit, make_trainer
 from fewshot.runs.kept import kept_result, show_kept, untested
 from fewshot.runs.prepare import Run, prepare, refuse_impossible
