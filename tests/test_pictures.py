@@ -125,6 +125,37 @@ def test_marks_agree_with_predictions() -> None:
         assert any(f"{right:.1f}% of 12 queries right" in text.get_text() for text in axes.texts)
 
 
+def test_titles_and_names_of_classes() -> None:
+    """Each row says which class it is; what matplotlib's font lacks is a box, and a dollar starts no formula."""
+    learner, datamodule = images()
+    source: Any = datamodule.source
+    source.table.splits["test"].names[:] = [
+        "plain",
+        "a very long name of a class in some data set",
+        "$x_1$",
+        "\U00016f00b",
+    ]
+    told = {"plain": "plain", "$x_1$": "$x_1$", "\U00016f00b": "□b"}
+    tasks = (0, 1, 2, 3)
+    for (task, _, figure), names in zip(
+        pictures.test_figures(learner, datamodule, tasks, "maml on mini"),
+        datamodule.class_names("test", tasks),
+        strict=True,
+    ):
+        [axes] = figure.axes
+        texts = [text.get_text() for text in axes.texts]
+        assert "maml on mini" in texts
+        assert [n for n in texts if n in told.values() or n.startswith("a very")] == [
+            told.get(n, "a very long name of\na class in some…") for n in names
+        ]
+        drawn = source.draw("test", np.array([task]), 2, 1)["index"][0, :, 0] // 10  # ten images a class
+        assert names == [source.table.splits["test"].names[number] for number in drawn]
+        pictures.as_image(figure)
+    learner, datamodule = waves()
+    assert datamodule.class_names("test", tasks) == [[]] * 4
+    assert pictures.wave_figure(learner, datamodule, (0,), "lstm on sine").get_suptitle() == "lstm on sine"
+
+
 def test_many_images_are_cut_to_what_fits() -> None:
     batch = episode(make("maml", "fc", **MAML), tasks=1, shots=11, queries=10)
     (axes,) = pictures.episode_figure(batch, torch.randn(1, 30, 3), 0).axes
@@ -187,13 +218,15 @@ def test_learners_of_other_precision() -> None:
 def test_picture_is_written_whole(tmp_path: Path) -> None:
     learner, datamodule = images()
     ((_, _, figure),) = pictures.test_figures(learner, datamodule, (0,))
-    path = tmp_path / "picture.png"
-    pictures.save_figure(figure, path)
-    with Image.open(path) as image:
+    pictures.save_figure(figure, tmp_path / "a.picture")
+    with Image.open(tmp_path / "a.picture.png") as image:
         image.load()
-        assert min(image.size) > 150
-    assert path.stat().st_size < 300_000
-    assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
+        assert min(image.size) > 600  # 300 dots an inch
+    for name, start in (("a.picture.png", b"\x89PNG"), ("a.picture.pdf", b"%PDF")):
+        assert (tmp_path / name).read_bytes().startswith(start)
+        assert (tmp_path / name).stat().st_size < 300_000
+    assert b"/Type3" not in (tmp_path / "a.picture.pdf").read_bytes()  # fonts that journals refuse
+    assert len([*tmp_path.iterdir()]) == 2
 
 
 @pytest.mark.parametrize("where", ["draw", "write", "replace"])
@@ -213,7 +246,7 @@ def test_nothing_is_left_half_written(tmp_path: Path, monkeypatch: pytest.Monkey
     name = {"draw": "draw", "write": "save", "replace": "replace"}[where]
     monkeypatch.setattr(target, name, half if where == "write" else broken)
     with pytest.raises(OSError, match="no space"):
-        pictures.save_figure(figure, path)
+        pictures.save_figure(figure, path.with_suffix(""))
     assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
     assert path.read_bytes() == b"earlier"
 

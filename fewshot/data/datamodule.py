@@ -97,6 +97,11 @@ class EpisodicDataModule(L.LightningDataModule):
         """Some tasks of a split by their numbers, B = len(tasks); `queries` instead of the split's own."""
         return self.streams[split].episode(np.array(tasks, dtype=np.int64), queries)
 
+    def class_names(self, split: str, tasks: Sequence[int]) -> list[list[str]]:
+        """The names of the classes of some tasks, by label; none where there are no classes."""
+        named = getattr(self.source, "class_names", None)
+        return named(split, np.array(tasks, dtype=np.int64)) if named else [[] for _ in tasks]
+
     def on_device(self, split: str) -> TaskStream:
         stream = self.streams[split]
         if self.trainer is not None:

@@ -42,6 +42,13 @@ class ImageSource:
         splits = self.table.splits
         return {split: list(zip(c.names, c.counts.tolist(), strict=True)) for split, c in splits.items()}
 
+    def class_names(self, split: str, tasks: NDArray[np.int64]) -> list[list[str]]:
+        """The classes of some tasks, by label."""
+        classes = self.table.splits[split]
+        rows_BN = draw_images(self.seed, split, tasks, classes.starts, classes.counts, self.ways, 1)[..., 0]
+        numbers_BN = np.searchsorted(classes.starts, rows_BN, side="right") - 1
+        return [[classes.names[number] for number in row] for row in numbers_BN]
+
     def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]:
         """Row numbers of some tasks' images, (B, ways, shots + queries), by label; the order in which the support set
         shows the labels, (B, ways); and the task numbers (B,)."""

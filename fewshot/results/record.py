@@ -190,6 +190,12 @@ def score_line(result: Mapping[str, Any]) -> str:
     )
 
 
+def title_of(result: Mapping[str, Any]) -> str:
+    """What a picture of a result is headed with."""
+    where = result["data"] + (f", trained on {result['trained_on']}" if result["trained_on"] != result["data"] else "")
+    return f"{result['method']} on {where}, {result['shots']}-shot, form {result['form']}, seed {result['seed']}"
+
+
 def as_options(settings: Mapping[str, Any]) -> str:
     """As the command line takes them; of a group that was chosen anew, its name, and which model of a library."""
     anew = {k.removesuffix(".name") for k in settings if k.endswith(".name")}

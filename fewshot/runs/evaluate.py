@@ -15,7 +15,17 @@ from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import Diverged, UserError
 from fewshot.methods.base import MetaLearner
 from fewshot.results.protocol import Protocol
-from fewshot.results.record import Scores, describe, read_result, scored, show, surroundings, write_json, write_scores
+from fewshot.results.record import (
+    Scores,
+    describe,
+    read_result,
+    scored,
+    show,
+    surroundings,
+    title_of,
+    write_json,
+    write_scores,
+)
 from fewshot.runs.build import announced, make_datamodule, make_learner, make_lightning, make_source, use_threads
 from fewshot.runs.checkpoints import load_weights
 from fewshot.runs.kept import table_of
@@ -67,7 +77,7 @@ def evaluate_on(
     show(result, place)
     if pictures and place:
         with FileLock(place.parent / ".lock"):
-            for path in draw_all(learner, datamodule, place.with_suffix("")):
+            for path in draw_all(learner, datamodule, place.with_suffix(""), title_of(result)):
                 print(path)
     return result
 

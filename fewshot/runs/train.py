@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from fewshot.config.identity import run_folder
 from fewshot.errors import Diverged, UserError, out_of_memory
 from fewshot.methods.base import MetaLearner
-from fewshot.results.record import read_result, show, surroundings, write_json, write_scores
+from fewshot.results.record import read_result, show, surroundings, title_of, write_json, write_scores
 from fewshot.runs.callbacks import SaveBest, finite
 from fewshot.runs.checkpoints import load_weights, newest_state
 from fewshot.runs.evaluate import evaluate_on, test
@@ -136,16 +136,15 @@ def findings(learner: MetaLearner) -> dict[str, float]:
 
 def draw(run: Run) -> Drawn:
     """Pictures of test tasks and, if it was measured, of the similarities, in the run's folder."""
-    figures = test_figures(run.learner, run.datamodule)
+    cfg, metrics, title = run.cfg, run.folder / "metrics.csv", title_of(run.description)
+    figures = test_figures(run.learner, run.datamodule, title=title)
     for task, _, figure in figures:
-        save_figure(figure, run.folder / f"test_task_{task}.png")
-    cfg, metrics = run.cfg, run.folder / "metrics.csv"
+        save_figure(figure, run.folder / f"test_task_{task}")
     if metrics.exists():
-        title = f"{cfg.method.name} on {cfg.data.name}, {cfg.shots}-shot, form {cfg.form}, seed {cfg.seed}"
-        save_figure(learning_curve(metrics, title), run.folder / "learning_curve.png")
+        save_figure(learning_curve(metrics, title), run.folder / "learning_curve")
     if (definition := cfg.trainer.similarity) != "none":
-        figure = similarity_figure(metrics, definition)
-        save_figure(figure, run.folder / f"similarity-{definition}.png")
+        figure = similarity_figure(metrics, definition, title)
+        save_figure(figure, run.folder / f"similarity-{definition}")
     return figures
 
 

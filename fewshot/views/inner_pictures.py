@@ -19,16 +19,16 @@ from fewshot.methods.oplstm import OPLSTM
 from fewshot.views.pictures import GREY, GRID, INK, ORANGE, draw_test, predict, save_figure, test_figures, waves
 
 
-def draw_all(learner: MetaLearner, datamodule: EpisodicDataModule, folder: Path) -> list[Path]:
-    """Saves every picture that fits the learner and its data into `folder`; returns their paths."""
-    figures = {f"test_task_{task}": figure for task, _, figure in test_figures(learner, datamodule)}
+def draw_all(learner: MetaLearner, datamodule: EpisodicDataModule, folder: Path, title: str) -> list[Path]:
+    """Saves every picture that fits the learner and its data into `folder`; returns the paths of the PNGs."""
+    figures = {f"test_task_{task}": figure for task, _, figure in test_figures(learner, datamodule, title=title)}
     if learner.inner_steps and learner.task.regression:
-        figures["passes"] = passes_figure(learner, datamodule)
+        figures["passes"] = passes_figure(learner, datamodule, title)
     if isinstance(learner, OPLSTM):
-        figures["weights"] = weights_figure(learner, datamodule)
+        figures["weights"] = weights_figure(learner, datamodule, title)
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        save_figure(figure, folder / f"{name}.png")
+        save_figure(figure, folder / name)
     return [folder / f"{name}.png" for name in figures]
 
 
@@ -44,7 +44,7 @@ def inner_steps(learner: MetaLearner, steps: int) -> Iterator[None]:
         setattr(learner, learner.inner_steps, usual)
 
 
-def passes_figure(learner: MetaLearner, datamodule: EpisodicDataModule, task: int = 0) -> Figure:
+def passes_figure(learner: MetaLearner, datamodule: EpisodicDataModule, title: str = "", task: int = 0) -> Figure:
     """The wave predicted for a test task after 0, 1, ..., T passes over its support set."""
     episode = draw_test(learner, datamodule, [task], queries=50)
     grid = torch.linspace(*X_RANGE, GRID).to(episode.query_x)[None, :, None]
@@ -67,6 +67,7 @@ def passes_figure(learner: MetaLearner, datamodule: EpisodicDataModule, task: in
     axes.plot(*support, "o", color=ORANGE, mec="white", label="support")
     what = str(learner.inner_steps).removeprefix("eval_")  # passes over the support set, or inner steps
     axes.set_title(f"test task {task}: as predicted after 0 to {last} {what}", loc="left", fontsize=10, color=INK)
+    figure.suptitle(title, fontsize=9, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlim(*X_RANGE)
     axes.set_xlabel("x")
@@ -78,7 +79,7 @@ def passes_figure(learner: MetaLearner, datamodule: EpisodicDataModule, task: in
     return figure
 
 
-def weights_figure(learner: OPLSTM, datamodule: EpisodicDataModule, task: int = 0) -> Figure:
+def weights_figure(learner: OPLSTM, datamodule: EpisodicDataModule, title: str = "", task: int = 0) -> Figure:
     """OP-LSTM's output layer for a test task: H_0, H_T, and the change between them."""
     queries = datamodule.streams["test"].queries
     episode = draw_test(learner, datamodule, [task], queries)
@@ -100,4 +101,5 @@ def weights_figure(learner: OPLSTM, datamodule: EpisodicDataModule, task: int = 
         axes.set_yticks(range(len(matrix)))
         figure.colorbar(image, ax=axes, shrink=0.9).ax.tick_params(labelsize=7)
     panels[-1].set_xlabel("input", fontsize=8)
+    figure.suptitle(title, fontsize=9, color=INK)
     return figure

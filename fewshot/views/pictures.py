@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import torch
+from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -19,6 +21,7 @@ from fewshot.files import whole
 from fewshot.methods.base import MetaLearner
 
 BLUE, ORANGE, INK, GREY = "#0072b2", "#d55e00", "#222222", "#8c8c8c"  # told apart by the colour-blind too
+FONT = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
 MOST = 8  # support images and queries of a class that are shown
 GRID, CELL, GAP = 400, 0.62, 0.35  # points of a wave; inches an image takes; images between support and queries
 
@@ -42,20 +45,23 @@ def draw_test(learner: MetaLearner, datamodule: EpisodicDataModule, tasks: Seque
 
 
 def test_figures(
-    learner: MetaLearner, datamodule: EpisodicDataModule, tasks: Sequence[int] = (0, 1, 2, 3)
+    learner: MetaLearner, datamodule: EpisodicDataModule, tasks: Sequence[int] = (0, 1, 2, 3), title: str = ""
 ) -> list[tuple[int, float, Figure]]:
     """Number, test score and picture of some test tasks; the score is the one the test gives that task."""
     episode = draw_test(learner, datamodule, tasks, datamodule.streams["test"].queries)
     predictions = predict(learner, episode.support_x, episode.support_y, episode.query_x)
     scores = learner.scores(predictions, episode.query_y).tolist()
     if learner.task.regression:
-        figures = [wave_figure(learner, datamodule, [task]) for task in tasks]
+        figures = [wave_figure(learner, datamodule, [task], title) for task in tasks]
     else:
-        figures = [episode_figure(episode, predictions, number) for number in range(len(tasks))]
+        names = datamodule.class_names("test", tasks)
+        figures = [episode_figure(episode, predictions, n, title, names[n]) for n in range(len(tasks))]
     return list(zip(tasks, scores, figures, strict=True))
 
 
-def wave_figure(learner: MetaLearner, datamodule: EpisodicDataModule, tasks: Sequence[int] = (0, 1, 2, 3)) -> Figure:
+def wave_figure(
+    learner: MetaLearner, datamodule: EpisodicDataModule, tasks: Sequence[int] = (0, 1, 2, 3), title: str = ""
+) -> Figure:
     """A panel a test task of sine: the true wave, the support points and the wave the learner predicts from them."""
     episode = draw_test(learner, datamodule, tasks, queries=50)
     grid = torch.linspace(*X_RANGE, GRID).to(episode.query_x).expand(len(tasks), -1)[..., None]
@@ -76,6 +82,7 @@ def wave_figure(learner: MetaLearner, datamodule: EpisodicDataModule, tasks: Seq
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[len(tasks) :]:
         axes.set_visible(False)
+    figure.suptitle(title, fontsize=9, color=INK)
     figure.legend(handles=panels[0].lines, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
 
@@ -86,10 +93,13 @@ def waves(x: Tensor, y: Tensor, at_x: Tensor) -> Tensor:
     return (at_basis @ torch.linalg.lstsq(basis, y.cpu().double()).solution).to(at_x.dtype).to(at_x.device)
 
 
-def episode_figure(episode: Episode, predictions: Tensor, number: int) -> Figure:
+def episode_figure(
+    episode: Episode, predictions: Tensor, number: int, title: str = "", names: Sequence[str] = ()
+) -> Figure:
     """Task `number` of a batch of image tasks, given predictions (B, Q, ways): a row a class, support then queries.
 
-    A query's frame is blue where the class is right, and orange with the predicted class where it is wrong.
+    `names` are the classes', by label. A query's frame is blue where the class is right, and orange with the predicted
+    class where it is wrong.
     """
     ways, labels, chosen = predictions.shape[2], episode.query_y[number], predictions[number].argmax(-1)
     right = chosen == labels
@@ -98,22 +108,26 @@ def episode_figure(episode: Episode, predictions: Tensor, number: int) -> Figure
         for y in (episode.support_y, episode.query_y)
     )
     shots, asked = max(map(len, support)), max(map(len, queries))
-    span = max(shots + GAP + asked, 4.2)  # room for the title
-    figure = Figure(figsize=(CELL * (span + 0.7), CELL * (ways + 1.15)), facecolor="white")
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(-0.5, span + 0.2), ylim=(ways + 0.2, -0.95))
+    span, left, top = max(shots + GAP + asked, 4.2), 2.3 if names else 0.5, 1.35 if title else 0.95  # room for texts
+    figure = Figure(figsize=(CELL * (span + left + 0.2), CELL * (ways + top + 0.2)), facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(-left, span + 0.2), ylim=(ways + 0.2, -top))
     axes.axis("off")
     # mostly black grey images are ink drawn bright: shown as dark ink on paper
     grey = "gray_r" if float(episode.support_x[number].median()) < 0.1 else "gray"
     for label in range(ways):
         axes.text(-0.12, label + 0.5, str(label), ha="right", va="center", fontsize=10, color=INK)
+        if names:
+            name = fill(shown_by_font(names[label]), 19, max_lines=2, placeholder="…")
+            axes.text(-0.5, label + 0.5, name, ha="right", va="center", fontsize=7, color=INK, parse_math=False)
         for column, index in enumerate(support[label]):
             show(axes, episode.support_x[number, index], grey, (column, label), GREY)
         for column, index in enumerate(queries[label]):
             at, wrong = (shots + GAP + column, label), "" if right[index] else str(int(chosen[index]))
             show(axes, episode.query_x[number, index], grey, at, ORANGE if wrong else BLUE, wrong)
     few = f", {asked} a class shown" if len(labels) > sum(map(len, queries)) else ""
-    title = f"test task {episode.tasks[number]}: {100 * right.double().mean():.1f}% of {len(labels)} queries right{few}"
-    for x, y, text, size in ((0, -0.6, title, 9), (0, -0.16, "support", 8), (shots + GAP, -0.16, "queries", 8)):
+    score = f"test task {episode.tasks[number]}: {100 * right.double().mean():.1f}% of {len(labels)} queries right{few}"
+    heads = ((0, -0.6, score, 9), (0, -0.16, "support", 8), (shots + GAP, -0.16, "queries", 8))
+    for x, y, text, size in (*heads, (0.15 - left, -1.05, title, 9)):
         axes.text(x, y, text, fontsize=size, color=INK, va="center")
     return figure
 
@@ -138,7 +152,14 @@ def as_image(figure: Figure, dpi: int = 120) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
+def shown_by_font(text: str) -> str:
+    """The text, with a box for what matplotlib's font lacks."""
+    return "".join(c if c.isspace() or FONT.get_char_index(ord(c)) else "□" for c in text)
+
+
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a PNG, 256 colours, whole or not at all."""
-    with whole(path, "wb") as file:
-        as_image(figure).quantize(256).save(file, "PNG", optimize=True)
+    """Writes `path`.png and `path`.pdf, in print quality, each whole or not at all."""
+    with whole(path.with_name(f"{path.name}.png"), "wb") as file:
+        as_image(figure, dpi=300).save(file, "PNG", dpi=(300, 300))
+    with whole(path.with_name(f"{path.name}.pdf"), "wb") as file, rc_context({"pdf.fonttype": 42}):  # as journals ask
+        figure.savefig(file, format="pdf", metadata={"CreationDate": None})

@@ -73,21 +73,21 @@ def similarities(learner: OPLSTM, episode: Episode, definition: str) -> dict[str
         return found
 
 
-def similarity_figure(metrics: Path, definition: str) -> Figure:
+def similarity_figure(metrics: Path, definition: str, title: str) -> Figure:
     """Figure 6 from a run's `metrics.csv`: both measures against the validations, with their 95% intervals."""
     curves = pd.read_csv(metrics).pivot_table(index="tasks", columns="metric", values="value", aggfunc="last")
     figure = Figure(figsize=(8, 3.3), layout="constrained", facecolor="white")
     titles = {"cosine": "cosine similarity", "distance": "Euclidean distance"}
-    for axes, (measure, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+    for axes, (measure, name_of_measure) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for other, colour in (("gradient", BLUE), ("prototypes", ORANGE)):
             name = f"similarity_{definition}/{measure}_{other}"
             mean, ci95 = curves[name].dropna(), curves[f"{name}_ci95"].dropna()
             axes.plot(mean.index, mean, "o-", color=colour, ms=3, lw=1.4, label=f"to {LABELS[other]}")
             axes.fill_between(mean.index, mean - ci95, mean + ci95, color=colour, alpha=0.25, lw=0)
-        axes.set_title(title, fontsize=9, loc="left")
+        axes.set_title(name_of_measure, fontsize=9, loc="left")
         axes.set_yscale("log" if measure == "distance" else "linear")
         axes.set_xlabel("training tasks", fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"OP-LSTM's update of the output layer: {TITLES[definition]}", fontsize=10)
+    figure.suptitle(f"{title}: its update of the output layer, {TITLES[definition]}", fontsize=10)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure
