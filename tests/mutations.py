@@ -31,12 +31,14 @@ TESTS = (
     "tests/test_grammar.py",
     "tests/test_floors.py",
     "tests/test_lightning.py",
+    "tests/test_backbones.py",
 )
 AT_A_TIME = 2
 BASE, LSTM, MAML = "fewshot/methods/base.py", "fewshot/methods/lstm.py", "fewshot/methods/maml.py"
 OPLSTM, PROTONET = "fewshot/methods/oplstm.py", "fewshot/methods/protonet.py"
 WARP, SAP = "fewshot/methods/warpmaml.py", "fewshot/methods/sap.py"
 LAYERS, BODY, EPISODES = "fewshot/backbones/layers.py", "fewshot/backbones/blocks.py", "fewshot/episodes.py"
+RESNET, LIBRARY = "fewshot/backbones/resnet12.py", "fewshot/backbones/library.py"
 SOURCE, PROTOCOL, PAPER = "fewshot/data/image_source.py", "fewshot/results/protocol.py", "fewshot/results/paper.py"
 EVALUATE, TESTED = "fewshot/runs/evaluate.py", "fewshot/config/tested.py"
 FLOORS, IDENTITY = "fewshot/floors.py", "fewshot/config/identity.py"
@@ -45,7 +47,7 @@ OPTIONS, CHECKS, CLI = "fewshot/options.py", "fewshot/config/checks.py", "fewsho
 FIRST = {BASE: TESTS[1], BODY: TESTS[1], EPISODES: TESTS[2], SOURCE: TESTS[2]}
 FIRST |= dict.fromkeys((PROTOCOL, PAPER, EVALUATE, TESTED), TESTS[4])
 FIRST |= dict.fromkeys((OPTIONS, CHECKS, CLI), TESTS[5])
-FIRST |= {FLOORS: TESTS[6], IDENTITY: TESTS[7]}
+FIRST |= {FLOORS: TESTS[6], IDENTITY: TESTS[7], RESNET: TESTS[8], LIBRARY: TESTS[8]}
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ MUTATIONS = [
         (LAYERS, "x_BMO[:, :reference]", "x_BMO", "BN reference ignored"),
         (LAYERS, "x_BMO[:, :reference]", "x_BMO[:, :reference].detach()", "no gradient through BN statistics"),
         (LAYERS, "- mean * scale", "+ mean * scale", "BN adds the mean"),
-        (LAYERS, "weight.flatten(0, 1), bias.flatten(), padding=1", "weight.flatten(0, 1), padding=1", "no task bias"),
+        (LAYERS, "weight.flatten(0, 1), bias, padding", "weight.flatten(0, 1), None, padding", "no task bias"),
         (
             LAYERS,
             "(tasks, -1)).transpose(0, 1)",
@@ -246,7 +248,7 @@ MUTATIONS = [
             "new.append((c.squeeze(0), h.squeeze(0)))",
             "h and c exchanged",
         ),
-        (LSTM, 'body if body.layer == "conv" else None', "body", "the FC net under the LSTM"),
+        (LSTM, 'None if body.flat else body', "body", "the FC net under the LSTM"),
         # OP-LSTM
         (OPLSTM, "torch.baddbmm(w, (h * s).mT, a)", "torch.baddbmm(w, (h * s).mT, a, alpha=-1)", "step turned round"),
         (OPLSTM, "(h * s).mT", "h.mT", "gamma and norms ignored"),
@@ -354,8 +356,8 @@ MUTATIONS = [
         ("conf/settings/lstm-sine.yaml", "sequence}, text", "set}, text", "labels hidden from sequences"),
         (
             "conf/settings/oplstm-mini.yaml",
-            "detach: ${by_form:{released:${by_backbone:{mlp:false, fc:false, conv4:true}}",
-            "detach: ${by_form:{released:${by_backbone:{mlp:false, fc:false, conv4:false}}",
+            "detach: ${by_form:{released:${by_backbone:{mlp:false, fc:false, other:true}}",
+            "detach: ${by_form:{released:${by_backbone:{mlp:false, fc:false, other:false}}",
             "inputs not detached",
         ),
         ("conf/settings/oplstm-sine.yaml", "passes: 9", "passes: 8", "a pass less"),
@@ -392,6 +394,17 @@ MUTATIONS = [
         (IDENTITY, "if key in LIGHTNING}", "if key not in LIGHTNING}", "other options in a run's name"),
         # episodes
         (EPISODES, "(counter + np.uint64(1))", "counter", "words from 0"),
+        # further backbones
+        (LAYERS, "weight.shape[-1] // 2", "1", "1×1 convolutions padded"),
+        (RESNET, "SLOPE = 0.1", "SLOPE = 0.2", "another leaky ReLU"),
+        (RESNET, "+ self.shortcut(", "- self.shortcut(", "the shortcut subtracted"),
+        (RESNET, "x.mean((3, 4))", "x.amax((3, 4))", "maximum over the pixels"),
+        (RESNET, "self.bn_bias, reference)", "self.bn_bias)", "ResNet-12's BN reference ignored"),
+        (LIBRARY, "self.sets.reference, self.eps)", "None, self.eps)", "a library's BN reference ignored"),
+        (LIBRARY, "- self.mean)", "+ self.mean)", "images not normalised"),
+        (LIBRARY, "self.train()(torch", "self(torch", "stored statistics moved"),
+        (LIBRARY, "weights_only=True", "weights_only=False", "a file of weights runs code"),
+        (MAML, "if not alone and", "if False and", "MAML on one copy of the weights"),
         (EPISODES, "0xBF58476D1CE4E5B9", "0xBF58476D1CE4E5BB", "another constant"),
         (EPISODES, "z ^ (z >> np.uint64(31))", "z ^ (z >> np.uint64(32))", "another shift"),
         (EPISODES, "SPLITS.index(split)", "0", "splits share tasks"),
