@@ -7,6 +7,7 @@ folder tells names and no more: what it can have imported is what is installed h
 import importlib
 import pkgutil
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TypeVar
 
 from fewshot.errors import UserError
@@ -22,7 +23,8 @@ def installed(folder: str) -> dict[str, EntryPoint]:
 
 def names(folder: str) -> list[str]:
     """What may be chosen of a folder, given as a dotted package: its files, and installed entry points."""
-    files = {module.name for module in pkgutil.iter_modules(importlib.import_module(folder).__path__)}
+    place = Path(__file__).parent.joinpath(*folder.split(".")[1:])
+    files = {module.name for module in pkgutil.iter_modules([str(place)])}
     return sorted((files | {*installed(folder)}) - {*NOT_CHOICES})
 
 

@@ -248,7 +248,7 @@ MUTATIONS = [
             "new.append((c.squeeze(0), h.squeeze(0)))",
             "h and c exchanged",
         ),
-        (LSTM, 'None if body.flat else body', "body", "the FC net under the LSTM"),
+        (LSTM, "None if body.flat else body", "body", "the FC net under the LSTM"),
         # OP-LSTM
         (OPLSTM, "torch.baddbmm(w, (h * s).mT, a)", "torch.baddbmm(w, (h * s).mT, a, alpha=-1)", "step turned round"),
         (OPLSTM, "(h * s).mT", "h.mT", "gamma and norms ignored"),

@@ -99,7 +99,7 @@ def test_a_batch_of_tasks_is_a_loop_over_them(method: str, bn: str) -> None:
 @pytest.mark.parametrize("method", ["protonet", "oplstm", "lstm"])
 def test_every_weight_of_the_body_learns(method: str, backbone: dict[str, Any]) -> None:
     made = learner(method, backbone)
-    made.losses(episode(made, shots=1, queries=2)).sum().backward()
+    made.losses(episode(made, shots=1, queries=2))[0].sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in made.body.parameters())  # type: ignore[union-attr]
 
 
@@ -204,7 +204,7 @@ def test_a_learner_says_which_backbones_it_takes(
 
 def test_anil_adapts_the_head_of_any_model() -> None:
     made = learner_class("maml")(Task((3, 32, 32), 3, False), TORCHVISION, **MAML | {"head_only": True})
-    made.losses(episode(made.double(), shots=1, queries=1)).sum().backward()
+    made.losses(episode(made.double(), shots=1, queries=1))[0].sum().backward()
     assert all(p.grad is not None for p in made.parameters())
 
 

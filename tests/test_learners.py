@@ -139,7 +139,7 @@ def test_learners_are_found_by_name() -> None:
 
 def test_a_file_has_one_learner(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that no other in its file is derived from: a base of one's own may stand beside it."""
-    monkeypatch.setattr("fewshot.methods.NAMES", ["mine"])
+    monkeypatch.setattr("fewshot.plugins.names", lambda _: ["mine"])
     module = types.ModuleType("fewshot.methods.mine")
     monkeypatch.setattr("importlib.import_module", lambda _: module)
     with pytest.raises(UserError, match=r"fewshot/methods/mine.py defines 0 learners, one is needed"):

@@ -52,7 +52,7 @@ def test_a_run_that_is_finished_and_what_it_cannot_be_tested_on(tmp_path: Path) 
     assert again == (0, printed, "already finished; force=true runs it anew\n", False)
     [folder] = (outputs / "glyphs" / "protonet" / "1-shot").iterdir()
     code, _, errors, imported = run("train", f"{chosen} seed=1 shots=400", outputs)
-    assert "data.train_shots=400 + data.train_queries=5 is more than the" in errors
+    assert "data.train_shots=400 + data.train_queries=15 is more than the" in errors
     assert (code, imported) == (2, False)
     code, _, errors, imported = run("evaluate", f"run={folder} data=sine", outputs)
     assert "the run was trained on glyphs: data=sine has other inputs" in errors

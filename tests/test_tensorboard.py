@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from fewshot.config import checks
 from fewshot.config.identity import run_folder
 from fewshot.errors import UserError
-from fewshot.runs import prepare
 from fewshot.runs.train import train
 from tests.test_curves import curve
 from tests.test_runs import config, kill_at
@@ -30,7 +30,7 @@ def test_its_curves_are_those_of_metrics_csv(tmp_path: Path, monkeypatch: pytest
 
 def test_it_is_refused_before_any_work_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = importlib.util.find_spec
-    monkeypatch.setattr(prepare, "find_spec", lambda name: None if name == "tensorboard" else there(name))
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "tensorboard" else there(name))
     cfg = config(tmp_path, "logger=tensorboard")
     with pytest.raises(UserError, match=r"^logger=tensorboard needs tensorboard: pip install tensorboard$"):
         train(cfg)
