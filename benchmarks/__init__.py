@@ -1,0 +1,1 @@
+"""How fast the learners are, and what they spend: `python -m benchmarks --help`. Timings decide no test."""

@@ -1,0 +1,156 @@
+"""Every learner on every data set, timed and counted: `python -m benchmarks --cases sine/oplstm,omniglot/*`."""
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from fnmatch import fnmatch
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from benchmarks import cases
+from benchmarks.clock import best_gflops, take_turns, use_threads
+from benchmarks.counts import count
+from benchmarks.grow import grow
+from benchmarks.in_a_run import lightning_times
+from benchmarks.tables import show
+from fewshot.errors import UserError
+from fewshot.results.record import git_commit, processor
+
+PACKAGES = ("torch", "lightning", "numpy", "jax", "jaxlib", "optax")
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--cases", help=f"patterns, as sine/oplstm,omniglot/*: {', '.join(cases.names())}")
+    parser.add_argument("--all", action="store_true", help="also the slow ones, Conv-4 on 84×84: minutes a case on CPU")
+    parser.add_argument("--seconds", type=float, default=6, help="measured a case, beside setting up (default 6)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings, as train.py takes them")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write everything")
+    parser.add_argument("--grow", action="store_true", help="instead: time and memory by meta-batch, shots, ways, …")
+    return parser.parse_args(given)
+
+
+def chosen(patterns: str | None, slow: bool) -> list[str]:
+    """Names of cases; those named are never too slow. UserError where a pattern names none."""
+    names = cases.names()
+    if patterns is None:
+        return [name for name in names if slow or not name.startswith(cases.SLOW)]
+    for pattern in patterns.split(","):
+        if not any(fnmatch(name, pattern) for name in names):
+            raise UserError(f"--cases {pattern}: there is none of this name; there are {', '.join(names)}")
+    return [name for name in names if any(fnmatch(name, pattern) for pattern in patterns.split(","))]
+
+
+def surroundings(told: argparse.Namespace) -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not there"
+    return {
+        "date": datetime.now().isoformat(timespec="seconds"),
+        "processor": processor(),
+        "device": told.device,
+        "threads": told.threads,
+        "load": os.getloadavg()[0],  # of others, before anything begins here
+        "settings": told.set,
+        "versions": versions,
+        "git_commit": git_commit(),
+        "best_gflops": best_gflops(told.device),
+    }
+
+
+def fits(name: str, device: str, settings: Sequence[str]) -> bool:
+    """Whether a slow case's step fits into the memory that is free, from the peak of a single task's."""
+    if not name.startswith(cases.SLOW) or device != "cpu" or "SC_AVPHYS_PAGES" not in os.sysconf_names:
+        return True
+    meta_batch = cases.build(name, device, settings).cfg.method.meta_batch
+    need = meta_batch * count(cases.build(name, device, [*settings, "method.meta_batch=1"]).train()).peak
+    return need < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def measure(name: str, told: argparse.Namespace) -> dict[str, Any]:
+    """All that is known of a case."""
+    case, on_gpu = cases.build(name, told.device, told.set), told.device.startswith("cuda")
+    counted = count(case.train())
+    steps, compiled = {"train": case.train(), "draw": case.draw(), "test": case.test()}, None
+    if told.jax:
+        from benchmarks import rival_jax
+
+        if rival_jax.has_rival(case.learner):
+            steps["jax"], compiled = rival_jax.rival(case.learner, case.batches("train"))
+    times = take_turns(steps, told.seconds * 3 / 4, on_gpu)
+    tasks = case.cfg.method.meta_batch
+    row: dict[str, Any] = {
+        "name": name,
+        "meta_batch": tasks,
+        "eval_batch": case.cfg.trainer.eval_batch,
+        "parameters": sum(p.numel() for p in case.learner.parameters()),
+        "ms_per_task": {n: t.summary(row_tasks(n, case)) for n, t in times.items()},
+        "jax_compile_seconds": compiled,
+        "of_a_step": counted.totals(),
+    }
+    within = int(told.seconds / 4 / (1e-3 * tasks * row["ms_per_task"]["train"]["median"]))
+    in_a_run = lightning_times(name, told.device, told.set, min(max(within, 5), 2000))
+    row["ms_per_task"]["lightning"] = in_a_run.summary(tasks)
+    return row | {"config": OmegaConf.to_container(case.cfg, resolve=True)}
+
+
+def row_tasks(step: str, case: cases.Case) -> int:
+    return int(case.cfg.trainer.eval_batch if step == "test" else case.cfg.method.meta_batch)
+
+
+def main(given: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measures, prints, and returns what `--json` writes."""
+    told, console = arguments(given), Console(stderr=True)
+    use_threads(told.threads)
+    names = chosen(told.cases, told.all)
+    told.jax = told.device == "cpu" and all(importlib.util.find_spec(name) for name in ("jax", "optax"))
+    if not told.jax and not told.grow:
+        console.print(
+            "JAX is left out: pip install '.[bench]', and --device cpu, time its learners beside ours", markup=False
+        )
+    found: dict[str, Any] = surroundings(told) | {"cases": []}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("of"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        if told.grow:
+            found["growth"] = grow(told, progress)
+        else:
+            for name in progress.track(names):
+                progress.update(progress.task_ids[0], description=name)
+                if not fits(name, told.device, told.set):
+                    console.print(f"{name} is left out: it needs more memory than is free; --set method.meta_batch=1")
+                    continue
+                found["cases"].append(measure(name, told))
+                if told.json:  # a long sitting that is cut short keeps what it has
+                    told.json.write_text(json.dumps(found, indent=1) + "\n")
+    show(found)
+    if told.json:
+        told.json.write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

@@ -1,0 +1,75 @@
+"""The JAX rival of the benchmarks does the same work: equal predictions and meta-gradients under equal weights."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import cases
+from fewshot.episodes import Episode
+
+jax = pytest.importorskip("jax")
+pytest.importorskip("optax")
+
+
+@pytest.fixture(autouse=True)
+def sixty_four_bits() -> Iterator[None]:
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+def double(case: cases.Case) -> tuple[Any, Episode]:
+    """The case's learner in float64, every weight away from its default, and two of its tasks."""
+    learner = case.learner.double()
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    episode = case.datamodule.episode("train", range(2), 5)
+    return learner, Episode(*(x.double() if x.is_floating_point() else x for x in episode))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("sine/oplstm", []),
+        ("sine/maml", []),
+        ("sine/maml", ["method.clamp=0.05"]),  # a bound that is reached
+        ("sine/lstm", []),
+        ("sine/lstm", ["form=text"]),
+        ("omniglot/oplstm", ["method.passes=2"]),
+        ("omniglot/protonet", ["shots=2"]),
+        ("omniglot/maml", ["method.steps=2"]),
+    ],
+)
+def test_rival_equals_ours(name: str, settings: list[str]) -> None:
+    from benchmarks import rival_jax
+
+    learner, episode = double(cases.build(name, settings=settings))
+    assert rival_jax.has_rival(learner)
+    predict, gradient = jax.vmap(rival_jax.predictor(learner), (None, 0, 0, 0)), rival_jax.gradient_function(learner)
+    quickly_compiled = jax.jit(
+        lambda params, *batch: (predict(params, *batch[:3]), gradient(params, *batch)),
+        compiler_options={"xla_backend_optimization_level": 0},
+    )
+    predictions, gradients = quickly_compiled(rival_jax.copied(learner), *rival_jax.arrays(learner, episode))
+    expected = learner.predict(episode).detach().numpy()
+    np.testing.assert_allclose(predictions, expected, rtol=1e-9, atol=1e-10)
+
+    learner.training_step(episode, 0)["loss"].backward()
+    learner.on_before_optimizer_step(learner.configure_optimizers())
+    for name, parameter in learner.named_parameters():
+        found = gradients[name.removeprefix("net.")]
+        expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-7, atol=1e-9, err_msg=name)
+
+
+def test_a_rival_trains() -> None:
+    from benchmarks import rival_jax
+
+    case = cases.build("sine/lstm")
+    step, compiling = rival_jax.rival(case.learner, case.batches("train"))
+    step()
+    assert compiling > 0
