@@ -108,6 +108,9 @@ class EpisodicDataModule(L.LightningDataModule):
             stream.device = self.trainer.strategy.root_device
         return stream
 
+    def transfer_batch_to_device(self, batch: Episode, device: torch.device, dataloader_idx: int) -> Episode:
+        return batch  # it was made there
+
     def train_dataloader(self) -> TaskStream:
         return self.on_device("train")
 

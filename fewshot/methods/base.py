@@ -116,7 +116,8 @@ class MetaLearner(L.LightningModule):
     def training_step(self, episode: Episode, batch_idx: int) -> dict[str, Tensor]:
         """The loss, and the predictions of which whoever logs this step may make a score."""
         losses, predictions = self.losses(episode)
-        self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(losses))
+        if getattr(self._trainer, "log_every_n_steps", True):  # a run logs by `TaskAxis`, and not every update
+            self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(losses))
         return {"loss": losses.sum(), "predictions": predictions.detach()}
 
     def validation_step(self, episode: Episode, batch_idx: int) -> None:

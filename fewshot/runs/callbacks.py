@@ -21,6 +21,8 @@ from fewshot.stopping import Stopped
 class Bar(RichProgressBar):
     """Lightning's bar over updates, without epochs and run numbers, which mean nothing here."""
 
+    last: tuple[Tensor, int] | None = None
+
     @property
     def total_train_batches(self) -> int:
         return self.trainer.max_steps  # Lightning's is what is left, beside a count from the beginning
@@ -28,8 +30,19 @@ class Bar(RichProgressBar):
     def _get_train_description(self, current_epoch: int) -> str:
         return "Training"
 
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Episode, batch_idx: int
+    ) -> None:
+        self.last = outputs["loss"], len(batch.tasks)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+        """What is shown, every so many updates: the loss of the last, and the last validation."""
+        shown = super().get_metrics(trainer, pl_module)
+        if self.last is not None:
+            loss, tasks = self.last
+            shown["train/loss"] = loss.item() / tasks
+        return {name: value for name, value in shown.items() if name != "v_num"}
 
 
 class Lines(Callback):

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import wandb
 from filelock import FileLock
 from lightning.pytorch.callbacks import RichProgressBar
 from omegaconf import DictConfig
@@ -31,8 +30,7 @@ from fewshot.runs.checkpoints import load_weights
 from fewshot.runs.kept import table_of
 from fewshot.runs.split import check_split
 from fewshot.views.inner_pictures import draw_all
-from fewshot.views.loggers import quiet, staged_in, start_wandb
-from fewshot.views.wandb_result import log_tasks, log_test
+from fewshot.views.loggers import end_wandb, quiet, staged_in, start_wandb
 
 TESTED = ("metric", "mean", "ci95", "tasks", "floors", "shots", "ways", "test_queries")  # kept of a further test
 
@@ -142,6 +140,8 @@ def keep_entry(folder: Path, trained: DictConfig, name: str, tested: dict[str, A
     entries = result.get("tests", {}) | {name: {key: tested[key] for key in TESTED}}
     write_json(folder / "result.json", result | {"tests": entries})
     if trained.logger.name == "wandb":
+        from fewshot.views.wandb_result import log_tasks, log_test
+
         try:
             with staged_in(folder):
                 log = run or start_wandb(trained, folder)
@@ -150,4 +150,4 @@ def keep_entry(folder: Path, trained: DictConfig, name: str, tested: dict[str, A
         except Exception as error:  # a score does not fall with W&B
             print(f"W&B did not take the result: {type(error).__name__}: {error}", file=sys.stderr)
         if run is None:
-            wandb.finish()
+            end_wandb()

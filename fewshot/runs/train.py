@@ -9,7 +9,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import wandb
 from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import Timer
 from matplotlib.figure import Figure
@@ -26,10 +25,9 @@ from fewshot.runs.fit import fit, make_trainer
 from fewshot.runs.kept import kept_result, show_kept, untested
 from fewshot.runs.prepare import Run, prepare, refuse_impossible
 from fewshot.views.curves import learning_curve
-from fewshot.views.loggers import quiet, staged_in
+from fewshot.views.loggers import end_wandb, quiet, staged_in
 from fewshot.views.pictures import save_figure, test_figures
 from fewshot.views.similarity import similarity_figure
-from fewshot.views.wandb_result import log_checkpoint, log_result, log_tasks
 
 Drawn = list[tuple[int, float, Figure]]  # number, score and picture of test tasks
 
@@ -55,7 +53,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"the run of {folder} cannot read or write a file: {error}") from error
     finally:
-        wandb.finish()  # the next cell of a multirun has a run of its own
+        end_wandb()
 
 
 def fit_and_test(run: Run) -> dict[str, Any]:
@@ -110,6 +108,8 @@ def publish(run: Run, outcome: dict[str, Any]) -> dict[str, Any]:
             print(f"not every picture was drawn: {type(error).__name__}: {error}", file=sys.stderr)
     result = {"status": outcome.pop("status")} | run.description | outcome | {"findings": findings(run.learner)}
     if run.wandb is not None:
+        from fewshot.views.wandb_result import log_checkpoint, log_result, log_tasks
+
         try:
             log_result(run.wandb, result, figures, run.cfg.logger.pictures)
             log_tasks(run.wandb, "test", run.scores)

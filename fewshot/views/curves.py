@@ -1,8 +1,8 @@
 """A run's learning curve, from its `metrics.csv`."""
 
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 from matplotlib.figure import Figure
 
 from fewshot.views.pictures import BLUE, ORANGE
@@ -10,9 +10,16 @@ from fewshot.views.pictures import BLUE, ORANGE
 COLOURS = {"train": ORANGE, "val": BLUE}
 
 
+def read_curves(metrics: Path) -> Any:
+    """A data frame of what was logged: a column a metric, by the number of training tasks seen."""
+    import pandas as pd  # half a second, when a run is over
+
+    return pd.read_csv(metrics).pivot_table(index="tasks", columns="metric", values="value", aggfunc="last")
+
+
 def learning_curve(metrics: Path, title: str) -> Figure:
     """The loss, and the accuracy where there is one, of training and validation against the training tasks seen."""
-    curves = pd.read_csv(metrics).pivot_table(index="tasks", columns="metric", values="value", aggfunc="last")
+    curves = read_curves(metrics)
     scores = ["loss", "accuracy"] if "val/accuracy" in curves else ["loss"]
     figure = Figure(figsize=(4 * len(scores), 2.8), layout="constrained", facecolor="white")
     for axes, score in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores, strict=True):

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import wandb
 from lightning.pytorch.loggers.logger import Logger
 from omegaconf import DictConfig, OmegaConf
 
@@ -71,6 +70,8 @@ class MetricsCsv(Logger):
 
 def wandb_mode() -> str:
     """What WANDB_MODE says; without it online for a user who is logged in, offline otherwise."""
+    import wandb
+
     return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
 
 
@@ -91,8 +92,16 @@ def staged_in(folder: Path) -> Iterator[None]:
                 del os.environ[name]
 
 
+def end_wandb() -> None:
+    """Ends what `start_wandb` began, if anything: the next cell of a multirun has a run of its own."""
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish()
+
+
 def start_wandb(cfg: DictConfig, folder: Path) -> Any:
     """The run's W&B run; its id is kept in the run's folder, so that a resumed run goes on in the same one."""
+    import wandb  # more than half a second, for those who log there
+
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     id_file = folder / "wandb_id"
     wandb_id = id_file.read_text(errors="replace") if id_file.exists() else ""

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
@@ -14,6 +13,7 @@ from torch import Tensor
 from fewshot.episodes import Episode
 from fewshot.methods.oplstm import OPLSTM
 from fewshot.results.statistics import mean_and_ci95
+from fewshot.views.curves import read_curves
 from fewshot.views.pictures import BLUE, ORANGE
 
 STEP = 0.01  # of gradient descent, section 5.4
@@ -75,7 +75,7 @@ def similarities(learner: OPLSTM, episode: Episode, definition: str) -> dict[str
 
 def similarity_figure(metrics: Path, definition: str, title: str) -> Figure:
     """Figure 6 from a run's `metrics.csv`: both measures against the validations, with their 95% intervals."""
-    curves = pd.read_csv(metrics).pivot_table(index="tasks", columns="metric", values="value", aggfunc="last")
+    curves = read_curves(metrics)
     figure = Figure(figsize=(8, 3.3), layout="constrained", facecolor="white")
     titles = {"cosine": "cosine similarity", "distance": "Euclidean distance"}
     for axes, (measure, name_of_measure) in zip(figure.subplots(1, 2), titles.items(), strict=True):
