@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 
+from fewshot.backbones.task_weight import TaskWeight
 from fewshot.episodes import Episode
 from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner, Task
@@ -65,6 +66,11 @@ def make(method: str, backbone: str, bn: str | None = None, regression: bool = F
         for parameter in learner.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     return learner
+
+
+def whole(weight: torch.Tensor | TaskWeight, tasks: int) -> torch.Tensor:
+    """An adapted weight of each task, (B, ...), however it is held."""
+    return weight.whole(tasks) if isinstance(weight, TaskWeight) else weight
 
 
 def episode(learner: MetaLearner, tasks: int = 3, shots: int = 2, queries: int = 4) -> Episode:

@@ -38,6 +38,7 @@ BASE, LSTM, MAML = "fewshot/methods/base.py", "fewshot/methods/lstm.py", "fewsho
 OPLSTM, PROTONET = "fewshot/methods/oplstm.py", "fewshot/methods/protonet.py"
 WARP, SAP = "fewshot/methods/warpmaml.py", "fewshot/methods/sap.py"
 LAYERS, BODY, EPISODES = "fewshot/backbones/layers.py", "fewshot/backbones/blocks.py", "fewshot/episodes.py"
+TASK_WEIGHT = "fewshot/backbones/task_weight.py"
 RESNET, LIBRARY = "fewshot/backbones/resnet12.py", "fewshot/backbones/library.py"
 SOURCE, PROTOCOL, PAPER = "fewshot/data/image_source.py", "fewshot/results/protocol.py", "fewshot/results/paper.py"
 EVALUATE, TESTED = "fewshot/runs/evaluate.py", "fewshot/config/tested.py"
@@ -110,14 +111,16 @@ MUTATIONS = [
         (PROTONET, " / targets_BMN.sum(1).unsqueeze(-1)", "", "sums for prototypes"),
         (PROTONET, "self.body(support_x)", "self.body(support_x).detach()", "no gradient through prototypes"),
         # MAML
-        (MAML, "weights[n] - self.step_size(n) * g", "weights[n] + self.step_size(n) * g", "inner ascent"),
+        (MAML, "torch.sub(weight, grad, alpha=size)", "torch.add(weight, grad, alpha=size)", "inner ascent"),
+        (MAML, "weight.plus(-size * grad", "weight.plus(size * grad", "inner ascent of layers"),
+        (MAML, "x.detach() if self.first_order else x", "x", "first order in the outputs alone"),
         (MAML, "create_graph = outer and not self.first_order", "create_graph = False", "always first order"),
         (MAML, "create_graph = outer and not self.first_order", "create_graph = outer", "first_order ignored"),
         (MAML, "self.steps if self.training else self.eval_steps", "self.steps", "eval_steps ignored"),
         (MAML, "range(self.steps if", "range(1 + self.steps if", "one inner step more"),
         (MAML, "task_losses(predictions, support_y).sum()", "task_losses(predictions, support_y).mean()", "inner mean"),
-        (MAML, "g.clamp(-self.clamp, self.clamp)", "g.clamp(-self.clamp, None)", "inner clamp from below only"),
-        (MAML, "grads = tuple(g.clamp(-self.clamp, self.clamp) for g in grads)", "pass", "no inner clamp"),
+        (MAML, "clamp(g, -self.clamp, self.clamp)", "clamp(g, -self.clamp, None)", "inner clamp from below only"),
+        (MAML, "grads = tuple(clamp(g, -self.clamp, self.clamp) for g in grads)", "pass", "no inner clamp"),
         (MAML, "copies.register_hook(self.clamped_sum)", "pass", "no outer clamp"),
         (MAML, "return self.clamp_each and", "return", "clamped after each task always"),
         (MAML, "nn.utils.clip_grad_value_(self.parameters(), self.clamp)", "pass", "no clamp of the sum"),
@@ -130,8 +133,13 @@ MUTATIONS = [
         ),
         (MAML, "total = (total + part).clamp", "total = total + part.clamp", "clamp before the sum"),
         (MAML, "return copies.view_as(copies)", "return copies", "inner gradients run through the clamp's hook"),
-        (MAML, "(support_x,))", "(support_x, 2))", "BN of the inner loop by two examples"),
-        (MAML, "self.bn, support_x", '"none", support_x', "bn=support ignored"),
+        (
+            MAML,
+            "self.predicted(weights, support_x)",
+            "self.predicted(weights, support_x, 2)",
+            "BN of the inner loop by two examples",
+        ),
+        (MAML, "self.body.bn, support_x", '"none", support_x', "bn=support ignored"),
         # Warp-MAML
         (WARP, 'name.startswith(("warps.", "body.0."))', 'name.startswith("warps.")', "the first block adapted"),
         (WARP, 'name.startswith(("warps.", "body.0."))', 'name.startswith("body.0.")', "the warps adapted"),
@@ -194,22 +202,18 @@ MUTATIONS = [
         # plain LSTM
         (LSTM, "t > 0 or self.first_labels", "self.first_labels", "labels never shown"),
         (LSTM, "t > 0 or self.first_labels", "True", "labels at the first pass"),
-        (LSTM, "pool(c, examples) if self.pool_cell else c", "pool(c, examples)", "c always pooled"),
-        (LSTM, "pool(c, examples) if self.pool_cell else c", "c", "c never pooled"),
-        (LSTM, "[(pool(h, examples), ", "[(h, ", "h not pooled"),
-        (LSTM, ".mean(1).repeat_interleave", ".sum(1).repeat_interleave", "pooled by the sum"),
+        (LSTM, "c.mean(2, keepdim=True) if self.pool_cell else c", "c.mean(2, keepdim=True)", "c always pooled"),
+        (LSTM, "c.mean(2, keepdim=True) if self.pool_cell else c", "c", "c never pooled"),
+        (LSTM, "[(h.mean(2, keepdim=True), ", "[(h, ", "h not pooled"),
+        (LSTM, "[(h.mean(2, keepdim=True), ", "[(h.sum(2, keepdim=True), ", "pooled by the sum"),
         (
             LSTM,
-            "rows.view(-1, examples, rows.shape[-1]).mean(1)",
-            "rows.view(examples, -1, rows.shape[-1]).mean(0)",
+            "[(h.mean(2, keepdim=True), ",
+            "[(h.mean((1, 2), keepdim=True).expand(h[..., :1].shape), ",
             "pooled over tasks",
         ),
-        (
-            LSTM,
-            "mean(1).repeat_interleave(examples, 0)",
-            "mean(1).repeat(examples, 1)",
-            "pooled states dealt to other tasks",
-        ),
+        (LSTM, "without + self.seen_labels(y_BMN)", "without", "labels never seen"),
+        (LSTM, "layer.bias_ih_l0 + layer.bias_hh_l0", "layer.bias_ih_l0", "one bias vector"),
         (LSTM, "if not self.query_cell:", "if self.query_cell:", "query cell flipped"),
         (LSTM, "for t in range(self.passes)", "for t in range(self.passes - 1)", "one pass less (set)"),
         (
@@ -218,20 +222,10 @@ MUTATIONS = [
             "walk = torch.cat([x_BMD, y_BMN], -1).flip(1)",
             "walk backwards",
         ),
-        (
-            LSTM,
-            "_, state = self.step(walk, state)",
-            "_, state = self.step(walk, self.zeros(len(walk), walk))",
-            "one walk only",
-        ),
+        (LSTM, "            state = new\n", "", "every walk from the beginning"),
         (LSTM, "for i in (*range(examples), 0):", "for i in range(examples):", "the last label is not seen"),
-        (
-            LSTM,
-            "self.step(torch.cat([x_BMD[:, i], left]",
-            "self.step(torch.cat([x_BMD[:, i], 0 * left]",
-            "nothing left by the step before",
-        ),
-        (LSTM, "(prediction - y_BMN[:, i]).square()", "(prediction - y_BMN[:, i])", "the error is not squared"),
+        (LSTM, "self.seen_labels(left)", "self.seen_labels(0 * left)", "nothing left by the step before"),
+        (LSTM, "(prediction - label).square()", "(prediction - label)", "the error is not squared"),
         (LSTM, '"pred": prediction,', '"pred": -prediction,', "the prediction's sign"),
         (
             LSTM,
@@ -240,18 +234,12 @@ MUTATIONS = [
             "the label left out of the inputs",
         ),
         (LSTM, 'if self.support == "set"', 'if self.support != "set"', "set and sequence exchanged"),
-        (LSTM, "h.repeat_interleave(queries, 0)", "h.repeat(queries, 1)", "queries start from another task's h"),
-        (LSTM, "query_BQD.new_zeros(", "query_BQD.new_ones(", "a label for the queries"),
-        (
-            LSTM,
-            "new.append((h.squeeze(0), c.squeeze(0)))",
-            "new.append((c.squeeze(0), h.squeeze(0)))",
-            "h and c exchanged",
-        ),
+        (LSTM, "[(h, torch.zeros_like(h)) for", "[(torch.zeros_like(h), h) for", "h and c exchanged"),
+        (LSTM, "c.permute(2, 1, 0)) for", "h.permute(2, 1, 0)) for", "c of a sequence lost"),
         (LSTM, "None if body.flat else body", "body", "the FC net under the LSTM"),
         # OP-LSTM
-        (OPLSTM, "torch.baddbmm(w, (h * s).mT, a)", "torch.baddbmm(w, (h * s).mT, a, alpha=-1)", "step turned round"),
-        (OPLSTM, "(h * s).mT", "h.mT", "gamma and norms ignored"),
+        (OPLSTM, "weight.plus(h * s, a)", "weight.plus(-h * s, a)", "step turned round"),
+        (OPLSTM, "weight.plus(h * s, a)", "weight.plus(h, a)", "gamma and norms ignored"),
         (OPLSTM, "1.0 if self.gamma is None else self.gamma", "1.0", "gamma ignored"),
         (OPLSTM, "torch.tensor(float(gamma))", "torch.tensor(gamma * gamma)", "gamma starts elsewhere"),
         (OPLSTM, 'in ("joint", "matrix")', 'in ("joint",)', "matrix is none"),
@@ -280,11 +268,11 @@ MUTATIONS = [
         (OPLSTM, "softmax and not task.regression", "softmax", "softmax on regression"),
         (OPLSTM, "x_DR.detach() if self.detach else x_DR", "x_DR", "never detached"),
         (OPLSTM, "x_DR.detach() if self.detach else x_DR", "x_DR.detach()", "always detached"),
-        (OPLSTM, "message = h_BMO @ weights[layer]", "message = -h_BMO @ weights[layer]", "message's sign"),
+        (OPLSTM, "weights[layer].transposed(h_BMO)", "weights[layer].transposed(-h_BMO)", "message's sign"),
         (
             OPLSTM,
-            "message = h_BMO @ weights[layer]",
-            "message = shown[layer] @ weights[layer]",
+            "weights[layer].transposed(h_BMO)",
+            "weights[layer].transposed(shown[layer])",
             "message of activations",
         ),
         (OPLSTM, "torch.stack([a_BMO, m_BMO])", "torch.stack([m_BMO, a_BMO])", "order inside z"),
@@ -314,15 +302,15 @@ MUTATIONS = [
         (OPLSTM, "torch.empty(1)", "torch.empty(2)", "two biases"),
         (OPLSTM, "uniform_(-(0.5**0.5), 0.5**0.5)", "uniform_(-0.025, 0.025)", "bias as torch would start it"),
         (OPLSTM, "cell.bias_ih + cell.bias_hh", "cell.bias_ih", "one bias vector"),
-        (OPLSTM, "i, f, g, o = torch", "f, i, g, o = torch", "gates exchanged"),
+        (LAYERS, "i, f, g, o = gates", "f, i, g, o = gates", "gates exchanged"),
         (OPLSTM, "self.body.bn if self.hidden else", "self.body.bn if not self.hidden else", "bn=support ignored"),
         # numbers that are not finite
         (BASE, ".isfinite().flatten(1)", ".isnan().logical_not().flatten(1)", "infinite predictions are guesses"),
         (BASE, "return nan_unless_finite(right, predictions)", "return right", "NaN is a class"),
         (
             MAML,
-            "if self.clamps_each or self.adapts(name)",
-            "if self.clamp_each or self.adapts(name)",
+            "return self.clamps_each or self.adapts(name)",
+            "return self.clamp_each or self.adapts(name)",
             "copies for no clamp",
         ),
         # the order of a support set
@@ -390,10 +378,25 @@ MUTATIONS = [
         (FLOORS, ".argmin(-1)", ".argmax(-1)", "the farthest neighbour"),
         (FLOORS, "support_y.mean(1, keepdim=True)", "support_y[:, :1]", "the first value for the mean"),
         (FLOORS, "return 100 * ", "return 1 * ", "the floor as a fraction"),
-        (MAML, "self.step_size(n) * g", "self.inner_lr * g", "no step sizes of one's own"),
+        (
+            MAML,
+            "self.stepped(weights[n], self.step_size(n), g)",
+            "self.stepped(weights[n], self.inner_lr, g)",
+            "no step sizes of one's own",
+        ),
         (IDENTITY, "if key in LIGHTNING}", "if key not in LIGHTNING}", "other options in a run's name"),
         # episodes
         (EPISODES, "(counter + np.uint64(1))", "counter", "words from 0"),
+        # the weights of tasks
+        (TASK_WEIGHT, "torch.baddbmm(y_BMO, x_BMI", "torch.baddbmm(0 * y_BMO, x_BMI", "the base forgotten"),
+        (
+            TASK_WEIGHT,
+            "x_BMI, y_BMO @ self.h_BKO.mT",
+            "x_BMI, -y_BMO @ self.h_BKO.mT",
+            "products subtracted going down",
+        ),
+        (TASK_WEIGHT, "torch.cat([self.h_BKO, h_BMO], 1)", "torch.cat([h_BMO, self.h_BKO], 1)", "products mixed up"),
+        (TASK_WEIGHT, "(h_BMO @ h_BMO.mT) * (", "(h_BMO @ h_BMO.mT) + (", "another norm"),
         # further backbones
         (LAYERS, "weight.shape[-1] // 2", "1", "1×1 convolutions padded"),
         (RESNET, "SLOPE = 0.1", "SLOPE = 0.2", "another leaky ReLU"),

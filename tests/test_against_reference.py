@@ -70,6 +70,20 @@ def reference_state(learner: MetaLearner) -> dict[str, torch.Tensor]:
     return {name.removeprefix("net."): p.detach().clone() for name, p in learner.named_parameters()}
 
 
+OTHER_WAY = [case for case in CASES if case[0] not in ("lstm", "protonet") or case[1] == "conv4"]
+
+
+@pytest.mark.parametrize(("method", "backbone", "bn", "regression", "options"), OTHER_WAY, ids=range(len(OTHER_WAY)))
+def test_the_other_way_equals_reference(
+    method: str, backbone: str, bn: str | None, regression: bool, options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As large layers are computed, whose weights of a task are kept as products, and images on a GPU, all together."""
+    monkeypatch.setattr("fewshot.backbones.task_weight.fewer", lambda *_: True)
+    for module in ("backbones.blocks", "methods.maml"):
+        monkeypatch.setattr(f"fewshot.{module}.alone", lambda _: False)
+    test_learner_equals_reference(method, backbone, bn, regression, options)
+
+
 @pytest.mark.parametrize(("method", "backbone", "bn", "regression", "options"), CASES, ids=range(len(CASES)))
 def test_learner_equals_reference(method: str, backbone: str, bn: str | None, regression: bool, options: dict) -> None:
     learner = make(method, backbone, bn, regression, **options)

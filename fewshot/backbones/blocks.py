@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot.backbones.base import Body
-from fewshot.backbones.layers import apart, batch_norm, conv, linear, together
+from fewshot.backbones.layers import alone, apart, batch_norm, conv, linear, together
 from fewshot.errors import UserError
 from fewshot.options import UnitsOfLayers
 
@@ -91,6 +91,8 @@ class Blocks(Body, nn.ModuleList):
         return x.flatten(2) if self.flat else x
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
+        if not self.flat and len(x) > 1 and alone(x) and next(iter(self)).weight.dim() == 4:
+            return torch.cat([self(task, reference) for task in x.split(1)])
         x = self.shape(x)
         for block in self:
             x = block(x, reference)

@@ -12,9 +12,12 @@ EPS = 1e-5
 
 
 def linear(x_BMI: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x Wᵀ + b, (B, M, O); `weight` (O, I) or (B, O, I), `bias` (O,), (B, O) or one number for all outputs."""
+    """x Wᵀ + b, (B, M, O); `weight` (O, I) or (B, O, I), or one that knows how (`TaskWeight`); `bias` (O,), (B, O) or
+    one number for all outputs."""
+    if not isinstance(weight, Tensor):
+        return weight.linear(x_BMI, bias)
     if weight.dim() == 2:
-        return x_BMI @ weight.mT + bias
+        return x_BMI @ weight.mT + bias.unsqueeze(-2)
     return torch.baddbmm(bias.unsqueeze(-2), x_BMI, weight.mT)
 
 
@@ -22,9 +25,9 @@ def conv(x_BMIHW: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """K×K convolution that keeps an image's size, K odd; `weight` (O, I, K, K) or (B, O, I, K, K), `bias` (O,) or
     (B, O)."""
     (tasks, examples), padding = x_BMIHW.shape[:2], weight.shape[-1] // 2
+    bias = None if bias is None else bias.flatten()
     if weight.dim() == 4:
         return F.conv2d(x_BMIHW.flatten(0, 1), weight, bias, padding=padding).unflatten(0, (tasks, examples))
-    bias = None if bias is None else bias.flatten()
     return apart(F.conv2d(together(x_BMIHW), weight.flatten(0, 1), bias, padding=padding, groups=tasks), tasks)
 
 
@@ -43,6 +46,24 @@ def batch_norm(x_BMO: Tensor, weight: Tensor, bias: Tensor, reference: int | Non
     shape = (-1, 1, x_BMO.shape[2], *(1 for _ in range(3, x_BMO.dim())))
     scale = weight.reshape(shape) * torch.rsqrt(var + eps)
     return torch.addcmul(bias.reshape(shape) - mean * scale, x_BMO, scale)
+
+
+def lstm_cell(gates_DR: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Eqs. 1 to 6 after the products, on columns: gates (4 units, ...) in torch's order → h and c (units, ...)."""
+    i, f, g, o = gates_DR.chunk(4)
+    new = i.sigmoid() * g.tanh()
+    if c is not None:
+        new = torch.addcmul(new, f.sigmoid(), c)
+    return o.sigmoid() * new.tanh(), new
+
+
+def alone(x: Tensor) -> bool:
+    """Whether tasks are better convolved one after the other: on a CPU, which is filled by one of them.
+
+    Together, each layer's result is copied from the layout of convolutions to that of batch norm and back, which takes
+    longer than the convolutions.
+    """
+    return x.device.type == "cpu"
 
 
 def together(x_BMO: Tensor) -> Tensor:

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.backbones import make_body
-from fewshot.backbones.layers import linear
+from fewshot.backbones.layers import linear, lstm_cell
 from fewshot.errors import UserError
 from fewshot.methods.base import Lr, MetaLearner, Task, query_pass
 from fewshot.options import Few, UnitsOfLayers
 
 Inputs = Literal["target", "prev_target", "prev_target_pred", "prev_target_err", "prev_target_pred_err"]
-State = list[tuple[Tensor, Tensor]]  # h and c of each layer
+# h and c of each layer, (hidden, B, M), or (hidden, B, 1) where a task's examples share them
+State = list[tuple[Tensor, Tensor]]
 
 
 class PlainLSTM(MetaLearner):
@@ -75,30 +76,31 @@ class PlainLSTM(MetaLearner):
         read = self.read_set if self.support == "set" else sequence
         state = read(features_BMD, self.targets(support_y))
         if not self.query_cell:
-            state = [(h, torch.zeros_like(c)) for h, c in state]
-        queries = query_BQD.shape[1]
-        state = [(h.repeat_interleave(queries, 0), c.repeat_interleave(queries, 0)) for h, c in state]
-        no_label = query_BQD.new_zeros(*query_BQD.shape[:2], self.task.outputs * len(self.fed))
-        top, _ = self.step(torch.cat([query_BQD, no_label], -1).flatten(0, 1).unsqueeze(1), state)
-        return linear(top.view(*query_BQD.shape[:2], -1), self.head.weight, self.head.bias)
+            state = [(h, torch.zeros_like(h)) for h, _ in state]
+        *_, (top_DBQ, _) = self.step(self.seen(query_BQD), state)  # no label
+        return linear(top_DBQ.permute(1, 2, 0), self.head.weight, self.head.bias)
 
     def read_set(self, x_BMD: Tensor, y_BMN: Tensor) -> State:
-        """The pooled state after `passes` passes (Eq. 10), h and c (B, hidden) a layer."""
-        tasks, examples = x_BMD.shape[:2]
-        state = self.zeros(tasks * examples, x_BMD)
+        """The pooled state after `passes` passes (Eq. 10)."""
+        without, state = self.seen(x_BMD), None  # the inputs' part is the same in every pass
+        shown = without + self.seen_labels(y_BMN)
         for t in range(self.passes):
-            labels = y_BMN if t > 0 or self.first_labels else torch.zeros_like(y_BMN)
-            _, state = self.step(torch.cat([x_BMD, labels], -1).flatten(0, 1).unsqueeze(1), state)
-            state = [(pool(h, examples), pool(c, examples) if self.pool_cell else c) for h, c in state]
-        return [(h[::examples], c[::examples]) for h, c in state]
+            each = self.step(shown if t > 0 or self.first_labels else without, state)
+            state = [(h.mean(2, keepdim=True), c.mean(2, keepdim=True) if self.pool_cell else c) for h, c in each]
+        assert state is not None
+        return state
 
     def read_sequence(self, x_BMD: Tensor, y_BMN: Tensor) -> State:
-        """The state after `passes` walks over the support set (Eqs. 7 and 8), h and c (B, hidden) a layer."""
+        """The state after `passes` walks over the support set (Eqs. 7 and 8)."""
         walk = torch.cat([x_BMD, y_BMN], -1)
-        state = self.zeros(len(walk), walk)
+        state = [(walk.new_zeros(1, len(walk), units),) * 2 for units in self.hidden]
         for _ in range(self.passes):
-            _, state = self.step(walk, state)
-        return state
+            x_BMD, new = walk, []
+            for layer, start in zip(self.lstm, state, strict=True):
+                x_BMD, end = layer(x_BMD, start)
+                new.append(end)
+            state = new
+        return [(h.permute(2, 1, 0), c.permute(2, 1, 0)) for h, c in state]
 
     def read_offset(self, x_BMD: Tensor, y_BMN: Tensor) -> State:
         """The same, each example beside what the step before it left; a pass ends with the first one once more.
@@ -106,28 +108,51 @@ class PlainLSTM(MetaLearner):
         Otherwise the last label would not be seen. A pass begins with zeros.
         """
         tasks, examples, outputs = y_BMN.shape
-        state = self.zeros(tasks, x_BMD)
+        without, state = self.seen(x_BMD), None
         for _ in range(self.passes):
-            left = x_BMD.new_zeros(tasks, outputs * len(self.fed))
+            left = x_BMD.new_zeros(tasks, 1, outputs * len(self.fed))
             for i in (*range(examples), 0):
-                top, state = self.step(torch.cat([x_BMD[:, i], left], -1).unsqueeze(1), state)
-                prediction = linear(top, self.head.weight, self.head.bias).squeeze(1)
-                seen = {"target": y_BMN[:, i], "pred": prediction, "err": (prediction - y_BMN[:, i]).square()}
+                state = self.step(without[:, :, i : i + 1] + self.seen_labels(left), state)
+                prediction = linear(state[-1][0].permute(1, 2, 0), self.head.weight, self.head.bias)
+                label = y_BMN[:, i : i + 1]
+                seen = {"target": label, "pred": prediction, "err": (prediction - label).square()}
                 left = torch.cat([seen[name] for name in self.fed], -1)
+        assert state is not None
         return state
 
-    def step(self, x_RSD: Tensor, state: State) -> tuple[Tensor, State]:
-        """R sequences of S inputs through all layers: the top layer's outputs (R, S, hidden) and the new state."""
-        new = []
-        for layer, (h, c) in zip(self.lstm, state, strict=True):
-            x_RSD, (h, c) = layer(x_RSD, (h.unsqueeze(0), c.unsqueeze(0)))
-            new.append((h.squeeze(0), c.squeeze(0)))
-        return x_RSD, new
+    def seen(self, x_BMD: Tensor) -> Tensor:
+        """What inputs without a label add to the first layer's gates, (4 hidden, B, M)."""
+        layer: Any = self.lstm[0]
+        return product(layer.weight_ih_l0[:, : x_BMD.shape[2]], x_BMD.permute(2, 0, 1), biases(layer))
 
-    def zeros(self, rows: int, like: Tensor) -> State:
-        return [(like.new_zeros(rows, units),) * 2 for units in self.hidden]
+    def seen_labels(self, y_BMN: Tensor) -> Tensor:
+        """What labels, or what the last step left, add to them."""
+        layer: Any = self.lstm[0]
+        return product(layer.weight_ih_l0[:, -y_BMN.shape[2] :], y_BMN.permute(2, 0, 1))
+
+    def step(self, gates_DBM: Tensor, state: State | None) -> State:
+        """All layers' new h and c (hidden, B, M), given what the inputs add to the first layer's gates (Eqs. 1 to 6).
+
+        The state before may be a task's: h (hidden, B, 1).
+        """
+        new: State = []
+        layers: list[Any] = list(self.lstm)
+        for number, layer in enumerate(layers):
+            if number > 0:
+                gates_DBM = product(layer.weight_ih_l0, new[-1][0], biases(layer))
+            h, c = state[number] if state else (None, None)
+            if h is not None:
+                gates_DBM = gates_DBM + product(layer.weight_hh_l0, h)
+            new.append(lstm_cell(gates_DBM, c))
+        return new
 
 
-def pool(rows: Tensor, examples: int) -> Tensor:
-    """Rows (B * M, D) replaced by the mean over each task's M examples."""
-    return rows.view(-1, examples, rows.shape[-1]).mean(1).repeat_interleave(examples, 0)
+def product(weight: Tensor, x_DBM: Tensor, bias: Tensor | None = None) -> Tensor:
+    """W x + b of columns, (outputs, B, M)."""
+    x_DR = x_DBM.flatten(1)
+    y = weight @ x_DR if bias is None else torch.addmm(bias.unsqueeze(1), weight, x_DR)
+    return y.unflatten(1, x_DBM.shape[1:])
+
+
+def biases(layer: Any) -> Tensor:
+    return layer.bias_ih_l0 + layer.bias_hh_l0

@@ -1,14 +1,16 @@
 """MAML (Finn et al. 2017), and ANIL (Raghu et al. 2020) by `method.head_only=true`: `python train.py method=maml`."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fewshot.backbones import body_class, make_body
-from fewshot.backbones.base import Network
+from fewshot.backbones.base import Body, Network
+from fewshot.backbones.layers import alone
+from fewshot.backbones.task_weight import TaskWeight, carrying
 from fewshot.errors import UserError
 from fewshot.methods.base import Lr, MetaLearner, Task, query_pass
 from fewshot.options import Few, Positive
@@ -18,7 +20,7 @@ Steps = Annotated[Few, "inner steps in training"]
 EvalSteps = Annotated[Few, "inner steps in validation and test"]
 FirstOrder = Annotated[bool, "the inner gradients are constants to the meta-gradient"]
 Clamp = Annotated[Positive | None, "bound on each element of the inner gradients and of the meta-gradient"]
-Weights = dict[str, Tensor]  # by name; those that are adapted with a leading task axis of size B
+Weights = dict[str, Tensor | TaskWeight]  # by name; those that are adapted are a task's own
 
 
 class MAML(MetaLearner):
@@ -73,23 +75,44 @@ class MAML(MetaLearner):
 
     def start(self, tasks: int) -> Weights:
         """The initialisation, a copy for each of `tasks` tasks."""
-        named = self.net.named_parameters()
-        return {name: self.per_task(p, tasks) for name, p in named if self.clamps_each or self.adapts(name)}
+        named = [(name, p) for name, p in self.net.named_parameters() if self.has_copies(name)]
+        return {name: TaskWeight(p) if self.by_products(name, p) else self.per_task(p, tasks) for name, p in named}
+
+    def has_copies(self, name: str) -> bool:
+        """Whether each task has a parameter of its own of this name."""
+        return self.clamps_each or self.adapts(name)
+
+    def by_products(self, name: str, parameter: Tensor) -> bool:
+        """Whether a step on a parameter is a sum of outer products: of a linear layer, by one step size, unclamped."""
+        size = self.step_size(name)
+        one = not isinstance(size, Tensor) or size.dim() == 0
+        layer = self.body.flat and parameter.dim() == 2 and name.endswith(".weight")
+        return layer and self.clamp is None and one
 
     def step(self, weights: Weights, support_x: Tensor, support_y: Tensor) -> Weights:
         """The weights after one more inner step."""
         outer = torch.is_grad_enabled()
         if not outer:  # validation and test keep no graph: only this step's
-            weights = {name: w.detach().requires_grad_() for name, w in weights.items()}
+            weights = {name: leaf(weight) for name, weight in weights.items()}
         names = [name for name in weights if self.adapts(name)]
         with torch.enable_grad():
-            predictions = functional_call(self.net, weights, (support_x,))
+            predictions = self.predicted(weights, support_x)
             loss = self.task_losses(predictions, support_y).sum()  # tasks share no adapted weight: the sum separates
             create_graph = outer and not self.first_order
-            grads = torch.autograd.grad(loss, [weights[name] for name in names], create_graph=create_graph)
+            moved = [w.seen[1] if isinstance(w := weights[name], TaskWeight) else w for name in names]
+            grads = torch.autograd.grad(loss, moved, create_graph=create_graph)
         if self.clamp is not None:
-            grads = tuple(g.clamp(-self.clamp, self.clamp) for g in grads)
-        return weights | {n: weights[n] - self.step_size(n) * g for n, g in zip(names, grads, strict=True)}
+            clamp = torch.clamp if outer else torch.clamp_
+            grads = tuple(clamp(g, -self.clamp, self.clamp) for g in grads)
+        return weights | {n: self.stepped(weights[n], self.step_size(n), g) for n, g in zip(names, grads, strict=True)}
+
+    def stepped(self, weight: Tensor | TaskWeight, size: float | Tensor, grad: Tensor) -> Tensor | TaskWeight:
+        """A weight after a gradient step; of a layer's, `grad` is that of its outputs, whose products with the inputs
+        are the weight's own."""
+        if not isinstance(weight, TaskWeight):
+            return weight - size * grad if isinstance(size, Tensor) else torch.sub(weight, grad, alpha=size)
+        x, _ = weight.seen
+        return weight.plus(-size * grad, x.detach() if self.first_order else x)
 
     def step_size(self, name: str) -> float | Tensor:
         """Of the inner loop, for the parameter of `net` of this name; Meta-SGD (Li et al. 2017) learns it."""
@@ -97,15 +120,23 @@ class MAML(MetaLearner):
 
     def answer(self, weights: Weights, support_x: Tensor, query_x: Tensor) -> Tensor:
         """Predictions for the queries under adapted weights."""
+        return query_pass(partial(self.predicted, weights), self.body.bn, support_x, query_x)
 
-        def adapted(x: Tensor, reference: int | None = None) -> Tensor:
-            return functional_call(self.net, weights, (x, reference))
-
-        return query_pass(adapted, self.bn, support_x, query_x)
+    def predicted(self, weights: Weights, x: Tensor, reference: int | None = None) -> Tensor:
+        """What the net makes of examples under each task's weights."""
+        if self.body.flat or not alone(x):
+            with carrying(self.net, weights):
+                return self.net(x, reference)
+        own = {name: weight.unbind() for name, weight in weights.items() if self.has_copies(name)}  # type: ignore[union-attr]
+        predictions = []
+        for number, task in enumerate(x.split(1)):
+            with carrying(self.net, weights | {name: copies[number] for name, copies in own.items()}):
+                predictions.append(self.net(task, reference))
+        return torch.cat(predictions)
 
     @property
-    def bn(self) -> str:
-        return self.net.body.bn  # type: ignore[union-attr, return-value]
+    def body(self) -> Body:
+        return self.net.body  # type: ignore[return-value]
 
     def per_task(self, parameter: Tensor, tasks: int) -> Tensor:
         """`tasks` copies of a parameter along a new first axis.
@@ -133,3 +164,8 @@ class MAML(MetaLearner):
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         if self.clamp is not None:
             nn.utils.clip_grad_value_(self.parameters(), self.clamp)
+
+
+def leaf(weight: Tensor | TaskWeight) -> Tensor | TaskWeight:
+    """The weight without its graph; a tensor as something to differentiate by."""
+    return weight.detach() if isinstance(weight, TaskWeight) else weight.detach().requires_grad_()

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from fewshot.backbones import make_body
 from fewshot.backbones.blocks import Block, Blocks
-from fewshot.backbones.layers import linear
+from fewshot.backbones.layers import lstm_cell
+from fewshot.backbones.task_weight import TaskWeight, squared_norm
 from fewshot.errors import UserError
 from fewshot.methods.base import Lr, MetaLearner, Task, query_pass
 from fewshot.options import Few, Positive, UnitsOfLayers
@@ -74,9 +75,9 @@ class OPLSTM(MetaLearner):
     def output_layer(self, support_x: Tensor, support_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The output layer's inputs under H_0, (B, M, I), its H_0 and its H_T, (B, O, I) each."""
         support = support_x.flatten(2) if self.hidden else self.body(support_x)
-        initial = self.initial_weights(len(support))
+        initial, final = self.initial_weights(), self.learn(support, self.targets(support_y))
         features = self.activations(support, initial)[0][-1]
-        return features, initial[-1], self.learn(support, self.targets(support_y))[-1]
+        return features, initial[-1].whole(len(support)), final[-1].whole(len(support))
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         if self.hidden:
@@ -90,23 +91,24 @@ class OPLSTM(MetaLearner):
 
         return query_pass(adapted, self.body.bn if self.hidden else "none", support, query)
 
-    def initial_weights(self, tasks: int) -> list[Tensor]:
-        """H_0 of every layer, (B, O, I)."""
-        layers = [block.weight for block in self.hidden] + [self.head.weight]
-        return [weight.expand(tasks, *weight.shape) for weight in layers]
+    def initial_weights(self) -> list[TaskWeight]:
+        """H_0 of every layer, the same for all tasks."""
+        return [*(TaskWeight(block.weight) for block in self.hidden), TaskWeight(self.head.weight)]
 
-    def activations(self, x: Tensor, weights: list[Tensor], reference: int | None = None) -> tuple[list[Tensor], ...]:
+    def activations(
+        self, x: Tensor, weights: list[TaskWeight], reference: int | None = None
+    ) -> tuple[list[Tensor], ...]:
         """Eq. 13 for every layer: its input a^(l-1) and its linear output u^l = H a^(l-1) + b, (B, M, ·) each."""
         inputs, outputs = [x], []
         for block, weight in zip(self.hidden, weights[:-1], strict=True):
-            outputs.append(linear(inputs[-1], weight, block.bias))
+            outputs.append(weight.linear(inputs[-1], block.bias))
             inputs.append(block.activate(outputs[-1], reference))
-        outputs.append(linear(inputs[-1], weights[-1], self.head.bias))
+        outputs.append(weights[-1].linear(inputs[-1], self.head.bias))
         return inputs, outputs
 
-    def learn(self, x: Tensor, targets: Tensor) -> list[Tensor]:
+    def learn(self, x: Tensor, targets: Tensor) -> list[TaskWeight]:
         """H_T of every layer after `passes` passes over the support set (Algorithm 1, lines 7 to 14)."""
-        weights = self.initial_weights(len(x))
+        weights = self.initial_weights()
         states: list[State | None] = [None] * len(weights)
         for _ in range(self.passes):
             inputs, outputs = self.activations(x, weights)
@@ -118,7 +120,7 @@ class OPLSTM(MetaLearner):
                 cells = self.output_lstm if layer == len(weights) - 1 else self.hidden_lstm
                 h_BMO, states[layer] = self.coordinate(cells, shown[layer], message, states[layer])
                 if layer > 0:
-                    message = h_BMO @ weights[layer]
+                    message = weights[layer].transposed(h_BMO)
                 directions.append(self.direction(h_BMO, below[layer], layer, outputs))
             weights = self.update(weights, directions[::-1])
         return weights
@@ -136,7 +138,11 @@ class OPLSTM(MetaLearner):
         new = []
         for number, cell in enumerate(cells):
             assert isinstance(cell, nn.LSTMCell)
-            h, c = lstm_cell(cell, x_DR, state[number] if state else None)
+            gates = torch.addmm((cell.bias_ih + cell.bias_hh).unsqueeze(1), cell.weight_ih, x_DR)
+            h, c = state[number] if state else (None, None)
+            if h is not None:
+                gates = torch.addmm(gates, cell.weight_hh, h)
+            h, c = lstm_cell(gates, c)
             new.append((h, c))
             x_DR = h
         if self.pool_state:  # Eq. 16
@@ -151,16 +157,16 @@ class OPLSTM(MetaLearner):
             h_BMO = h_BMO * (self.hidden[layer].bn_weight * inverse_spread(outputs[layer]))
         return h_BMO / h_BMO.shape[1], a_BMI
 
-    def update(self, weights: list[Tensor], directions: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    def update(self, weights: list[TaskWeight], directions: list[tuple[Tensor, Tensor]]) -> list[TaskWeight]:
         """H_(t+1) of every layer: a step of gamma along its direction, by one norm each ("matrix") or all ("joint")."""
         scale: list[Tensor | float] = [1.0 if self.gamma is None else self.gamma] * len(weights)
         if self.normalisation in ("joint", "matrix"):
-            squares = [(h.mT @ a).square().sum((1, 2), keepdim=True) for h, a in directions]
+            squares = [squared_norm(h, a) for h, a in directions]
             if self.normalisation == "joint":
                 squares = [torch.stack(squares).sum(0)] * len(weights)
             scale = [s * q.clamp_min(1e-24).rsqrt() for s, q in zip(scale, squares, strict=True)]  # zero stays zero
         steps = zip(weights, directions, scale, strict=True)
-        return [torch.baddbmm(w, (h * s).mT, a) for w, (h, a), s in steps]
+        return [weight.plus(h * s, a) for weight, (h, a), s in steps]
 
 
 def inverse_spread(u_BMO: Tensor) -> Tensor:
@@ -170,18 +176,6 @@ def inverse_spread(u_BMO: Tensor) -> Tensor:
 
 def make_cells(units: Sequence[int]) -> nn.ModuleList:
     return nn.ModuleList(nn.LSTMCell(i, o) for i, o in pairwise([2, *units]))
-
-
-def lstm_cell(cell: nn.LSTMCell, x_DR: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-    """Eqs. 1 to 6 with the weights of an nn.LSTMCell, on columns: x (inputs, R) → h and c (units, R)."""
-    gates = torch.addmm((cell.bias_ih + cell.bias_hh).unsqueeze(1), cell.weight_ih, x_DR)
-    if state is None:
-        i, _, g, o = gates.chunk(4)
-        c = i.sigmoid() * g.tanh()
-    else:
-        i, f, g, o = torch.addmm(gates, cell.weight_hh, state[0]).chunk(4)
-        c = torch.addcmul(i.sigmoid() * g.tanh(), f.sigmoid(), state[1])
-    return o.sigmoid() * c.tanh(), c
 
 
 def pool(rows_DR: Tensor, shape: torch.Size) -> Tensor:

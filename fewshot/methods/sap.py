@@ -141,8 +141,8 @@ class LinearTransform(Transform):
 
     def forward(self, x: Tensor, strengths: Strengths) -> Tensor:
         identity, matrix = strengths.multiplication.softmax(0)
-        weight = identity * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device) + matrix * self.matrix
-        return linear(x, weight, self.shifted(strengths.shift))
+        moved = linear(x, self.matrix, x.new_zeros(1))
+        return identity * x + matrix * moved + self.shifted(strengths.shift).unsqueeze(-2)
 
 
 class ConvTransform(Transform):

@@ -57,7 +57,7 @@ class WarpMAML(MAML):
         warps = {name: p for name, p in self.net.named_parameters() if name.startswith("warps.")}
         weights, warp_grads, base_loss = self.start(len(episode.support_x)), [], torch.tensor(0.0)
         for t in range(self.steps):
-            fresh = {name: p.detach().requires_grad_() for name, p in warps.items()}
+            fresh: dict[str, Any] = {name: p.detach().requires_grad_() for name, p in warps.items()}
             weights = self.step(weights | fresh, episode.support_x, episode.support_y)
             predictions = self.answer(weights, episode.support_x, episode.query_x)
             losses = nan_unless_finite(self.task_losses(predictions, episode.query_y), predictions)
