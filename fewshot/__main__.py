@@ -21,5 +21,9 @@ def evaluate() -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] not in (["train"], ["evaluate"]):
-        sys.exit("python -m fewshot train …, or evaluate …")
+        print(
+            f"error: {' '.join(sys.argv[1:2]) or 'nothing'} asked: python -m fewshot train …, or evaluate …",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     sys.exit(train() if sys.argv.pop(1) == "train" else evaluate())

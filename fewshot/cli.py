@@ -10,10 +10,11 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 import yaml
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -24,7 +25,7 @@ from rich.text import Text
 
 from fewshot import cells, stopping
 from fewshot.config.checks import check, check_evaluation, check_there, closest
-from fewshot.config.compose import FOLDERS, at_home, quote_shots
+from fewshot.config.compose import FOLDERS, at_home, conf_folders, quote_shots
 from fewshot.config.settings import choices_of
 from fewshot.config.tested import trained_and_tested
 from fewshot.errors import UserError, out_of_memory
@@ -34,7 +35,7 @@ from fewshot.options import nearest
 EXIT_CODES = {"failed": 1, "diverged": 1, "refused": 2, "timeout": 124}  # 124 as timeout(1) has it
 Run = Callable[[DictConfig], dict[str, Any]]
 WORST = (0, 124, 1, 2)  # of the cells of a multirun
-MEMORY = "not enough memory: lower method.meta_batch, trainer.eval_batch, data.size or the network's widths"
+MEMORY = "not enough memory: lower trainer.train_batch, trainer.eval_batch, data.size or the network's widths"
 
 
 def run_train(cfg: DictConfig) -> dict[str, Any]:
@@ -95,6 +96,7 @@ def main(run: Run, name: str) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, to be told in one line
     with tempfile.TemporaryDirectory(prefix="cells-") as folder:
         try:
+            check_line(sys.argv[1:])
             may_stand_anywhere = ("-m", "--multirun")
             sys.argv[1:] = sorted(quote_shots(sys.argv[1:]), key=lambda a: a not in may_stand_anywhere)
             if any(re.match("(-c|--cfg)(=|$)", a) for a in sys.argv[1:]):
@@ -149,7 +151,7 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
     if multirun:
         console.print(Text(name, "bold"), highlight=False)
     try:
-        refuse_without_effect(hydra_cfg)
+        refuse_other_way(hydra_cfg, str(cfg.get("data") and cfg.data.get("name")))
         refuse_renamed(cfg, hydra_cfg.runtime.choices)
         if empty := [o for o in overrides if o.partition("=")[2].strip() == "{}"]:
             raise UserError(f"{empty[0]} says nothing: choose a group by name, or set its settings one by one")
@@ -172,11 +174,33 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
     return math.nan if score is None else float(score)
 
 
-def refuse_without_effect(hydra_cfg: Any) -> None:
-    """UserError for settings of Hydra that would be taken and change nothing."""
-    for override in hydra_cfg.overrides.hydra:
-        if re.match(r"\+*hydra\.(run\.dir|sweep\.subdir|output_subdir|job\.chdir)=", override):
-            raise UserError(f"{override}: a run's folder is named by what it does; paths.outputs says where it is")
+def check_line(arguments: list[str]) -> None:
+    """UserError for what Hydra would answer with its usage, or would take and change nothing by."""
+    for argument in arguments:
+        if re.match(r"\+*hydra\.(run\.dir|sweep\.subdir|output_subdir|job\.chdir)=", argument):
+            raise UserError(f"{argument}: a run's folder is named by what it does; paths.outputs says where it is")
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    if unknown := [a for a in arguments if a.startswith("-") and a.split("=")[0] not in parser._option_string_actions]:
+        raise UserError(f"{unknown[0]}: a setting is given without dashes, as shots=5")
+    told, _ = parser.parse_known_args([a for a in arguments if not a.startswith("--version")])
+    for argument in told.overrides:
+        if "=" not in argument and not argument.startswith("~"):
+            raise UserError(f"{argument or 'an empty argument'}: a setting is given as name=value, as method=maml")
+    folder = conf_folders()[0]
+    if not folder.is_dir():
+        raise UserError(f"FEWSHOT_CONF={folder} is no folder")
+
+
+def refuse(message: str) -> NoReturn:
+    raise UserError(message)
+
+
+def refuse_other_way(hydra_cfg: Any, data: str) -> None:
+    """UserError where a sweeper would look for the worst validation score."""
+    right = "minimize" if data == "sine" else "maximize"
+    if str(hydra_cfg.sweeper.get("direction") or right).split(".")[-1].lower() != right:
+        raise UserError(f"the validation score of data={data} is one to {right}: set hydra.sweeper.direction={right}")
 
 
 def refuse_renamed(cfg: DictConfig, choices: Any) -> None:
@@ -204,6 +228,8 @@ def explain(error: Exception, program: str = "train") -> str:
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group in ("hydra/sweeper", "hydra/launcher"):
+            return f"{group}={name} is not installed: pip install '.[sweeps]' has joblib, submitit and optuna"
         return f"unknown {group} {name!r}: choose {nearest(name, list(error.options))}"
     if isinstance(error, yaml.YAMLError):
         return " ".join(str(error).split())

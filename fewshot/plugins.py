@@ -38,7 +38,11 @@ def chosen(folder: str, name: str, of: type[T], what: str) -> type[T]:
     if name not in (known := names(folder)):
         raise UserError(f"there is no {file} with a {what}: choose one of {', '.join(known)}")
     if (point := installed(folder).get(name)) is not None:
-        found = point.load()
+        try:
+            found = point.load()
+        except Exception as error:  # a package may fail in any way
+            line = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(f"the entry point {point.value} of {name} cannot be imported: {line}") from error
         if not (isinstance(found, type) and issubclass(found, of)):
             raise UserError(f"the entry point {point.value} of {name} is no {what} ({of.__name__})")
         return found

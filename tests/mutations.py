@@ -146,11 +146,11 @@ MUTATIONS = [
         (WARP, "if t == self.steps - 1 or not self.last_loss:", "if True:", "last_loss ignored"),
         (WARP, "if t == self.steps - 1 or not self.last_loss:", "if t == self.steps - 1:", "last loss only"),
         (WARP, "p.detach().requires_grad_()", "p", "warps of earlier steps learn from later losses"),
-        (WARP, "(g * (p - p.detach()))", "(-g * (p - p.detach()))", "gradients turned round"),
+        (BASE, "(g * (p - p.detach()))", "(-g * (p - p.detach()))", "gradients turned round"),
         (WARP, "x = warp(block(x, reference))", "x = block(x, reference)", "no warp"),
         (WARP, "x = warp(block(x, reference))", "x = block(warp(x), reference)", "warps before the blocks"),
         (
-            WARP,
+            BASE,
             "losses.detach() + gradient / len(losses)",
             "losses.detach() + gradient",
             "gradients times the meta-batch",

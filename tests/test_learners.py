@@ -661,3 +661,21 @@ def test_sap_adapts_what_is_named_so_and_nothing_like_it() -> None:
     moved = [name for name, _ in learner.net.named_parameters() if learner.adapts(name)]
     assert {name.split(".")[0] for name in moved} == {"transforms", "transforms_head", "head"}
     assert not learner.adapts("transformsation.weight")
+
+
+# ---------------------------------------------------------------- tasks of an update in parts
+@pytest.mark.parametrize(("name", "backbone"), ALL)
+def test_parts_of_a_meta_batch_have_the_gradients_of_the_whole(name: str, backbone: str) -> None:
+    learner = make_named(name, backbone)
+    batch = episode(learner, tasks=3)
+    whole = gradients(learner, batch)
+    learner.zero_grad()
+    learner.train_batch = 2
+    losses, predictions = learner.losses_in_parts(batch)
+    losses.sum().backward()
+    expected, expected_predictions = learner.losses(batch)
+    close(losses.detach(), expected.detach())
+    close(predictions, expected_predictions.detach())
+    for parameter_name, parameter in learner.named_parameters():
+        assert parameter.grad is not None
+        close(parameter.grad, whole[parameter_name], rtol=1e-9, atol=1e-12)

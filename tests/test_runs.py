@@ -785,3 +785,22 @@ def test_interval_of_known_scores() -> None:
     mean, half = mean_and_ci95([1.0, 2.0, 3.0, 4.0])
     assert mean == 2.5
     assert half == pytest.approx(3.182446305284263 * (5 / 3) ** 0.5 / 2)
+
+
+def test_a_meta_batch_in_parts_is_the_same_run(tmp_path: Path) -> None:
+    whole, parts = config(tmp_path), config(tmp_path, "trainer.train_batch=1", outputs="parts")
+    assert run_folder(whole).name == run_folder(parts).name
+    results = [train(cfg) for cfg in (whole, parts)]
+    assert results[0]["best_validation"] == pytest.approx(results[1]["best_validation"], rel=1e-3)
+    assert results[0]["mean"] == pytest.approx(results[1]["mean"], rel=1e-3)
+    with pytest.raises(UserError, match=r"with method\.clamp_each=true leave it null"):
+        config(tmp_path, "method=maml", "trainer.train_batch=1")
+
+
+def test_an_update_takes_the_tasks_that_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fewshot.methods.lstm import PlainLSTM
+
+    sizes, predict = [], PlainLSTM.predict
+    monkeypatch.setattr(PlainLSTM, "predict", lambda self, e: sizes.append(len(e.tasks)) or predict(self, e))
+    train(config(tmp_path, "trainer.train_batch=1", "trainer.updates=2", "trainer.val_every=2"))
+    assert sizes.count(1) == 4  # two updates of two tasks

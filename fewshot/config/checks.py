@@ -3,6 +3,7 @@
 What a setting may be alone is declared where it is used (`options.py`); here is what concerns two at once.
 """
 
+import os
 import re
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -34,7 +35,9 @@ def check(cfg: DictConfig) -> None:
 
 
 def check_there(cfg: DictConfig) -> None:
-    """UserError for files and packages that a training needs and that are not there."""
+    """UserError for files, packages and processors that a training needs and that are not there."""
+    if cfg.trainer.threads > (cores := os.cpu_count() or 1024):
+        raise UserError(f"trainer.threads={cfg.trainer.threads} is more than the {cores} processors here")
     weights = cfg.backbone.get("weights")
     if weights is not None and not Path(weights).is_file():
         raise UserError(f"backbone.weights={weights} is no file: leave it out for random weights")
@@ -100,6 +103,8 @@ def check_together(cfg: DictConfig) -> None:
             raise UserError(f"data.test={list(cfg.data.test)}: {name} is no folder: choose {nearest(name, SHARED)}")
     if backbone.get("bn") == "stored" and backbone.get("weights") is None:
         raise UserError("backbone.bn=stored takes its statistics from a file of weights: give backbone.weights")
+    if cfg.trainer.train_batch and method.get("clamp_each") and method.get("clamp"):
+        raise UserError("trainer.train_batch is for gradients that add up: with method.clamp_each=true leave it null")
     if cfg.trainer.val_every > cfg.trainer.updates:
         raise UserError(f"trainer.val_every={cfg.trainer.val_every} is more than trainer.updates={cfg.trainer.updates}")
     try:

@@ -12,7 +12,10 @@ from fewshot.data.images import full_name
 
 # keys that do not change a score, left out of a run's identity
 NOT_SCORE = ("logger", "paths", "force")
-NOT_SCORE_TRAINER = ("eval_batch", "save_every", "log_every", "accelerator", "threads", "max_time", "bar", "similarity")
+NOT_SCORE_TRAINER = (
+    *("eval_batch", "train_batch", "save_every", "log_every"),
+    *("accelerator", "threads", "max_time", "bar", "similarity"),
+)
 LIGHTNING = ("gradient_clip_val", "gradient_clip_algorithm", "fast_dev_run")  # of Lightning's own, those that do
 TEST_ONLY = ("test_queries", "test_queries_of", "test_tasks")
 

@@ -67,6 +67,7 @@ class Run:
 
 
 class Trainer:
+    train_batch: Annotated[Units | None, "tasks at a time in an update: memory, not the scores; null: all"]
     val_every: Annotated[Many, "updates between validations"]
     save_every: Annotated[Many, "updates between saves of the last state"]
     log_every: Annotated[Many, "updates between logged losses"]

@@ -7,11 +7,21 @@ from pathlib import Path
 from fewshot.data.archives import Member, files_in, members
 from fewshot.data.decode import from_members, is_image
 from fewshot.data.listed import FORMS, by_list
-from fewshot.data.splits import SEEDED_NOTE, by_csv, by_folders, class_folders, seeded, split_named, with_validation
+from fewshot.data.splits import (
+    SEEDED_NOTE,
+    by_csv,
+    by_folders,
+    class_folders,
+    seeded,
+    split_named,
+    text_of,
+    with_validation,
+)
 from fewshot.data.table import Content
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 
+ALSO = {"split", "splits", "partition", "partitions", "seen", "unseen", "learn", "eval", "holdout"}
 READING = 3  # raise it when the same files make another table
 
 
@@ -50,9 +60,10 @@ def content(path: Path, size: int, channels: int) -> Content:
         likely = sorted({part for file in files if (part := split_like(file))})
         own = {name: split for file in filter(is_image, files) if (split := split_named(name := ("", *file.parts)[-2]))}
         if likely := likely or (sorted(own) if len(set(own.values())) > 1 else []):
+            many = "look like splits" if len(likely) > 1 else "looks like a split"
             raise UserError(
-                f"{path}: {', '.join(likely[:4])} look like splits, and not like one of these: folders train, val and "
-                f"test with class folders in them; {FORMS}"
+                f"{path}: {', '.join(likely[:4])} {many}, and not like one of these: folders train, val and test with "
+                f"class folders in them; {FORMS}"
             )
         classes = class_folders(files)
         split_of = seeded(classes)
@@ -70,9 +81,19 @@ def content(path: Path, size: int, channels: int) -> Content:
 
 
 def split_like(file: Member) -> str | None:
-    """What of a file's place or name looks like a split: a folder above images, or a list."""
+    """What of a file's place, name or cells looks like a split: a folder above images, or a list."""
     stem, _, suffix = file.parts[-1].lower().rpartition(".")
     if is_image(file):
-        return next((part for part in file.parts[:-2] if split_named(part)), None)
-    is_list = suffix in ("csv", "json", "txt", "tsv", "mat", "pkl", "npy", "yaml")
-    return str(file) if is_list and (split_named(stem) or "split" in stem) else None
+        return next((part for part in file.parts[:-2] if speaks_of_splits(part)), None)
+    if suffix not in ("csv", "json", "txt", "tsv", "mat", "pkl", "npy", "yaml"):
+        return None
+    told = speaks_of_splits(stem)
+    if not told and suffix in ("csv", "tsv"):
+        cells = {split_named(cell) for cell in re.split(r"[,;\t\n]", text_of(file))}
+        told = {"train", "test"} <= cells
+    return file.name if told else None
+
+
+def speaks_of_splits(name: str) -> bool:
+    words = re.findall("[a-z]+", name.lower())
+    return any(split_named(word) or word in ALSO for word in words)

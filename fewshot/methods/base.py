@@ -5,7 +5,7 @@ its task, never from where the data came from.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -35,6 +35,7 @@ class MetaLearner(L.LightningModule):
 
     inner_steps: str | None = None  # the attribute that says how many passes or inner steps a test prediction takes
     regression = True  # False where a learner classifies only
+    train_batch: int | None = None  # tasks at a time in an update; None: all
     has_head = True  # False where nothing is sized by the number of ways, so that a test may have others
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -113,9 +114,22 @@ class MetaLearner(L.LightningModule):
         predictions = self.predict(episode)
         return nan_unless_finite(self.task_losses(predictions, episode.query_y), predictions), predictions
 
+    def losses_in_parts(self, episode: Episode) -> tuple[Tensor, Tensor]:
+        """`losses` of `train_batch` tasks at a time, their graph gone before the next: less memory, equal gradients."""
+        learned, done = list(self.parameters()), []
+        totals = [torch.zeros_like(p) for p in learned]
+        for part in zip(*(x.split(self.train_batch) for x in episode), strict=True):
+            losses, predictions = self.losses(Episode(*part))
+            for total, grad in zip(totals, torch.autograd.grad(losses.sum(), learned, allow_unused=True), strict=True):
+                if grad is not None:
+                    total += grad
+            done.append((losses.detach(), predictions.detach()))
+        losses, predictions = (torch.cat(parts) for parts in zip(*done, strict=True))
+        return with_gradients(losses, learned, totals), predictions
+
     def training_step(self, episode: Episode, batch_idx: int) -> dict[str, Tensor]:
         """The loss, and the predictions of which whoever logs this step may make a score."""
-        losses, predictions = self.losses(episode)
+        losses, predictions = self.losses_in_parts(episode) if self.train_batch else self.losses(episode)
         if getattr(self._trainer, "log_every_n_steps", True):  # a run logs by `TaskAxis`, and not every update
             self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(losses))
         return {"loss": losses.sum(), "predictions": predictions.detach()}
@@ -146,6 +160,16 @@ class MetaLearner(L.LightningModule):
 def nan_unless_finite(values: Tensor, predictions: Tensor) -> Tensor:
     """`values` (B,), NaN for tasks with a prediction that is not finite, of which an argmax would make a class."""
     return values.masked_fill(~predictions.detach().isfinite().flatten(1).all(1), float("nan"))
+
+
+def with_gradients(losses: Tensor, learned: Sequence[Tensor], grads: Sequence[Tensor]) -> Tensor:
+    """`losses` (B,), whose sum has `grads` as its gradient for `learned`.
+
+    Lightning differentiates one loss, and these gradients are those of several. g · (p - p.detach()) is zero, and its
+    derivative for p is g.
+    """
+    gradient = torch.stack([(g * (p - p.detach())).sum() for g, p in zip(grads, learned, strict=True)]).sum()
+    return losses.detach() + gradient / len(losses)
 
 
 def query_pass(forward: Callable[..., Tensor], bn: str, support_x: Tensor, query_x: Tensor) -> Tensor:

@@ -56,11 +56,11 @@ class PlainLSTM(MetaLearner):
 
     @classmethod
     def check(cls, **told: Any) -> None:
-        if told["support"] == "set" and told["inputs"] != "target":
+        if told.get("support") == "set" and told.get("inputs", "target") != "target":
             raise UserError(f"inputs={told['inputs']} needs an order of the examples: choose support=sequence")
-        if told["support"] == "sequence" and not told["first_labels"]:
+        if told.get("support") == "sequence" and not told.get("first_labels", True):
             raise UserError("first_labels=false is for support=set: a sequence is always shown its labels")
-        if told["support"] == "set" and told["query_cell"] and not told["pool_cell"]:
+        if told.get("support") == "set" and told.get("query_cell") and not told.get("pool_cell", True):
             raise UserError("query_cell=true needs pool_cell=true: the queries start from one pooled cell")
 
     @property

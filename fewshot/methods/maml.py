@@ -52,7 +52,7 @@ class MAML(MetaLearner):
 
     @classmethod
     def check(cls, **told: Any) -> None:
-        alone = told["head_only"] and not (told["clamp"] and told["clamp_each"])
+        alone = told.get("head_only") and not (told.get("clamp") and told.get("clamp_each"))
         if not alone and "body" in (backbone := told["backbone"]) and not body_class(backbone["body"]).per_task:
             raise UserError(
                 f"backbone.body={backbone['body']} has one copy of its weights for all tasks: choose another backbone, "

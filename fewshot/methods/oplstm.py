@@ -66,10 +66,10 @@ class OPLSTM(MetaLearner):
 
     @classmethod
     def check(cls, **told: Any) -> None:
-        if told["cells"][-1] != 1:
+        if told.get("cells", [1])[-1] != 1:
             raise UserError(f"cells={list(told['cells'])}: the last cell has 1 unit, it works on one coordinate")
         backbone = told["backbone"]
-        if told["preactivation"] and (backbone.get("layer") != "linear" or backbone.get("bn") == "none"):
+        if told.get("preactivation") and (backbone.get("layer") != "linear" or backbone.get("bn") == "none"):
             raise UserError("preactivation=true needs linear layers with batch norm: choose backbone=fc")
 
     def output_layer(self, support_x: Tensor, support_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:

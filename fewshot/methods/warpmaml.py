@@ -1,6 +1,6 @@
 """Warp-MAML (Flennerhag et al. 2020): `python train.py method=warpmaml`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
@@ -11,7 +11,7 @@ from fewshot.backbones.blocks import Blocks
 from fewshot.backbones.layers import conv, linear
 from fewshot.episodes import Episode
 from fewshot.errors import UserError
-from fewshot.methods.base import Lr, Task, nan_unless_finite
+from fewshot.methods.base import Lr, Task, nan_unless_finite, with_gradients
 from fewshot.methods.maml import MAML, Clamp, EvalSteps, FirstOrder, InnerLr, Steps
 
 
@@ -66,16 +66,6 @@ class WarpMAML(MAML):
                 base_loss = base_loss + losses.sum()
         grads = [*torch.autograd.grad(base_loss, base), *(sum(of_steps) for of_steps in zip(*warp_grads, strict=True))]
         return with_gradients(losses, [*base, *warps.values()], grads), predictions
-
-
-def with_gradients(losses: Tensor, learned: Sequence[Tensor], grads: Sequence[Tensor]) -> Tensor:
-    """`losses` (B,), whose sum has `grads` as its gradient for `learned`.
-
-    Lightning differentiates one loss, and these gradients are those of several. g · (p - p.detach()) is zero, and its
-    derivative for p is g.
-    """
-    gradient = torch.stack([(g * (p - p.detach())).sum() for g, p in zip(grads, learned, strict=True)]).sum()
-    return losses.detach() + gradient / len(losses)
 
 
 class Warped(nn.Module):

@@ -213,7 +213,7 @@ def show(result: Mapping[str, Any], folder: Path | None) -> None:
     if unlike not in ({}, own):
         print(f"unlike what made the paper's table: {as_options(unlike)}")
     if found := result.get("findings"):
-        table, rows = Table("", "share"), dict[str, list[str]]()
+        table, rows = Table("findings", ""), dict[str, list[str]]()
         for finding, share in found.items():
             where, _, what = finding.rpartition(": ")
             rows.setdefault(where, []).append(f"{what} {share:.3f}")

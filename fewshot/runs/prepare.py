@@ -47,6 +47,7 @@ def prepare(cfg: DictConfig, folder: Path) -> Run:
     datamodule = make_datamodule(cfg, source)
     L.seed_everything(cfg.seed, verbose=False)
     learner = make_learner(cfg, source.task)
+    learner.train_batch = cfg.trainer.train_batch
     if not cfg.force:
         check_split(folder, source)
     prepare_further_tests(cfg)
@@ -71,4 +72,6 @@ def prepare_further_tests(cfg: DictConfig) -> None:
         try:
             make_datamodule(further, make_source(further), ["test"])
         except UserError as error:
-            raise UserError(f"data.test names {further.data.name}: {error}; or leave it out") from error
+            what = further.data.get("path", further.data.name)
+            mend = "or leave it out, and test on it later by evaluate.py, which takes queries=…"
+            raise UserError(f"data.test names {what}: {error}; {mend}") from error

@@ -127,7 +127,11 @@ def publish(run: Run, outcome: dict[str, Any]) -> dict[str, Any]:
 def findings(learner: MetaLearner) -> dict[str, float]:
     """What a learner tells of itself, as numbers; a learner that fails at it keeps its score."""
     try:
-        told = {str(name): float(value) for name, value in learner.findings().items()}
+        told = {" ".join(str(name).split()): float(value) for name, value in learner.findings().items()}
+        if lost := [name for name, value in told.items() if not math.isfinite(value)]:
+            print(
+                f"findings() of {type(learner).__name__} that are no finite numbers: {', '.join(lost)}", file=sys.stderr
+            )
         return {name: value for name, value in told.items() if math.isfinite(value)}
     except Exception as error:
         print(f"findings() of {type(learner).__name__} failed: {type(error).__name__}: {error}", file=sys.stderr)

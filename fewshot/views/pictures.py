@@ -117,7 +117,7 @@ def episode_figure(
     for label in range(ways):
         axes.text(-0.12, label + 0.5, str(label), ha="right", va="center", fontsize=10, color=INK)
         if names:
-            name = fill(shown_by_font(names[label]), 19, max_lines=2, placeholder="…")
+            name = fill(shown_by_font(names[label].replace("_", " ")), 19, max_lines=3, placeholder="…")
             axes.text(-0.5, label + 0.5, name, ha="right", va="center", fontsize=7, color=INK, parse_math=False)
         for column, index in enumerate(support[label]):
             show(axes, episode.support_x[number, index], grey, (column, label), GREY)
