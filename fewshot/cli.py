@@ -151,7 +151,7 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
     if multirun:
         console.print(Text(name, "bold"), highlight=False)
     try:
-        refuse_other_way(hydra_cfg, str(cfg.get("data") and cfg.data.get("name")))
+        refuse_other_way(hydra_cfg, cfg)
         refuse_renamed(cfg, hydra_cfg.runtime.choices)
         if empty := [o for o in overrides if o.partition("=")[2].strip() == "{}"]:
             raise UserError(f"{empty[0]} says nothing: choose a group by name, or set its settings one by one")
@@ -196,11 +196,14 @@ def refuse(message: str) -> NoReturn:
     raise UserError(message)
 
 
-def refuse_other_way(hydra_cfg: Any, data: str) -> None:
+def refuse_other_way(hydra_cfg: Any, cfg: DictConfig) -> None:
     """UserError where a sweeper would look for the worst validation score."""
-    right = "minimize" if data == "sine" else "maximize"
-    if str(hydra_cfg.sweeper.get("direction") or right).split(".")[-1].lower() != right:
-        raise UserError(f"the validation score of data={data} is one to {right}: set hydra.sweeper.direction={right}")
+    direction = hydra_cfg.sweeper.get("direction")
+    if direction is None or not OmegaConf.is_dict(cfg.data):
+        return
+    right = "minimize" if cfg.data.name == "sine" else "maximize"
+    if str(direction).split(".")[-1].lower() != right:
+        raise UserError(f"hydra.sweeper.direction={direction} finds the worst: data={cfg.data.name} needs {right}")
 
 
 def refuse_renamed(cfg: DictConfig, choices: Any) -> None:

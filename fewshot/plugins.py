@@ -14,7 +14,7 @@ from fewshot.errors import UserError
 
 T = TypeVar("T")
 FOLDERS = ("fewshot.methods", "fewshot.backbones")
-NOT_CHOICES = ("base", "layers")
+NOT_CHOICES = ("base", "layers", "task_weight")
 
 
 def installed(folder: str) -> dict[str, EntryPoint]:

@@ -202,7 +202,7 @@ def test_memory_that_cannot_be_had_is_one_line(
     monkeypatch.setattr(runs, "fit_and_test", greedy)
     assert call(monkeypatch, "data=sine logger=none") == 2
     told = capfd.readouterr().err.splitlines()[-1]
-    assert told.startswith("error: not enough memory: lower method.meta_batch")
+    assert told.startswith("error: not enough memory: lower trainer.train_batch")
 
 
 def test_help_shows_the_commands(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
@@ -310,3 +310,29 @@ def test_shots_of_a_test_are_swept_too(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert main(run, "evaluate") == 0
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
     assert seen == [("a", 1), ("a", 7), ("b", 1), ("b", 7), ("c", 7), ("c", None)]
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("--shots 5", "--shots: a setting is given without dashes"),
+        ("method:maml", "method:maml: a setting is given as name=value"),
+        ("--cfg jobb", "invalid choice: 'jobb'"),
+        ("-m hydra/launcher=nothing", "hydra/launcher=nothing is not installed: pip install '.[sweeps]'"),
+        ("trainer.threads=1024", "is more than the"),
+    ],
+)
+def test_what_hydra_would_answer_with_its_usage(
+    command: str, told: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, command) == 2
+    err = capfd.readouterr().err
+    assert told in err
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+
+
+def test_configs_that_are_not_there(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FEWSHOT_CONF", "/nonexistent")
+    assert call(monkeypatch, "method=maml") == 2
+    assert capfd.readouterr().err == "error: FEWSHOT_CONF=/nonexistent is no folder\n"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,3 +101,19 @@ def test_a_method_a_backbone_and_configs_from_outside(tmp_path: Path) -> None:
     alone = run("evaluate", f"run={folder} bar=false", tmp_path)
     assert alone.returncode == 2
     assert "unknown method 'mine'" in alone.stderr or "unknown backbone 'flat'" in alone.stderr
+
+
+def test_a_derived_learner_may_have_fewer_options() -> None:
+    """The rules of its base for options together are of those that it has."""
+
+    class Few(fewshot.MAML):
+        def __init__(self, task: fewshot.Task, backbone: Any, lr: fewshot.Lr) -> None:
+            super().__init__(task, backbone, lr, inner_lr=0.1, steps=1, eval_steps=1)
+
+    Few(fewshot.Task((4,), 2, False), {"layer": "linear", "widths": [3]}, lr=0.1)
+
+
+def test_no_program_is_a_mistake(tmp_path: Path) -> None:
+    done = run("nothing", "", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: nothing is no program: python -m fewshot train …, or evaluate …\n"

@@ -135,7 +135,7 @@ def test_titles_and_names_of_classes() -> None:
         "$x_1$",
         "\U00016f00b",
     ]
-    told = {"plain": "plain", "$x_1$": "$x_1$", "\U00016f00b": "□b"}
+    told = {"plain": "plain", "$x_1$": "$x 1$", "\U00016f00b": "□b"}
     tasks = (0, 1, 2, 3)
     for (task, _, figure), names in zip(
         pictures.test_figures(learner, datamodule, tasks, "maml on mini"),
@@ -146,7 +146,7 @@ def test_titles_and_names_of_classes() -> None:
         texts = [text.get_text() for text in axes.texts]
         assert "maml on mini" in texts
         assert [n for n in texts if n in told.values() or n.startswith("a very")] == [
-            told.get(n, "a very long name of\na class in some…") for n in names
+            told.get(n, "a very long name of\na class in some\ndata set") for n in names
         ]
         drawn = source.draw("test", np.array([task]), 2, 1)["index"][0, :, 0] // 10  # ten images a class
         assert names == [source.table.splits["test"].names[number] for number in drawn]
