@@ -21,9 +21,7 @@ def evaluate() -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] not in (["train"], ["evaluate"]):
-        print(
-            f"error: {' '.join(sys.argv[1:2]) or 'nothing'} asked: python -m fewshot train …, or evaluate …",
-            file=sys.stderr,
-        )
+        asked = sys.argv[1] if len(sys.argv) > 1 else "nothing"
+        print(f"error: {asked} is no program: python -m fewshot train …, or evaluate …", file=sys.stderr)
         sys.exit(2)
     sys.exit(train() if sys.argv.pop(1) == "train" else evaluate())

@@ -87,8 +87,7 @@ class PlainLSTM(MetaLearner):
         for t in range(self.passes):
             each = self.step(shown if t > 0 or self.first_labels else without, state)
             state = [(h.mean(2, keepdim=True), c.mean(2, keepdim=True) if self.pool_cell else c) for h, c in each]
-        assert state is not None
-        return state
+        return state or self.at_rest(x_BMD)
 
     def read_sequence(self, x_BMD: Tensor, y_BMN: Tensor) -> State:
         """The state after `passes` walks over the support set (Eqs. 7 and 8)."""
@@ -117,8 +116,11 @@ class PlainLSTM(MetaLearner):
                 label = y_BMN[:, i : i + 1]
                 seen = {"target": label, "pred": prediction, "err": (prediction - label).square()}
                 left = torch.cat([seen[name] for name in self.fed], -1)
-        assert state is not None
-        return state
+        return state or self.at_rest(x_BMD)
+
+    def at_rest(self, like_BMD: Tensor) -> State:
+        """The state before anything is read."""
+        return [(like_BMD.new_zeros(units, len(like_BMD), 1),) * 2 for units in self.hidden]
 
     def seen(self, x_BMD: Tensor) -> Tensor:
         """What inputs without a label add to the first layer's gates, (4 hidden, B, M)."""
