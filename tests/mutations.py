@@ -234,7 +234,7 @@ MUTATIONS = [
             "the label left out of the inputs",
         ),
         (LSTM, 'if self.support == "set"', 'if self.support != "set"', "set and sequence exchanged"),
-        (LSTM, "[(h, torch.zeros_like(h)) for", "[(torch.zeros_like(h), h) for", "h and c exchanged"),
+        (LSTM, "[(h, None) for", "[(torch.zeros_like(h), h) for", "h and c exchanged"),
         (LSTM, "c.permute(2, 1, 0)) for", "h.permute(2, 1, 0)) for", "c of a sequence lost"),
         (LSTM, "None if body.flat else body", "body", "the FC net under the LSTM"),
         # OP-LSTM

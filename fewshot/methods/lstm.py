@@ -1,6 +1,6 @@
 """Plain LSTM as a few-shot learner (sections 3.2 and 3.4): `python train.py method=lstm method.support=set`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from fewshot.options import Few, UnitsOfLayers
 Inputs = Literal["target", "prev_target", "prev_target_pred", "prev_target_err", "prev_target_pred_err"]
 # h and c of each layer, (hidden, B, M), or (hidden, B, 1) where a task's examples share them
 State = list[tuple[Tensor, Tensor]]
+Start = Sequence[tuple[Tensor, Tensor | None]]  # without c it is 0
 
 
 class PlainLSTM(MetaLearner):
@@ -74,9 +75,9 @@ class PlainLSTM(MetaLearner):
             features_BMD, query_BQD = support_x.flatten(2), query_x.flatten(2)
         sequence = self.read_offset if self.offset else self.read_sequence
         read = self.read_set if self.support == "set" else sequence
-        state = read(features_BMD, self.targets(support_y))
+        state: Start = read(features_BMD, self.targets(support_y))
         if not self.query_cell:
-            state = [(h, torch.zeros_like(h)) for h, _ in state]
+            state = [(h, None) for h, _ in state]
         *_, (top_DBQ, _) = self.step(self.seen(query_BQD), state)  # no label
         return linear(top_DBQ.permute(1, 2, 0), self.head.weight, self.head.bias)
 
@@ -132,7 +133,7 @@ class PlainLSTM(MetaLearner):
         layer: Any = self.lstm[0]
         return product(layer.weight_ih_l0[:, -y_BMN.shape[2] :], y_BMN.permute(2, 0, 1))
 
-    def step(self, gates_DBM: Tensor, state: State | None) -> State:
+    def step(self, gates_DBM: Tensor, state: Start | None) -> State:
         """All layers' new h and c (hidden, B, M), given what the inputs add to the first layer's gates (Eqs. 1 to 6).
 
         The state before may be a task's: h (hidden, B, 1).
