@@ -20,7 +20,7 @@ lint: $(VENV)/.made  ## ruff and mypy
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-bench: $(VENV)/.made  ## time every learner on sine waves and on images in Omniglot's shape, count what a step does; ~3 minutes
+bench: $(VENV)/.made  ## time every learner on sine waves and on images in Omniglot's shape, count what a step does; ~5 minutes
 	$(RUN) -m benchmarks
 
 mutations: $(VENV)/.made  ## flip one sign, norm or axis at a time: every one must turn a test red

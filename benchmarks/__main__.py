@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from fnmatch import fnmatch
@@ -13,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -25,6 +27,7 @@ from benchmarks.in_a_run import lightning_times
 from benchmarks.tables import show
 from fewshot.errors import UserError
 from fewshot.results.record import git_commit, processor
+from fewshot.runs.compiled import compiled
 
 PACKAGES = ("torch", "lightning", "numpy", "jax", "jaxlib", "optax")
 
@@ -84,15 +87,23 @@ def fits(name: str, device: str, settings: Sequence[str]) -> bool:
 
 def measure(name: str, told: argparse.Namespace) -> dict[str, Any]:
     """All that is known of a case."""
-    case, on_gpu = cases.build(name, told.device, told.set), told.device.startswith("cuda")
+    case, quick = (cases.build(name, told.device, told.set) for _ in range(2))
+    on_gpu = told.device.startswith("cuda")
     counted = count(case.train())
-    steps, compiled = {"train": case.train(), "draw": case.draw(), "test": case.test()}, None
+    steps = {"train": case.train(), "draw": case.draw(), "test": case.test()}
+    jax_compile = compile_seconds = None
     if told.jax:
         from benchmarks import rival_jax
 
         if rival_jax.has_rival(case.learner):
-            steps["jax"], compiled = rival_jax.rival(case.learner, case.batches("train"))
-    times = take_turns(steps, told.seconds * 3 / 4, on_gpu)
+            steps["jax"], jax_compile = rival_jax.rival(case.learner, case.batches("train"))
+    with compiled(quick.learner, quick.cfg, torch.device(told.device)) as compiles:
+        if compiles:
+            steps["compiled"] = quick.train()
+            started = time.perf_counter()
+            steps["compiled"]()
+            compile_seconds = time.perf_counter() - started
+        times = take_turns(steps, told.seconds * 3 / 4, on_gpu)
     tasks = case.cfg.method.meta_batch
     row: dict[str, Any] = {
         "name": name,
@@ -100,7 +111,8 @@ def measure(name: str, told: argparse.Namespace) -> dict[str, Any]:
         "eval_batch": case.cfg.trainer.eval_batch,
         "parameters": sum(p.numel() for p in case.learner.parameters()),
         "ms_per_task": {n: t.summary(row_tasks(n, case)) for n, t in times.items()},
-        "jax_compile_seconds": compiled,
+        "compile_seconds": compile_seconds,  # from torch's cache where it has been compiled before
+        "jax_compile_seconds": jax_compile,
         "of_a_step": counted.totals(),
     }
     within = int(told.seconds / 4 / (1e-3 * tasks * row["ms_per_task"]["train"]["median"]))

@@ -28,6 +28,8 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"method={method} classifies and data=sine is regression: choose another method or data")
     check_alone(cfg, "train")
     check_together(cfg)
+    if cfg.trainer.compile is True and learner_class(method).repeated is None:
+        raise UserError(f"trainer.compile=true: method={method} names no part of it to compile, choose auto or false")
     try:
         learner_class(method).check(**learner_options(cfg))
     except UserError as error:

@@ -68,6 +68,7 @@ class Run:
 
 class Trainer:
     train_batch: Annotated[Units | None, "tasks at a time in an update: memory, not the scores; null: all"]
+    compile: Annotated[Literal["auto"] | bool, "train by compiled code; auto: where a run is long enough for it"]
     val_every: Annotated[Many, "updates between validations"]
     save_every: Annotated[Many, "updates between saves of the last state"]
     log_every: Annotated[Many, "updates between logged losses"]

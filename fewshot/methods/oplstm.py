@@ -34,6 +34,7 @@ class OPLSTM(MetaLearner):
     """
 
     inner_steps = "passes"
+    repeated = "one_pass"
 
     def __init__(
         self,
@@ -111,19 +112,27 @@ class OPLSTM(MetaLearner):
         weights = self.initial_weights()
         states: list[State | None] = [None] * len(weights)
         for _ in range(self.passes):
-            inputs, outputs = self.activations(x, weights)
-            prediction = outputs[-1].softmax(-1) if self.softmax else outputs[-1]
-            below = [x, *outputs[:-1]] if self.preactivation else inputs  # a^(l-1) of the outer products
-            shown = [*below[1:], prediction]  # a^l of the LSTM's inputs
-            message, directions = targets, []
-            for layer in reversed(range(len(weights))):  # Eq. 17, from the output layer down
-                cells = self.output_lstm if layer == len(weights) - 1 else self.hidden_lstm
-                h_BMO, states[layer] = self.coordinate(cells, shown[layer], message, states[layer])
-                if layer > 0:
-                    message = weights[layer].transposed(h_BMO)
-                directions.append(self.direction(h_BMO, below[layer], layer, outputs))
-            weights = self.update(weights, directions[::-1])
+            weights, states = self.one_pass(weights, states, x, targets)
         return weights
+
+    def one_pass(
+        self, weights: list[TaskWeight], states: list[State | None], x: Tensor, targets: Tensor
+    ) -> tuple[list[TaskWeight], list[State | None]]:
+        """Every layer's H_(t+1) and its LSTM's state, from H_t and the state before."""
+        inputs, outputs = self.activations(x, weights)
+        prediction = outputs[-1].softmax(-1) if self.softmax else outputs[-1]
+        below = [x, *outputs[:-1]] if self.preactivation else inputs  # a^(l-1) of the outer products
+        shown = [*below[1:], prediction]  # a^l of the LSTM's inputs
+        message, directions = targets, []
+        new: list[State | None] = []
+        for layer in reversed(range(len(weights))):  # Eq. 17, from the output layer down
+            cells = self.output_lstm if layer == len(weights) - 1 else self.hidden_lstm
+            h_BMO, state = self.coordinate(cells, shown[layer], message, states[layer])
+            if layer > 0:
+                message = weights[layer].transposed(h_BMO)
+            directions.append(self.direction(h_BMO, below[layer], layer, outputs))
+            new.append(state)
+        return self.update(weights, directions[::-1]), new[::-1]
 
     def coordinate(
         self, cells: nn.ModuleList, a_BMO: Tensor, m_BMO: Tensor, state: State | None

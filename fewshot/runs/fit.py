@@ -14,6 +14,7 @@ from fewshot.errors import Diverged, OutOfTime, UserError, out_of_memory
 from fewshot.runs.build import make_lightning
 from fewshot.runs.callbacks import Bar, Lines, SaveBest, SaveLast, TaskAxis, ValidateFirst
 from fewshot.runs.checkpoints import WholeCheckpoints, set_aside
+from fewshot.runs.compiled import compiled
 from fewshot.runs.prepare import Run
 from fewshot.views.loggers import MetricsCsv, start_wandb
 from fewshot.views.similarity import Similarity
@@ -77,7 +78,8 @@ def fit(run: Run, trainer: L.Trainer, state: Path | None, done: int) -> tuple[st
     if state is not None:
         print(f"goes on at update {done} of {cfg.trainer.updates}", file=sys.stderr)
     try:
-        trainer.fit(run.learner, datamodule=run.datamodule, ckpt_path=state, weights_only=True)
+        with compiled(run.learner, cfg, trainer.strategy.root_device) as run.compiled:
+            trainer.fit(run.learner, datamodule=run.datamodule, ckpt_path=state, weights_only=True)
     except OutOfTime:
         return (
             "timeout",

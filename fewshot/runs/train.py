@@ -94,6 +94,7 @@ def measure(run: Run) -> dict[str, Any]:
         "train_tasks": tasks,
         "train_seconds": took,
         "tasks_per_second": tasks / took if took else None,
+        "compiled": run.compiled,
         **surroundings(trainer),
     }
 

@@ -27,6 +27,7 @@ def quiet() -> None:
     """Keeps Lightning's advice off the screen; its warnings about what a run does stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "no CUDA": of its compiler
     for text in (
         "Checkpoint directory",
         ".*LeafSpec",
