@@ -115,6 +115,7 @@ SEED = count(0, 2**32 - 1)
 DEVICE = among("auto", "cpu", "gpu", "cuda", "mps")
 TRAINER = {name: TASKS[name] for name in ("updates", "val_tasks", "test_tasks", "eval_batch")} | {
     "train_batch": optional(count()),
+    "compile": lambda v: v == "auto" or flag(v),
     "val_every": count(),
     "save_every": count(),
     "log_every": count(),

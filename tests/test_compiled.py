@@ -1,0 +1,93 @@
+"""What is compiled for training: the same numbers, and where it is not worth it or not possible, not at all."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fewshot.config.checks import check
+from fewshot.errors import UserError
+from fewshot.runs import compiled as module
+from fewshot.runs.compiled import LONG, compiled
+from fewshot.runs.train import train
+from tests.conftest import episode
+from tests.test_learners import ALL, close, gradients, make_named
+from tests.test_runs import config
+
+CPU = torch.device("cpu")
+TRACED = partial(torch.compile, backend="aot_eager")  # all of the compiler but the C++
+OPLSTM = ["method=oplstm", "method.meta_batch=1"]
+
+
+@pytest.fixture(autouse=True)
+def _no_leftovers() -> Iterator[None]:
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(("name", "backbone"), [pair for pair in ALL if pair[0].startswith("oplstm")])
+def test_compiled_gradients_are_those_of_the_learner(
+    name: str, backbone: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    learner = make_named(name, backbone)
+    batch = episode(learner, tasks=2)
+    expected = gradients(learner, batch)
+    monkeypatch.setattr(torch, "compile", TRACED)
+    with compiled(learner, config(tmp_path, *OPLSTM, "trainer.compile=true"), CPU) as on:
+        assert on
+        found = gradients(learner, batch)
+    assert "one_pass" not in vars(learner)
+    for parameter in expected:
+        close(found[parameter], expected[parameter])
+
+
+def test_validation_is_not_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls = []
+
+    def counting(function: Any, **_: Any) -> Any:
+        return lambda *told: calls.append(1) or function(*told)
+
+    monkeypatch.setattr(torch, "compile", counting)
+    result = train(config(tmp_path, *OPLSTM, "trainer.compile=true", "method.passes=3"))
+    assert result["compiled"] is True
+    assert len(calls) == 1 + 40 * 3  # the trial, and a call a pass of training
+
+
+def test_a_short_run_does_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "no_compiler", lambda _: "")
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    learner = make_named("oplstm-text", "mlp")
+    passes = learner.passes  # type: ignore[union-attr]
+
+    def on(*settings: str) -> bool:
+        with compiled(learner, config(tmp_path, *OPLSTM, *settings), CPU) as whether:
+            return whether
+
+    enough = -(-LONG // passes)  # type: ignore[operator]
+    assert not on()
+    assert on(f"trainer.updates={enough}")
+    assert not on(f"trainer.updates={enough - 1}")
+    assert not on(f"trainer.updates={enough}", "trainer.compile=false")
+    assert on("trainer.compile=true")
+
+
+def test_no_compiler_is_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no g++\nanywhere")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: failing)
+    monkeypatch.setattr(module, "LONG", 1)
+    assert train(config(tmp_path, *OPLSTM))["compiled"] is False
+    assert "trains without compiling" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"torch cannot compile here.*RuntimeError: no g\+\+ anywhere"):
+        train(config(tmp_path, *OPLSTM, "trainer.compile=true", "seed=1"))
+
+
+def test_a_learner_without_such_a_part_is_told_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"trainer.compile=true: method=lstm names no part"):
+        check(config(tmp_path, "trainer.compile=true"))
