@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from fewshot.config import draws  # noqa: F401  the resolvers of searches
 from fewshot.errors import UserError
 
 PACKAGE = Path(__file__).parent.parent
@@ -31,7 +32,8 @@ def by(key: str) -> Callable[..., Any]:
     return chosen
 
 
-for name, key in (("by_form", "form"), ("by_shots", "shots"), ("by_backbone", "backbone.name")):
+TABLES = {"by_form": "form", "by_shots": "shots", "by_backbone": "backbone.name", "by_data": "data.name"}
+for name, key in TABLES.items():
     OmegaConf.register_new_resolver(name, by(key), replace=True)
 OmegaConf.register_new_resolver("per_meta_batch", lambda tasks, batch: round(int(tasks) / int(batch)), replace=True)
 OmegaConf.register_new_resolver("equal", lambda one, other: one == other, replace=True)

@@ -11,7 +11,7 @@ from fewshot.config.compose import composed, flatten
 from fewshot.data.images import full_name
 
 # keys that do not change a score, left out of a run's identity
-NOT_SCORE = ("logger", "paths", "force")
+NOT_SCORE = ("logger", "paths", "force", "study", "trial", "search_seed")
 NOT_SCORE_TRAINER = (
     *("eval_batch", "train_batch", "save_every", "log_every"),
     *("accelerator", "threads", "compile", "max_time", "bar", "similarity"),
@@ -24,7 +24,7 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
     """What a run's score depends on, as plain data."""
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     for key in NOT_SCORE:
-        del plain[key]
+        plain.pop(key, None)
     for key in NOT_SCORE_TRAINER:
         del plain["trainer"][key]
     lightning = plain["trainer"].pop("lightning", {})

@@ -64,6 +64,14 @@ class Run:
     shots: Annotated[Few, "support examples a class, on sine a wave; any number"]
     form: Annotated[Literal["released", "text"], "what made the paper's tables, or the paper's equations"]
     force: Annotated[bool, "run anew although the run is finished"]
+    study: Annotated[Text | None, "the table, figure or search that the run is a cell of"]
+
+
+class Search:
+    """What a trial of a random search is told (`draws.py`)."""
+
+    trial: Annotated[int, Field(ge=0, le=10**6), "number of the trial"]
+    search_seed: Annotated[Seed, "of all trials"]
 
 
 class Trainer:
@@ -184,7 +192,8 @@ def declared(cfg: DictConfig, program: str) -> dict[str, Any]:
     if program == "evaluate":
         return of_evaluation()
     keys = ("method.name", "data.name", "logger.name", "backbone.body")
-    return of_training(*(str(OmegaConf.select(cfg, key, default="blocks")) for key in keys))
+    of_run = of_training(*(str(OmegaConf.select(cfg, key, default="blocks")) for key in keys))
+    return of_run | (options(Search) if "trial" in cfg else {})
 
 
 def learner_options(cfg: DictConfig) -> dict[str, Any]:
@@ -203,7 +212,7 @@ def known(program: str) -> list[str]:
 
     kinds = product(NAMES, ("sine", "folder"), ("wandb",), BODIES)
     of_all = [of_training(*kind) for kind in kinds]
-    return sorted({name for settings in of_all for name in settings})
+    return sorted({name for settings in (*of_all, options(Search)) for name in settings})
 
 
 def choices_of(group: str) -> list[str]:
@@ -232,7 +241,7 @@ def shown(cfg: DictConfig, name: str) -> str:
 
 
 def choices_help() -> str:
-    groups = ("method", "data", "backbone", "logger", "experiment")
+    groups = ("method", "data", "backbone", "logger", "experiment", "search", "profile")
     return "\n".join(f"  {group:<11}{' | '.join(choices_of(group))}" for group in groups)
 
 

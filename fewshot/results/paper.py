@@ -49,16 +49,60 @@ FIGURE_5: list[tuple[str, dict[str, Any], dict[int, float]]] = [  # of the plain
     ("omniglot", TEN_QUERIES, {1: 72.60, 3: 82.88, 5: 83.60, 8: 87.35, 10: 86.25}),
     ("omniglot", TEN_QUERIES | SEQUENCE, {1: 66.00, 3: 40.07, 5: 56.82, 8: 41.31, 10: 48.89}),
 ]
+TABLE_A1 = {"prev_target": 0.04, "prev_target_pred": 0.03, "prev_target_err": 0.05, "prev_target_pred_err": 0.06}
+
+# half-widths of the paper's 95% intervals, which are over the tasks of all three runs, as its tables print them
+WITHIN_CI95: dict[tuple[str, str], dict[int, float]] = {
+    ("sine", "maml"): {5: 0.009, 10: 0.003, 20: 0.001},
+    ("sine", "lstm"): {5: 0.002, 10: 0.001, 20: 0.000},
+    ("sine", "oplstm"): {5: 0.009, 10: 0.001, 20: 0.000},
+    ("omniglot", "maml"): {1: 0.9, 5: 0.3},
+    ("omniglot", "protonet"): {1: 0.88, 5: 0.29},
+    ("omniglot", "lstm"): {1: 0.9, 5: 0.5},
+    ("omniglot", "oplstm"): {1: 0.9, 5: 0.3},
+    ("mini", "maml"): {1: 1.04, 5: 0.54},
+    ("mini", "protonet"): {1: 1.04, 5: 0.53},
+    ("mini", "lstm"): {1: 0.2, 5: 0.2},
+    ("mini", "oplstm"): {1: 1.04, 5: 0.5},
+    ("mini", "sap"): {1: 1.08, 5: 0.51},
+    ("mini", "warpmaml"): {1: 1.04, 5: 0.53},
+    ("cub", "maml"): {1: 1.04, 5: 0.51},
+    ("cub", "protonet"): {1: 1.01, 5: 0.55},
+    ("cub", "oplstm"): {1: 1.04, 5: 0.52},
+    ("cub", "sap"): {1: 1.0, 5: 0.51},
+    ("cub", "warpmaml"): {1: 1.0, 5: 0.51},
+}
+ACROSS_CI95: dict[tuple[str, str, str], dict[int, float]] = {
+    ("mini", "cub", "lstm"): {1: 0.28, 5: 0.25},
+    ("mini", "cub", "oplstm"): {1: 0.42, 5: 0.41},
+    ("mini", "cub", "maml"): {1: 0.40, 5: 0.40},
+    ("mini", "cub", "protonet"): {1: 0.41, 5: 0.41},
+    ("mini", "cub", "sap"): {1: 0.44, 5: 0.41},
+    ("mini", "cub", "warpmaml"): {1: 0.43, 5: 0.42},
+    ("cub", "mini", "oplstm"): {1: 0.40, 5: 0.4},
+    ("cub", "mini", "maml"): {1: 0.36, 5: 0.39},
+    ("cub", "mini", "protonet"): {1: 0.34, 5: 0.38},
+    ("cub", "mini", "sap"): {1: 0.39, 5: 0.39},
+    ("cub", "mini", "warpmaml"): {1: 0.35, 5: 0.36},
+}
+TABLE_A1_CI95 = dict(zip(TABLE_A1, (0.002, 0.002, 0.004, 0.011), strict=True))
+Within = Mapping[tuple[str, str], Mapping[int, float]]
+Across = Mapping[tuple[str, str, str], Mapping[int, float]]
 
 
-def published() -> Iterable[tuple[tuple[str, Protocol], float]]:
-    """((method, protocol), mean) of every number above."""
-    for (data, method), means in WITHIN.items():
+def of_tables(within: Within, across: Across, a1: Mapping[str, float]) -> Iterable[tuple[tuple[str, Protocol], float]]:
+    """((method, protocol), number) of every number of Tables 1 to 4 and A1."""
+    for (data, method), means in within.items():
         for shots, mean in means.items():
             yield (method, released(data, data, shots)), mean
-    for (trained_on, data, method), means in ACROSS.items():
+    for (trained_on, data, method), means in across.items():
         for shots, mean in means.items():
             yield (method, released(trained_on, data, shots)), mean
+    for inputs, mean in a1.items():
+        yield ("lstm", released("sine", "sine", 5, SEQUENCE_ON_SINE | {"method.inputs": inputs})), mean
+
+
+def of_figure_5() -> Iterable[tuple[tuple[str, Protocol], float]]:
     for data, settings, means in FIGURE_5:
         for shots, mean in means.items():
             yield ("lstm", released(data, data, shots, settings)), mean
@@ -80,7 +124,8 @@ def released(trained_on: str, data: str, shots: int, settings: Mapping[str, Any]
     )
 
 
-FIGURES = dict(published())
+FIGURES = dict([*of_tables(WITHIN, ACROSS, TABLE_A1), *of_figure_5()])
+INTERVALS = dict(of_tables(WITHIN_CI95, ACROSS_CI95, TABLE_A1_CI95))
 
 
 def has_table(method: str, data: str) -> bool:

@@ -113,6 +113,7 @@ def start_wandb(cfg: DictConfig, folder: Path) -> Any:
     os.environ.setdefault("WANDB_SILENT", "true")  # its banners; errors are still raised
 
     told = config["logger"]
+    group = [config["study"], data, f"{config['shots']}shot", config["form"]]
     tags = [method, data, f"{config['shots']}-shot", config["form"], config["backbone"]["name"], *told["tags"]]
 
     def start(mode: str) -> Any:
@@ -124,8 +125,8 @@ def start_wandb(cfg: DictConfig, folder: Path) -> Any:
             project=told["project"],
             entity=told["entity"],
             resume="allow",
-            group=told["group"] or f"{data}-{config['shots']}shot-{config['form']}",
-            job_type=os.environ.get("WANDB_JOB_TYPE") or method,
+            group=told["group"] or "-".join(filter(None, group)),
+            job_type=os.environ.get("WANDB_JOB_TYPE") or ("search" if "trial" in config else "train"),
             tags=[*tags, *filter(None, os.environ.get("WANDB_TAGS", "").split(","))],
             config=json.loads(json.dumps(config)),
             settings=wandb.Settings(silent=True, console="off"),

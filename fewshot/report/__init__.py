@@ -1,0 +1,5 @@
+"""What stands above single runs: tables, figures and comparisons of a study's runs, beside the paper's numbers."""
+
+from fewshot.report.runs import load
+
+__all__ = ["load"]

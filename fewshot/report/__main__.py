@@ -1,0 +1,94 @@
+"""`python -m fewshot.report table1`: a study's table as the paper has it, from the runs that are there."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from fewshot.cli import explain
+from fewshot.config.settings import choices_of
+from fewshot.errors import UserError
+from fewshot.report import figures, paired, search, write
+from fewshot.report.runs import Cell, cells, of_study, studies
+from fewshot.report.summary import summarise
+
+HELP = """python -m fewshot.report STUDY [setting=value …]
+
+A study's table from the runs that are there, beside the paper's: printed, and written under outputs/reports as
+Markdown, LaTeX, CSV, HTML and figures. Settings narrow or change the study as they do for train.py: method=oplstm,
+form=text, profile=quick. Studies: """
+
+
+def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataFrame, list[Cell]]:
+    """What is to be said of a study, the data frame it is from, and the cells.
+
+    Raises:
+        UserError: there is no such study.
+    """
+    found = cells(study, told)
+    runs = of_study(found)
+    title = " ".join([study, *told])
+    if study in choices_of("search"):
+        return search.report(title, study, found, runs), runs, found
+    table, pairs = summarise(runs), paired.pairs(runs)
+    shrunk = any(setting.split("=")[0].split(".")[0] in ("profile", "trainer") for setting in told)
+    said = write.Report(title)
+    caption = "ours ± 95% over tasks [the paper's]" + (", * shrunk: " + " ".join(told) if shrunk else "")
+    said.tables[caption] = write.as_the_paper(table, shrunk)
+    said.tables["in full, intervals over tasks and over seeds"] = write.in_full(table)
+    if pairs:
+        metric = runs["metric"].dropna().iloc[0]
+        said.tables["pairs, on equal tasks; p after Holm"] = write.of_pairs(pairs, metric)
+        ranks = paired.ranks(runs)
+        if len(ranks) > 1:
+            said.tables["mean rank"] = pd.DataFrame({"": ranks.index, "rank": ranks.map("{:.2f}".format)})
+        said.words.append(paired.verdict(pairs))
+    for status, cell in runs[~runs["status"].isin(["finished", "missing"])].groupby("status"):
+        said.words.append(f"{status}: {', '.join(cell['folder'])}")
+    said.words += made_on(runs)
+    drawn = {
+        "scores": figures.scores(table, title),
+        "shots": figures.by_shots(runs, table, title),
+        "validation": figures.validation(runs, title, each=study == "figureB1"),
+    }
+    said.figures = {f"{study}-{name}": figure for name, figure in drawn.items() if figure is not None}
+    return said, runs, found
+
+
+def made_on(runs: pd.DataFrame) -> list[str]:
+    """Hardware, threads and commits of the runs that have a score."""
+    done = runs[runs["scores"].notna()]
+    if done.empty:
+        return []
+    torch = sorted({versions["torch"] for versions in done["versions"]})
+    commits = ", ".join(sorted({str(commit)[:10] + "+" * str(commit).endswith("+") for commit in done["git_commit"]}))
+    threads = ", ".join(sorted(f"{n:.0f}" for n in set(done["threads"])))
+    devices = ", ".join(sorted(set(done["device"])))
+    return [f"Made on {devices}; {threads} thread(s), torch {', '.join(torch)}, commit {commits}."]
+
+
+def main(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP + ", ".join(studies()))
+        return 0 if arguments else 2
+    study, *told = arguments
+    try:
+        if "=" in study:
+            raise UserError(f"{study}: name a study first: {', '.join(studies())}")
+        said, runs, found = report(study, told)
+    except Exception as error:
+        if not isinstance(error, UserError) and "hydra" not in type(error).__module__ + "omegaconf":
+            raise
+        print("error: " + " ".join(explain(error).split()), file=sys.stderr)
+        return 2
+    write.show(said, Console(width=None if sys.stdout.isatty() else 160))
+    folder = Path(found[0].cfg.paths.outputs).expanduser() / "reports" / "-".join([study, *told]).replace("/", "_")
+    write.write(said, folder, runs)
+    print(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

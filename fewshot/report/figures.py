@@ -1,0 +1,145 @@
+"""A study's figures: scores beside the paper's, scores by shots, and validation curves, with bands over seeds."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fewshot.options import as_told
+from fewshot.report.summary import Summary, half_width
+from fewshot.views.curves import read_curves
+from fewshot.views.pictures import INK
+
+COLOURS = [colormaps["tab10"](place) for place in range(10)]
+
+
+def plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+
+
+def scores(table: Mapping[str, Mapping[str, Summary]], title: str) -> Figure | None:
+    """A panel a column: ours with the interval over tasks, the paper's hollow."""
+    columns = list(dict.fromkeys(where for row in table.values() for where in row))
+    if not any(cell.seeds for row in table.values() for cell in row.values()):
+        return None
+    figure = Figure(figsize=(2.6 * len(columns) + 1, 0.45 * len(table) + 1.3), layout="constrained", facecolor="white")
+    panels = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
+    for axes, where in zip(panels, columns, strict=True):
+        for place, row in enumerate(table.values()):
+            cell = row.get(where)
+            if cell is None:
+                continue
+            if cell.seeds:
+                axes.errorbar(cell.mean, place, xerr=cell.of_tasks, fmt="o", color=COLOURS[place % 10], ms=5, capsize=2)
+            if cell.paper is not None:
+                axes.errorbar(
+                    cell.paper, place + 0.22, xerr=cell.paper_ci95 or 0, fmt="o", color=INK, mfc="white", ms=4, lw=0.8
+                )
+        axes.set_yticks(range(len(table)), list(table), fontsize=8)
+        axes.invert_yaxis() if not axes.yaxis_inverted() else None
+        axes.set_title(where, fontsize=9, loc="left")
+        plain(axes)
+    figure.suptitle(f"{title}: ours with 95% over tasks, hollow the paper's", fontsize=10)
+    return figure
+
+
+def by_shots(runs: pd.DataFrame, table: Mapping[str, Mapping[str, Summary]], title: str) -> Figure | None:
+    """A line a row: the mean by the number of shots, the band over seeds, the paper's dashed."""
+    if runs["shots"].nunique() < 4 or runs["scores"].isna().all():
+        return None
+    figure = Figure(figsize=(5, 3.4), layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    data = runs["data"].iloc[0]
+    for colour, (name, row) in zip(COLOURS, table.items(), strict=False):
+        shots = sorted(set(runs["shots"]))
+        cells = [row[f"{data} {s}-shot"] for s in shots]
+        means = np.array([cell.mean for cell in cells])
+        widths = np.array([np.nan if cell.of_seeds is None else cell.of_seeds for cell in cells])
+        axes.plot(shots, means, "o-", color=colour, ms=4, label=name)
+        axes.fill_between(shots, means - widths, means + widths, color=colour, alpha=0.2, lw=0)
+        if any(cell.paper is not None for cell in cells):
+            published = [np.nan if cell.paper is None else cell.paper for cell in cells]
+            axes.plot(shots, published, "--", color=colour, lw=1, label=f"{name}, paper")
+    mse = "mse" in set(runs["metric"].dropna())
+    axes.set_xlabel("shots", fontsize=8)
+    axes.set_ylabel("mean squared error" if mse else "accuracy, %", fontsize=8)
+    axes.legend(frameon=False, fontsize=7)
+    plain(axes)
+    figure.suptitle(f"{title}: bands are 95% over seeds", fontsize=10)
+    return figure
+
+
+def validation(runs: pd.DataFrame, title: str, each: bool = False) -> Figure | None:
+    """Validation scores against training tasks seen, a panel a column: means and bands over seeds, or `each` run."""
+    cells = runs[(runs["data"] == runs["trained_on"]) & runs["scores"].notna()]
+    columns = list(dict.fromkeys(zip(cells["data"], cells["shots"], strict=True)))
+    if not columns:
+        return None
+    figure = Figure(figsize=(3.4 * min(len(columns), 3), 2.6 * -(-len(columns) // 3)), layout="constrained")
+    figure.set_facecolor("white")
+    panels = figure.subplots(-(-len(columns) // 3), min(len(columns), 3), squeeze=False).ravel()
+    names = list(dict.fromkeys(cells["name"]))
+    for axes, (data, shots) in zip(panels, columns, strict=False):
+        for name, of_row in cells[(cells["data"] == data) & (cells["shots"] == shots)].groupby("name", sort=False):
+            kept = [curve for folder in of_row["folder"] if (curve := val_curve(folder)) is not None]
+            if not kept:
+                continue
+            curves = pd.concat(kept, axis=1)
+            colour = COLOURS[names.index(str(name)) % 10]
+            if each:
+                axes.plot(curves.index, curves.to_numpy(), color=colour, lw=0.9)
+            else:
+                axes.plot(curves.index, curves.mean(axis=1), color=colour, lw=1.2)
+                if curves.shape[1] > 1:
+                    width = half_width(curves.to_numpy(float))
+                    mean = curves.mean(axis=1)
+                    axes.fill_between(curves.index, mean - width, mean + width, color=colour, alpha=0.2, lw=0)
+        if "mse" in set(cells["metric"]):
+            axes.set_yscale("log")
+        axes.set_title(f"{data} {shots}-shot", fontsize=9, loc="left")
+        axes.set_xlabel("training tasks", fontsize=8)
+        plain(axes)
+    for axes in panels[len(columns) :]:
+        axes.set_visible(False)
+    for place, name in enumerate(names):
+        panels[0].plot([], [], color=COLOURS[place % 10], label=name)
+    panels[0].legend(frameon=False, fontsize=7)
+    figure.suptitle(f"{title}: validation, " + ("every run" if each else "bands are 95% over seeds"), fontsize=10)
+    return figure
+
+
+def val_curve(folder: str) -> pd.Series | None:
+    """A run's validation score by training tasks seen; None where its log is not there or torn."""
+    try:
+        curves = read_curves(Path(folder) / "metrics.csv")
+        name = "val/accuracy" if "val/accuracy" in curves else "val/mse"
+        return curves[name].dropna()
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def trials(frame: pd.DataFrame, settings: list[str], metric: str, title: str) -> Figure:
+    """A search's validation score against every hyperparameter."""
+    figure = Figure(figsize=(2.6 * len(settings), 2.6), layout="constrained", facecolor="white")
+    for axes, name in zip(figure.subplots(1, len(settings), squeeze=False, sharey=True)[0], settings, strict=True):
+        values = frame[name]
+        if pd.api.types.is_numeric_dtype(values):
+            axes.plot(values.astype(float), frame["best_validation"], "o", color=COLOURS[0], ms=4)
+            if values.min() > 0 and values.max() / values.min() > 50:
+                axes.set_xscale("log")
+        else:
+            values = values.map(as_told)
+            order = sorted(set(values))
+            axes.plot(values.map(order.index), frame["best_validation"], "o", color=COLOURS[0], ms=4)
+            axes.set_xticks(range(len(order)), order, rotation=60, ha="right", fontsize=6)
+        if metric == "mse":
+            axes.set_yscale("log")
+        axes.set_xlabel(name, fontsize=8)
+        plain(axes)
+    figure.suptitle(f"{title}: best validation {metric} of every trial", fontsize=10)
+    return figure

@@ -1,0 +1,169 @@
+"""Runs as a data frame: one row a test, of all runs of a folder or of the cells of a study."""
+
+import csv
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import pandas as pd
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from rich.progress import track
+
+from fewshot.config.compose import FOLDERS, composed, quote_shots
+from fewshot.config.identity import changed, run_folder
+from fewshot.config.settings import choices_of
+from fewshot.config.tested import further_tests
+from fewshot.errors import UserError
+from fewshot.options import nearest
+from fewshot.results.paper import FIGURES, INTERVALS
+from fewshot.results.protocol import Protocol, as_settings
+from fewshot.results.record import as_options, read_result
+from fewshot.runs.kept import table_of
+
+COLUMN = ("data", "shots", "seed")  # what is swept and is no part of a row's name
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run that a study asks for: its name among the others, its settings, its folder, and its command."""
+
+    name: str
+    cfg: DictConfig
+    folder: Path
+    command: str
+
+
+def studies() -> list[str]:
+    """The experiments and searches that there are."""
+    return [name for group in ("experiment", "search") for name in choices_of(group)]
+
+
+def params(study: str, told: Sequence[str]) -> dict[str, Any]:
+    """What a study sweeps over, by its YAML."""
+    with hydra.initialize_config_dir(FOLDERS["train"], version_base="1.3"):
+        whole = hydra.compose("train", [choice(study), *single(told)], return_hydra_config=True)
+    return OmegaConf.to_container(whole.hydra.sweeper.params or OmegaConf.create({}))  # type: ignore[return-value]
+
+
+def choice(study: str) -> str:
+    return f"{'search' if study in choices_of('search') else 'experiment'}={study}"
+
+
+def single(told: Sequence[str]) -> list[str]:
+    """The settings that are not swept."""
+    return [
+        str(o.input_line) for o in OverridesParser.create().parse_overrides(list(told)) if not o.is_sweep_override()
+    ]
+
+
+def cells(study: str, told: Sequence[str] = ()) -> list[Cell]:
+    """The runs of a study, narrowed or changed as train.py would by further settings.
+
+    Raises:
+        UserError: there is no such study, or it is a single run.
+    """
+    if study not in (known := studies()):
+        raise UserError(f"unknown study {study!r}: choose {nearest(study, known)}")
+    told = quote_shots(list(told))
+    if not (swept := params(study, told)):
+        raise UserError(f"{study} is a single run: its folder holds its result")
+    overrides = OverridesParser.create().parse_overrides([*(f"{k}={v}" for k, v in swept.items()), *told])
+    [combinations] = BasicSweeper.split_arguments(overrides, None)
+    names = [o.get_key_element() for o in overrides if o.is_sweep_override() or o.get_key_element() in swept]
+    found, kinds = [], dict[tuple[str, ...], DictConfig]()
+    for combination in track(combinations, "settings", transient=True, disable=not sys.stderr.isatty()):
+        kind = tuple(o for o in combination if not o.startswith("seed="))
+        if kind not in kinds:
+            kinds[kind] = composed([choice(study), *(o.replace("'", "") for o in kind)])
+        cfg = kinds[kind].copy()
+        cfg.seed = int(dict(o.split("=", 1) for o in combination if "=" in o).get("seed", cfg.seed))
+        own = [o for o in kind if o.split("=")[0] in names and o.split("=")[0] not in COLUMN]
+        name = " ".join([cfg.method.name, *(o for o in own if not o.startswith("method="))])
+        command = shlex.join(["python", "train.py", choice(study), *(o.replace("'", "") for o in combination)])
+        found.append(Cell(name, cfg, run_folder(cfg), command))
+    return found
+
+
+def of_study(found: Iterable[Cell]) -> pd.DataFrame:
+    """One row a test of each cell, run or not: how it ended, its score, and the paper's."""
+    plans = dict[str, dict[str, Any]]()
+    rows = []
+    for cell in found:
+        key = f"{cell.name} {cell.cfg.data.name} {cell.cfg.shots}"
+        plans.setdefault(key, planned(cell.cfg))
+        for tested, protocol in plans[key].items():
+            row = {"study": cell.cfg.study, "name": cell.name, "trained_on": cell.cfg.data.name, "data": tested}
+            row |= {"method": cell.cfg.method.name, "shots": cell.cfg.shots, "seed": cell.cfg.seed}
+            row |= {"paper": FIGURES.get((cell.cfg.method.name, protocol))}
+            row |= {"paper_ci95": INTERVALS.get((cell.cfg.method.name, protocol))}
+            rows.append(row | outcome(cell.folder, tested, cell.cfg.data.name, protocol))
+    return pd.DataFrame(rows)
+
+
+def planned(cfg: DictConfig) -> dict[str, Protocol]:
+    """The protocol of each test that a run will have, by the name of the tested data."""
+    data, settings = cfg.data, as_settings({} if "trial" in cfg else changed(cfg))  # no trial is in the paper
+    tests = {data.name: data.test_queries} | {table_of(t): t.data.test_queries for t in further_tests(cfg)}
+    ways, tasks = data.get("ways", 1), cfg.trainer.test_tasks
+    common = (ways, cfg.shots, cfg.shots)
+    return {
+        name: Protocol(data.name, name, *common, queries, tasks, cfg.form, settings, "finished")
+        for name, queries in tests.items()
+    }
+
+
+def outcome(folder: Path, tested: str, trained_on: str, protocol: Protocol) -> dict[str, Any]:
+    """What a run's folder says of a test; `status` is "missing", or "unreadable", where it says nothing."""
+    told: dict[str, Any] = {"folder": str(folder), "status": "missing", "mean": np.nan, "ci95": np.nan, "scores": None}
+    result = read_result(folder / "result.json")
+    if result is None:
+        if (folder / "result.json").exists():
+            return told | {"status": "unreadable"}
+        return told | {"status": "unfinished" if (folder / "last.ckpt").exists() else "missing"}
+    kept = ("parameters", "train_seconds", "best_validation", "device", "threads", "versions", "git_commit")
+    told |= {"status": result["status"]} | {key: result.get(key) for key in kept}
+    place, own = folder / "test_scores.csv", result
+    if tested != trained_on:
+        place = folder / "evaluations" / f"{protocol.file_name(tested)}.csv"
+        own = result["tests"].get(tested, {})
+    if own.get("mean") is None:
+        return told if result["status"] != "finished" else told | {"status": "untested"}
+    scores = read_scores(place)
+    if scores is None or len(scores) != own["tasks"] or not np.isclose(scores.mean(), own["mean"]):
+        return told | {"status": "unreadable"}
+    return told | {"mean": own["mean"], "ci95": own["ci95"], "scores": scores, "metric": own["metric"]}
+
+
+def read_scores(path: Path) -> NDArray[np.float64] | None:
+    """The score of every test task, in the order of their numbers; None where the file is not a run's."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = {int(row["task"]): float(row["score"]) for row in csv.DictReader(file)}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return None
+    return np.array([rows[task] for task in sorted(rows)]) if sorted(rows) == list(range(len(rows))) else None
+
+
+def load(folder: str | Path) -> pd.DataFrame:
+    """Every run under `folder` that has a result, one row each, for notebooks.
+
+    The columns are what `result.json` holds; `changed` as the command line takes it, `folder`, and `scores`, the score
+    of every test task in the order of their numbers. What is no run's result is named on stderr and left out.
+    """
+    rows = []
+    for path in sorted(Path(folder).expanduser().rglob("result.json")):
+        result = read_result(path)
+        if result is None:
+            print(f"{path} is not the result of a run: left out", file=sys.stderr)
+            continue
+        own = {"changed": as_options(result["changed"]), "folder": str(path.parent)}
+        rows.append(result | own | {"scores": read_scores(path.parent / "test_scores.csv")})
+    return pd.DataFrame(rows)

@@ -1,0 +1,46 @@
+"""A search's report: its trials by their best validation, and the command of the best one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from fewshot.config.compose import flatten
+from fewshot.options import as_told
+from fewshot.report.figures import trials
+from fewshot.report.runs import Cell
+from fewshot.report.write import Report
+
+
+def searched(found: Sequence[Cell]) -> dict[str, list[Any]]:
+    """The settings in which trials differ, by their dotted names: the value of each cell."""
+    plain = [flatten(OmegaConf.to_container(cell.cfg, resolve=True)) for cell in found]
+    own = ("method.", "backbone.")
+    names = [name for name in plain[0] if name.startswith(own) and not name.endswith(".name")]
+    return {n: [p.get(n) for p in plain] for n in names if len({as_told(p.get(n)) for p in plain}) > 1}
+
+
+def report(title: str, study: str, found: Sequence[Cell], runs: pd.DataFrame) -> Report:
+    settings = searched(found)
+    frame = runs[runs["data"] == runs["trained_on"]].reset_index(drop=True)
+    frame = frame.drop(columns=["name"]).assign(trial=range(len(frame)), **settings)
+    done = frame[frame["scores"].notna()]
+    kinds = frame[frame["scores"].isna()]["status"].value_counts()
+    words = [f"{len(done)} of {len(frame)} trials have a result; " + ", ".join(f"{n} {s}" for s, n in kinds.items())]
+    if done.empty:
+        return Report(title, words=words)
+    metric = done["metric"].iloc[0]
+    done = done.sort_values("best_validation", ascending=metric == "mse")
+    validation = done["best_validation"].map("{:.4g}".format)
+    table = pd.DataFrame({"trial": done["trial"].astype(str), "best validation": validation})
+    for name, values in settings.items():
+        table[name.removeprefix("method.")] = [as_told(values[trial]) for trial in done["trial"]]
+    table["minutes"] = (done["train_seconds"] / 60).map("{:.1f}".format)
+    best = done.iloc[0]
+    cell = found[int(best["trial"])]
+    tested = f"{best['mean']:.4g} ± {best['ci95']:.2g}"
+    words.append(f"best, by validation alone: trial {best['trial']}; its test on {best['data']}: {tested}")
+    words.append(cell.command)
+    figures = {f"{study}-trials": trials(done, list(settings), metric, title)}
+    return Report(title, {"trials, by their best validation": table}, words, figures)

@@ -1,0 +1,178 @@
+"""A report's tables as rich text, Markdown, LaTeX, CSV, and one HTML page that needs nothing beside it."""
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fewshot.files import write_whole
+from fewshot.report.paired import Pair
+from fewshot.report.summary import NOT_RUN, Summary
+from fewshot.views.pictures import as_image, save_figure
+
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
+table{border-collapse:collapse;font-size:14px}th,td{padding:.3em .7em;text-align:right;border-bottom:1px solid #ddd}
+th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #222}img{max-width:100%}
+div.wide{overflow-x:auto}"""
+
+
+@dataclass
+class Report:
+    """What a study's report says, in whatever form."""
+
+    title: str
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # by their captions
+    words: list[str] = field(default_factory=list)
+    figures: dict[str, Figure] = field(default_factory=dict)  # by their file names
+
+
+def number(value: float | None, metric: str, sign: str = "") -> str:
+    """In % with two digits, or an error with three significant ones; "" for none."""
+    if value is None or np.isnan(value):
+        return ""
+    return f"{value:{sign}.2f}" if metric == "accuracy" else f"{value:{sign}.3g}"
+
+
+def shown(summary: Summary, shrunk: bool = False) -> str:
+    """`0.0475 ± 0.003 [0.0406 ± 0.002]`: ours and its interval over tasks, and the paper's."""
+    metric = summary.metric or ("accuracy" if (summary.paper or 0) > 15 else "mse")
+    if summary.seeds:
+        ours = f"{number(summary.mean, metric)} ± {number(summary.of_tasks, metric)}" + ("*" if shrunk else "")
+        if len(summary.seeds) < summary.asked:
+            ours += f" ({len(summary.seeds)}/{summary.asked})"
+    else:
+        ours = ", ".join(NOT_RUN.get(status, status) for status in summary.status)
+    if summary.paper is None:
+        return ours
+    beside = f" ± {number(summary.paper_ci95, metric)}" if summary.paper_ci95 is not None else ""
+    return f"{ours} [{number(summary.paper, metric)}{beside}]"
+
+
+def as_the_paper(table: Mapping[str, Mapping[str, Summary]], shrunk: bool) -> pd.DataFrame:
+    """Rows and columns as the paper has them."""
+    columns = list(dict.fromkeys(where for row in table.values() for where in row))
+    rows = []
+    for name, row in table.items():
+        parameters = next((f"{s.parameters:,}" for s in row.values() if s.parameters), "")
+        cells = {where: shown(row[where], shrunk) if where in row else "" for where in columns}
+        rows.append({"": name, "parameters": parameters} | cells)
+    return pd.DataFrame(rows)
+
+
+def in_full(table: Mapping[str, Mapping[str, Summary]]) -> pd.DataFrame:
+    """A line a cell of it: both intervals, the difference from the paper, time."""
+    lines = []
+    for name, row in table.items():
+        for where, cell in row.items():
+            metric = cell.metric or "mse"
+            meet = {True: "yes", False: "no", None: ""}[cell.meets]
+            lines.append(
+                {
+                    "": name,
+                    "on": where,
+                    "runs": f"{len(cell.seeds)}/{cell.asked}",
+                    "mean": number(cell.mean, metric),
+                    "± tasks": number(cell.of_tasks, metric),
+                    "± seeds": number(cell.of_seeds, metric),
+                    "paper": number(cell.paper, metric),
+                    "± paper": number(cell.paper_ci95, metric),
+                    "ours - paper": number(cell.difference, metric, "+"),
+                    "intervals meet": meet,
+                    "minutes a run": "" if cell.seconds is None else f"{cell.seconds / 60:.1f}",
+                    "no score": ", ".join(cell.status),
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def of_pairs(pairs: Sequence[Pair], metric: str) -> pd.DataFrame:
+    lines = [
+        {
+            "": f"{pair.first} - {pair.second}",
+            "on": pair.where,
+            "seeds": str(pair.seeds),
+            "difference": number(pair.difference, metric, "+"),
+            "± tasks": number(pair.of_tasks, metric),
+            "± seeds": number(pair.of_seeds, metric),
+            "p tasks": f"{pair.p_tasks:.2g}",
+            "p seeds": "" if pair.p_seeds is None else f"{pair.p_seeds:.2g}",
+            "effect d": f"{pair.effect:.2f}",
+        }
+        for pair in pairs
+    ]
+    return pd.DataFrame(lines)
+
+
+def show(report: Report, console: Console | None = None) -> None:
+    console = console or Console()
+    console.print(Text(report.title, "bold"))
+    for caption, frame in report.tables.items():
+        table = Table(title=Text(caption), box=box.SIMPLE_HEAD, title_justify="left")
+        for place, name in enumerate(frame.columns):
+            table.add_column(name, justify="left" if place == 0 else "right")
+        for row in frame.itertuples(index=False):
+            table.add_row(*(Text(str(cell)) for cell in row))
+        console.print(table)
+    for words in report.words:
+        console.print(Text(words), soft_wrap=True)
+
+
+def markdown(report: Report) -> str:
+    parts = [f"# {report.title}", *report.words]
+    for caption, frame in report.tables.items():
+        lines = [list(frame.columns), ["---", *["---:"] * (len(frame.columns) - 1)], *frame.astype(str).values.tolist()]
+        rows = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        parts.append(f"**{caption}**\n\n{rows}")
+    parts += [f"![{name}]({name}.png)" for name in report.figures]
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(report: Report) -> str:
+    """Tables for booktabs."""
+    signs = {"±": r"$\pm$", "→": r"$\to$", "·": r"$\cdot$", "−": "-"}
+    parts = [f"% {report.title}", r"% \usepackage{booktabs}"]
+    for caption, frame in report.tables.items():
+        text = frame.to_latex(index=False, escape=True, caption=caption, column_format="l" + "r" * (frame.shape[1] - 1))
+        for sign, told in signs.items():
+            text = text.replace(sign, told)
+        parts.append(text)
+    return "\n".join(parts)
+
+
+def page(report: Report) -> str:
+    """One HTML page with the figures in it."""
+    parts = [f"<h1>{html.escape(report.title)}</h1>", *(f"<p>{html.escape(words)}</p>" for words in report.words)]
+    for caption, frame in report.tables.items():
+        table = frame.to_html(index=False, border=0)
+        parts.append(f"<h2>{html.escape(caption)}</h2><div class=wide>{table}</div>")
+    for name, figure in report.figures.items():
+        kept = BytesIO()
+        as_image(figure, dpi=150).save(kept, "PNG")
+        picture = base64.b64encode(kept.getvalue()).decode()
+        name = html.escape(name)
+        parts.append(f'<h2>{name}</h2><img alt="{name}" src="data:image/png;base64,{picture}">')
+    head = f"<meta charset=utf-8><title>{html.escape(report.title)}</title><style>{STYLE}</style>"
+    return f"<!doctype html>\n<html lang=en><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+
+
+def write(report: Report, folder: Path, runs: pd.DataFrame) -> None:
+    """Everything, under `folder`: report.md, .tex, .html, a csv a table, one of the runs, and the figures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "report.md", markdown(report))
+    write_whole(folder / "report.tex", latex(report))
+    write_whole(folder / "report.html", page(report))
+    for caption, frame in report.tables.items():
+        write_whole(folder / f"{caption.split(',')[0].replace(' ', '_')}.csv", frame.to_csv(index=False))
+    write_whole(folder / "runs.csv", runs.drop(columns=["scores"]).to_csv(index=False))
+    for name, figure in report.figures.items():
+        save_figure(figure, folder / name)

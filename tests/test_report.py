@@ -1,0 +1,392 @@
+"""Reports: the paper's tables and figures from runs that are there, missing, shrunk, broken or a stranger's."""
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from scipy import stats
+
+from benchmarks.cases import make_seeded, random_images
+from fewshot.config.checks import check
+from fewshot.config.compose import composed
+from fewshot.config.draws import draw
+from fewshot.config.identity import run_folder
+from fewshot.report import load
+from fewshot.report.__main__ import main, report
+from fewshot.report.paired import Pair, corrected, paired, pairs, ranks, verdict
+from fewshot.report.runs import Cell, cells, of_study, studies
+from fewshot.report.summary import half_width, summarise
+from fewshot.results.paper import FIGURES, INTERVALS
+from fewshot.runs.build import make_datamodule, make_source
+
+TASKS = 2000
+
+
+def stored(cell: Cell, scores: NDArray[np.float64] | None, **other: Any) -> None:
+    """A run's folder as train.py leaves it, as far as a report reads it."""
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    sine = cell.cfg.data.name == "sine"
+    result = {
+        "status": "finished",
+        "method": cell.cfg.method.name,
+        "form": cell.cfg.form,
+        "data": cell.cfg.data.name,
+        "trained_on": cell.cfg.data.name,
+        "metric": "mse" if sine else "accuracy",
+        "bn": "none",
+        "ways": 1 if sine else 5,
+        "shots": cell.cfg.shots,
+        "val_shots": cell.cfg.shots,
+        "test_queries": cell.cfg.data.test_queries,
+        "seed": cell.cfg.seed,
+        "mean": None if scores is None else float(scores.mean()),
+        "ci95": None if scores is None else 0.1,
+        "tasks": None if scores is None else len(scores),
+        "reason": None,
+        "published_settings": True,
+        "findings": {},
+        "floors": {},
+        "changed": {},
+        "tests": {},
+        "parameters": 20201,
+        "train_seconds": 90.0,
+        "best_validation": None if scores is None else float(scores[:10].mean()),
+        "device": "a processor",
+        "threads": 1,
+        "versions": {"torch": "2.15.0"},
+        "git_commit": "0123456789abcdef",
+    }
+    (cell.folder / "result.json").write_text(json.dumps(result | other))
+    curve = "".join(f"{t},{t},val/{result['metric']},{5 / (1 + t)}\n" for t in range(0, 5000, 1000))
+    (cell.folder / "metrics.csv").write_text("tasks,update,metric,value\n" + curve)
+    if scores is not None:
+        rows = "".join(f"{task},{score!r}\n" for task, score in enumerate(scores.tolist()))
+        (cell.folder / "test_scores.csv").write_text(f"task,score\n{rows}")
+
+
+@pytest.fixture(autouse=True)
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FEWSHOT_OUTPUTS", str(tmp_path / "outputs"))
+    return tmp_path / "outputs"
+
+
+def some(mean: float, seed: int) -> NDArray[np.float64]:
+    return np.random.default_rng(seed).gamma(2.0, mean / 2, TASKS)
+
+
+# ---------------------------------------------------------------- the cells of a study
+def test_the_cells_of_a_table_are_its_methods_shots_and_seeds(outputs: Path) -> None:
+    found = cells("table1")
+    assert len(found) == len({cell.folder for cell in found}) == 27
+    assert {(cell.cfg.method.name, cell.cfg.shots, cell.cfg.seed) for cell in found} == {
+        (method, shots, seed)
+        for method in ("lstm", "maml", "oplstm")
+        for shots in (5, 10, 20)
+        for seed in (1337, 0, 42)
+    }
+    assert all(outputs in cell.folder.parents for cell in found)
+
+
+def test_settings_narrow_a_study_as_they_do_a_multirun() -> None:
+    found = cells("table2", ["method=oplstm,protonet", "seed=0", "shots=1", "form=text"])
+    assert [(cell.name, cell.cfg.seed, cell.cfg.shots, cell.cfg.form) for cell in found] == [
+        ("oplstm", 0, 1, "text"),
+        ("protonet", 0, 1, "text"),
+    ]
+    quick = cells("table2", ["method=oplstm", "seed=0", "shots=1", "profile=quick"])[0]
+    assert quick.cfg.trainer.updates == 2000
+    assert quick.folder not in {cell.folder for cell in cells("table2")}
+
+
+@pytest.mark.parametrize("study", ["table1", "table2", "table4", "tableA1", "figure5", "figure5-omniglot"])
+def test_every_cell_that_the_paper_has_finds_its_number(study: str) -> None:
+    runs = of_study(cells(study, ["seed=0"]))
+    without = {(row.method, row.trained_on, row.data) for row in runs.itertuples() if pd.isna(row.paper)}
+    not_in_paper = {("lstm", "cub", "cub"), ("lstm", "cub", "mini")} if study == "table4" else set()
+    assert without == not_in_paper
+    if study.startswith("table"):
+        assert (runs["paper"].isna() == runs["paper_ci95"].isna()).all()
+    assert set(INTERVALS) <= set(FIGURES)
+
+
+# ---------------------------------------------------------------- a table
+def test_a_table_holds_ours_the_papers_and_both_intervals() -> None:
+    found = cells("table1", ["shots=5"])
+    for cell in found:
+        if cell.name == "lstm":
+            stored(cell, some(0.04, cell.cfg.seed))
+        if cell.name == "maml" and cell.cfg.seed == 0:
+            stored(cell, some(0.4, 0))
+        if cell.name == "oplstm":
+            stored(cell, None, status="timeout", mean=None, ci95=None, tasks=None)
+    said, runs, _ = report("table1", ["shots=5"])
+    table = summarise(runs)
+    lstm = table["lstm"]["sine 5-shot"]
+    expected = [some(0.04, seed) for seed in (1337, 0, 42)]
+    means = [scores.mean() for scores in expected]
+    assert lstm.mean == pytest.approx(np.concatenate(expected).mean())
+    assert lstm.of_tasks == pytest.approx(1.96 * np.concatenate(expected).std(ddof=1) / (3 * TASKS) ** 0.5, rel=1e-3)
+    assert lstm.of_seeds == pytest.approx(4.3027 * np.std(means, ddof=1) / 3**0.5, rel=1e-3)
+    assert (lstm.paper, lstm.paper_ci95, lstm.meets) == (0.0406, 0.002, True)
+    assert table["maml"]["sine 5-shot"].meets is False
+    shown = next(iter(said.tables.values())).set_index("")["sine 5-shot"]
+    assert re.fullmatch(r"0\.0\d+ ± 0\.000\d+ \[0\.0406 ± 0\.002\]", shown["lstm"])
+    assert "(1/3) [0.177" in shown["maml"]
+    assert shown["oplstm"].startswith("- [0.105")
+
+
+def test_shrunk_runs_are_marked_and_never_stand_in_a_full_table() -> None:
+    for cell in cells("table1", ["profile=quick", "shots=5", "method=lstm"]):
+        stored(cell, some(0.04, cell.cfg.seed)[:200])
+    quick, _, _ = report("table1", ["profile=quick", "shots=5", "method=lstm"])
+    full, _, _ = report("table1", ["shots=5", "method=lstm"])
+    assert "*" in str(next(iter(quick.tables.values())).to_dict())
+    assert "· [" in str(next(iter(full.tables.values())).to_dict())
+    assert "[" not in next(iter(quick.tables.values())).iloc[0]["sine 5-shot"]  # it is not the paper's protocol
+
+
+@pytest.mark.parametrize("broken", ["result", "empty", "scores", "torn", "fewer", "other", "unfinished"])
+def test_broken_and_foreign_folders_are_named(broken: str) -> None:
+    found = cells("table1", ["shots=5", "method=lstm"])
+    for cell in found:
+        stored(cell, some(0.04, cell.cfg.seed))
+    bad = found[1].folder
+    if broken == "result":
+        (bad / "result.json").write_text('{"mean": 3}')
+    elif broken == "empty":
+        (bad / "result.json").write_text("")
+    elif broken == "scores":
+        (bad / "test_scores.csv").unlink()
+    elif broken == "torn":
+        (bad / "test_scores.csv").write_bytes(b"task,score\n0,0.1\n1,\xff")
+    elif broken == "fewer":
+        (bad / "test_scores.csv").write_text("task,score\n0,0.1\n")
+    elif broken == "other":
+        stored(found[1], some(0.04, 1))
+        lines = (bad / "test_scores.csv").read_text().replace("task,score\n0,0.", "task,score\n0,9999.")
+        (bad / "test_scores.csv").write_text(lines)
+    else:
+        (bad / "result.json").unlink()
+        (bad / "last.ckpt").touch()
+    said, runs, _ = report("table1", ["shots=5", "method=lstm"])
+    assert summarise(runs)["lstm"]["sine 5-shot"].seeds == (1337, 42)
+    assert any(str(bad) in words for words in said.words)
+
+
+def test_everything_is_written_and_printed(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for cell in cells("table1"):
+        stored(cell, some(0.04 if cell.name == "lstm" else 0.1, cell.cfg.seed))
+    assert main(["table1"]) == 0
+    folder = outputs / "reports" / "table1"
+    assert "[the paper's]" in capsys.readouterr().out
+    names = {path.name for path in folder.iterdir()}
+    assert {"report.md", "report.tex", "report.html", "runs.csv", "table1-scores.png", "table1-scores.pdf"} <= names
+    page = (folder / "report.html").read_text()
+    assert page.count("<table") == page.count("</table>") == 4
+    assert 'src="data:image/png;base64,iVBOR' in page
+    assert not re.search(r"(src|href)=['\"]?http", page)  # it needs nothing beside it
+    tex = (folder / "report.tex").read_text()
+    assert r"\toprule" in tex
+    assert "±" not in tex
+    markdown = (folder / "report.md").read_text().splitlines()
+    table = [line for line in markdown if line.startswith("| ")]
+    assert len({line.replace("\\|", "").count("|") for line in table[:4]}) == 1
+
+
+def test_nothing_run_is_a_table_of_dots(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tableA1"]) == 0
+    assert "· [0.04" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["table9"], "unknown study 'table9': choose"),
+        (["table1", "method=foo"], "unknown method 'foo'"),
+        (["method=maml"], "name a study first"),
+        (["table1", "shots=x"], "shots=x: give positive whole numbers"),
+        (["table1", "foo=1"], "unknown setting 'foo'"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_all_runs_of_a_folder_are_one_frame(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for cell in cells("table1", ["shots=5", "method=lstm"]):
+        stored(cell, some(0.04, cell.cfg.seed))
+    (outputs / "foreign").mkdir()
+    (outputs / "foreign" / "result.json").write_text("[]")
+    frame = load(outputs)
+    assert sorted(frame["seed"]) == [0, 42, 1337]
+    assert all(len(scores) == TASKS for scores in frame["scores"])
+    assert str(outputs / "foreign") in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- a search
+def test_trials_are_ranked_by_validation() -> None:
+    told = ["trial=range(0,6)"]
+    found = cells("lstm_sine", told)
+    for trial, cell in enumerate(found[:5]):
+        stored(cell, some((0.5, 0.1, 0.3, 0.2, 0.4)[trial], trial), best_validation=(0.5, 0.1, 0.3, 0.2, 0.4)[trial])
+    said, _, _ = report("lstm_sine", told)
+    [table] = said.tables.values()
+    assert list(table["trial"]) == ["1", "3", "2", "4", "0"]
+    assert "5 of 6 trials have a result; 1 missing" in said.words
+    assert said.words[-1] == "python train.py search=lstm_sine trial=1"
+    assert list(said.figures) == ["lstm_sine-trials"]
+
+
+@pytest.mark.parametrize(
+    ("study", "told"), [("maml_sine", ["trial=3,4"]), ("oplstm_mini", ["method.passes=1,3", "method.meta_batch=4"])]
+)
+def test_the_command_of_a_cell_is_the_cell(study: str, told: list[str]) -> None:
+    for cell in cells(study, told)[-2:]:
+        assert run_folder(composed(shlex.split(cell.command)[2:])) == cell.folder
+
+
+# ---------------------------------------------------------------- which differences are real
+@pytest.mark.parametrize("tasks", [600, 2000])
+def test_intervals_cover_what_they_say(tasks: int) -> None:
+    """Simulated: 3 seeds with differences of their own, tasks of the paper's number; 95% must mean 94 to 96%."""
+    rng, times, truth = np.random.default_rng(0), 8000, 0.7
+    of_seed = truth + 0.5 * rng.standard_normal((times, 3))
+    noise_sd = 9.0
+    # means of a seed's tasks: exact for their mean, without drawing 3 × 600 × 8000 numbers
+    seen = of_seed + noise_sd / tasks**0.5 * rng.standard_normal((times, 3))
+    widths = half_width(seen, axis=1)
+    assert 0.94 <= np.mean(np.abs(seen.mean(1) - truth) <= widths) <= 0.96
+    hits = []
+    for these in of_seed[:2000]:
+        drawn = these[:, None] + noise_sd * (rng.gamma(2.0, 1.0, (3, tasks)) - 2) / 2**0.5
+        hits.append(abs(drawn.mean() - these.mean()) <= half_width(drawn.ravel()))
+    assert 0.94 <= np.mean(hits) <= 0.96
+
+
+def test_pairing_cancels_what_tasks_have_in_common() -> None:
+    rng = np.random.default_rng(1)
+    tasks = rng.standard_normal((3, 600))
+    one, other = (tasks + 0.1 * rng.standard_normal(tasks.shape) for _ in range(2))
+    told = paired(one - other)
+    assert told["of_tasks"] < 0.25 * half_width(one.ravel())
+    expected = stats.ttest_rel(one.ravel(), other.ravel())
+    assert told["p_tasks"] == pytest.approx(expected.pvalue)
+    low, high = expected.confidence_interval(0.95)
+    assert (told["difference"] - told["of_tasks"], told["difference"] + told["of_tasks"]) == pytest.approx((low, high))
+    assert paired(np.zeros((2, 5))) | {"of_tasks": 0, "of_seeds": 0} == {
+        "difference": 0,
+        "of_tasks": 0,
+        "of_seeds": 0,
+        "p_tasks": 1,
+        "p_seeds": 1,
+        "effect": 0,
+    }
+
+
+def a_pair(p_tasks: float, p_seeds: float | None, better: str = "a") -> Pair:
+    return Pair("x 1-shot", "a", "b", -1.0, 0.1, 0.2, p_tasks, p_seeds, 1.0, 3, better)
+
+
+def test_holms_correction_and_the_verdict() -> None:
+    found = corrected([a_pair(0.01, 0.04), a_pair(0.03, None), a_pair(0.04, 0.5)])
+    assert [pair.p_tasks for pair in found] == pytest.approx([0.03, 0.06, 0.06])
+    assert [pair.p_seeds for pair in found] == [pytest.approx(0.08), None, pytest.approx(0.5)]
+    assert verdict(found).endswith("as they are: a over b (x 1-shot). Between methods, whatever the seed: none.")
+    assert verdict([]) == "No two rows have runs in common to compare."
+
+
+@pytest.mark.parametrize(("study", "better"), [("table1", "lstm"), ("table2", "maml")])
+def test_better_is_lower_error_or_higher_accuracy(study: str, better: str) -> None:
+    told = ["shots=5", "method=lstm,maml"]
+    for cell in cells(study, told):
+        stored(cell, some(10.0 if cell.name == "lstm" else 40.0, cell.cfg.seed))
+    runs = of_study(cells(study, told))
+    [pair] = pairs(runs)
+    assert pair.better == better
+    assert (pair.first, pair.second, pair.seeds) == ("lstm", "maml", 3)
+    assert pair.difference == pytest.approx(-30, abs=2)
+    assert ranks(runs)[better] == 1
+
+
+# ---------------------------------------------------------------- every study runs
+NARROW = {  # where all cells are many, and what is too large for a test
+    "table3": ["data=cub"],
+    "table4": ["data=cub"],
+    "lstm_mini": ["trial=0,129"],
+    "lstm_omniglot": ["trial=0,99"],
+    "oplstm_mini": ["method.passes=1,10", "method.meta_batch=1"],
+    "oplstm_omniglot": ["method.passes=1,10", "method.meta_batch=1"],
+}
+
+
+@pytest.mark.parametrize("study", sorted(set(studies()) - {"demo"}))
+def test_every_study_composes_and_takes_a_step(study: str) -> None:
+    """On random images in the shape of its data: the first cell and the last one."""
+    found: Sequence[Cell] = cells(study, ["seed=0", *NARROW.get(study, [])])
+    for cell in (found[0], found[-1]):
+        cfg = cell.cfg.copy()
+        check(cfg)
+        assert cfg.study == study
+        cfg.method.meta_batch = 1
+        if cfg.data.name != "sine":
+            cfg.data.size = 16
+            cfg.data.name = "omniglot" if cfg.data.name == "omniglot" else "mini"
+        if cfg.method.name == "lstm":
+            cfg.method.hidden = [8]
+        source = make_source(cfg) if cfg.data.name == "sine" else random_images(cfg)
+        datamodule = make_datamodule(cfg, source)
+        learner = make_seeded(cfg, source)
+        optimizer = learner.configure_optimizers()
+        before = [parameter.clone() for parameter in learner.parameters()]
+        learner.losses(next(iter(datamodule.streams["train"])))[0].sum().backward()
+        optimizer.step()
+        assert any(not old.equal(new) for old, new in zip(before, learner.parameters(), strict=True))
+
+
+# ---------------------------------------------------------------- random searches
+@given(trial=st.integers(0, 1000), search_seed=st.integers(0, 5))
+def test_a_trial_is_a_function_of_its_number(trial: int, search_seed: int) -> None:
+    root = OmegaConf.create({"study": "a", "search_seed": search_seed, "trial": trial})
+    other = OmegaConf.create({"study": "b", "search_seed": search_seed, "trial": trial})
+    assert draw("lr", "log", 1e-5, 4e-2, _root_=root) == draw("lr", "log", 1e-5, 4e-2, _root_=root)
+    assert draw("lr", "log", 1e-5, 4e-2, _root_=root) != draw("lr", "log", 1e-5, 4e-2, _root_=other)
+    assert 1e-5 <= draw("lr", "log", 1e-5, 4e-2, _root_=root) <= 4e-2
+    assert 1 <= draw("passes", "whole", 1, 14, _root_=root) <= 14
+    assert 32 <= draw("units", "log_whole", 32, 3200, _root_=root) <= 3200
+
+
+def test_draws_have_their_distributions() -> None:
+    roots = [OmegaConf.create({"study": "lstm_sine", "search_seed": 0, "trial": trial}) for trial in range(3000)]
+    rates = np.log([draw("lr", "log", 1e-5, 4e-2, _root_=root) for root in roots])
+    assert stats.kstest(rates, stats.uniform(np.log(1e-5), np.log(4e3)).cdf).pvalue > 0.001
+    passes = np.bincount([draw("passes", "whole", 1, 14, _root_=root) for root in roots], minlength=15)
+    assert passes[0] == 0
+    assert len(passes) == 15
+    assert stats.chisquare(passes[1:]).pvalue > 0.001
+    units = [draw("units", "choice", [1, 3, 8], _root_=root) for root in roots]
+    assert stats.chisquare([units.count(n) for n in (1, 3, 8)]).pvalue > 0.001
+    assert abs(np.corrcoef(rates, [draw("passes", "whole", 1, 14, _root_=root) for root in roots])[0, 1]) < 0.06
+
+
+def test_recorded_trials_stay_what_they_are() -> None:
+    cfgs = [composed(["search=lstm_sine", f"trial={trial}"]) for trial in (0, 3, 19)]
+    assert [(list(c.method.hidden), c.method.meta_batch, c.method.passes, c.trainer.updates) for c in cfgs] == [
+        ([40, 40], 1, 13, 70000),
+        ([40, 40, 40], 3, 14, 23333),
+        ([8], 4, 7, 17500),
+    ]
+    assert cfgs[0].method.lr == pytest.approx(2.4586558327049278e-05, rel=1e-12)
+    assert composed(["search=lstm_sine", "trial=3", "search_seed=1"]).method.lr != cfgs[1].method.lr
