@@ -21,7 +21,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("fewshot", "tests", "conf", "train.py", "pyproject.toml")
+COPIED = ("benchmarks", "fewshot", "tests", "conf", "train.py", "pyproject.toml")
 TESTS = (
     "tests/test_against_reference.py",
     "tests/test_learners.py",
@@ -32,6 +32,7 @@ TESTS = (
     "tests/test_floors.py",
     "tests/test_lightning.py",
     "tests/test_backbones.py",
+    "tests/test_report.py",
 )
 AT_A_TIME = 2
 BASE, LSTM, MAML = "fewshot/methods/base.py", "fewshot/methods/lstm.py", "fewshot/methods/maml.py"
@@ -43,11 +44,13 @@ RESNET, LIBRARY = "fewshot/backbones/resnet12.py", "fewshot/backbones/library.py
 SOURCE, PROTOCOL, PAPER = "fewshot/data/image_source.py", "fewshot/results/protocol.py", "fewshot/results/paper.py"
 EVALUATE, TESTED = "fewshot/runs/evaluate.py", "fewshot/config/tested.py"
 FLOORS, IDENTITY = "fewshot/floors.py", "fewshot/config/identity.py"
+DRAWS, SUMMARY, PAIRED = "fewshot/config/draws.py", "fewshot/report/summary.py", "fewshot/report/paired.py"
 OPTIONS, CHECKS, CLI = "fewshot/options.py", "fewshot/config/checks.py", "fewshot/cli.py"
 # the file of tests that turns red soonest
 FIRST = {BASE: TESTS[1], BODY: TESTS[1], EPISODES: TESTS[2], SOURCE: TESTS[2]}
 FIRST |= dict.fromkeys((PROTOCOL, PAPER, EVALUATE, TESTED), TESTS[4])
 FIRST |= dict.fromkeys((OPTIONS, CHECKS, CLI), TESTS[5])
+FIRST |= dict.fromkeys((DRAWS, SUMMARY, PAIRED, "conf/search/lstm_sine.yaml"), TESTS[9])
 FIRST |= {FLOORS: TESTS[6], IDENTITY: TESTS[7], RESNET: TESTS[8], LIBRARY: TESTS[8]}
 
 
@@ -353,8 +356,28 @@ MUTATIONS = [
         ("conf/settings/warpmaml-mini.yaml", "{1:5, other", "{1:1, other", "trained on its own shots"),
         ("conf/family/sine.yaml", "val_tasks: 1000", "val_tasks: 600", "fewer validation tasks"),
         ("conf/family/omniglot.yaml", "text: 15", "text: 5", "fewer queries under text"),
-        ("conf/experiment/figure5.yaml", "train_queries: 10", "train_queries: 15", "more queries than drawings"),
+        (
+            "conf/experiment/figure5-omniglot.yaml",
+            "train_queries: 10",
+            "train_queries: 15",
+            "more queries than drawings",
+        ),
         ("conf/experiment/figure6.yaml", "${form}", "text", "Figure 6 by one form"),
+        # studies and their reports
+        ("conf/search/lstm_sine.yaml", "1e-5,4e-2", "1e-5,4e-1", "another range of rates"),
+        ("conf/search/lstm_sine.yaml", "passes,whole,1,14", "passes,whole,1,13", "fewer passes"),
+        (DRAWS, "(int(high) - int(low) + 1)", "(int(high) - int(low))", "the last number left out"),
+        (DRAWS, "math.exp(math.log(low) + where", "math.exp(where", "a rate off its range"),
+        (DRAWS, "/{name}", "", "all settings drawn alike"),
+        (DRAWS, "{_root_.study}/", "", "all searches drawn alike"),
+        (SUMMARY, "stats.t.ppf(0.975", "stats.t.ppf(0.95", "a 90% interval"),
+        (SUMMARY, "stats.t.ppf(0.975, n - 1)", "1.96", "a normal interval for three seeds"),
+        (SUMMARY, "<= self.of_tasks + self.paper_ci95", "<= self.of_tasks", "the paper's interval left out"),
+        (PAIRED, "one - other for", "one + other for", "a sum for a difference"),
+        (PAIRED, "half_width(seeds_S)", "half_width(pooled)", "tasks for seeds"),
+        (PAIRED, '"holm"', '"bonferroni"', "another correction"),
+        (PAIRED, '"difference"] < 0) == lower', '"difference"] > 0) == lower', "the worse called better"),
+        (PAIRED, "rank(ascending=where", "rank(ascending=not where", "ranks upside down"),
         # checks
         (OPTIONS, "strict=True", "strict=False", "true and 1.0 taken for 1"),
         (OPTIONS, "Few = Annotated[int, Field(ge=1", "Few = Annotated[int, Field(ge=0", "no steps at all"),
@@ -472,7 +495,7 @@ def first_red(base: Path, mutation: Mutation | None) -> str | None:
         os.environ["PYTHONPATH"] = str(target)
         sys.path[:] = [str(target), *(entry for entry in sys.path if entry and Path(entry).resolve() != ROOT)]
         sys.dont_write_bytecode = True
-        for name in [name for name in sys.modules if name.partition(".")[0] in ("fewshot", "tests")]:
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("fewshot", "tests", "benchmarks")]:
             del sys.modules[name]
         file = mutation.file if mutation else ""
         first = FIRST.get(file, TESTS[3] if file.startswith("conf/") else TESTS[0])

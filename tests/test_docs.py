@@ -1,12 +1,17 @@
 """The code of the documentation runs."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from fewshot.config.compose import CONF
+from fewshot.config.checks import check
+from fewshot.config.compose import CONF, composed, quote_shots
+from fewshot.report.runs import cells
 
 
 def test_the_notebook_page_runs(
@@ -24,3 +29,27 @@ def test_the_notebook_page_runs(
     assert names["episode"].support_x.shape == (3, 5, 1, 28, 28)
     assert names["predictions"].shape == (3, 25, 5)
     assert (tmp_path / "task.png").stat().st_size > 1000
+
+
+PAGES = [CONF.parent / "README.md", *sorted((CONF.parent / "docs").glob("*.md"))]
+COMMANDS = [
+    line.split("  #")[0].strip()
+    for page in PAGES
+    for line in page.read_text(encoding="utf-8").splitlines()
+    if re.match(r" {4}python (train\.py|-m fewshot\.report) ", line)
+]
+
+
+@pytest.mark.parametrize(
+    "command", sorted({c for c in COMMANDS if not re.search(r"hydra/|--help|\.pth|=timm|…|mine", c)})
+)
+def test_the_commands_of_the_documentation_compose(command: str) -> None:
+    """The first cell and the last one, up to the data."""
+    [program, *told] = shlex.split(command)[1:]
+    if program == "-m":
+        assert cells(told[1], told[2:])
+        return
+    told = quote_shots([o for o in told if "=" in o])
+    [combinations] = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(told), None)
+    for cell in (combinations[0], combinations[-1]):
+        check(composed([o.replace("'", "") for o in cell]))

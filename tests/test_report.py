@@ -28,6 +28,7 @@ from fewshot.report.runs import Cell, cells, of_study, studies
 from fewshot.report.summary import half_width, summarise
 from fewshot.results.paper import FIGURES, INTERVALS
 from fewshot.runs.build import make_datamodule, make_source
+from tests.offline import history, summary
 
 TASKS = 2000
 
@@ -186,7 +187,7 @@ def test_broken_and_foreign_folders_are_named(broken: str) -> None:
 def test_everything_is_written_and_printed(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for cell in cells("table1"):
         stored(cell, some(0.04 if cell.name == "lstm" else 0.1, cell.cfg.seed))
-    assert main(["table1"]) == 0
+    assert main(["table1", "logger=csv"]) == 0
     folder = outputs / "reports" / "table1"
     assert "[the paper's]" in capsys.readouterr().out
     names = {path.name for path in folder.iterdir()}
@@ -203,8 +204,20 @@ def test_everything_is_written_and_printed(outputs: Path, capsys: pytest.Capture
     assert len({line.replace("\\|", "").count("|") for line in table[:4]}) == 1
 
 
+def test_a_report_is_a_run_of_wandb(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    told = ["shots=5", "method=lstm"]
+    for cell in cells("table1", told):
+        stored(cell, some(0.04, cell.cfg.seed))
+    assert main(["table1", *told]) == 0
+    [folder] = (outputs / "reports").iterdir()
+    logged = {name.split(".")[0] for row in history(folder) for name in row}
+    assert {"table", "in full", "table1-scores", "table1-validation"} <= logged
+    assert "Made on a processor" in str(summary(folder))
+
+
 def test_nothing_run_is_a_table_of_dots(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["tableA1"]) == 0
+    assert main(["tableA1", "logger=csv"]) == 0
     assert "· [0.04" in capsys.readouterr().out
 
 

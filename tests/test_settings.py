@@ -219,7 +219,7 @@ def test_only_sets_on_sine_hide_their_labels_at_first(support: str, form: str, f
 @pytest.mark.parametrize("shots", [1, 3, 5, 8, 10])
 def test_figure_5_leaves_enough_queries(shots: int, form: str) -> None:
     """A character has 20 drawings."""
-    cfg = composed(["experiment=figure5", f"shots={shots}", f"form={form}"])
+    cfg = composed(["experiment=figure5-omniglot", f"shots={shots}", f"form={form}"])
     assert (cfg.data.name, cfg.method.name) == ("omniglot", "lstm")
     for queries in (cfg.data.train_queries, cfg.data.val_queries, cfg.data.test_queries):
         assert queries <= 10

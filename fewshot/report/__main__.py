@@ -18,7 +18,7 @@ HELP = """python -m fewshot.report STUDY [setting=value …]
 
 A study's table from the runs that are there, beside the paper's: printed, and written under outputs/reports as
 Markdown, LaTeX, CSV, HTML and figures. Settings narrow or change the study as they do for train.py: method=oplstm,
-form=text, profile=quick. Studies: """
+form=text, profile=quick. W&B gets it as a run of its own, unless logger=csv. Studies: """
 
 
 def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataFrame, list[Cell]]:
@@ -35,12 +35,12 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
     table, pairs = summarise(runs), paired.pairs(runs)
     shrunk = any(setting.split("=")[0].split(".")[0] in ("profile", "trainer") for setting in told)
     said = write.Report(title)
-    caption = "ours ± 95% over tasks [the paper's]" + (", * shrunk: " + " ".join(told) if shrunk else "")
+    caption = "table: ours ± 95% over tasks [the paper's]" + (", * shrunk: " + " ".join(told) if shrunk else "")
     said.tables[caption] = write.as_the_paper(table, shrunk)
-    said.tables["in full, intervals over tasks and over seeds"] = write.in_full(table)
+    said.tables["in full: intervals over tasks and over seeds"] = write.in_full(table)
     if pairs:
         metric = runs["metric"].dropna().iloc[0]
-        said.tables["pairs, on equal tasks; p after Holm"] = write.of_pairs(pairs, metric)
+        said.tables["pairs: on equal tasks; p after Holm"] = write.of_pairs(pairs, metric)
         ranks = paired.ranks(runs)
         if len(ranks) > 1:
             said.tables["mean rank"] = pd.DataFrame({"": ranks.index, "rank": ranks.map("{:.2f}".format)})
@@ -84,8 +84,16 @@ def main(arguments: Sequence[str]) -> int:
         print("error: " + " ".join(explain(error).split()), file=sys.stderr)
         return 2
     write.show(said, Console(width=None if sys.stdout.isatty() else 160))
-    folder = Path(found[0].cfg.paths.outputs).expanduser() / "reports" / "-".join([study, *told]).replace("/", "_")
+    name = "-".join([study, *(setting for setting in told if not setting.startswith(("logger", "paths.")))])
+    folder = Path(found[0].cfg.paths.outputs).expanduser() / "reports" / name.replace("/", "_")
     write.write(said, folder, runs)
+    if found[0].cfg.logger.name == "wandb":
+        from fewshot.report.to_wandb import log
+
+        try:
+            log(said, found[0].cfg, folder)
+        except Exception as error:  # what is written does not fall with W&B
+            print(f"W&B did not take the report: {type(error).__name__}: {error}", file=sys.stderr)
     print(folder)
     return 0
 

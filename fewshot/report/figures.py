@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fewshot.options import as_told
-from fewshot.report.summary import Summary, half_width
+from fewshot.report.summary import Summary
 from fewshot.views.curves import read_curves
 from fewshot.views.pictures import INK
 
@@ -75,7 +75,7 @@ def by_shots(runs: pd.DataFrame, table: Mapping[str, Mapping[str, Summary]], tit
 
 
 def validation(runs: pd.DataFrame, title: str, each: bool = False) -> Figure | None:
-    """Validation scores against training tasks seen, a panel a column: means and bands over seeds, or `each` run."""
+    """Validation scores against training tasks seen, a panel a column: the seeds' mean and range, or `each` run."""
     cells = runs[(runs["data"] == runs["trained_on"]) & runs["scores"].notna()]
     columns = list(dict.fromkeys(zip(cells["data"], cells["shots"], strict=True)))
     if not columns:
@@ -95,10 +95,7 @@ def validation(runs: pd.DataFrame, title: str, each: bool = False) -> Figure | N
                 axes.plot(curves.index, curves.to_numpy(), color=colour, lw=0.9)
             else:
                 axes.plot(curves.index, curves.mean(axis=1), color=colour, lw=1.2)
-                if curves.shape[1] > 1:
-                    width = half_width(curves.to_numpy(float))
-                    mean = curves.mean(axis=1)
-                    axes.fill_between(curves.index, mean - width, mean + width, color=colour, alpha=0.2, lw=0)
+                axes.fill_between(curves.index, curves.min(axis=1), curves.max(axis=1), color=colour, alpha=0.2, lw=0)
         if "mse" in set(cells["metric"]):
             axes.set_yscale("log")
         axes.set_title(f"{data} {shots}-shot", fontsize=9, loc="left")
@@ -109,7 +106,8 @@ def validation(runs: pd.DataFrame, title: str, each: bool = False) -> Figure | N
     for place, name in enumerate(names):
         panels[0].plot([], [], color=COLOURS[place % 10], label=name)
     panels[0].legend(frameon=False, fontsize=7)
-    figure.suptitle(f"{title}: validation, " + ("every run" if each else "bands are 95% over seeds"), fontsize=10)
+    what = "every run" if each else "the seeds' mean and range"
+    figure.suptitle(f"{title}: validation, {what}", fontsize=10)
     return figure
 
 

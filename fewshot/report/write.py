@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -172,7 +173,8 @@ def write(report: Report, folder: Path, runs: pd.DataFrame) -> None:
     write_whole(folder / "report.tex", latex(report))
     write_whole(folder / "report.html", page(report))
     for caption, frame in report.tables.items():
-        write_whole(folder / f"{caption.split(',')[0].replace(' ', '_')}.csv", frame.to_csv(index=False))
+        name = re.split("[,:;]", caption)[0].replace(" ", "_")
+        write_whole(folder / f"{name}.csv", frame.to_csv(index=False))
     write_whole(folder / "runs.csv", runs.drop(columns=["scores"]).to_csv(index=False))
     for name, figure in report.figures.items():
         save_figure(figure, folder / name)

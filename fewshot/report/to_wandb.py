@@ -1,0 +1,38 @@
+"""A report as a W&B run: its tables and figures, in the group of its study."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import wandb
+from omegaconf import DictConfig, OmegaConf
+
+from fewshot.report.write import Report
+from fewshot.views.loggers import staged_in, wandb_mode
+from fewshot.views.pictures import as_image
+
+
+def log(report: Report, cfg: DictConfig, folder: Path) -> None:
+    """Logs it as a run of job type "report", offline unless the user is logged in; `folder` keeps what is staged."""
+    os.environ.setdefault("WANDB_SILENT", "true")
+    told: Any = OmegaConf.to_container(cfg.logger, resolve=True)
+    with staged_in(folder):
+        run = wandb.init(
+            name=report.title,
+            dir=folder,
+            mode=wandb_mode(),  # type: ignore[arg-type]
+            project=told["project"],
+            entity=told["entity"],
+            group=told["group"] or cfg.study,
+            job_type="report",
+            tags=[cfg.study, "report", *told["tags"]],
+            config={"study": cfg.study, "form": cfg.form},
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        shown: dict[str, Any] = {name: wandb.Image(as_image(figure)) for name, figure in report.figures.items()}
+        for caption, frame in report.tables.items():
+            shown[caption.split(":")[0]] = wandb.Table(dataframe=frame.astype(str))
+        run.log(shown)
+        for place, words in enumerate(report.words):
+            run.summary[f"words/{place}"] = words
+        run.finish()
