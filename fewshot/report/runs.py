@@ -54,6 +54,9 @@ def params(study: str, told: Sequence[str]) -> dict[str, Any]:
 
 
 def choice(study: str) -> str:
+    """The study as train.py takes it; UserError where there is none of this name."""
+    if study not in (known := studies()):
+        raise UserError(f"unknown study {study!r}: choose {nearest(study, known)}")
     return f"{'search' if study in choices_of('search') else 'experiment'}={study}"
 
 
@@ -70,8 +73,6 @@ def cells(study: str, told: Sequence[str] = ()) -> list[Cell]:
     Raises:
         UserError: there is no such study, or it is a single run.
     """
-    if study not in (known := studies()):
-        raise UserError(f"unknown study {study!r}: choose {nearest(study, known)}")
     told = quote_shots(list(told))
     if not (swept := params(study, told)):
         raise UserError(f"{study} is a single run: its folder holds its result")

@@ -1,0 +1,108 @@
+"""A study's dashboard in W&B, a saved workspace and a report page: `python -m fewshot.report.dashboard table1`.
+
+The runs must be there: offline ones are sent by `wandb sync outputs/*/*/*/*/wandb/offline-run-*`. With `spec` after the
+study's name it prints what it would send, and needs no server.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from fewshot.config.settings import choices_of
+from fewshot.errors import UserError
+from fewshot.report.runs import Cell, cells
+from fewshot.report.search import searched
+
+METHOD = "method.name"  # of a run's config, in W&B
+
+
+def sections(study: str, found: Sequence[Cell]) -> dict[str, list[Any]]:
+    """The panels, by the names of their sections."""
+    import wandb_workspaces.reports.v2 as wr
+
+    metric = "mse" if found[0].cfg.data.name == "sine" else "accuracy"
+    by_method: dict[str, Any] = {"groupby": wr.Config(METHOD), "groupby_rangefunc": "minmax"}
+    curves = [
+        wr.LinePlot(title=f"{name} by training tasks", x="tasks", y=[name], groupby_aggfunc="mean", **by_method)
+        for name in (f"val/{metric}", "val/loss", "train/loss")
+    ]
+    further = list(dict.fromkeys(f"test/{name}/{metric}" for cell in found for name in cell.cfg.data.get("test", [])))
+    shown: dict[str, list[Any]] = {
+        "learning": curves,
+        "test": [
+            wr.BarPlot(title=name, metrics=[wr.SummaryMetric(name)], groupby_aggfunc="mean", **by_method)
+            for name in (f"test/{metric}", *further)
+        ],
+        "throughput and memory": [
+            wr.BarPlot(title=name, metrics=[wr.SummaryMetric(name)], groupby_aggfunc="mean", **by_method)
+            for name in ("tasks_per_second", "peak_memory_bytes")
+        ],
+        "the report": [wr.WeavePanelSummaryTable(table_name=name) for name in ("table", "pairs", "mean rank")],
+    }
+    if study in choices_of("search"):
+        columns = [wr.ParallelCoordinatesPlotColumn(wr.Config(name)) for name in searched(found)]
+        columns.append(wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric("best_validation")))
+        importance = wr.ParameterImportancePlot(with_respect_to="best_validation")
+        shown["search"] = [wr.ParallelCoordinatesPlot(columns=columns, title="trials"), importance]
+    return shown
+
+
+def workspace(study: str, found: Sequence[Cell]) -> Any:
+    """The saved view, of the runs of the study."""
+    import wandb_workspaces.workspaces as ws
+
+    where: Any = OmegaConf.to_container(found[0].cfg.logger, resolve=True)
+    shown = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections(study, found).items()]
+    only = ws.RunsetSettings(filters=ws.And(ws.Config("study") == study))
+    return ws.Workspace(
+        entity=where["entity"] or "", project=where["project"], name=study, sections=shown, runset_settings=only
+    )
+
+
+def page(study: str, found: Sequence[Cell]) -> Any:
+    """The same as a report page."""
+    import wandb_workspaces.reports.v2 as wr
+
+    where: Any = OmegaConf.to_container(found[0].cfg.logger, resolve=True)
+    place = {"entity": where["entity"] or "", "project": where["project"]}
+    runs = wr.Runset(**place, name=study, filters=f"Config('study') = '{study}'")
+    blocks: list[Any] = [wr.TableOfContents()]
+    for name, panels in sections(study, found).items():
+        blocks += [wr.H1(name), wr.PanelGrid(runsets=[runs], panels=panels)]
+    return wr.Report(**place, title=study, blocks=blocks)
+
+
+def main(arguments: Sequence[str]) -> int:
+    try:
+        if not arguments:
+            raise UserError("name a study, as table1; spec after it prints what would be sent")
+        study, *told = arguments
+        found = cells(study, [setting for setting in told if setting != "spec"])
+        if found[0].cfg.logger.name != "wandb":
+            raise UserError("a dashboard is of logger=wandb")
+        view, report = workspace(study, found), page(study, found)
+    except ImportError:
+        print("error: a dashboard needs wandb-workspaces: pip install '.[dashboard]'", file=sys.stderr)
+        return 2
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if "spec" in told:
+        print(json.dumps(json.loads(view._to_model().model_dump_json(by_alias=True)), indent=1))
+        return 0
+    for made in (view, report):
+        try:
+            made.save()
+        except Exception as error:
+            line = " ".join(str(error).split())[:200]
+            print(f"error: W&B did not take it ({type(error).__name__}: {line}): are you logged in?", file=sys.stderr)
+            return 1
+        print(made.url)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,51 @@
+"""The YAML of a W&B sweep over a study's space: `python -m fewshot.report.sweep lstm_sine > sweep.yaml`.
+
+Then `wandb sweep sweep.yaml` and `wandb agent …`, on as many machines as there are: each agent runs cells of the study,
+into the same folders as `python train.py -m search=lstm_sine`.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from fewshot.errors import UserError
+from fewshot.report.runs import cells, choice, params
+
+
+def sweep(study: str) -> dict[str, Any]:
+    """What W&B's sweep is told: a grid over what the study sweeps.
+
+    Raises:
+        UserError: there is no such study.
+    """
+    [first, *_] = cells(study, ["trial=0"] if "trial" in params(study, []) else [])
+    parameters = {}
+    for swept in OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in params(study, []).items()]):
+        values = list(swept.sweep_string_iterator()) if swept.is_sweep_override() else [str(swept.value())]
+        parameters[swept.get_key_element()] = {"values": [value.strip("'") for value in values]}
+    sine = first.cfg.data.name == "sine"
+    return {
+        "program": "train.py",
+        "method": "grid",
+        "metric": {"name": "best_validation", "goal": "minimize" if sine else "maximize"},
+        "parameters": parameters,
+        "command": ["${env}", "python", "train.py", choice(study), "${args_no_hyphens}"],
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    try:
+        if len(arguments) != 1:
+            raise UserError("name one study, as lstm_sine")
+        print(yaml.safe_dump(sweep(arguments[0]), sort_keys=False), end="")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

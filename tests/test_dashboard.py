@@ -1,0 +1,68 @@
+"""What W&B is told of a study, without a server: a sweep's YAML, and the panels of a dashboard."""
+
+import re
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fewshot.config.checks import check
+from fewshot.config.compose import composed
+from fewshot.config.identity import run_folder
+from fewshot.report import dashboard, sweep
+from fewshot.report.runs import cells
+from fewshot.runs.train import train
+from tests.offline import history, summary
+from tests.test_runs import config
+
+
+@pytest.mark.parametrize("study", ["lstm_sine", "oplstm_omniglot", "maml_sine_widths", "table2"])
+def test_an_agents_call_is_a_cell_of_the_study(study: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep.main([study]) == 0
+    told = yaml.safe_load(capsys.readouterr().out)
+    assert told["command"][:3] == ["${env}", "python", "train.py"]
+    assert told["metric"]["goal"] == ("minimize" if "sine" in study else "maximize")
+    spaces = [[f"{name}={value}" for value in space["values"]] for name, space in told["parameters"].items()]
+    runs = list(product(*spaces))
+    narrow = {"oplstm_omniglot": ["method.passes=10", "method.meta_batch=32"], "table2": ["seed=42"]}
+    folders = {cell.folder for cell in cells(study, narrow.get(study, []))}
+    assert len(runs) >= len(folders)
+    for run in (runs[-1], *runs[:1]):  # as an agent replaces ${args_no_hyphens}
+        cfg = composed([told["command"][3], *run])
+        check(cfg)
+        if run is runs[-1] or not narrow.get(study):
+            assert run_folder(cfg) in folders
+
+
+def test_a_dashboard_shows_what_runs_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb_workspaces")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    cfg = config(tmp_path, "logger=wandb", "trainer.updates=40", "trainer.log_every=5")
+    train(cfg)
+    folder = run_folder(cfg)
+    logged = {name for row in history(folder) for name in row} | set(summary(folder))
+    found = cells("lstm_sine", ["trial=0,1,2"])
+    view, page = dashboard.workspace("lstm_sine", found), dashboard.page("lstm_sine", found)
+    spec = view._to_model().model_dump_json(by_alias=True)
+    shown = set(re.findall(r'"((?:val|train|test)/[\w/]+|tasks_per_second|peak_memory_bytes)"', spec))
+    assert {"val/mse", "train/loss", "test/mse", "tasks_per_second"} <= shown <= logged
+    assert {"learning", "test", "search", "the report"} <= set(re.findall(r'"name":"([^"]+)"', spec))
+    for setting in ("lr", "passes", "hidden", "meta_batch"):
+        assert f"config:method.value.{setting}" in spec
+    assert '"lstm_sine"' in spec  # of these runs only
+    assert len(page.blocks) == 1 + 2 * len(dashboard.sections("lstm_sine", found))
+
+
+def test_tests_across_domains_are_shown() -> None:
+    pytest.importorskip("wandb_workspaces")
+    panels: list[Any] = dashboard.sections("omniglot-glyphs", cells("omniglot-glyphs", ["seed=0", "shots=1"]))["test"]
+    assert [panel.title for panel in panels] == ["test/accuracy", "test/glyphs/accuracy"]
+
+
+@pytest.mark.parametrize("program", [dashboard, sweep])
+@pytest.mark.parametrize("arguments", [[], ["table9"]])
+def test_a_mistake_is_a_line(program: Any, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(arguments) == 2
+    assert capsys.readouterr().err.startswith("error: ")
