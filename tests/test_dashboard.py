@@ -17,6 +17,8 @@ from fewshot.runs.train import train
 from tests.offline import history, summary
 from tests.test_runs import config
 
+pytestmark = pytest.mark.usefixtures("composed_once")
+
 
 @pytest.mark.parametrize("study", ["lstm_sine", "oplstm_omniglot", "maml_sine_widths", "table2"])
 def test_an_agents_call_is_a_cell_of_the_study(study: str, capsys: pytest.CaptureFixture[str]) -> None:

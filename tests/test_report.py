@@ -30,6 +30,8 @@ from fewshot.results.paper import FIGURES, INTERVALS
 from fewshot.runs.build import make_datamodule, make_source
 from tests.offline import history, summary
 
+pytestmark = pytest.mark.usefixtures("composed_once")
+
 TASKS = 2000
 
 
@@ -111,7 +113,8 @@ def test_settings_narrow_a_study_as_they_do_a_multirun() -> None:
 
 @pytest.mark.parametrize("study", ["table1", "table2", "table4", "tableA1", "figure5", "figure5-omniglot"])
 def test_every_cell_that_the_paper_has_finds_its_number(study: str) -> None:
-    runs = of_study(cells(study, ["seed=0"]))
+    fewer = ["method=lstm,sap"] if study == "table4" else []
+    runs = of_study(cells(study, ["seed=0", *fewer]))
     without = {(row.method, row.trained_on, row.data) for row in runs.itertuples() if pd.isna(row.paper)}
     not_in_paper = {("lstm", "cub", "cub"), ("lstm", "cub", "mini")} if study == "table4" else set()
     assert without == not_in_paper

@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from fewshot.config.compose import composed
 from fewshot.errors import UserError
-from fewshot.report.runs import cells, choice, params
+from fewshot.report.runs import choice, params
 
 
 def sweep(study: str) -> dict[str, Any]:
@@ -21,12 +22,10 @@ def sweep(study: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such study.
     """
-    [first, *_] = cells(study, ["trial=0"] if "trial" in params(study, []) else [])
-    parameters = {}
+    parameters, sine = {}, composed([choice(study)]).data.name == "sine"
     for swept in OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in params(study, []).items()]):
         values = list(swept.sweep_string_iterator()) if swept.is_sweep_override() else [str(swept.value())]
         parameters[swept.get_key_element()] = {"values": [value.strip("'") for value in values]}
-    sine = first.cfg.data.name == "sine"
     return {
         "program": "train.py",
         "method": "grid",
