@@ -13,7 +13,7 @@ demo: $(VENV)/.made  ## make the environment and run a whole experiment: OP-LSTM
 	$(RUN) train.py experiment=demo force=true
 
 test: $(VENV)/.made  ## make the environment and pass the tests
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.made  ## ruff and mypy
 	$(RUN) -m ruff check .

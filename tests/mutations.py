@@ -45,12 +45,13 @@ SOURCE, PROTOCOL, PAPER = "fewshot/data/image_source.py", "fewshot/results/proto
 EVALUATE, TESTED = "fewshot/runs/evaluate.py", "fewshot/config/tested.py"
 FLOORS, IDENTITY = "fewshot/floors.py", "fewshot/config/identity.py"
 DRAWS, SUMMARY, PAIRED = "fewshot/config/draws.py", "fewshot/report/summary.py", "fewshot/report/paired.py"
+STATISTICS = "fewshot/results/statistics.py"
 OPTIONS, CHECKS, CLI = "fewshot/options.py", "fewshot/config/checks.py", "fewshot/cli.py"
 # the file of tests that turns red soonest
 FIRST = {BASE: TESTS[1], BODY: TESTS[1], EPISODES: TESTS[2], SOURCE: TESTS[2]}
 FIRST |= dict.fromkeys((PROTOCOL, PAPER, EVALUATE, TESTED), TESTS[4])
 FIRST |= dict.fromkeys((OPTIONS, CHECKS, CLI), TESTS[5])
-FIRST |= dict.fromkeys((DRAWS, SUMMARY, PAIRED, "conf/search/lstm_sine.yaml"), TESTS[9])
+FIRST |= dict.fromkeys((DRAWS, SUMMARY, PAIRED, STATISTICS, "conf/search/lstm_sine.yaml"), TESTS[9])
 FIRST |= {FLOORS: TESTS[6], IDENTITY: TESTS[7], RESNET: TESTS[8], LIBRARY: TESTS[8]}
 
 
@@ -370,8 +371,8 @@ MUTATIONS = [
         (DRAWS, "math.exp(math.log(low) + where", "math.exp(where", "a rate off its range"),
         (DRAWS, "/{name}", "", "all settings drawn alike"),
         (DRAWS, "{_root_.study}/", "", "all searches drawn alike"),
-        (SUMMARY, "stats.t.ppf(0.975", "stats.t.ppf(0.95", "a 90% interval"),
-        (SUMMARY, "stats.t.ppf(0.975, n - 1)", "1.96", "a normal interval for three seeds"),
+        (STATISTICS, "stats.t.ppf(0.975", "stats.t.ppf(0.95", "a 90% interval"),
+        (STATISTICS, "stats.t.ppf(0.975, values.shape[axis] - 1)", "1.96", "a normal interval for three seeds"),
         (SUMMARY, "<= self.of_tasks + self.paper_ci95", "<= self.of_tasks", "the paper's interval left out"),
         (PAIRED, "one - other for", "one + other for", "a sum for a difference"),
         (PAIRED, "half_width(seeds_S)", "half_width(pooled)", "tasks for seeds"),

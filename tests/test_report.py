@@ -25,8 +25,9 @@ from fewshot.report import load
 from fewshot.report.__main__ import main, report
 from fewshot.report.paired import Pair, corrected, paired, pairs, ranks, verdict
 from fewshot.report.runs import Cell, cells, of_study, studies
-from fewshot.report.summary import half_width, summarise
+from fewshot.report.summary import summarise
 from fewshot.results.paper import FIGURES, INTERVALS
+from fewshot.results.statistics import half_width
 from fewshot.runs.build import make_datamodule, make_source
 from tests.offline import history, summary
 
@@ -232,6 +233,9 @@ def test_nothing_run_is_a_table_of_dots(capsys: pytest.CaptureFixture[str]) -> N
         (["method=maml"], "name a study first"),
         (["table1", "shots=x"], "shots=x: give positive whole numbers"),
         (["table1", "foo=1"], "unknown setting 'foo'"),
+        (["table1", "seed=a"], "seed=a: give a whole number"),
+        (["table1", "method=lstm", "method.passes=0"], "method.passes=0: give"),
+        (["demo"], "demo is a single run"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from fewshot.cli import explain
@@ -78,9 +80,7 @@ def main(arguments: Sequence[str]) -> int:
         if "=" in study:
             raise UserError(f"{study}: name a study first: {', '.join(studies())}")
         said, runs, found = report(study, told)
-    except Exception as error:
-        if not isinstance(error, UserError) and "hydra" not in type(error).__module__ + "omegaconf":
-            raise
+    except (UserError, HydraException, OmegaConfBaseException) as error:
         print("error: " + " ".join(explain(error).split()), file=sys.stderr)
         return 2
     write.show(said, Console(width=None if sys.stdout.isatty() else 160))

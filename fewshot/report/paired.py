@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from fewshot.report.summary import column, half_width
+from fewshot.report.summary import column
+from fewshot.results.statistics import half_width
 
 LEVEL = 0.05
 

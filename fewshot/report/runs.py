@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 
+from fewshot.config.checks import check
 from fewshot.config.compose import FOLDERS, composed, quote_shots
 from fewshot.config.identity import changed, run_folder
 from fewshot.config.settings import choices_of
@@ -71,7 +72,7 @@ def cells(study: str, told: Sequence[str] = ()) -> list[Cell]:
     """The runs of a study, narrowed or changed as train.py would by further settings.
 
     Raises:
-        UserError: there is no such study, or it is a single run.
+        UserError: there is no such study, it is a single run, or its settings make no sense.
     """
     told = quote_shots(list(told))
     if not (swept := params(study, told)):
@@ -84,8 +85,12 @@ def cells(study: str, told: Sequence[str] = ()) -> list[Cell]:
         kind = tuple(o for o in combination if not o.startswith("seed="))
         if kind not in kinds:
             kinds[kind] = composed([choice(study), *(o.replace("'", "") for o in kind)])
+            check(kinds[kind])
         cfg = kinds[kind].copy()
-        cfg.seed = int(dict(o.split("=", 1) for o in combination if "=" in o).get("seed", cfg.seed))
+        for seed in (o.removeprefix("seed=") for o in combination if o.startswith("seed=")):
+            if not seed.isdecimal():
+                raise UserError(f"seed={seed}: give a whole number from 0")
+            cfg.seed = int(seed)
         own = [o for o in kind if o.split("=")[0] in names and o.split("=")[0] not in COLUMN]
         name = " ".join([cfg.method.name, *(o for o in own if not o.startswith("method="))])
         command = shlex.join(["python", "train.py", choice(study), *(o.replace("'", "") for o in combination)])

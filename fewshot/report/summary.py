@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy import stats
+
+from fewshot.results.statistics import half_width
 
 NOT_RUN = {"timeout": "-", "missing": "·"}  # what a table shows for cells without a score; others by their name
 
@@ -45,12 +45,6 @@ class Summary:
         if self.difference is None or self.paper_ci95 is None:
             return None
         return abs(self.difference) <= self.of_tasks + self.paper_ci95
-
-
-def half_width(values: NDArray[np.float64], axis: int = -1) -> Any:
-    """Of the 95% t-interval of a mean, along an axis."""
-    n = values.shape[axis]
-    return stats.sem(values, axis=axis) * stats.t.ppf(0.975, n - 1)
 
 
 def column(row: Any) -> str:

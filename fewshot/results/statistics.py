@@ -1,8 +1,10 @@
 """Means and intervals of task scores."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 
@@ -11,4 +13,9 @@ def mean_and_ci95(scores: Sequence[float]) -> tuple[float, float | None]:
     values = np.asarray(scores, dtype=np.float64)
     if len(values) < 2:
         return float(values.mean()), None
-    return float(values.mean()), float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
+    return float(values.mean()), float(half_width(values))
+
+
+def half_width(values: NDArray[np.float64], axis: int = -1) -> Any:
+    """Of the 95% t-interval of a mean, along an axis."""
+    return stats.sem(values, axis=axis) * stats.t.ppf(0.975, values.shape[axis] - 1)
