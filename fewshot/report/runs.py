@@ -100,11 +100,12 @@ def cells(study: str, told: Sequence[str] = ()) -> list[Cell]:
 
 def of_study(found: Iterable[Cell]) -> pd.DataFrame:
     """One row a test of each cell, run or not: how it ended, its score, and the paper's."""
-    plans = dict[str, dict[str, Any]]()
+    plans = dict[str, dict[str, Protocol]]()
     rows = []
     for cell in found:
         key = f"{cell.name} {cell.cfg.data.name} {cell.cfg.shots}"
-        plans.setdefault(key, planned(cell.cfg))
+        if key not in plans:  # seeds share it, and it takes a composition
+            plans[key] = planned(cell.cfg)
         for tested, protocol in plans[key].items():
             row = {"study": cell.cfg.study, "name": cell.name, "trained_on": cell.cfg.data.name, "data": tested}
             row |= {"method": cell.cfg.method.name, "shots": cell.cfg.shots, "seed": cell.cfg.seed}
