@@ -13,7 +13,7 @@ from fewshot.errors import UserError
 from fewshot.runs import compiled as module
 from fewshot.runs.compiled import LONG, compiled
 from fewshot.runs.train import train
-from tests.conftest import episode
+from tests.conftest import MAML, SAP, episode, make
 from tests.test_learners import close, gradients, make_named
 from tests.test_runs import config
 
@@ -44,6 +44,47 @@ def test_compiled_gradients_are_those_of_the_learner(
     assert "one_pass" not in vars(learner)
     for parameter in expected:
         close(found[parameter], expected[parameter])
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("maml", MAML | {"clamp": 0.1}),
+        ("maml", MAML | {"clamp": 0.1, "clamp_each": True}),
+        ("maml", MAML | {"clamp": 0.1, "first_order": True}),
+        ("maml", MAML | {"clamp": 0.1, "head_only": True}),
+        ("sap", SAP | {"clamp": 0.1}),
+    ],
+)
+def test_a_compiled_inner_loop_has_the_learners_gradients(
+    method: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Second order, though torch cannot compile a gradient of a gradient that autograd takes."""
+    learner = make(method, "mlp", regression=method == "maml", **options)
+    batch = episode(learner, tasks=3)
+    expected = gradients(learner, batch)
+    monkeypatch.setattr(torch, "compile", TRACED)
+    with compiled(learner, config(tmp_path, "method=maml", "trainer.compile=true"), CPU) as on:
+        assert on
+        found = gradients(learner, batch)
+    for parameter in expected:
+        close(found[parameter], expected[parameter])
+
+
+@pytest.mark.parametrize(("backbone", "clamp"), [("conv4", 10.0), ("fc", None)])
+def test_an_inner_loop_of_few_large_operations_is_not_compiled(
+    backbone: str, clamp: float | None, tmp_path: Path
+) -> None:
+    learner = make("maml", backbone, **MAML | {"clamp": clamp})
+    cfg = config(tmp_path, "method=maml", "trainer.updates=1000000")
+    with compiled(learner, cfg, CPU) as on:
+        assert not on
+    cfg.trainer.compile = True
+    with (
+        pytest.raises(UserError, match=r"trainer.compile=true: method=maml with backbone=mlp names no part"),
+        compiled(learner, cfg, CPU),
+    ):
+        pass
 
 
 def test_validation_is_not_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

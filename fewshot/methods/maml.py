@@ -59,6 +59,12 @@ class MAML(MetaLearner):
                 f"or head_only=true with clamp_each=false"
             )
 
+    @property
+    def repeated(self) -> str | None:  # type: ignore[override]
+        """The inner loop, where it is many small operations."""
+        large = not self.body.flat or any(self.by_products(name, p) for name, p in self.net.named_parameters())
+        return None if large else "inner_loop"
+
     def make_net(self, network: Network) -> nn.Module:
         """The network that is adapted, `(x, reference) -> predictions`, from the body and head."""
         return network
@@ -68,7 +74,10 @@ class MAML(MetaLearner):
         return not self.head_only or name.startswith("head.")
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
-        weights = self.start(len(support_x))
+        return self.inner_loop(self.start(len(support_x)), support_x, support_y, query_x)
+
+    def inner_loop(self, weights: Weights, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+        """Predictions for the queries by weights that the support set has moved."""
         for _ in range(self.steps if self.training else self.eval_steps):
             weights = self.step(weights, support_x, support_y)
         return self.answer(weights, support_x, query_x)
@@ -95,12 +104,20 @@ class MAML(MetaLearner):
         if not outer:  # validation and test keep no graph: only this step's
             weights = {name: leaf(weight) for name, weight in weights.items()}
         names = [name for name in weights if self.adapts(name)]
-        with torch.enable_grad():
-            predictions = self.predicted(weights, support_x)
-            loss = self.task_losses(predictions, support_y).sum()  # tasks share no adapted weight: the sum separates
-            create_graph = outer and not self.first_order
-            moved = [w.seen[1] if isinstance(w := weights[name], TaskWeight) else w for name in names]
-            grads = torch.autograd.grad(loss, moved, create_graph=create_graph)
+
+        def loss(moved: Weights) -> Tensor:
+            predictions = self.predicted(weights | moved, support_x)
+            return self.task_losses(predictions, support_y).sum()  # tasks share no adapted weight: the sum separates
+
+        if torch.compiler.is_compiling():  # of a function alone torch compiles a gradient that has one
+            of_each = torch.func.grad(loss)({name: weights[name] for name in names})
+            grads = tuple(of_each[name].detach() if self.first_order else of_each[name] for name in names)
+        else:
+            with torch.enable_grad():
+                value = loss({})
+                create_graph = outer and not self.first_order
+                moved = [w.seen[1] if isinstance(w := weights[name], TaskWeight) else w for name in names]
+                grads = torch.autograd.grad(value, moved, create_graph=create_graph)
         if self.clamp is not None:
             clamp = torch.clamp if outer else torch.clamp_
             grads = tuple(clamp(g, -self.clamp, self.clamp) for g in grads)
@@ -156,10 +173,10 @@ class MAML(MetaLearner):
     def clamped_sum(self, grads: Tensor) -> Tensor:
         """Each task's meta-gradient (B, ...) → the sum, clamped after each, in the first row and zeros below."""
         assert self.clamp is not None
-        total = torch.zeros_like(grads[0])
+        total = torch.zeros_like(grads)
         for part in grads:
-            total = (total + part).clamp(-self.clamp, self.clamp)
-        return torch.cat([total[None], torch.zeros_like(grads[1:])])
+            total[0].add_(part).clamp_(-self.clamp, self.clamp)
+        return total
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         if self.clamp is not None:

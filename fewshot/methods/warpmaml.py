@@ -23,6 +23,8 @@ class WarpMAML(MAML):
     the warps of this step alone, as if those of the steps before were constants; the gradients are summed over t.
     """
 
+    repeated = None
+
     def __init__(
         self,
         task: Task,

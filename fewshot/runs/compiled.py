@@ -39,6 +39,9 @@ def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Ite
 
 def wanted(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> bool:
     choice = cfg.trainer.compile
+    if choice is True and learner.repeated is None:
+        which = f"method={cfg.method.name} with backbone={cfg.backbone.name}"
+        raise UserError(f"trainer.compile=true: {which} names no part that pays, choose auto or false")
     calls = cfg.trainer.updates * (getattr(learner, learner.inner_steps) if learner.inner_steps else 1)
     if not choice or learner.repeated is None or (choice == "auto" and calls < LONG):
         return False
