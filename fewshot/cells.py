@@ -5,8 +5,12 @@ A launcher may run them in processes of its own: what they share is a file, foun
 
 import json
 import math
+import multiprocessing
 import os
+import shutil
+import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +19,28 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 FILE = "FEWSHOT_CELLS"
 told: Callable[[DictConfig], dict[str, Any]] | None = None  # what this process was asked to run
-_bar: Progress | None = None
 
 
 def begin(folder: Path, run: Callable[[DictConfig], dict[str, Any]], arguments: Sequence[str]) -> None:
     """Begins a command: `folder` is its own, and lives as long as it."""
-    global told, _bar
-    told, _bar = run, None
+    global told
+    told = run
     (folder / "arguments.json").write_text(json.dumps(list(arguments)))
     os.environ[FILE] = str(folder / "cells.jsonl")
+
+
+def end() -> None:
+    """Takes away what the cells shared."""
+    shutil.rmtree(Path(os.environ[FILE]).parent, ignore_errors=True)
+
+
+def in_worker() -> bool:
+    """Whether this process is one that a launcher made for some of the cells."""
+    return multiprocessing.current_process().name != "MainProcess"
 
 
 def add(outcome: dict[str, Any]) -> None:
@@ -65,11 +78,15 @@ def count(params: Sequence[str], arguments: Sequence[str]) -> tuple[int | None, 
 
 
 def show(console: Console, total: int | None) -> None:
-    """A bar over the cells that have ended."""
-    global _bar
-    if _bar is None:
-        columns = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("·"))
-        _bar = Progress(*columns, TimeRemainingColumn())
-        _bar.add_task("cells", total=total)
-    _bar.update(_bar.task_ids[0], completed=len(outcomes()))
-    console.print(_bar)
+    """A bar over the cells that have ended, and how long the others will take if they are as those that ran."""
+    ended = outcomes()
+    ran = sum(outcome["ran"] for outcome in ended)
+    spent = time.time() - Path(os.environ[FILE]).with_name("arguments.json").stat().st_mtime
+    left = f"about {clock(spent / ran * (total - len(ended)))} left" if ran and total else ""
+    bar = Progress(TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TextColumn(f"{clock(spent)} · {left}"))
+    bar.add_task("cells", total=total, completed=len(ended))
+    console.print(bar)
+
+
+def clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

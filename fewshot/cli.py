@@ -40,7 +40,7 @@ MEMORY = "not enough memory: lower trainer.train_batch, trainer.eval_batch, data
 
 def run_train(cfg: DictConfig) -> dict[str, Any]:
     if result := first(lambda: finished(cfg)):
-        return result
+        return result | {"ran": False}
     if "torch" not in sys.modules and cfg.data.name != "sine":
         from fewshot.runs.tables import open_table
 
@@ -89,7 +89,7 @@ def main(run: Run, name: str) -> int:
     Returns the exit code: 0; 1 where a run failed or diverged; 2 for a user's mistake; 124 where `trainer.max_time` was
     over; 128 + its number for a signal. A cell that fails does not stop the others.
     """
-    stopping.last_words = failures
+    stopping.last_words = last_words
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without ± is no reason to lose a result
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
@@ -104,7 +104,7 @@ def main(run: Run, name: str) -> int:
             cells.begin(Path(folder), run, sys.argv[1:])
             hydra.main(version_base="1.3", config_path=FOLDERS[name], config_name=name)(CELL[name])()
         except stopping.Stopped as stop:
-            stopping.tell(f"{stop}\n{failures()}")
+            stopping.tell(f"{stop}\n{last_words()}")
             return stop.exit_code
         except Exception as error:  # those of a run end in run_cell: this one is about the command line
             return say(error, name)
@@ -121,6 +121,12 @@ def failures() -> str:
         return ""
     lines = [f"  {outcome['name']}: {outcome['status']}, {outcome.get('reason')}\n" for outcome in bad]
     return f"{len(bad)} of {len(outcomes)} cells have no result:\n{''.join(lines)}"
+
+
+def last_words() -> str:
+    text = failures()
+    cells.end()
+    return text
 
 
 def train_cell(cfg: DictConfig) -> float:
@@ -147,6 +153,8 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
     name = " ".join(o for o in overrides if o.split("=")[0] in swept)
     if stopping.asked:  # as the cell before ended
         raise stopping.Stopped(stopping.asked, f"stopped by {stopping.asked.name}: give the same command again")
+    if cells.in_worker():
+        stopping.obey()
     console = Console(stderr=True)
     if multirun:
         console.print(Text(name, "bold"), highlight=False)
@@ -156,6 +164,10 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
         if empty := [o for o in overrides if o.partition("=")[2].strip() == "{}"]:
             raise UserError(f"{empty[0]} says nothing: choose a group by name, or set its settings one by one")
         outcome = run(at_home(cfg))
+    except stopping.Stopped as stop:
+        if cells.in_worker():  # nobody waits for it
+            os._exit(stop.exit_code)
+        raise
     except (UserError, OmegaConfBaseException, HydraException) as error:
         say(error)
         outcome = {"status": "refused", "reason": explain(error)}
@@ -167,7 +179,9 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
         else:
             traceback.print_exc()
             outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-    cells.add({"name": name, "multirun": multirun, "status": outcome["status"], "reason": outcome.get("reason")})
+    status = outcome["status"]
+    ran = status != "refused" and outcome.get("ran", True)
+    cells.add({"name": name, "multirun": multirun, "status": status, "reason": outcome.get("reason"), "ran": ran})
     if multirun:
         cells.show(console, total)
     score = outcome.get("best_validation", outcome.get("mean"))

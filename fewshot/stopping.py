@@ -6,6 +6,8 @@ Imported before everything slow, and itself light: a signal during the imports e
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
@@ -18,6 +20,7 @@ asked: signal.Signals | None = None  # what a run in training has been asked to 
 training = False
 last_words: Callable[[], str] = str  # what there is to say of the other cells of a multirun
 _listening = False
+_obeying = False
 _terminals: list[int] = []
 
 
@@ -38,6 +41,28 @@ def listen() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _handle)
+
+
+def obey() -> None:
+    """For a process that a launcher gave cells to: it ends as a signal would end it when the launcher has gone.
+
+    What a terminal sends to all is the launcher's to answer.
+    """
+    global _obeying
+    if _listening:
+        return
+    for number in SIGNALS:
+        if number.name != "SIGTERM":
+            signal.signal(number, signal.SIG_IGN)
+    listen()
+    _obeying = True
+    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def train(on: bool) -> None:
@@ -63,6 +88,8 @@ def _handle(number: int, _: FrameType | None) -> Any:
     if training and asked is None:
         asked = by
         return
+    if _obeying:
+        os._exit(128 + number)
     tell(f"stopped by {by.name}: nothing is lost, give the same command again\n{last_words()}")
     with suppress(RuntimeError, ValueError, OSError):  # it is being written to just now, or is closed
         sys.stdout.flush()

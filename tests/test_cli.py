@@ -9,8 +9,9 @@ import pytest
 import torch
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
 
-from fewshot.cells import count
+from fewshot import cells
 from fewshot.cli import main, run_evaluate, run_train
 from fewshot.config.compose import composed
 from fewshot.config.identity import run_folder
@@ -220,14 +221,14 @@ def test_any_positive_number_of_shots_is_a_choice() -> None:
 
 
 def test_cells_of_a_sweep_are_counted() -> None:
-    cells, swept = count([], ["-m", "method=protonet,oplstm", "shots='1','5'", "seed=0,1,2", "data=glyphs"])
-    assert cells == 12
+    total, swept = cells.count([], ["-m", "method=protonet,oplstm", "shots='1','5'", "seed=0,1,2", "data=glyphs"])
+    assert total == 12
     assert swept == {"method", "shots", "seed"}
 
 
 def test_cells_of_a_sweep_in_a_yaml_are_counted_too() -> None:
-    assert count(["seed=0,1", "shots='1','5'"], ["-m", "seed=3,4,5"]) == (6, {"seed", "shots"})
-    assert count(["method.lr=interval(0.1,0.2)", "seed=0,1"], []) == (None, {"method.lr", "seed"})
+    assert cells.count(["seed=0,1", "shots='1','5'"], ["-m", "seed=3,4,5"]) == (6, {"seed", "shots"})
+    assert cells.count(["method.lr=interval(0.1,0.2)", "seed=0,1"], []) == (None, {"method.lr", "seed"})
 
 
 @pytest.mark.parametrize(
@@ -282,7 +283,9 @@ def test_plugins_of_hydra(
     assert call(monkeypatch, f"-m {command} data=sine method=lstm shots=5 {small} logger=csv trainer.bar=false") == 0
     results = list((tmp_path / "outputs").glob("sine/lstm/5-shot/*/result.json"))
     assert len(results) == 2
-    assert "have no result" not in capfd.readouterr().err
+    err = capfd.readouterr().err
+    assert "have no result" not in err
+    assert "2/2" in err
 
 
 def test_settings_of_unknown_shots_follow_from_method_and_data() -> None:
@@ -336,3 +339,19 @@ def test_configs_that_are_not_there(monkeypatch: pytest.MonkeyPatch, capfd: pyte
     monkeypatch.setenv("FEWSHOT_CONF", "/nonexistent")
     assert call(monkeypatch, "method=maml") == 2
     assert capfd.readouterr().err == "error: FEWSHOT_CONF=/nonexistent is no folder\n"
+
+
+def test_what_is_left_is_told_from_the_cells_that_ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(cells.FILE, "")  # and back to what it was
+    monkeypatch.setattr(cells, "told", None)
+    cells.begin(tmp_path, run_train, [])
+    begun = (tmp_path / "arguments.json").stat().st_mtime
+    monkeypatch.setattr(cells.time, "time", lambda: begun + 600)
+    told = io.StringIO()
+    for ran in (False, True, True):
+        cells.add({"ran": ran})
+    cells.show(Console(file=told, width=120), total=7)
+    assert "3/7" in told.getvalue()
+    assert "0:10:00 · about 0:20:00 left" in told.getvalue()  # 4 cells of 5 minutes
+    cells.show(Console(file=told, width=120), total=None)  # a sweeper decides
+    assert "3/?" in told.getvalue()

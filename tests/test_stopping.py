@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 
@@ -89,8 +90,9 @@ def command_of(cfg: DictConfig, *more: str) -> list[str]:
     return [sys.executable, str(ROOT / "train.py"), "data=sine", "method=lstm", *TINY, *paths, *more]
 
 
-def start(command: list[str], folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
+def start(command: list[str], folder: Path, **more: str) -> subprocess.Popen[str]:
+    env, pipe = {**os.environ, **more}, subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=folder, env=env)
 
 
 def wait_for(process: subprocess.Popen[str], seen: Callable[[], bool]) -> None:
@@ -212,6 +214,25 @@ def test_a_signal_ends_a_multirun(tmp_path: Path) -> None:
     assert "2 of 2 cells have no result" in err
     assert "stopped by SIGTERM: the same command goes on from update" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_ends_a_multirun_of_several_at_a_time(by: signal.Signals, tmp_path: Path) -> None:
+    """Whoever runs the cells of a launcher that has gone saves them, and ends."""
+    cfg = config(tmp_path, *SLOW)
+    parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    process = start(command_of(cfg, "-m", *SLOW, *parallel, "seed=1,2,3"), tmp_path, TMPDIR=str(tmp_path))
+    folders = [run_folder(config(tmp_path, *SLOW, f"seed={seed}")) for seed in (1, 2)]
+    metrics = [folder / "metrics.csv" for folder in folders]
+    wait_for(process, lambda: all(file.exists() and len(rows(file)) > 5 for file in metrics))
+    process.send_signal(by)
+    assert process.wait(timeout=60) == (-9 if by == signal.SIGKILL else 128 + by)
+    for folder in folders:
+        with FileLock(folder / ".lock").acquire(timeout=60):  # its process has ended
+            assert (folder / "last.ckpt").exists()
+    assert not run_folder(config(tmp_path, *SLOW, "seed=3")).exists()
+    if by != signal.SIGKILL:
+        assert not list(tmp_path.glob("cells-*"))
 
 
 def test_the_temporary_folder_has_no_part_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             return with_further_tests(cfg, folder, result)
         refuse_impossible(cfg)
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock").acquire(timeout=0), staged_in(folder):
+        with FileLock(folder / ".lock").acquire(timeout=3), staged_in(folder):
             run = prepare(cfg, folder)
             return with_further_tests(cfg, folder, publish(run, fit_and_test(run)), run.wandb)
     except Timeout:
