@@ -216,7 +216,7 @@ def test_a_signal_ends_a_multirun(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGKILL])
 def test_a_signal_ends_a_multirun_of_several_at_a_time(by: signal.Signals, tmp_path: Path) -> None:
     """Whoever runs the cells of a launcher that has gone saves them, and ends."""
     cfg = config(tmp_path, *SLOW)

@@ -31,7 +31,7 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
     """
     found = cells(study, told)
     runs = of_study(found)
-    title = " ".join([study, *told])
+    title = " ".join([study, *what_differs(told)])
     if study in choices_of("search"):
         return search.report(title, study, found, runs), runs, found
     table, pairs = summarise(runs), paired.pairs(runs)
@@ -51,12 +51,17 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
         said.words.append(f"{status}: {', '.join(cell['folder'])}")
     said.words += made_on(runs)
     drawn = {
-        "scores": figures.scores(table, title),
+        "scores": figures.scores(runs, table, title),
         "shots": figures.by_shots(runs, table, title),
         "validation": figures.validation(runs, title, each=study == "figureB1"),
     }
     said.figures = {f"{study}-{name}": figure for name, figure in drawn.items() if figure is not None}
     return said, runs, found
+
+
+def what_differs(told: Sequence[str]) -> list[str]:
+    """The settings that say which runs a report is of."""
+    return [setting for setting in told if not setting.startswith(("logger", "paths."))]
 
 
 def made_on(runs: pd.DataFrame) -> list[str]:
@@ -84,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
         print("error: " + " ".join(explain(error).split()), file=sys.stderr)
         return 2
     write.show(said, Console(width=None if sys.stdout.isatty() else 160))
-    name = "-".join([study, *(setting for setting in told if not setting.startswith(("logger", "paths.")))])
+    name = "-".join([study, *what_differs(told)])
     folder = Path(found[0].cfg.paths.outputs).expanduser() / "reports" / name.replace("/", "_")
     write.write(said, folder, runs)
     if found[0].cfg.logger.name == "wandb":

@@ -22,7 +22,11 @@ def plain(axes: Axes) -> None:
     axes.tick_params(labelsize=8)
 
 
-def scores(table: Mapping[str, Mapping[str, Summary]], title: str) -> Figure | None:
+def unit(runs: pd.DataFrame) -> str:
+    return "mean squared error" if "mse" in set(runs["metric"].dropna()) else "accuracy, %"
+
+
+def scores(runs: pd.DataFrame, table: Mapping[str, Mapping[str, Summary]], title: str) -> Figure | None:
     """A panel a column: ours with the interval over tasks, the paper's hollow."""
     columns = list(dict.fromkeys(where for row in table.values() for where in row))
     if not any(cell.seeds for row in table.values() for cell in row.values()):
@@ -43,6 +47,7 @@ def scores(table: Mapping[str, Mapping[str, Summary]], title: str) -> Figure | N
         axes.set_yticks(range(len(table)), list(table), fontsize=8)
         axes.invert_yaxis() if not axes.yaxis_inverted() else None
         axes.set_title(where, fontsize=9, loc="left")
+        axes.set_xlabel(unit(runs), fontsize=8)
         plain(axes)
     figure.suptitle(f"{title}: ours with 95% over tasks, hollow the paper's", fontsize=10)
     return figure
@@ -65,9 +70,8 @@ def by_shots(runs: pd.DataFrame, table: Mapping[str, Mapping[str, Summary]], tit
         if any(cell.paper is not None for cell in cells):
             published = [np.nan if cell.paper is None else cell.paper for cell in cells]
             axes.plot(shots, published, "--", color=colour, lw=1, label=f"{name}, paper")
-    mse = "mse" in set(runs["metric"].dropna())
     axes.set_xlabel("shots", fontsize=8)
-    axes.set_ylabel("mean squared error" if mse else "accuracy, %", fontsize=8)
+    axes.set_ylabel(unit(runs), fontsize=8)
     axes.legend(frameon=False, fontsize=7)
     plain(axes)
     figure.suptitle(f"{title}: bands are 95% over seeds", fontsize=10)
@@ -101,6 +105,7 @@ def validation(runs: pd.DataFrame, title: str, each: bool = False) -> Figure | N
         axes.set_title(f"{data} {shots}-shot", fontsize=9, loc="left")
         axes.set_xlabel("training tasks", fontsize=8)
         plain(axes)
+    panels[0].set_ylabel(unit(cells), fontsize=8)
     for axes in panels[len(columns) :]:
         axes.set_visible(False)
     for place, name in enumerate(names):
