@@ -42,11 +42,11 @@ def test_what_a_notebook_imports_is_there_and_light() -> None:
     assert subprocess.run([sys.executable, "-c", light], cwd=ROOT).returncode == 0
 
 
-def test_the_readmes_method_and_backbone_run(tmp_path: Path) -> None:
+def test_the_pages_method_and_backbone_run(tmp_path: Path) -> None:
     """As files of a copy of the checkout, the backbone under a learner that adapts it."""
     for name in ("fewshot", "conf"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "docs" / "add-a-method.md").read_text()
     method, backbone = re.findall(r"```python\n(from.*?)```\n+```yaml\n(.*?)```", text, re.S)
     for group, (code, settings) in {"methods": method, "backbones": backbone}.items():
         (tmp_path / "fewshot" / group / "mine.py").write_text(code)
