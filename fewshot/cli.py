@@ -159,6 +159,8 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
     if multirun:
         console.print(Text(name, "bold"), highlight=False)
     try:
+        if studies := swept & {"experiment", "search"}:
+            raise UserError(f"{studies.pop()}=…,…: a command runs one study, as a study says itself what it sweeps")
         refuse_other_way(hydra_cfg, cfg)
         refuse_renamed(cfg, hydra_cfg.runtime.choices)
         if empty := [o for o in overrides if o.partition("=")[2].strip() == "{}"]:

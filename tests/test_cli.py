@@ -341,6 +341,15 @@ def test_configs_that_are_not_there(monkeypatch: pytest.MonkeyPatch, capfd: pyte
     assert capfd.readouterr().err == "error: FEWSHOT_CONF=/nonexistent is no folder\n"
 
 
+def test_a_command_runs_one_study(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Of two, Hydra would forget what they sweep, and train a run of each."""
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "-m experiment=table1,table2") == 2
+    assert "a command runs one study" in capfd.readouterr().err
+
+
 def test_what_is_left_is_told_from_the_cells_that_ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(cells.FILE, "")  # and back to what it was
     monkeypatch.setattr(cells, "told", None)

@@ -24,7 +24,7 @@ from fewshot.config.identity import run_folder
 from fewshot.report import load
 from fewshot.report.__main__ import main, report
 from fewshot.report.paired import Pair, corrected, paired, pairs, ranks, verdict
-from fewshot.report.runs import Cell, cells, of_study, studies
+from fewshot.report.runs import Cell, cells, of_study, planned, studies
 from fewshot.report.summary import summarise
 from fewshot.results.paper import FIGURES, INTERVALS
 from fewshot.results.statistics import half_width
@@ -40,6 +40,7 @@ def stored(cell: Cell, scores: NDArray[np.float64] | None, **other: Any) -> None
     """A run's folder as train.py leaves it, as far as a report reads it."""
     cell.folder.mkdir(parents=True, exist_ok=True)
     sine = cell.cfg.data.name == "sine"
+    protocol = planned(cell.cfg)[cell.cfg.data.name]
     result = {
         "status": "finished",
         "method": cell.cfg.method.name,
@@ -60,7 +61,7 @@ def stored(cell: Cell, scores: NDArray[np.float64] | None, **other: Any) -> None
         "published_settings": True,
         "findings": {},
         "floors": {},
-        "changed": {},
+        "changed": {key: json.loads(value) for key, value in protocol.settings},
         "tests": {},
         "parameters": 20201,
         "train_seconds": 90.0,
@@ -188,6 +189,65 @@ def test_broken_and_foreign_folders_are_named(broken: str) -> None:
     assert any(str(bad) in words for words in said.words)
 
 
+@pytest.mark.parametrize(
+    ("other", "status"),
+    [
+        ({"method": "maml"}, "foreign"),
+        ({"seed": 7}, "foreign"),
+        ({"shots": 10}, "foreign"),
+        ({"form": "text"}, "foreign"),
+        ({"metric": "accuracy"}, "foreign"),
+        ({"changed": {"trainer.updates": 10}}, "foreign"),
+        ({"versions": "2.15"}, "unreadable"),
+        ({"threads": "two"}, "unreadable"),
+        ({"device": 3}, "unreadable"),
+        ({"train_seconds": "x"}, "unreadable"),
+        ({"tests": {"cub": 3}}, "unreadable"),
+    ],
+)
+def test_a_result_of_something_else_is_no_cells(other: dict[str, Any], status: str) -> None:
+    found = cells("table1", ["shots=5", "method=lstm"])
+    for cell in found:
+        stored(cell, some(0.04, cell.cfg.seed))
+    stored(found[1], some(0.04, 0), **other)
+    said, runs, _ = report("table1", ["shots=5", "method=lstm"])
+    assert summarise(runs)["lstm"]["sine 5-shot"].seeds == (1337, 42)
+    assert f"{status}: {found[1].folder}" in said.words
+
+
+def test_what_a_result_need_not_say() -> None:
+    """Of a test with fewer tasks, by versions that are not known, with curves of words."""
+    [cell] = cells("table1", ["shots=5", "method=lstm", "seed=0"])
+    unknown = dict.fromkeys(("threads", "git_commit", "train_seconds", "parameters"))
+    stored(cell, some(0.04, 0), versions={}, **unknown)
+    (cell.folder / "metrics.csv").write_text("tasks,update,metric,value\n0,0,val/mse,high\nx,1,val/mse,low\n")
+    said, _, _ = report("table1", ["shots=5", "method=lstm", "seed=0"])
+    assert "Made on a processor; unknown thread(s), torch unknown, commit unknown." in said.words
+    stored(cell, some(0.04, 0)[:100])
+    assert f"foreign: {cell.folder}" in report("table1", ["shots=5", "method=lstm", "seed=0"])[0].words
+
+
+def test_a_run_named_twice_counts_once() -> None:
+    assert [cell.cfg.seed for cell in cells("table1", ["method=lstm", "shots=5,5", "seed=0,0,42"])] == [0, 42]
+
+
+def test_what_shrinks_a_run_is_seen_in_its_settings() -> None:
+    for told, shrunk in (
+        ("trainer.threads=1", False),
+        ("++trainer.updates=8000", True),
+        ("trainer.test_tasks=9", True),
+    ):
+        assert set(of_study(cells("table1", ["method=lstm", "shots=5", told]))["shrunk"]) == {shrunk}
+
+
+def test_a_report_that_cannot_be_written_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["table1", "method=lstm", "shots=5", f"paths.outputs={tmp_path}/file", "logger=csv"]) == 2
+    assert "the report cannot be written" in capsys.readouterr().err
+    many = "method.lr=" + ",".join(f"0.{n:05}" for n in range(1, 60))
+    assert main(["table1", "method=lstm", "shots=5", "seed=0", many, "logger=csv"]) == 0
+
+
 def test_everything_is_written_and_printed(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for cell in cells("table1"):
         stored(cell, some(0.04 if cell.name == "lstm" else 0.1, cell.cfg.seed))
@@ -236,6 +296,7 @@ def test_nothing_run_is_a_table_of_dots(capsys: pytest.CaptureFixture[str]) -> N
         (["table1", "seed=a"], "seed=a: give a whole number"),
         (["table1", "method=lstm", "method.passes=0"], "method.passes=0: give"),
         (["demo"], "demo is a single run"),
+        (["table1", "experiment=table2"], "experiment=table2: a report is of one study, table1"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -268,6 +329,21 @@ def test_trials_are_ranked_by_validation() -> None:
     assert "5 of 6 trials have a result; 1 missing" in said.words
     assert said.words[-1] == "python train.py search=lstm_sine trial=1"
     assert list(said.figures) == ["lstm_sine-trials"]
+
+
+def test_trials_keep_their_numbers() -> None:
+    """Of a part of a search, as another machine runs it, with several seeds, and alone."""
+    told = ["trial=range(10,13)", "seed=0,1"]
+    for place, cell in enumerate(cells("lstm_sine", told)):
+        stored(cell, some(0.1, place), best_validation=float(10 - place))
+    said, _, _ = report("lstm_sine", told)
+    [table] = said.tables.values()
+    assert sorted(table["trial"]) == ["10", "10", "11", "11", "12", "12"]
+    assert set(table["seed"]) == {"0", "1"}
+    assert f"trial={table['trial'].iloc[0]}" in said.words[-1]
+    alone, _, _ = report("lstm_sine", ["trial=11", "seed=0"])
+    assert "1 of 1 trials have a result" in alone.words[0]
+    assert not alone.figures
 
 
 @pytest.mark.parametrize(
@@ -320,6 +396,11 @@ def a_pair(p_tasks: float, p_seeds: float | None, better: str = "a") -> Pair:
     return Pair("x 1-shot", "a", "b", -1.0, 0.1, 0.2, p_tasks, p_seeds, 1.0, 3, better)
 
 
+def test_one_task_says_nothing_of_others() -> None:
+    told = paired(np.array([[0.3]]))
+    assert (told["p_tasks"], told["p_seeds"], told["effect"]) == (1.0, None, 0.0)
+
+
 def test_holms_correction_and_the_verdict() -> None:
     found = corrected([a_pair(0.01, 0.04), a_pair(0.03, None), a_pair(0.04, 0.5)])
     assert [pair.p_tasks for pair in found] == pytest.approx([0.03, 0.06, 0.06])
@@ -332,7 +413,8 @@ def test_holms_correction_and_the_verdict() -> None:
 def test_better_is_lower_error_or_higher_accuracy(study: str, better: str) -> None:
     told = ["shots=5", "method=lstm,maml"]
     for cell in cells(study, told):
-        stored(cell, some(10.0 if cell.name == "lstm" else 40.0, cell.cfg.seed))
+        scores = some(10.0 if cell.name == "lstm" else 40.0, cell.cfg.seed)
+        stored(cell, scores[: cell.cfg.trainer.test_tasks])
     runs = of_study(cells(study, told))
     [pair] = pairs(runs)
     assert pair.better == better

@@ -1,5 +1,6 @@
 """`python -m fewshot.report table1`: a study's table as the paper has it, from the runs that are there."""
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,10 +36,9 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
     if study in choices_of("search"):
         return search.report(title, study, found, runs), runs, found
     table, pairs = summarise(runs), paired.pairs(runs)
-    shrunk = any(setting.split("=")[0].split(".")[0] in ("profile", "trainer") for setting in told)
     said = write.Report(title)
-    caption = "table: ours ± 95% over tasks [the paper's]" + (", * shrunk: " + " ".join(told) if shrunk else "")
-    said.tables[caption] = write.as_the_paper(table, shrunk)
+    caption = "table: ours ± 95% over tasks [the paper's]" + (", * shrunk" if runs["shrunk"].any() else "")
+    said.tables[caption] = write.as_the_paper(table)
     said.tables["in full: intervals over tasks and over seeds"] = write.in_full(table)
     if pairs:
         metric = runs["metric"].dropna().iloc[0]
@@ -69,11 +69,15 @@ def made_on(runs: pd.DataFrame) -> list[str]:
     done = runs[runs["scores"].notna()]
     if done.empty:
         return []
-    torch = sorted({versions["torch"] for versions in done["versions"]})
-    commits = ", ".join(sorted({str(commit)[:10] + "+" * str(commit).endswith("+") for commit in done["git_commit"]}))
-    threads = ", ".join(sorted(f"{n:.0f}" for n in set(done["threads"])))
+    torch = sorted({versions.get("torch", "unknown") for versions in done["versions"]})
+    commits = ", ".join(sorted({short(commit) for commit in done["git_commit"]}))
+    threads = ", ".join(sorted(f"{n:.0f}" for n in set(done["threads"].dropna()))) or "unknown"
     devices = ", ".join(sorted(set(done["device"])))
     return [f"Made on {devices}; {threads} thread(s), torch {', '.join(torch)}, commit {commits}."]
+
+
+def short(commit: str | None) -> str:
+    return commit[:10] + "+" * commit.endswith("+") if commit else "unknown"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -90,8 +94,14 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     write.show(said, Console(width=None if sys.stdout.isatty() else 160))
     name = "-".join([study, *what_differs(told)])
+    if len(name) > 100:
+        name = f"{name[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
     folder = Path(found[0].cfg.paths.outputs).expanduser() / "reports" / name.replace("/", "_")
-    write.write(said, folder, runs)
+    try:
+        write.write(said, folder, runs)
+    except OSError as error:
+        print(f"error: the report cannot be written: {error}", file=sys.stderr)
+        return 2
     if found[0].cfg.logger.name == "wandb":
         from fewshot.report.to_wandb import log
 

@@ -1,6 +1,7 @@
 """A study's dashboard in W&B, a saved workspace and a report page: `python -m fewshot.report.dashboard table1`.
 
-The runs must be there: offline ones are sent by `wandb sync outputs/*/*/*/*/wandb/offline-run-*`. With `spec` after the
+The runs must be there: offline ones are sent by `wandb sync`, those of outputs/*/*/*/*/wandb and of
+outputs/reports/*/wandb. A run that two studies share has the name of the one that began it. With `spec` after the
 study's name it prints what it would send, and needs no server.
 """
 
@@ -9,8 +10,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from fewshot.cli import explain
 from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
 from fewshot.report.runs import Cell, cells
@@ -87,8 +91,8 @@ def main(arguments: Sequence[str]) -> int:
     except ImportError:
         print("error: a dashboard needs wandb-workspaces: pip install '.[dashboard]'", file=sys.stderr)
         return 2
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        print("error: " + " ".join(explain(error).split()), file=sys.stderr)
         return 2
     if "spec" in told:
         print(json.dumps(json.loads(view._to_model().model_dump_json(by_alias=True)), indent=1))

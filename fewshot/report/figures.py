@@ -121,8 +121,9 @@ def val_curve(folder: str) -> pd.Series | None:
     try:
         curves = read_curves(Path(folder) / "metrics.csv")
         name = "val/accuracy" if "val/accuracy" in curves else "val/mse"
-        return curves[name].dropna()
-    except (OSError, ValueError, KeyError):
+        curve = pd.to_numeric(curves[name].dropna())
+        return curve.set_axis(pd.to_numeric(curve.index))
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -55,15 +55,17 @@ def paired(difference_SN: NDArray[np.float64]) -> dict[str, Any]:
     several = len(seeds_S) > 1
     return {
         "difference": float(pooled.mean()),
-        "of_tasks": float(half_width(pooled)),
+        "of_tasks": float(half_width(pooled)) if len(pooled) > 1 else np.nan,
         "of_seeds": float(half_width(seeds_S)) if several else None,
         "p_tasks": p_value(pooled),
         "p_seeds": p_value(seeds_S) if several else None,
-        "effect": float(pooled.mean() / sd) if (sd := pooled.std(ddof=1)) else 0.0,
+        "effect": float(pooled.mean() / sd) if len(pooled) > 1 and (sd := pooled.std(ddof=1)) else 0.0,
     }
 
 
 def p_value(differences: NDArray[np.float64]) -> float:
+    if len(differences) == 1:  # which says nothing of any other
+        return 1.0
     if np.ptp(differences) == 0:  # of which scipy makes NaN
         return float(differences[0] == 0)
     return float(stats.ttest_1samp(differences, 0).pvalue)

@@ -3,8 +3,8 @@
 import csv
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel, ValidationError
 from rich.progress import track
 
 from fewshot.config.checks import check
@@ -30,6 +31,30 @@ from fewshot.results.record import as_options, read_result
 from fewshot.runs.kept import table_of
 
 COLUMN = ("data", "shots", "seed")  # what is swept and is no part of a row's name
+SHRINKS = ("trainer.updates", "trainer.val_tasks")  # settings that make a run less than the paper's, and test_tasks
+TEST_TASKS = {"sine": 2000}  # of the paper; 600 elsewhere
+
+
+class Test(BaseModel):
+    """What is kept of a test."""
+
+    mean: float | None = None
+    ci95: float | None = None
+    tasks: int | None = None
+    metric: str = ""
+
+
+class Kept(Test):
+    """What a report takes from a result."""
+
+    parameters: int | None = None
+    train_seconds: float | None = None
+    best_validation: float | None = None
+    device: str = "unknown"
+    threads: int | None = None
+    versions: dict[str, str] = {}
+    git_commit: str | None = None
+    tests: dict[str, Test] = {}
 
 
 @dataclass(frozen=True)
@@ -75,6 +100,8 @@ def cells(study: str, told: Sequence[str] = ()) -> list[Cell]:
         UserError: there is no such study, it is a single run, or its settings make no sense.
     """
     told = quote_shots(list(told))
+    if other := [o for o in told if o.startswith(("experiment=", "search="))]:
+        raise UserError(f"{other[0]}: a report is of one study, {study}")
     if not (swept := params(study, told)):
         raise UserError(f"{study} is a single run: its folder holds its result")
     overrides = OverridesParser.create().parse_overrides([*(f"{k}={v}" for k, v in swept.items()), *told])
@@ -95,7 +122,7 @@ def cells(study: str, told: Sequence[str] = ()) -> list[Cell]:
         name = " ".join([cfg.method.name, *(o for o in own if not o.startswith("method="))])
         command = shlex.join(["python", "train.py", choice(study), *(o.replace("'", "") for o in combination)])
         found.append(Cell(name, cfg, run_folder(cfg), command))
-    return found
+    return list({cell.folder: cell for cell in found}.values())  # a value given twice is one run
 
 
 def of_study(found: Iterable[Cell]) -> pd.DataFrame:
@@ -111,7 +138,8 @@ def of_study(found: Iterable[Cell]) -> pd.DataFrame:
             row |= {"method": cell.cfg.method.name, "shots": cell.cfg.shots, "seed": cell.cfg.seed}
             row |= {"paper": FIGURES.get((cell.cfg.method.name, protocol))}
             row |= {"paper_ci95": INTERVALS.get((cell.cfg.method.name, protocol))}
-            rows.append(row | outcome(cell.folder, tested, cell.cfg.data.name, protocol))
+            row |= {"shrunk": is_shrunk(protocol)}
+            rows.append(row | outcome(cell, tested, protocol))
     return pd.DataFrame(rows)
 
 
@@ -127,26 +155,56 @@ def planned(cfg: DictConfig) -> dict[str, Protocol]:
     }
 
 
-def outcome(folder: Path, tested: str, trained_on: str, protocol: Protocol) -> dict[str, Any]:
-    """What a run's folder says of a test; `status` is "missing", or "unreadable", where it says nothing."""
+def is_shrunk(protocol: Protocol) -> bool:
+    """Whether a run is less than what the paper has for its method and data."""
+    fewer = (protocol.tasks or 0) < TEST_TASKS.get(protocol.trained_on, 600)
+    return fewer or any(key in SHRINKS for key, _ in protocol.settings)
+
+
+def outcome(cell: Cell, tested: str, protocol: Protocol) -> dict[str, Any]:
+    """What a run's folder says of a test; `status` is "missing", "unreadable" or "foreign", where it says nothing."""
+    folder, trained_on = cell.folder, cell.cfg.data.name
     told: dict[str, Any] = {"folder": str(folder), "status": "missing", "mean": np.nan, "ci95": np.nan, "scores": None}
     result = read_result(folder / "result.json")
     if result is None:
         if (folder / "result.json").exists():
             return told | {"status": "unreadable"}
         return told | {"status": "unfinished" if (folder / "last.ckpt").exists() else "missing"}
-    kept = ("parameters", "train_seconds", "best_validation", "device", "threads", "versions", "git_commit")
-    told |= {"status": result["status"]} | {key: result.get(key) for key in kept}
-    place, own = folder / "test_scores.csv", result
+    try:
+        kept = Kept.model_validate(result)
+    except ValidationError:
+        return told | {"status": "unreadable"}
+    if is_foreign(cell, result, protocol):
+        return told | {"status": "foreign"}
+    told |= {"status": result["status"]} | kept.model_dump(exclude={"mean", "ci95", "tasks", "metric", "tests"})
+    place, own = folder / "test_scores.csv", Test(**kept.model_dump(include=set(Test.model_fields)))
     if tested != trained_on:
         place = folder / "evaluations" / f"{protocol.file_name(tested)}.csv"
-        own = result["tests"].get(tested, {})
-    if own.get("mean") is None:
+        own = kept.tests.get(tested, Test())
+    if own.mean is None:
         return told if result["status"] != "finished" else told | {"status": "untested"}
     scores = read_scores(place)
-    if scores is None or len(scores) != own["tasks"] or not np.isclose(scores.mean(), own["mean"]):
+    if scores is None or len(scores) != own.tasks or not np.isclose(scores.mean(), own.mean):
         return told | {"status": "unreadable"}
-    return told | {"mean": own["mean"], "ci95": own["ci95"], "scores": scores, "metric": own["metric"]}
+    if own.tasks != protocol.tasks:
+        return told | {"status": "foreign"}
+    return told | {"mean": own.mean, "ci95": own.ci95, "scores": scores, "metric": own.metric}
+
+
+def is_foreign(cell: Cell, result: Mapping[str, Any], protocol: Protocol) -> bool:
+    """Whether a result is not that of the cell whose folder it is in."""
+    cfg, there = cell.cfg, Protocol.of(result)
+    same: dict[str, Any] = {
+        "data": protocol.data,
+        "queries": protocol.queries,
+        "tasks": protocol.tasks,
+        "status": protocol.status,
+    }
+    if "trial" in cfg:
+        same["settings"] = protocol.settings
+    metric = "mse" if cfg.data.name == "sine" else "accuracy"
+    own = (cfg.method.name, cfg.seed, metric)
+    return (result["method"], result["seed"], result["metric"]) != own or replace(there, **same) != protocol
 
 
 def read_scores(path: Path) -> NDArray[np.float64] | None:

@@ -24,7 +24,8 @@ def searched(found: Sequence[Cell]) -> dict[str, list[Any]]:
 def report(title: str, study: str, found: Sequence[Cell], runs: pd.DataFrame) -> Report:
     settings = searched(found)
     frame = runs[runs["data"] == runs["trained_on"]].reset_index(drop=True)
-    frame = frame.drop(columns=["name"]).assign(trial=range(len(frame)), **settings)
+    numbers = [cell.cfg.get("trial", place) for place, cell in enumerate(found)]  # a grid has none
+    frame = frame.drop(columns=["name"]).assign(trial=numbers, place=range(len(frame)), **settings)
     done = frame[frame["scores"].notna()]
     kinds = frame[frame["scores"].isna()]["status"].value_counts()
     words = [f"{len(done)} of {len(frame)} trials have a result; " + ", ".join(f"{n} {s}" for s, n in kinds.items())]
@@ -34,13 +35,15 @@ def report(title: str, study: str, found: Sequence[Cell], runs: pd.DataFrame) ->
     done = done.sort_values("best_validation", ascending=metric == "mse")
     validation = done["best_validation"].map("{:.4g}".format)
     table = pd.DataFrame({"trial": done["trial"].astype(str), "best validation": validation})
+    if done["seed"].nunique() > 1:
+        table["seed"] = done["seed"].astype(str)
     for name, values in settings.items():
-        table[name.removeprefix("method.")] = [as_told(values[trial]) for trial in done["trial"]]
+        table[name.removeprefix("method.")] = [as_told(values[place]) for place in done["place"]]
     table["minutes"] = (done["train_seconds"] / 60).map("{:.1f}".format)
     best = done.iloc[0]
-    cell = found[int(best["trial"])]
-    tested = f"{best['mean']:.4g} ± {best['ci95']:.2g}"
+    cell = found[int(best["place"])]
+    tested = f"{best['mean']:.4g}" + ("" if pd.isna(best["ci95"]) else f" ± {best['ci95']:.2g}")
     words.append(f"best, by validation alone: trial {best['trial']}; its test on {best['data']}: {tested}")
     words.append(cell.command)
-    figures = {f"{study}-trials": trials(done, list(settings), metric, title)}
+    figures = {f"{study}-trials": trials(done, list(settings), metric, title)} if settings else {}
     return Report(title, {"trials, by their best validation": table}, words, figures)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from fewshot.results.statistics import half_width
 
+ROUNDED = 0.0005  # what the paper prints as .000 is less
 NOT_RUN = {"timeout": "-", "missing": "·"}  # what a table shows for cells without a score; others by their name
 
 
@@ -21,6 +22,7 @@ class Summary:
         of_seeds: of that over the seeds' means, as its Figures 5 and B have it; None with one seed.
         seeds: those that have a score; `asked` is how many the study has.
         status: of the cells without one.
+        shrunk: whether they are less than the paper's.
     """
 
     mean: float
@@ -34,6 +36,7 @@ class Summary:
     paper_ci95: float | None
     parameters: int | None
     seconds: float | None
+    shrunk: bool
 
     @property
     def difference(self) -> float | None:
@@ -44,7 +47,7 @@ class Summary:
         """Whether the two intervals over tasks have a point in common; None where one of them is not known."""
         if self.difference is None or self.paper_ci95 is None:
             return None
-        return abs(self.difference) <= self.of_tasks + self.paper_ci95
+        return abs(self.difference) <= self.of_tasks + (self.paper_ci95 or ROUNDED)
 
 
 def column(row: Any) -> str:
@@ -85,5 +88,6 @@ def summary(cells: pd.DataFrame) -> Summary:
         paper=first("paper", cells),
         paper_ci95=first("paper_ci95", cells),
         parameters=None if (parameters := first("parameters")) is None else int(parameters),
-        seconds=float(done["train_seconds"].mean()) if len(done) else None,
+        seconds=float(done["train_seconds"].mean()) if len(done) and done["train_seconds"].notna().any() else None,
+        shrunk=bool(cells["shrunk"].any()),
     )

@@ -23,7 +23,9 @@ def sweep(study: str) -> dict[str, Any]:
         UserError: there is no such study.
     """
     parameters, sine = {}, composed([choice(study)]).data.name == "sine"
-    for swept in OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in params(study, []).items()]):
+    if not (space := params(study, [])):
+        raise UserError(f"{study} is a single run: there is nothing to sweep")
+    for swept in OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in space.items()]):
         values = list(swept.sweep_string_iterator()) if swept.is_sweep_override() else [str(swept.value())]
         parameters[swept.get_key_element()] = {"values": [value.strip("'") for value in values]}
     return {

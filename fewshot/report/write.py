@@ -18,7 +18,7 @@ from rich.text import Text
 
 from fewshot.files import write_whole
 from fewshot.report.paired import Pair
-from fewshot.report.summary import NOT_RUN, Summary
+from fewshot.report.summary import NOT_RUN, ROUNDED, Summary
 from fewshot.views.pictures import as_image, save_figure
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
@@ -44,28 +44,30 @@ def number(value: float | None, metric: str, sign: str = "") -> str:
     return f"{value:{sign}.2f}" if metric == "accuracy" else f"{value:{sign}.3g}"
 
 
-def shown(summary: Summary, shrunk: bool = False) -> str:
+def shown(summary: Summary) -> str:
     """`0.0475 ± 0.003 [0.0406 ± 0.002]`: ours and its interval over tasks, and the paper's."""
     metric = summary.metric or ("accuracy" if (summary.paper or 0) > 15 else "mse")
     if summary.seeds:
-        ours = f"{number(summary.mean, metric)} ± {number(summary.of_tasks, metric)}" + ("*" if shrunk else "")
+        ours = f"{number(summary.mean, metric)} ± {number(summary.of_tasks, metric)}" + "*" * summary.shrunk
         if len(summary.seeds) < summary.asked:
             ours += f" ({len(summary.seeds)}/{summary.asked})"
     else:
         ours = ", ".join(NOT_RUN.get(status, status) for status in summary.status)
     if summary.paper is None:
         return ours
-    beside = f" ± {number(summary.paper_ci95, metric)}" if summary.paper_ci95 is not None else ""
+    beside = "" if summary.paper_ci95 is None else f" ± {number(summary.paper_ci95, metric)}"
+    if summary.paper_ci95 == 0:
+        beside = f" ± <{ROUNDED}"
     return f"{ours} [{number(summary.paper, metric)}{beside}]"
 
 
-def as_the_paper(table: Mapping[str, Mapping[str, Summary]], shrunk: bool) -> pd.DataFrame:
+def as_the_paper(table: Mapping[str, Mapping[str, Summary]]) -> pd.DataFrame:
     """Rows and columns as the paper has them."""
     columns = list(dict.fromkeys(where for row in table.values() for where in row))
     rows = []
     for name, row in table.items():
         parameters = next((f"{s.parameters:,}" for s in row.values() if s.parameters), "")
-        cells = {where: shown(row[where], shrunk) if where in row else "" for where in columns}
+        cells = {where: shown(row[where]) if where in row else "" for where in columns}
         rows.append({"": name, "parameters": parameters} | cells)
     return pd.DataFrame(rows)
 
