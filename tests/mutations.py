@@ -384,7 +384,12 @@ MUTATIONS = [
         (DRAWS, "{_root_.study}/", "", "all searches drawn alike"),
         (STATISTICS, "stats.t.ppf(0.975", "stats.t.ppf(0.95", "a 90% interval"),
         (STATISTICS, "stats.t.ppf(0.975, values.shape[axis] - 1)", "1.96", "a normal interval for three seeds"),
-        (SUMMARY, "<= self.of_tasks + (self.paper_ci95 or ROUNDED)", "<= self.of_tasks", "the paper's interval left out"),
+        (
+            SUMMARY,
+            "<= self.of_tasks + (self.paper_ci95 or ROUNDED)",
+            "<= self.of_tasks",
+            "the paper's interval left out",
+        ),
         (PAIRED, "one - other for", "one + other for", "a sum for a difference"),
         (PAIRED, "half_width(seeds_S)", "half_width(pooled)", "tasks for seeds"),
         (PAIRED, '"holm"', '"bonferroni"', "another correction"),
