@@ -22,20 +22,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 FILE = "FEWSHOT_CELLS"
+_own: Path | None = None  # the folder of this process's command
 told: Callable[[DictConfig], dict[str, Any]] | None = None  # what this process was asked to run
 
 
 def begin(folder: Path, run: Callable[[DictConfig], dict[str, Any]], arguments: Sequence[str]) -> None:
     """Begins a command: `folder` is its own, and lives as long as it."""
-    global told
-    told = run
+    global told, _own
+    told, _own = run, folder
     (folder / "arguments.json").write_text(json.dumps(list(arguments)))
     os.environ[FILE] = str(folder / "cells.jsonl")
 
 
 def end() -> None:
-    """Takes away what the cells shared."""
-    shutil.rmtree(Path(os.environ[FILE]).parent, ignore_errors=True)
+    """Takes away what the cells of this process's command shared, if it has begun one."""
+    if _own is not None:
+        shutil.rmtree(_own, ignore_errors=True)
 
 
 def in_worker() -> bool:

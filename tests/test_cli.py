@@ -350,9 +350,24 @@ def test_a_command_runs_one_study(
     assert "a command runs one study" in capfd.readouterr().err
 
 
+def test_a_command_takes_away_its_own_folder_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The variable may be that of a command that began this one."""
+    (tmp_path / "own").mkdir()
+    monkeypatch.setenv(cells.FILE, str(tmp_path / "cells.jsonl"))
+    monkeypatch.setattr(cells, "told", None)
+    monkeypatch.setattr(cells, "_own", None)
+    cells.end()
+    assert (tmp_path / "own").is_dir()
+    cells.begin(tmp_path / "own", run_train, [])
+    cells.end()
+    assert tmp_path.is_dir()
+    assert not (tmp_path / "own").exists()
+
+
 def test_what_is_left_is_told_from_the_cells_that_ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(cells.FILE, "")  # and back to what it was
     monkeypatch.setattr(cells, "told", None)
+    monkeypatch.setattr(cells, "_own", None)
     cells.begin(tmp_path, run_train, [])
     begun = (tmp_path / "arguments.json").stat().st_mtime
     monkeypatch.setattr(cells.time, "time", lambda: begun + 600)
