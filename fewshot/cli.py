@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,12 +23,13 @@ from rich.console import Console
 from rich.text import Text
 
 from fewshot import cells, stopping
-from fewshot.config.checks import check, check_evaluation, check_there, closest
+from fewshot.config.checks import check, check_evaluation, check_there
 from fewshot.config.compose import FOLDERS, at_home, conf_folders, quote_shots
 from fewshot.config.settings import choices_of
 from fewshot.config.tested import trained_and_tested
 from fewshot.errors import UserError, out_of_memory
 from fewshot.light import first
+from fewshot.mistakes import explain, say
 from fewshot.options import nearest
 
 EXIT_CODES = {"failed": 1, "diverged": 1, "refused": 2, "timeout": 124}  # 124 as timeout(1) has it
@@ -104,7 +104,7 @@ def main(run: Run, name: str) -> int:
             cells.begin(Path(folder), run, sys.argv[1:])
             hydra.main(version_base="1.3", config_path=FOLDERS[name], config_name=name)(CELL[name])()
         except stopping.Stopped as stop:
-            stopping.tell(f"{stop}\n{last_words()}")
+            stopping.tell(f"{stop}\n{failures()}")
             return stop.exit_code
         except Exception as error:  # those of a run end in run_cell: this one is about the command line
             return say(error, name)
@@ -124,6 +124,7 @@ def failures() -> str:
 
 
 def last_words() -> str:
+    """Before an end that nothing cleans up after."""
     text = failures()
     cells.end()
     return text
@@ -234,34 +235,3 @@ def refuse_renamed(cfg: DictConfig, choices: Any) -> None:
     usual, chosen = f"{choices.get('method')}-{choices.get('family')}", choices.get("settings")
     if chosen not in (None, usual, *choices_of("settings")):
         raise UserError(f"unknown settings {chosen!r}: choose {nearest(chosen, choices_of('settings'))}")
-
-
-def say(error: Exception, program: str = "train") -> int:
-    print("error: " + " ".join(explain(error, program).split()), file=sys.stderr)
-    return 2
-
-
-def explain(error: Exception, program: str = "train") -> str:
-    """A complaint, Hydra's and OmegaConf's cut to one line and with the nearest right name."""
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, name = str(error.missing_cfg_file).rpartition("/")
-        if group in ("hydra/sweeper", "hydra/launcher"):
-            return f"{group}={name} is not installed: pip install '.[sweeps]' has joblib, submitit and optuna"
-        return f"unknown {group} {name!r}: choose {nearest(name, list(error.options))}"
-    if isinstance(error, yaml.YAMLError):
-        return " ".join(str(error).split())
-    text = (str(error) or type(error).__name__).splitlines()[0]
-    if isinstance(error, ConfigCompositionException) and (found := re.search(r"Could not override '([^']+)'", text)):
-        key = found[1].split("@")[0]
-        return f"unknown setting {key!r}: {closest(key, program)}"
-    if text.startswith(("LexerNoViableAltException", "Error parsing override")):
-        return f"{text}: a value with ~, spaces or brackets needs two pairs of quotes, as 'data.path=\"~/my images\"'"
-    if text.startswith("Could not append to config"):
-        return f"{text} leave out the +"
-    if text.startswith("Config group override must be"):
-        return f"{text}: choose by name, as method=maml"
-    if text.startswith("Ambiguous value for argument"):
-        return f"{text}: several values are a grid, which needs -m"
-    return text

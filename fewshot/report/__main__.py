@@ -10,9 +10,9 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from fewshot.cli import explain
 from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
+from fewshot.mistakes import say
 from fewshot.report import figures, paired, search, write
 from fewshot.report.runs import Cell, cells, of_study, studies
 from fewshot.report.summary import summarise
@@ -90,8 +90,7 @@ def main(arguments: Sequence[str]) -> int:
             raise UserError(f"{study}: name a study first: {', '.join(studies())}")
         said, runs, found = report(study, told)
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        print("error: " + " ".join(explain(error).split()), file=sys.stderr)
-        return 2
+        return say(error)
     write.show(said, Console(width=None if sys.stdout.isatty() else 160))
     name = "-".join([study, *what_differs(told)])
     if len(name) > 100:
@@ -100,8 +99,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         write.write(said, folder, runs)
     except OSError as error:
-        print(f"error: the report cannot be written: {error}", file=sys.stderr)
-        return 2
+        return say(UserError(f"the report cannot be written: {error}"))
     if found[0].cfg.logger.name == "wandb":
         from fewshot.report.to_wandb import log
 

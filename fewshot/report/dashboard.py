@@ -14,9 +14,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fewshot.cli import explain
 from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
+from fewshot.mistakes import say
 from fewshot.report.runs import Cell, cells
 from fewshot.report.search import searched
 
@@ -89,11 +89,9 @@ def main(arguments: Sequence[str]) -> int:
             raise UserError("a dashboard is of logger=wandb")
         view, report = workspace(study, found), page(study, found)
     except ImportError:
-        print("error: a dashboard needs wandb-workspaces: pip install '.[dashboard]'", file=sys.stderr)
-        return 2
+        return say(UserError("a dashboard needs wandb-workspaces: pip install '.[dashboard]'"))
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        print("error: " + " ".join(explain(error).split()), file=sys.stderr)
-        return 2
+        return say(error)
     if "spec" in told:
         print(json.dumps(json.loads(view._to_model().model_dump_json(by_alias=True)), indent=1))
         return 0

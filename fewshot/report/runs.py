@@ -177,7 +177,8 @@ def outcome(cell: Cell, tested: str, protocol: Protocol) -> dict[str, Any]:
     if is_foreign(cell, result, protocol):
         return told | {"status": "foreign"}
     told |= {"status": result["status"]} | kept.model_dump(exclude={"mean", "ci95", "tasks", "metric", "tests"})
-    place, own = folder / "test_scores.csv", Test(**kept.model_dump(include=set(Test.model_fields)))
+    place = folder / "test_scores.csv"
+    own: Test = kept
     if tested != trained_on:
         place = folder / "evaluations" / f"{protocol.file_name(tested)}.csv"
         own = kept.tests.get(tested, Test())

@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fewshot.config.compose import composed
 from fewshot.errors import UserError
+from fewshot.mistakes import say
 from fewshot.report.runs import choice, params
 
 
@@ -43,8 +44,7 @@ def main(arguments: Sequence[str]) -> int:
             raise UserError("name one study, as lstm_sine")
         print(yaml.safe_dump(sweep(arguments[0]), sort_keys=False), end="")
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return say(error)
     return 0
 
 

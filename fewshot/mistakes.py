@@ -1,0 +1,42 @@
+"""A mistake in one line: what is wrong, and how to mend it."""
+
+import re
+import sys
+
+import yaml
+from hydra.errors import ConfigCompositionException, MissingConfigException
+
+from fewshot.config.checks import closest
+from fewshot.errors import UserError
+from fewshot.options import nearest
+
+
+def say(error: Exception, program: str = "train") -> int:
+    print("error: " + " ".join(explain(error, program).split()), file=sys.stderr)
+    return 2
+
+
+def explain(error: Exception, program: str = "train") -> str:
+    """A complaint, Hydra's and OmegaConf's cut to one line and with the nearest right name."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group in ("hydra/sweeper", "hydra/launcher"):
+            return f"{group}={name} is not installed: pip install '.[sweeps]' has joblib, submitit and optuna"
+        return f"unknown {group} {name!r}: choose {nearest(name, list(error.options))}"
+    if isinstance(error, yaml.YAMLError):
+        return " ".join(str(error).split())
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, ConfigCompositionException) and (found := re.search(r"Could not override '([^']+)'", text)):
+        key = found[1].split("@")[0]
+        return f"unknown setting {key!r}: {closest(key, program)}"
+    if text.startswith(("LexerNoViableAltException", "Error parsing override")):
+        return f"{text}: a value with ~, spaces or brackets needs two pairs of quotes, as 'data.path=\"~/my images\"'"
+    if text.startswith("Could not append to config"):
+        return f"{text} leave out the +"
+    if text.startswith("Config group override must be"):
+        return f"{text}: choose by name, as method=maml"
+    if text.startswith("Ambiguous value for argument"):
+        return f"{text}: several values are a grid, which needs -m"
+    return text
