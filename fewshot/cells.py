@@ -8,8 +8,10 @@ import math
 import multiprocessing
 import os
 import shutil
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
 
 FILE = "FEWSHOT_CELLS"
+GO_ON = "the cells are jobs of the cluster and go on without this command: squeue lists them, scancel ends them"
 _own: Path | None = None  # the folder of this process's command
 told: Callable[[DictConfig], dict[str, Any]] | None = None  # what this process was asked to run
 
@@ -43,6 +47,11 @@ def end() -> None:
 def in_worker() -> bool:
     """Whether this process is one that a launcher made for some of the cells."""
     return multiprocessing.current_process().name != "MainProcess"
+
+
+def in_job() -> bool:
+    """Whether this process is a job of a cluster, by submitit."""
+    return "SUBMITIT_EXECUTOR" in os.environ
 
 
 def add(outcome: dict[str, Any]) -> None:
@@ -88,6 +97,32 @@ def show(console: Console, total: int | None) -> None:
     bar = Progress(TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TextColumn(f"{clock(spent)} · {left}"))
     bar.add_task("cells", total=total, completed=len(ended))
     console.print(bar)
+
+
+@contextmanager
+def followed() -> Iterator[None]:
+    """Shows in a command that waits for a cluster's jobs how they end; what they print goes to files of their own."""
+    over, console = threading.Event(), Console(stderr=True)
+    console.print(GO_ON, highlight=False)
+
+    def follow() -> None:
+        seen, last = 0, False
+        while not last:
+            last = over.wait(1)
+            new = outcomes()[seen:]
+            for outcome in new:
+                console.print(Text(f"{outcome['name']}: {outcome['status']}"), highlight=False)
+            if new:
+                show(console, new[-1]["total"])
+            seen += len(new)
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def clock(seconds: float) -> str:

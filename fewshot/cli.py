@@ -8,7 +8,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,9 +32,9 @@ from fewshot.light import first
 from fewshot.mistakes import explain, say
 from fewshot.options import nearest
 
-EXIT_CODES = {"failed": 1, "diverged": 1, "refused": 2, "timeout": 124}  # 124 as timeout(1) has it
+EXIT_CODES = {"failed": 1, "diverged": 1, "refused": 2, "timeout": 124, "stopped": 143}  # as timeout(1), as SIGTERM
 Run = Callable[[DictConfig], dict[str, Any]]
-WORST = (0, 124, 1, 2)  # of the cells of a multirun
+WORST = (0, 124, 143, 1, 2)  # of the cells of a multirun
 MEMORY = "not enough memory: lower trainer.train_batch, trainer.eval_batch, data.size or the network's widths"
 
 
@@ -94,7 +94,8 @@ def main(run: Run, name: str) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a terminal without ± is no reason to lose a result
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, to be told in one line
-    with tempfile.TemporaryDirectory(prefix="cells-") as folder:
+    away = on_cluster(sys.argv[1:])
+    with tempfile.TemporaryDirectory(prefix=".cells-", dir="." if away else None) as folder:  # a cluster sees that one
         try:
             check_line(sys.argv[1:])
             may_stand_anywhere = ("-m", "--multirun")
@@ -102,7 +103,8 @@ def main(run: Run, name: str) -> int:
             if any(re.match("(-c|--cfg)(=|$)", a) for a in sys.argv[1:]):
                 sys.argv.append("--resolve")  # what will run, not how it is found
             cells.begin(Path(folder), run, sys.argv[1:])
-            hydra.main(version_base="1.3", config_path=FOLDERS[name], config_name=name)(CELL[name])()
+            with cells.followed() if away else nullcontext():
+                hydra.main(version_base="1.3", config_path=FOLDERS[name], config_name=name)(CELL[name])()
         except stopping.Stopped as stop:
             stopping.tell(f"{stop}\n{failures()}")
             return stop.exit_code
@@ -123,9 +125,13 @@ def failures() -> str:
     return f"{len(bad)} of {len(outcomes)} cells have no result:\n{''.join(lines)}"
 
 
+def on_cluster(arguments: list[str]) -> bool:
+    return any(re.match("hydra/launcher=(submitit_)?slurm", argument) for argument in arguments)
+
+
 def last_words() -> str:
     """Before an end that nothing cleans up after."""
-    text = failures()
+    text = failures() + f"{cells.GO_ON}\n" * on_cluster(sys.argv[1:])
     cells.end()
     return text
 
@@ -156,6 +162,8 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
         raise stopping.Stopped(stopping.asked, f"stopped by {stopping.asked.name}: give the same command again")
     if cells.in_worker():
         stopping.obey()
+    elif cells.in_job():
+        stopping.serve()
     console = Console(stderr=True)
     if multirun:
         console.print(Text(name, "bold"), highlight=False)
@@ -170,7 +178,11 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
     except stopping.Stopped as stop:
         if cells.in_worker():  # nobody waits for it
             os._exit(stop.exit_code)
-        raise
+        if not cells.in_job():
+            raise
+        stopping.tell(f"{stop}\n")
+        stopping.queue_again()
+        outcome = {"status": "stopped", "reason": str(stop)}
     except (UserError, OmegaConfBaseException, HydraException) as error:
         say(error)
         outcome = {"status": "refused", "reason": explain(error)}
@@ -184,7 +196,8 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
             outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
     status = outcome["status"]
     ran = status != "refused" and outcome.get("ran", True)
-    cells.add({"name": name, "multirun": multirun, "status": status, "reason": outcome.get("reason"), "ran": ran})
+    told = {"name": name, "multirun": multirun, "total": total, "status": status, "reason": outcome.get("reason")}
+    cells.add(told | {"ran": ran})
     if multirun:
         cells.show(console, total)
     score = outcome.get("best_validation", outcome.get("mean"))

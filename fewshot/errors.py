@@ -16,6 +16,10 @@ class OutOfTime(Exception):
     """`trainer.max_time` is over; the state is saved."""
 
 
+class LostProcess(Exception):
+    """One of the processes that share a run has gone; the state saved last stays."""
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether Python, numpy or torch asked for memory that cannot be had."""
     return isinstance(error, MemoryError) or (

@@ -1,5 +1,7 @@
 """SIGINT, SIGTERM and SIGHUP: a run in training saves its state first; anything else has nothing to save, and ends.
 
+A cluster's job saves it as well where its time is nearly up, and is then queued again by who gave it to the cluster.
+
 Imported before everything slow, and itself light: a signal during the imports ends in one line as well.
 """
 
@@ -14,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # not everywhere
+CLUSTER = [signal.Signals[name] for name in ("SIGUSR2",) if hasattr(signal, name)]  # "your time is nearly up"
 SHOW_CURSOR = "\x1b[?25h"  # progress bars hide it
 
 asked: signal.Signals | None = None  # what a run in training has been asked to end by
@@ -21,6 +24,8 @@ training = False
 last_words: Callable[[], str] = str  # what there is to say of the other cells of a multirun
 _listening = False
 _obeying = False
+_in_job = False
+_queue_again: Callable[[int, FrameType | None], Any] | None = None  # what a cluster's job does by its own signal
 _terminals: list[int] = []
 
 
@@ -51,12 +56,30 @@ def obey() -> None:
     global _obeying
     if _listening:
         return
-    for number in SIGNALS:
+    for number in (*SIGNALS, *CLUSTER):
         if number.name != "SIGTERM":
             signal.signal(number, signal.SIG_IGN)
     listen()
     _obeying = True
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+
+
+def serve() -> None:
+    """For a cluster's job: what ends it raises `Stopped`, as somebody waits to be told how it ended."""
+    global _in_job, _queue_again
+    listen()
+    _in_job = True
+    for number in CLUSTER:
+        if _queue_again is None and callable(handler := signal.getsignal(number)):
+            _queue_again = handler
+            signal.signal(number, _handle)
+
+
+def queue_again() -> None:
+    """Ends a cluster's job whose state is saved and whose time is up, to be gone on with by another."""
+    if asked is not None and asked in CLUSTER and _queue_again is not None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which the queue sends while we say so
+        _queue_again(asked, None)
 
 
 def _follow(parent: int) -> None:
@@ -90,6 +113,10 @@ def _handle(number: int, _: FrameType | None) -> Any:
         return
     if _obeying:
         os._exit(128 + number)
+    if _in_job:
+        asked = by
+        queue_again()
+        raise Stopped(by, f"stopped by {by.name}: the same command begins again where it was saved last")
     tell(f"stopped by {by.name}: nothing is lost, give the same command again\n{last_words()}")
     with suppress(RuntimeError, ValueError, OSError):  # it is being written to just now, or is closed
         sys.stdout.flush()

@@ -107,6 +107,7 @@ def check_together(cfg: DictConfig) -> None:
         raise UserError("backbone.bn=stored takes its statistics from a file of weights: give backbone.weights")
     if cfg.trainer.train_batch and method.get("clamp_each") and method.get("clamp"):
         raise UserError("trainer.train_batch is for gradients that add up: with method.clamp_each=true leave it null")
+    check_shared(cfg)
     if cfg.trainer.val_every > cfg.trainer.updates:
         raise UserError(f"trainer.val_every={cfg.trainer.val_every} is more than trainer.updates={cfg.trainer.updates}")
     try:
@@ -120,3 +121,23 @@ def check_together(cfg: DictConfig) -> None:
         raise UserError(f"trainer.similarity={cfg.trainer.similarity} is drawn from a log: choose logger=csv or wandb")
     if method.name == "lstm" and backbone.name == ("fc" if sine else "mlp"):
         raise UserError(f"method=lstm reads its inputs raw, backbone={backbone.name} would not be used: leave it out")
+
+
+def check_shared(cfg: DictConfig) -> None:
+    """UserError for what several devices cannot share."""
+    devices = cfg.trainer.devices
+    if devices == 1:
+        return
+    if cfg.method.meta_batch % devices:
+        raise UserError(f"trainer.devices={devices} cannot share method.meta_batch={cfg.method.meta_batch} equally")
+    if cfg.method.get("clamp_each") and cfg.method.get("clamp"):
+        raise UserError(
+            f"trainer.devices={devices} is for gradients that add up: with method.clamp_each=true, which clamps after "
+            "each task in turn, leave it at 1"
+        )
+    if cfg.trainer.similarity != "none":
+        raise UserError(
+            f"trainer.similarity={cfg.trainer.similarity} is measured on one device: leave trainer.devices at 1"
+        )
+    if few := [name for name in ("val_tasks", "test_tasks") if cfg.trainer[name] < devices]:
+        raise UserError(f"trainer.{few[0]}={cfg.trainer[few[0]]} is fewer than trainer.devices={devices}")

@@ -14,7 +14,7 @@ from fewshot.data.images import full_name
 NOT_SCORE = ("logger", "paths", "force", "study", "trial", "search_seed")
 NOT_SCORE_TRAINER = (
     *("eval_batch", "train_batch", "save_every", "log_every"),
-    *("accelerator", "threads", "compile", "max_time", "bar", "similarity"),
+    *("accelerator", "devices", "threads", "compile", "max_time", "bar", "similarity"),
 )
 LIGHTNING = ("gradient_clip_val", "gradient_clip_algorithm", "fast_dev_run")  # of Lightning's own, those that do
 TEST_ONLY = ("test_queries", "test_queries_of", "test_tasks")

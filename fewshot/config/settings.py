@@ -82,6 +82,7 @@ class Trainer:
     log_every: Annotated[Many, "updates between logged losses"]
     precision: Annotated[Literal["32-true", "bf16-mixed", "16-mixed"], "as Lightning names it"]
     accelerator: Accelerator
+    devices: Annotated[Few, "a process each, which share the tasks: speed, not the scores"]
     threads: Threads
     max_time: Annotated[Time, "over all sittings of a run"]
     bar: Bar

@@ -30,22 +30,28 @@ class TaskStream:
     """Episodes: batch s holds the tasks s * batch ... s * batch + batch - 1 of a split, `total` tasks in all.
 
     Tasks are drawn on the CPU, as indices, and gathered on `device`. The state is the number of the next batch, so that
-    a resumed run goes on with the task it would have seen.
+    a resumed run goes on with the task it would have seen. Of `ranks` processes `rank` has its share of a batch.
     """
 
     def __init__(self, source: Source, split: str, shots: int, queries: int, batch: int, total: int) -> None:
         self.source, self.split, self.shots, self.queries = source, split, shots, queries
         self.batch, self.total, self.device = batch, total, torch.device("cpu")
         self.start = self.next = 0
+        self.rank, self.ranks = 0, 1
 
     def __len__(self) -> int:
-        return -(-self.total // self.batch)
+        steps = -(-self.total // self.batch)
+        return steps - (len(self.share(steps - 1)) == 0)
+
+    def share(self, step: int) -> NDArray[np.int64]:
+        tasks = np.arange(step * self.batch, min((step + 1) * self.batch, self.total))
+        return np.array_split(tasks, self.ranks)[self.rank]
 
     def __iter__(self) -> Iterator[Episode]:
         start, self.start = self.start, 0  # only the first pass after a restore begins in the middle
         for step in range(start, len(self)):
             self.next = step + 1
-            yield self.episode(np.arange(step * self.batch, min((step + 1) * self.batch, self.total)))
+            yield self.episode(self.share(step))
 
     def episode(self, tasks: NDArray[np.int64], queries: int | None = None) -> Episode:
         """Some tasks by their numbers; `queries` instead of the stream's own."""
@@ -106,6 +112,7 @@ class EpisodicDataModule(L.LightningDataModule):
         stream = self.streams[split]
         if self.trainer is not None:
             stream.device = self.trainer.strategy.root_device
+            stream.rank, stream.ranks = self.trainer.global_rank, self.trainer.world_size
         return stream
 
     def transfer_batch_to_device(self, batch: Episode, device: torch.device, dataloader_idx: int) -> Episode:

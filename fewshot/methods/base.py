@@ -13,7 +13,7 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import CatMetric
+from torchmetrics import CatMetric, MeanMetric
 from torchmetrics.functional import mean_squared_error
 from torchmetrics.functional.classification import multiclass_accuracy
 
@@ -74,6 +74,7 @@ class MetaLearner(L.LightningModule):
         self.task = task
         self.lr = lr
         self.test_scores, self.test_floors, self.test_tasks = (CatMetric(nan_strategy="disable") for _ in range(3))
+        self.val_score, self.val_loss = (MeanMetric(nan_strategy="disable") for _ in range(2))
 
     @property
     def uses_backbone(self) -> bool:
@@ -137,9 +138,10 @@ class MetaLearner(L.LightningModule):
 
     def validation_step(self, episode: Episode, batch_idx: int) -> None:
         predictions = self.predict(episode)
-        scores, losses = self.scores(predictions, episode.query_y), self.task_losses(predictions, episode.query_y)
-        self.log(f"val/{self.task.metric}", scores.mean(), prog_bar=True, batch_size=len(scores))
-        self.log("val/loss", losses.mean(), batch_size=len(losses))
+        self.val_score.update(self.scores(predictions, episode.query_y))
+        self.val_loss.update(self.task_losses(predictions, episode.query_y))
+        self.log(f"val/{self.task.metric}", self.val_score, prog_bar=True, batch_size=len(predictions))
+        self.log("val/loss", self.val_loss, batch_size=len(predictions))
 
     def on_test_start(self) -> None:
         for kept in (self.test_scores, self.test_floors, self.test_tasks):
@@ -148,11 +150,13 @@ class MetaLearner(L.LightningModule):
     def test_step(self, episode: Episode, batch_idx: int) -> None:
         scores = self.scores(self.predict(episode), episode.query_y)
         floors = floor_scores(episode, self.task)
-        self.log(f"test/{self.task.metric}", scores.mean(), batch_size=len(scores))
-        self.log(f"test/{floor_name(self.task)}", floors.mean(), batch_size=len(scores))
         self.test_scores.update(scores)
         self.test_floors.update(floors)
         self.test_tasks.update(episode.tasks)
+
+    def on_test_epoch_end(self) -> None:
+        self.log(f"test/{self.task.metric}", self.test_scores.compute().mean(), sync_dist=True)
+        self.log(f"test/{floor_name(self.task)}", self.test_floors.compute().mean(), sync_dist=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)

@@ -63,17 +63,16 @@ def make_learner(cfg: DictConfig, task: Task, trained: bool = False) -> MetaLear
 
 
 def make_lightning(method: str, **settings: Any) -> L.Trainer:
-    """Lightning's trainer on one device (a second one would see the same tasks); UserError for what it refuses.
+    """Lightning's trainer, on one device unless told otherwise; UserError for what it refuses.
 
     "32-true" means 32 bits on every device: torch's default cuts those of convolutions to 19 on a GPU (TF32).
     """
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
         trainer = L.Trainer(
-            devices=1,
             inference_mode=False,  # learners differentiate at test time
             use_distributed_sampler=False,
-            **{"enable_model_summary": False} | settings,
+            **{"devices": 1, "enable_model_summary": False} | settings,
         )
     except (MisconfigurationException, ValueError) as error:
         raise UserError(f"this machine has no such accelerator, or not in this precision: {error}") from error

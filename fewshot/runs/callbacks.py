@@ -1,6 +1,7 @@
 """What Lightning leaves to a project: validation at step 0, saves that resume exactly, the task axis of curves."""
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from fewshot import stopping
 from fewshot.episodes import Episode
 from fewshot.errors import Diverged, OutOfTime
 from fewshot.methods.base import MetaLearner
+from fewshot.runs.ranks import greatest
 from fewshot.stopping import Stopped
 
 
@@ -116,14 +118,14 @@ class SaveLast(Checkpoint):  # Lightning runs these last and in order: the best 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
         self.began, step = True, trainer.global_step
         due = step % self.check_every == 0 or step % self.every == 0
-        if due and not torch.isfinite(outputs["loss"]):
-            raise Diverged(f"the loss was {outputs['loss'].item()} at update {step}")
+        if due and not torch.isfinite(loss := total(trainer, outputs["loss"])):
+            raise Diverged(f"the loss was {loss.item()} at update {step}")
         end = self.end(trainer)
         if step % self.val_every != 0 and (step % self.every == 0 or step == trainer.max_steps or end):
             self.save(trainer, pl_module, end)
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if trainer.state.fn == "fit" and stopping.asked:
+        if trainer.state.fn == "fit" and stopping.asked and trainer.world_size == 1:  # others are elsewhere in theirs
             raise self.ended(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -133,14 +135,18 @@ class SaveLast(Checkpoint):  # Lightning runs these last and in order: the best 
     def end(self, trainer: L.Trainer) -> bool:
         """Whether the run has been asked to end, or has no time left for what there is to do."""
         over = self.timer.time_elapsed("train") >= self.seconds and trainer.global_step < trainer.max_steps
-        return stopping.asked is not None or over
+        told = greatest(float(stopping.asked or over / 2))  # a signal, or time
+        if told >= 1:
+            stopping.asked = signal.Signals(int(told))
+        return told > 0
 
     def save(self, trainer: L.Trainer, pl_module: L.LightningModule, end: bool) -> None:
         check_finite(trainer, pl_module)
         trainer.save_checkpoint(self.new)
-        if self.path.exists():
-            self.path.replace(self.previous)
-        self.new.replace(self.path)
+        if trainer.is_global_zero:
+            if self.path.exists():
+                self.path.replace(self.previous)
+            self.new.replace(self.path)
         self.saved = trainer.global_step
         if end:
             raise self.ended(trainer)
@@ -194,19 +200,27 @@ class TaskAxis(Callback):
             self.since = (now, step)
             row = {
                 "tasks": float(step * self.meta_batch),
-                "train/loss": outputs["loss"].item() / self.meta_batch,
+                "train/loss": total(trainer, outputs["loss"]).item() / self.meta_batch,
                 "train/tasks_per_second": (step - last) * self.meta_batch / (now - then),
             }
             if not pl_module.task.regression:
-                row["train/accuracy"] = pl_module.scores(outputs["predictions"], batch.query_y).mean().item()
+                right = pl_module.scores(outputs["predictions"], batch.query_y).sum()
+                row["train/accuracy"] = total(trainer, right).item() / self.meta_batch
             for logger in trainer.loggers:
                 logger.log_metrics(row, step)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit":
-            pl_module.log("tasks", float(trainer.global_step * self.meta_batch))
-            pl_module.log("step", float(trainer.global_step))  # which Lightning takes for its own, one less
+            pl_module.log("tasks", float(trainer.global_step * self.meta_batch), sync_dist=True)
+            pl_module.log(
+                "step", float(trainer.global_step), sync_dist=True
+            )  # which Lightning takes for its own, one less
             self.since = (time.perf_counter(), trainer.global_step)
+
+
+def total(trainer: L.Trainer, of_mine: Tensor) -> Tensor:
+    """The sum over the processes that share the run."""
+    return trainer.strategy.reduce(of_mine.detach().clone(), reduce_op="sum")
 
 
 def finite(score: Tensor | None) -> float | None:

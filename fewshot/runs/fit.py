@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from fewshot import stopping
 from fewshot.config.settings import seconds
 from fewshot.errors import Diverged, OutOfTime, UserError, out_of_memory
+from fewshot.runs import ranks
 from fewshot.runs.build import make_lightning
 from fewshot.runs.callbacks import Bar, Lines, SaveBest, SaveLast, TaskAxis, ValidateFirst
 from fewshot.runs.checkpoints import WholeCheckpoints, set_aside
@@ -27,6 +28,7 @@ def make_trainer(run: Run, timer: Timer, save_best: SaveBest, done: int) -> L.Tr
     save_last = SaveLast(run.folder, *every, timer, seconds(cfg.trainer.max_time))
     axis = TaskAxis(cfg.method.meta_batch, cfg.trainer.log_every)
     measures = [Similarity(cfg.trainer.similarity)] if cfg.trainer.similarity != "none" else []
+    summed = [ranks.SumGradients()] if cfg.trainer.devices > 1 else []
     bar = [Bar(refresh_rate=20) if cfg.trainer.bar else Lines()]
     return make_lightning(
         cfg.method.name,
@@ -38,10 +40,10 @@ def make_trainer(run: Run, timer: Timer, save_best: SaveBest, done: int) -> L.Tr
         num_sanity_val_steps=0,
         log_every_n_steps=0,  # TaskAxis logs
         logger=make_loggers(run, done),
-        callbacks=[*measures, ValidateFirst(), axis, timer, save_best, save_last, *bar],
+        callbacks=[*summed, *measures, ValidateFirst(), axis, timer, save_best, save_last, *bar],
         enable_progress_bar=cfg.trainer.bar,
         default_root_dir=run.folder,
-        plugins=WholeCheckpoints(),
+        **ranks.settings(cfg.trainer.devices, WholeCheckpoints()),
         **cfg.trainer.lightning,
     )
 
@@ -74,7 +76,8 @@ def fit(run: Run, trainer: L.Trainer, state: Path | None, done: int) -> tuple[st
     """
     cfg = run.cfg
     [save_last] = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, SaveLast)]
-    MetricsCsv(run.folder / "metrics.csv", cfg.method.meta_batch).cut(done)
+    if ranks.is_first():
+        MetricsCsv(run.folder / "metrics.csv", cfg.method.meta_batch).cut(done)
     if state is not None:
         print(f"goes on at update {done} of {cfg.trainer.updates}", file=sys.stderr)
     try:
@@ -88,7 +91,8 @@ def fit(run: Run, trainer: L.Trainer, state: Path | None, done: int) -> tuple[st
     except Diverged as error:
         return "diverged", str(error)
     except Exception as error:
-        if state is None or save_last.began or isinstance(error, (OSError, UserError)) or out_of_memory(error):
+        other_cause = isinstance(error, (OSError, UserError)) or out_of_memory(error) or cfg.trainer.devices > 1
+        if state is None or save_last.began or other_cause:
             raise
         line = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         why = f"{state} is no state that a run can go on from ({line})"

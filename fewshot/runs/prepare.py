@@ -37,18 +37,14 @@ class Run:
 def refuse_impossible(cfg: DictConfig) -> None:
     """UserError, before any work on data, for what is not there: a file, a logger or a device."""
     check_there(cfg)
-    where = {"accelerator": cfg.trainer.accelerator, "precision": cfg.trainer.precision}
+    where = {key: cfg.trainer[key] for key in ("accelerator", "precision", "devices")}
     make_lightning(cfg.method.name, **where, logger=False)
 
 
 def prepare(cfg: DictConfig, folder: Path) -> Run:
     """Data, learner and the run's folder; UserError before anything is deleted or trained."""
-    use_threads(cfg.trainer.threads)
-    source = announced(cfg.data.name, make_source(cfg))
-    datamodule = make_datamodule(cfg, source)
-    L.seed_everything(cfg.seed, verbose=False)
-    learner = make_learner(cfg, source.task)
-    learner.train_batch = cfg.trainer.train_batch
+    datamodule, learner = assemble(cfg)
+    source = datamodule.source
     if not cfg.force:
         check_split(folder, source)
     prepare_further_tests(cfg)
@@ -65,6 +61,17 @@ def prepare(cfg: DictConfig, folder: Path) -> Run:
     size = f"{cfg.trainer.updates} updates of {cfg.method.meta_batch} tasks"
     print(f"{what.format(**description)}, {size}", file=sys.stderr)
     return Run(cfg, folder, learner, datamodule, description)
+
+
+def assemble(cfg: DictConfig) -> tuple[EpisodicDataModule, MetaLearner]:
+    """What is trained, and on what: the same in each process that shares a run."""
+    use_threads(cfg.trainer.threads)
+    source = announced(cfg.data.name, make_source(cfg))
+    datamodule = make_datamodule(cfg, source)
+    L.seed_everything(cfg.seed, verbose=False)
+    learner = make_learner(cfg, source.task)
+    learner.train_batch = cfg.trainer.train_batch
+    return datamodule, learner
 
 
 def prepare_further_tests(cfg: DictConfig) -> None:

@@ -9,13 +9,14 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import Timer
 from matplotlib.figure import Figure
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.identity import run_folder
-from fewshot.errors import Diverged, UserError, out_of_memory
+from fewshot.errors import Diverged, LostProcess, UserError, out_of_memory
 from fewshot.methods.base import MetaLearner
 from fewshot.results.record import read_result, show, surroundings, title_of, write_json, write_scores
 from fewshot.runs.callbacks import SaveBest, finite
@@ -23,7 +24,8 @@ from fewshot.runs.checkpoints import load_weights, newest_state
 from fewshot.runs.evaluate import evaluate_on, test
 from fewshot.runs.fit import fit, make_trainer
 from fewshot.runs.kept import kept_result, show_kept, untested
-from fewshot.runs.prepare import Run, prepare, refuse_impossible
+from fewshot.runs.prepare import Run, assemble, prepare, refuse_impossible
+from fewshot.runs.ranks import together
 from fewshot.views.curves import learning_curve
 from fewshot.views.loggers import end_wandb, quiet, staged_in
 from fewshot.views.pictures import save_figure, test_figures
@@ -62,6 +64,8 @@ def fit_and_test(run: Run) -> dict[str, Any]:
         return measure(run)
     except (UserError, OSError):
         raise
+    except LostProcess as error:
+        return {"status": "failed", "reason": f"{error}: the same command goes on from the state saved last"}
     except Exception as error:
         if out_of_memory(error):
             raise
@@ -71,22 +75,31 @@ def fit_and_test(run: Run) -> dict[str, Any]:
 
 def measure(run: Run) -> dict[str, Any]:
     """Fits, from the newest state if there is one, and tests the best validated state."""
-    cfg, task, best = run.cfg, run.learner.task, run.folder / "best.ckpt"
-    status, reason = "damaged", None
+    cfg, status = run.cfg, "damaged"
     while status == "damaged":  # twice at most: there is one state before the last
-        timer, save_best = Timer(), SaveBest(run.folder, task.metric, "min" if task.regression else "max")
         state, done = newest_state(run.learner, run.folder, cfg.method.name)
-        trainer = make_trainer(run, timer, save_best, done)
-        status, reason = fit(run, trainer, state, done)
+        with together(cfg.trainer.devices, share, OmegaConf.to_container(cfg, resolve=True), run.folder, state, done):
+            trainer, outcome = fit_and_test_from(run, state, done)
+        status = outcome["status"]
+    if status == "finished":
+        write_scores(run.folder / "test_scores.csv", run.scores)
+    return run.scores.summary | outcome | surroundings(trainer)
+
+
+def fit_and_test_from(run: Run, state: Path | None, done: int) -> tuple[L.Trainer, dict[str, Any]]:
+    """What each process of a run does; with the trainer, how it ended and what it took."""
+    cfg, task, best = run.cfg, run.learner.task, run.folder / "best.ckpt"
+    timer, save_best = Timer(), SaveBest(run.folder, task.metric, "min" if task.regression else "max")
+    trainer = make_trainer(run, timer, save_best, done)
+    status, reason = fit(run, trainer, state, done)
     best_step = load_weights(run.learner, best, cfg.method.name) if best.exists() else None
     if status == "finished":
         try:
             run.scores = test(trainer, run.learner, run.datamodule)
-            write_scores(run.folder / "test_scores.csv", run.scores)
         except Diverged as error:
             status, reason = "diverged", str(error)
     took, tasks = timer.time_elapsed("train"), trainer.global_step * cfg.method.meta_batch
-    return run.scores.summary | {
+    return trainer, {
         "status": status,
         "reason": reason,
         "best_step": best_step,
@@ -95,8 +108,16 @@ def measure(run: Run) -> dict[str, Any]:
         "train_seconds": took,
         "tasks_per_second": tasks / took if took else None,
         "compiled": run.compiled,
-        **surroundings(trainer),
     }
+
+
+def share(settings: dict[str, Any], folder: Path, state: Path | None, done: int) -> None:
+    """What a further process does: the same on other tasks, and keeps nothing."""
+    quiet()
+    cfg = OmegaConf.create(settings)
+    cfg.trainer.bar, cfg.logger = False, {"name": "none"}
+    datamodule, learner = assemble(cfg)
+    fit_and_test_from(Run(cfg, folder, learner, datamodule, {}), state, done)
 
 
 def publish(run: Run, outcome: dict[str, Any]) -> dict[str, Any]:

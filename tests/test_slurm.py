@@ -1,0 +1,94 @@
+"""A multirun on a real Slurm: a cell that meets its limit, one that is cancelled, and the right table at the end."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fewshot.config.compose import CONF
+from fewshot.runs.train import train
+from tests.test_runs import config
+from tests.test_stopping import without_times
+
+ROOT = CONF.parent
+HERE = shutil.which("sbatch") and subprocess.run(["sinfo"], capture_output=True).returncode == 0
+pytestmark = pytest.mark.skipif(not HERE, reason="needs a Slurm, as sbatch and a partition")
+SHORT, LONG = 40, 4000
+SMALL = ["trainer.val_tasks=20", "trainer.test_tasks=20", "trainer.threads=1", "trainer.bar=false", "logger=csv"]
+RUN = ["data=glyphs", "method=protonet", "trainer.val_every=20", *SMALL]
+SLURM = ["hydra/launcher=slurm", *(f"hydra.launcher.{setting}" for setting in (
+    "gpus_per_node=null", "cpus_per_task=1", "mem_gb=4", "timeout_min=1", "signal_delay_s=5",
+))]  # fmt: skip
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    paths = [f"paths.outputs={folder / 'outputs'}", f"paths.prepared={folder / 'prepared'}"]
+    grid = [f"trainer.updates={SHORT},{LONG}", "seed=0,1"]
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *SLURM, *RUN, *grid, *paths]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
+
+
+def folder_of(outputs: Path, updates: int, seed: int) -> Path | None:
+    for file in outputs.glob(f"glyphs/protonet/1-shot/seed{seed}-*/config.yaml"):
+        if f"updates: {updates}\n" in file.read_text():
+            return file.parent
+    return None
+
+
+def queue(job: str = "") -> list[tuple[str, str]]:
+    """Job (array_task) and state of what is waiting or at work."""
+    told = subprocess.run(["squeue", "-h", "-r", "-o", "%i %T"], capture_output=True, text=True, check=True).stdout
+    return [(name, state) for name, state in (line.split() for line in told.splitlines()) if name.startswith(job)]
+
+
+def hurry() -> None:
+    """Slurm holds a job that is queued again for two minutes, which only a test cannot wait for."""
+    for job, state in queue():
+        if state == "PENDING":
+            subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], capture_output=True)
+
+
+def test_a_limit_and_a_cancelled_job(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    process, cancelled = start(tmp_path), False
+    while process.poll() is None:
+        time.sleep(1)
+        hurry()
+        long = folder_of(outputs, LONG, seed=1)
+        if not cancelled and long and (long / "metrics.csv").exists():
+            [job] = {job for job, state in queue() if job.endswith("_3")}
+            subprocess.run(["scancel", job], check=True)
+            cancelled = True
+    err = process.stderr.read() if process.stderr else ""
+    assert cancelled
+    assert process.returncode == 143, err
+    assert re.search(r"1 of 4 cells have no result:\n  trainer.updates=4000 seed=1: stopped, stopped by SIGTERM", err)
+    assert "cells ━" in err
+    assert "4/4" in err
+    logs = {path: path.read_text() for path in (outputs / "multirun" / ".submitit").rglob("*_log.err")}
+    [again] = [text for text in logs.values() if "goes on at update" in text]  # the cell that met its limit
+    assert "stopped by SIGUSR2: the same command goes on from update" in again
+    assert sum("preparing glyphs" in text for text in logs.values()) == 1
+    assert not any("Traceback" in text for text in logs.values())
+    assert len(list(outputs.rglob("result.json"))) == 3
+
+    second = start(tmp_path)  # what was cancelled goes on, the others are there
+    while second.poll() is None:
+        time.sleep(1)
+        hurry()
+    err = second.stderr.read() if second.stderr else ""
+    assert second.returncode == 0, err
+    assert "have no result" not in err
+    undisturbed = config(tmp_path, *RUN, f"trainer.updates={LONG}", outputs="undisturbed")
+    result = train(undisturbed)
+    found = folder_of(outputs, LONG, seed=0)
+    assert found
+    assert without_times(json.loads((found / "result.json").read_text())) == without_times(result)
+    assert queue() == []
