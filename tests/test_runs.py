@@ -71,6 +71,7 @@ FIELDS = [
     "tasks_per_second",
     "peak_memory_bytes",
     "device",
+    "devices",
     "precision",
     "tf32",
     "threads",

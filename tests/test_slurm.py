@@ -19,9 +19,9 @@ from tests.test_stopping import without_times
 ROOT = CONF.parent
 HERE = shutil.which("sbatch") and subprocess.run(["sinfo"], capture_output=True).returncode == 0
 pytestmark = pytest.mark.skipif(not HERE, reason="needs a Slurm, as sbatch and a partition")
-SHORT, LONG = 40, 4000
+SHORT, LONG = 200, 6000
 SMALL = ["trainer.val_tasks=20", "trainer.test_tasks=20", "trainer.threads=1", "trainer.bar=false", "logger=csv"]
-RUN = ["data=glyphs", "method=protonet", "trainer.val_every=20", *SMALL]
+RUN = ["data=glyphs", "method=protonet", "trainer.val_every=200", *SMALL]
 SLURM = ["hydra/launcher=slurm", *(f"hydra.launcher.{setting}" for setting in (
     "gpus_per_node=null", "cpus_per_task=1", "mem_gb=4", "timeout_min=1", "signal_delay_s=5",
 ))]  # fmt: skip
@@ -69,7 +69,7 @@ def test_a_limit_and_a_cancelled_job(tmp_path: Path) -> None:
     err = process.stderr.read() if process.stderr else ""
     assert cancelled
     assert process.returncode == 143, err
-    assert re.search(r"1 of 4 cells have no result:\n  trainer.updates=4000 seed=1: stopped, stopped by SIGTERM", err)
+    assert re.search(r"1 of 4 cells have no result:\n  trainer.updates=6000 seed=1: stopped, stopped by SIGTERM", err)
     assert "cells ━" in err
     assert "4/4" in err
     logs = {path: path.read_text() for path in (outputs / "multirun" / ".submitit").rglob("*_log.err")}
@@ -86,7 +86,7 @@ def test_a_limit_and_a_cancelled_job(tmp_path: Path) -> None:
     err = second.stderr.read() if second.stderr else ""
     assert second.returncode == 0, err
     assert "have no result" not in err
-    undisturbed = config(tmp_path, *RUN, f"trainer.updates={LONG}", outputs="undisturbed")
+    undisturbed = config(tmp_path, *RUN, f"trainer.updates={LONG}", "method.meta_batch=4", outputs="undisturbed")
     result = train(undisturbed)
     found = folder_of(outputs, LONG, seed=0)
     assert found

@@ -143,6 +143,7 @@ def surroundings(trainer: L.Trainer) -> dict[str, Any]:
     return {
         "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else peak_resident_bytes(),
         "device": torch.cuda.get_device_name(device) if on_gpu else processor(),
+        "devices": trainer.world_size,
         "precision": str(trainer.precision),
         "tf32": torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32,
         "threads": torch.get_num_threads(),
