@@ -103,10 +103,11 @@ def show(console: Console, total: int | None) -> None:
 def followed() -> Iterator[None]:
     """Shows in a command that waits for a cluster's jobs how they end; what they print goes to files of their own."""
     over, console = threading.Event(), Console(stderr=True)
-    console.print(GO_ON, highlight=False)
 
     def follow() -> None:
-        seen, last = 0, False
+        seen, last = 0, over.wait(5)  # a queue that takes no job says so before
+        if not last:
+            console.print(GO_ON, highlight=False, soft_wrap=True)
         while not last:
             last = over.wait(1)
             new = outcomes()[seen:]

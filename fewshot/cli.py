@@ -209,6 +209,9 @@ def check_line(arguments: list[str]) -> None:
     for argument in arguments:
         if re.match(r"\+*hydra\.(run\.dir|sweep\.subdir|output_subdir|job\.chdir)=", argument):
             raise UserError(f"{argument}: a run's folder is named by what it does; paths.outputs says where it is")
+    several = any(a in ("-m", "--multirun") or re.match("hydra.mode=multirun", a, re.I) for a in arguments)
+    if (launcher := [a for a in arguments if a.startswith("hydra/launcher=")]) and not several:
+        raise UserError(f"{launcher[0]} is for the cells of a multirun: add -m")
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
     if unknown := [a for a in arguments if a.startswith("-") and a.split("=")[0] not in parser._option_string_actions]:

@@ -22,11 +22,15 @@ def explain(error: Exception, program: str = "train") -> str:
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if (group, name, program) == ("hydra/launcher", "slurm", "evaluate"):
+            return f"{group}={name} is train.py's: choose submitit_slurm"
         if group in ("hydra/sweeper", "hydra/launcher"):
             return f"{group}={name} is not installed: pip install '.[sweeps]' has joblib, submitit and optuna"
         return f"unknown {group} {name!r}: choose {nearest(name, list(error.options))}"
     if isinstance(error, yaml.YAMLError):
         return " ".join(str(error).split())
+    if type(error).__module__.startswith("submitit") or "on a slurm cluster" in str(error):
+        return of_cluster(" ".join(str(error).split()))
     text = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, ConfigCompositionException) and (found := re.search(r"Could not override '([^']+)'", text)):
         key = found[1].split("@")[0]
@@ -39,4 +43,14 @@ def explain(error: Exception, program: str = "train") -> str:
         return f"{text}: choose by name, as method=maml"
     if text.startswith("Ambiguous value for argument"):
         return f"{text}: several values are a grid, which needs -m"
+    return text
+
+
+def of_cluster(text: str) -> str:
+    """What Slurm refuses, or which job left no result."""
+    if "gres" in text:
+        return f"{text}: without GPUs take hydra.launcher.gpus_per_node=null"
+    if "Job" in text:
+        mend = "squeue lists the others, which go on; when they have ended, the same command runs what is missing"
+        return f"{text[:400]}: {mend}"
     return text

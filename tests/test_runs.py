@@ -47,6 +47,7 @@ TINY = [
     "method.meta_batch=2",
 ]
 FIELDS = [
+    "warnings",
     "status",
     "method",
     "form",

@@ -44,6 +44,7 @@ def stored_config(folder: Path) -> DictConfig:
     if interpolated or not all(re.fullmatch(r"\w+", str(choice)) for choice in choices.values()):
         raise UserError(f"{path} is not a run's resolved configuration: it holds more than plain values")
     overrides = [f"{group}={choice}" for group, choice in choices.items()] + [f"shots={shots}"]
+    overrides += [f"+{key}=0" for key in ("trial", "search_seed") if key in stored]  # of a search
     try:
         shipped = composed(overrides)
         OmegaConf.set_struct(shipped.trainer.lightning, False)

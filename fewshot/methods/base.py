@@ -13,7 +13,7 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import CatMetric, MeanMetric
+from torchmetrics import CatMetric
 from torchmetrics.functional import mean_squared_error
 from torchmetrics.functional.classification import multiclass_accuracy
 
@@ -73,8 +73,8 @@ class MetaLearner(L.LightningModule):
         super().__init__()
         self.task = task
         self.lr = lr
+        self.val_scores, self.val_losses = (CatMetric(nan_strategy="disable") for _ in range(2))
         self.test_scores, self.test_floors, self.test_tasks = (CatMetric(nan_strategy="disable") for _ in range(3))
-        self.val_score, self.val_loss = (MeanMetric(nan_strategy="disable") for _ in range(2))
 
     @property
     def uses_backbone(self) -> bool:
@@ -136,12 +136,21 @@ class MetaLearner(L.LightningModule):
             self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(losses))
         return {"loss": losses.sum(), "predictions": predictions.detach()}
 
+    def on_validation_epoch_start(self) -> None:
+        for kept in (self.val_scores, self.val_losses):
+            kept.reset()
+
     def validation_step(self, episode: Episode, batch_idx: int) -> None:
         predictions = self.predict(episode)
-        self.val_score.update(self.scores(predictions, episode.query_y))
-        self.val_loss.update(self.task_losses(predictions, episode.query_y))
-        self.log(f"val/{self.task.metric}", self.val_score, prog_bar=True, batch_size=len(predictions))
-        self.log("val/loss", self.val_loss, batch_size=len(predictions))
+        self.val_scores.update(self.scores(predictions, episode.query_y))
+        self.val_losses.update(self.task_losses(predictions, episode.query_y))
+
+    def on_validation_epoch_end(self) -> None:
+        scores = self.val_scores.compute()
+        self.log(f"val/{self.task.metric}", scores.mean(), prog_bar=True, sync_dist=True)
+        self.log("val/loss", self.val_losses.compute().mean(), sync_dist=True)
+        if len(scores) > 1:
+            self.log("val/ci95", 1.96 * scores.std() / len(scores) ** 0.5, sync_dist=True)
 
     def on_test_start(self) -> None:
         for kept in (self.test_scores, self.test_floors, self.test_tasks):

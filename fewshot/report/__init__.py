@@ -1,5 +1,13 @@
 """What stands above single runs: tables, figures and comparisons of a study's runs, beside the paper's numbers."""
 
-from fewshot.report.runs import load
+from typing import Any
 
-__all__ = ["load"]
+__all__ = ["load"]  # noqa: F822
+
+
+def __getattr__(name: str) -> Any:
+    if name != "load":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fewshot.report.runs import load  # seconds, in which a report's command must already listen to signals
+
+    return load

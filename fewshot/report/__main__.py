@@ -1,5 +1,10 @@
 """`python -m fewshot.report table1`: a study's table as the paper has it, from the runs that are there."""
 
+from fewshot import stopping
+
+if __name__ == "__main__":
+    stopping.listen()  # before anything slow, so that a signal ends in one line from the start
+
 import hashlib
 import sys
 from collections.abc import Sequence

@@ -5,6 +5,11 @@ outputs/reports/*/wandb. A run that two studies share has the name of the one th
 study's name it prints what it would send, and needs no server.
 """
 
+from fewshot import stopping
+
+if __name__ == "__main__":
+    stopping.listen()  # before anything slow, so that a signal ends in one line from the start
+
 import json
 import sys
 from collections.abc import Sequence

@@ -40,6 +40,7 @@ SHOWN: dict[str, Any] = {  # what is read of a kept result
     "published_settings": bool,
     **dict.fromkeys(("findings", "floors"), dict[str, Number]),
     **dict.fromkeys(("changed", "tests"), dict),
+    "warnings": list[str],
 }
 PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "omegaconf", "numpy", "fewshot")
 
@@ -73,7 +74,7 @@ def read_result(path: Path) -> dict[str, Any] | None:
         return None
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        shown = {"floors": {}, "tests": {}} | result
+        shown = {"floors": {}, "tests": {}, "warnings": []} | result
         check_values(SHOWN, {name: shown.get(name) for name in SHOWN})
     except (OSError, ValueError, TypeError, RecursionError, UserError):
         return None
@@ -221,5 +222,7 @@ def show(result: Mapping[str, Any], folder: Path | None) -> None:
         for where, shares in rows.items():
             table.add_row(Text(where), Text(" · ".join(shares)))
         Console().print(table)
+    for warning in result.get("warnings", []):
+        Console().print(Text(f"warning: {warning}", "yellow"), soft_wrap=True)
     place = "" if folder is None else f"\n{folder}"
     Console().print(Text.assemble((name, "bold"), f": {score_line(result)}{place}"), soft_wrap=True)

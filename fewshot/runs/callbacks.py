@@ -1,5 +1,6 @@
 """What Lightning leaves to a project: validation at step 0, saves that resume exactly, the task axis of curves."""
 
+import math
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, RichProgressBar, Timer
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from fewshot import stopping
 from fewshot.episodes import Episode
@@ -179,13 +181,21 @@ def check_finite(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
 class TaskAxis(Callback):
     """Logs training, every `every` updates and before any save, beside the number of training tasks seen.
 
-    The accuracy is computed for these updates alone. On sine the loss is the score.
+    The accuracy and the norm of the gradient, before any clamp, are computed for these updates alone. On sine the loss
+    is the score.
     A row that Lightning logged itself would come after the save of its update, and be lost where a run stops there.
     """
 
     def __init__(self, meta_batch: int, every: int) -> None:
         self.meta_batch, self.every = meta_batch, every
         self.since = (time.perf_counter(), 0)
+        self.norm = torch.tensor(math.nan)
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        if (trainer.global_step + 1) % self.every == 0:
+            self.norm = get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.since = (time.perf_counter(), trainer.global_step)
@@ -201,6 +211,7 @@ class TaskAxis(Callback):
             row = {
                 "tasks": float(step * self.meta_batch),
                 "train/loss": total(trainer, outputs["loss"]).item() / self.meta_batch,
+                "train/gradient_norm": self.norm.item(),
                 "train/tasks_per_second": (step - last) * self.meta_batch / (now - then),
             }
             if not pl_module.task.regression:

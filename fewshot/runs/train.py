@@ -19,6 +19,7 @@ from fewshot.config.identity import run_folder
 from fewshot.errors import Diverged, LostProcess, UserError, out_of_memory
 from fewshot.methods.base import MetaLearner
 from fewshot.results.record import read_result, show, surroundings, title_of, write_json, write_scores
+from fewshot.results.signs import signs
 from fewshot.runs.callbacks import SaveBest, finite
 from fewshot.runs.checkpoints import load_weights, newest_state
 from fewshot.runs.evaluate import evaluate_on, test
@@ -129,6 +130,7 @@ def publish(run: Run, outcome: dict[str, Any]) -> dict[str, Any]:
         except Exception as error:
             print(f"not every picture was drawn: {type(error).__name__}: {error}", file=sys.stderr)
     result = {"status": outcome.pop("status")} | run.description | outcome | {"findings": findings(run.learner)}
+    result["warnings"] = signs(result, run.folder / "metrics.csv")
     if run.wandb is not None:
         from fewshot.views.wandb_result import log_checkpoint, log_result, log_tasks
 

@@ -1,0 +1,81 @@
+"""What should make one doubt a run: said at its end, and kept in its result under `warnings`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fewshot.views.curves import read_curves
+
+VANISHED = 1e-8  # below it Adam's steps shrink as the gradient does
+BLOWN_UP = 1000  # times the median
+FEW = 4  # examples: normalised, two are ±1 whatever they were, and three hardly more
+
+
+def signs(result: Mapping[str, Any], metrics: Path) -> list[str]:
+    """Of a result, and of what was logged on the way, if anything was."""
+    curves: Mapping[str, Any] = read_curves(metrics) if metrics.exists() else {}
+    metric = result["metric"]
+    found = [at_chance(result), small_sets(result), unmoved(curves, metric), gradients(curves), jumps(curves, metric)]
+    return [sign for sign in found if sign]
+
+
+def at_chance(result: Mapping[str, Any]) -> str:
+    """A test whose interval reaches what a guess scores; on sine waves a guess is the mean of the support set."""
+    mean, ci95, floors = result["mean"], result["ci95"] or 0, result["floors"]
+    if mean is None:
+        return ""
+    if "chance" in floors:
+        guess, learned = floors["chance"], mean - ci95 > floors["chance"]
+    else:
+        guess, learned = floors["support_mean"], mean + ci95 < floors["support_mean"]
+    return "" if learned else f"it never left chance: {mean:.4g} ± {ci95:.4g} in the test, and a guess has {guess:.4g}"
+
+
+def small_sets(result: Mapping[str, Any]) -> str:
+    """Batch norm by the statistics of a handful of examples."""
+    examples = {
+        "transductive": min(result[key] for key in ("train_shots", "shots", "train_queries", "test_queries")),
+        "support": min(result["train_shots"], result["shots"]),
+    }
+    size = result["ways"] * examples.get(result["bn"], FEW)
+    return f"batch norm sees sets of {size} examples, which leaves little of a feature but its sign" * (size < FEW)
+
+
+def gradients(curves: Mapping[str, Any]) -> str:
+    """Norms of the meta-gradient as they were logged, before any clamp."""
+    if "train/gradient_norm" not in curves:
+        return ""
+    norms = curves["train/gradient_norm"].dropna()
+    if (tiny := (norms < VANISHED).mean()) > 0.5:
+        return f"the gradient vanished: its norm was below {VANISHED} in {tiny:.0%} of the updates that were logged"
+    if (peak := norms.max()) > BLOWN_UP * (median := norms.median()):
+        return f"the gradient blew up: its norm was {peak:.3g} after {norms.idxmax():.0f} tasks, {median:.3g} as a rule"
+    return ""
+
+
+def unmoved(curves: Mapping[str, Any], metric: str) -> str:
+    """A best validation within the intervals of the one before the first update."""
+    if "val/ci95" not in curves:
+        return ""
+    scores, ci95 = curves[f"val/{metric}"].dropna(), curves["val/ci95"].dropna()
+    at = scores.idxmin() if metric == "mse" else scores.idxmax()
+    if abs(scores[at] - scores.iloc[0]) > ci95[at] + ci95.iloc[0]:
+        return ""
+    return f"training changed little: validation is {scores.iloc[0]:.4g} before it and {scores[at]:.4g} at its best"
+
+
+def jumps(curves: Mapping[str, Any], metric: str) -> str:
+    """Validations, on the same tasks each time, that are worse than the one before by more than both intervals."""
+    if "val/ci95" not in curves:
+        return ""
+    scores = curves[f"val/{metric}"].dropna()
+    ci95 = curves["val/ci95"].reindex(scores.index)
+    worse = scores.diff() * (1 if metric == "mse" else -1)
+    far = worse[worse > ci95 + ci95.shift()]
+    if far.empty:
+        return ""
+    at = far.idxmax()
+    return (
+        f"validation got worse by more than its intervals in {len(far)} of {len(scores) - 1} steps, most from "
+        f"{scores.shift()[at]:.4g} to {scores[at]:.4g} after {at:.0f} tasks: what is tested is the best of them"
+    )
