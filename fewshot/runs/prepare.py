@@ -50,6 +50,7 @@ def prepare(cfg: DictConfig, folder: Path) -> Run:
     learner = make_learner(cfg, source.task)
     learner.train_batch = cfg.trainer.train_batch
     if not cfg.force:
+        refuse_no_files(folder)
         check_split(folder, source)
     prepare_further_tests(cfg)
     if cfg.force:
@@ -65,6 +66,13 @@ def prepare(cfg: DictConfig, folder: Path) -> Run:
     size = f"{cfg.trainer.updates} updates of {cfg.method.meta_batch} tasks"
     print(f"{what.format(**description)}, {size}", file=sys.stderr)
     return Run(cfg, folder, learner, datamodule, description)
+
+
+def refuse_no_files(folder: Path) -> None:
+    """UserError for a folder or a pipe in a file's place: what cannot be written would be told after the training."""
+    for path in folder.iterdir():
+        if path.suffix in (".json", ".csv", ".yaml", ".ckpt") and not path.is_file():
+            raise UserError(f"{path} is no file: take it away, or force=true does")
 
 
 def prepare_further_tests(cfg: DictConfig) -> None:
