@@ -44,7 +44,7 @@ from tests.made_files import fill_folder, fill_tar, fill_zip, picture
 from tests.test_report import some, stored
 
 SECONDS = 60  # a case that takes longer hangs
-MENDS = "replace remove put delete keep leave give add save rename convert shrink choose pack force=true needs take run"
+MENDS = "replace remove put delete keep leave give add save rename convert shrink choose pack force=true needs take run mean"
 EXECUTED = "executed"  # the folder that malice would make
 SPLIT_OF = ("train", "train", "train", "val", "val", "test", "test")
 MARKS: list[Any] = [
