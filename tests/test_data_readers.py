@@ -168,6 +168,7 @@ def test_a_pickle_cannot_run_code(tmp_path: Path) -> None:
         pickle.dumps([1]),
         pickle.dumps({"image_data": np.zeros((2, 8, 8, 3)), "class_dict": {"a": [0]}}),
         pickle.dumps({"image_data": np.zeros((2, 8, 8, 3), dtype=np.uint8), "class_dict": {"a": [2]}}),
+        pickle.dumps({"image_data": np.zeros((2, 8, 8, 3), dtype=np.uint8), "class_dict": {"a": [0], "b": [0, 1]}}),
     ],
 )
 def test_a_damaged_pickle_is_named(tmp_path: Path, data: bytes) -> None:

@@ -60,9 +60,7 @@ class Index(BaseModel, strict=True):
     name: str
     shape: list[int]
     bytes: int
-    splits: dict[
-        Literal["train", "val", "test"], Annotated[list[tuple[str, Annotated[int, Field(ge=1)]]], Field(min_length=1)]
-    ]
+    splits: dict[str, Annotated[list[tuple[str, Annotated[int, Field(ge=1)]]], Field(min_length=1)]]
     note: str
 
 
