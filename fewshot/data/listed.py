@@ -78,7 +78,7 @@ def assigned(name: str, told: Sequence[Row], files: Sequence[Member]) -> Files:
     for what, word, label in told:
         split, named = split_named(word), PurePosixPath(what)
         if split is None:
-            raise UserError(f"{name}: {what!r} is in split {word!r}: a split is train, val or test")
+            raise UserError(f"{name}: {what!r} is in split {word!r}: a split is train, val or test, give one of them")
         if label is not None or (what not in folders and named.name in images):  # an image
             image = images.get(what) or images.get(named.name)
             if image is None:
