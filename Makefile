@@ -26,8 +26,8 @@ bench: $(VENV)/.made  ## time every learner on sine waves and on images in Omnig
 mutations: $(VENV)/.made  ## flip one sign, norm or axis at a time: every one must turn a test red
 	$(RUN) -m tests.mutations
 
-grammar: $(VENV)/.made  ## a thousand random command lines and calls: none may end in a traceback, or be taken without sense
-	$(RUN) -m tests.grammar --lines 1000 --calls 1000
+grammar: $(VENV)/.made  ## a thousand each of random command lines, calls and damaged files: no traceback, no nonsense taken
+	$(RUN) -m tests.grammar --lines 1000 --calls 1000 --files 1000
 
 torture: $(VENV)/.made  ## kill runs at random moments, 100 times: each must end as one that nobody disturbed; half an hour
 	$(RUN) -m tests.torture --kills 100 --outputs outputs/torture --prepared prepared

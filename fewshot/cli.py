@@ -24,7 +24,7 @@ from rich.text import Text
 
 from fewshot import cells, stopping
 from fewshot.config.checks import check, check_evaluation, check_there
-from fewshot.config.compose import FOLDERS, at_home, conf_folders, quote_shots
+from fewshot.config.compose import FOLDERS, at_home, conf_folders, quote_shots, refuse_bare
 from fewshot.config.settings import choices_of
 from fewshot.config.tested import trained_and_tested
 from fewshot.errors import UserError, out_of_memory
@@ -98,7 +98,7 @@ def main(run: Run, name: str) -> int:
     with tempfile.TemporaryDirectory(prefix=".cells-", dir="." if away else None) as folder:  # a cluster sees that one
         try:
             check_line(sys.argv[1:])
-            may_stand_anywhere = ("-m", "--multirun")
+            may_stand_anywhere = {"-m", "--multirun"}
             sys.argv[1:] = sorted(quote_shots(sys.argv[1:]), key=lambda a: a not in may_stand_anywhere)
             if any(re.match("(-c|--cfg)(=|$)", a) for a in sys.argv[1:]):
                 sys.argv.append("--resolve")  # what will run, not how it is found
@@ -111,6 +111,8 @@ def main(run: Run, name: str) -> int:
         except Exception as error:  # those of a run end in run_cell: this one is about the command line
             return say(error, name)
         print(failures(), file=sys.stderr, end="")
+        if not away and not cells.outcomes() and may_stand_anywhere & {*sys.argv}:
+            return say(UserError(f"{' '.join(a for a in sys.argv[1:] if '(' in a)}: no values, no cells"))
         codes = (EXIT_CODES.get(outcome["status"], 0) for outcome in cells.outcomes())
         return max(codes, default=0, key=WORST.index)
 
@@ -158,6 +160,7 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
     multirun = hydra_cfg.mode == RunMode.MULTIRUN
     total, swept = cells.sweep(hydra_cfg) if multirun else (1, set())
     name = " ".join(o for o in overrides if o.split("=")[0] in swept)
+    choices = hydra_cfg.runtime.choices
     if stopping.asked:  # as the cell before ended
         raise stopping.Stopped(stopping.asked, f"stopped by {stopping.asked.name}: give the same command again")
     if cells.in_worker():
@@ -170,8 +173,10 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
     try:
         if studies := swept & {"experiment", "search"}:
             raise UserError(f"{studies.pop()}=…,…: a command runs one study, as a study says itself what it sweeps")
+        if not multirun:
+            tell_of_others(hydra_cfg, [o.split("=")[0].lstrip("+") for o in overrides])
         refuse_other_way(hydra_cfg, cfg)
-        refuse_renamed(cfg, hydra_cfg.runtime.choices)
+        refuse_renamed(cfg, choices)
         if empty := [o for o in overrides if o.partition("=")[2].strip() == "{}"]:
             raise UserError(f"{empty[0]} says nothing: choose a group by name, or set its settings one by one")
         outcome = run(at_home(cfg))
@@ -217,9 +222,9 @@ def check_line(arguments: list[str]) -> None:
     if unknown := [a for a in arguments if a.startswith("-") and a.split("=")[0] not in parser._option_string_actions]:
         raise UserError(f"{unknown[0]}: a setting is given without dashes, as shots=5")
     told, _ = parser.parse_known_args([a for a in arguments if not a.startswith("--version")])
-    for argument in told.overrides:
-        if "=" not in argument and not argument.startswith("~"):
-            raise UserError(f"{argument or 'an empty argument'}: a setting is given as name=value, as method=maml")
+    refuse_bare(told.overrides)
+    if {"experiment", "search"} <= {o.lstrip("+").split("=")[0] for o in told.overrides}:
+        raise UserError("experiment=… and search=…: a command runs one study, leave out one of them")
     folder = conf_folders()[0]
     if not folder.is_dir():
         raise UserError(f"FEWSHOT_CONF={folder} is no folder")
@@ -227,6 +232,17 @@ def check_line(arguments: list[str]) -> None:
 
 def refuse(message: str) -> NoReturn:
     raise UserError(message)
+
+
+def tell_of_others(hydra_cfg: Any, told: list[str]) -> None:
+    """A line where a study's name alone starts one of its cells; UserError where that is a trial."""
+    kind = "search" if "search" in told else "experiment"
+    study = f"{kind}={hydra_cfg.runtime.choices.get(kind)}"
+    left = [key for key in hydra_cfg.sweeper.get("params") or {} if key not in told]
+    if "trial" in left:
+        raise UserError(f"{study} is a search: -m runs its trials, trial=0 one of them")
+    if left:
+        print(f"this is one cell of {study}, which sweeps {', '.join(left)}: -m runs them all", file=sys.stderr)
 
 
 def refuse_other_way(hydra_cfg: Any, cfg: DictConfig) -> None:

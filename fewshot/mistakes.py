@@ -4,16 +4,22 @@ import re
 import sys
 
 import yaml
-from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 
 from fewshot.config.checks import closest
+from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
 from fewshot.options import nearest
 
 
 def say(error: Exception, program: str = "train") -> int:
-    print("error: " + " ".join(explain(error, program).split()), file=sys.stderr)
+    print("error: " + plain(explain(error, program)), file=sys.stderr)
     return 2
+
+
+def plain(text: str) -> str:
+    """One line without signs that steer terminals, as a stranger's file name may hold."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda sign: repr(sign[0])[1:-1], " ".join(text.split()))
 
 
 def explain(error: Exception, program: str = "train") -> str:
@@ -34,9 +40,12 @@ def explain(error: Exception, program: str = "train") -> str:
     text = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, ConfigCompositionException) and (found := re.search(r"Could not override '([^']+)'", text)):
         key = found[1].split("@")[0]
+        if names := choices_of(key):
+            return f"{key}=… names none of its choices, one of {', '.join(names)}"
         return f"unknown setting {key!r}: {closest(key, program)}"
-    if text.startswith(("LexerNoViableAltException", "Error parsing override")):
-        return f"{text}: a value with ~, spaces or brackets needs two pairs of quotes, as 'data.path=\"~/my images\"'"
+    if isinstance(error, OverrideParseException):
+        mend = "a value with ~, spaces or brackets needs two pairs of quotes, as 'data.path=\"~/my images\"'"
+        return f"{error.override} cannot be read as name=value: {mend}"
     if text.startswith("Could not append to config"):
         return f"{text} leave out the +"
     if text.startswith("Config group override must be"):

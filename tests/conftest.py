@@ -53,15 +53,15 @@ def seeded() -> None:
 
 
 @cache
-def _once(overrides: tuple[str, ...]) -> DictConfig:
-    return composed(list(overrides))
+def _once(overrides: tuple[str, ...], **told: bool) -> DictConfig:
+    return composed(list(overrides), **told)
 
 
 @pytest.fixture
 def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A study's cells are composed once for all tests: each takes a fifth of a second."""
     for module in ("fewshot.report.runs", "fewshot.config.identity"):
-        monkeypatch.setattr(f"{module}.composed", lambda overrides: _once(tuple(overrides)).copy())
+        monkeypatch.setattr(f"{module}.composed", lambda overrides, **told: _once(tuple(overrides), **told).copy())
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Random command lines and constructor calls: `make grammar`; a few of them are tests (`test_grammar.py`).
+"""Random command lines, constructor calls and files: `make grammar`; a few of them are tests (`test_grammar.py`).
 
 A line or a call with a value that makes no sense must end in one line that says so; a single value that makes sense
 must be taken. What makes sense is written here once more, by hand, so that a declaration that is too wide is noticed.
@@ -14,13 +14,16 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from fewshot.backbones.blocks import Blocks
 from fewshot.cli import main
@@ -32,6 +35,9 @@ from fewshot.data.table import Classes, Table
 from fewshot.episodes import SPLITS, Task
 from fewshot.errors import UserError
 from fewshot.methods import learner_class
+from fewshot.mistakes import explain, plain
+from fewshot.report.runs import cells
+from fewshot.report.sweep import sweep
 from fewshot.runs.build import make_learner
 from tests.conftest import FC, LSTM, MAML, OPLSTM, RELEASED, SAP, WARPMAML
 
@@ -269,6 +275,35 @@ def faults_of_lines(number: int, seed: int) -> Iterator[str]:
             yield f"{wrong}: {program}.py {' '.join(map(repr, arguments))}: {code} {printed[-300:]}"
 
 
+STUDIES = [*("table1", "tableA1", "lstm_sine", "oplstm_mini", "demo", "table9", "", "a=b", "../table1", "--help")]
+SETTING_WORDS = """
+seed=3 ++seed=3 ++seed=3,4 +seed=3 ~seed seed=a seed=null seed=1,, seed=range(3,3) seed=glob(*) seed=interval(0,1) x -m
+shots=5 ++shots=5 +shots=5 shots=0 shots=glob(*) method=lstm method=glob(l*) method=5 method=5,6 method= method=[lstm
+~method trial=0 ++trial=3 trial=x profile=quick profile=slow foo=1 ++foo=1 hydra.sweeper.params=null experiment=table2
++search=lstm_sine paths.outputs= method.passes=0 ++method.passes=2 form=text form=x trainer.updates=-1 =5 a=b=c
+"""
+SETTINGS = re.findall(r"\S+", SETTING_WORDS)
+
+
+def faults_of_studies(number: int, seed: int) -> Iterator[str]:
+    """What the report and the dashboard are told of a study, and the sweep its name."""
+    dice = random.Random(seed)
+    for _ in range(number):
+        study = dice.choice(STUDIES[:4] if dice.random() < 0.7 else STUDIES)
+        told = ["method=lstm", *dice.sample([*SETTINGS, ""], dice.choice((0, 1, 1, 2)))]
+        told = [*told, "shots=5"] if study.startswith("table") else told[1:] or ["trial=0"]
+        for ask in (lambda study=study, told=told: cells(study, told), lambda study=study: sweep(study)):
+            try:
+                found = ask()
+                wrong = None if found else "nothing"
+            except (UserError, HydraException, OmegaConfBaseException) as error:
+                wrong = None if plain(explain(error)) else "no words"
+            except Exception as error:
+                wrong = f"{type(error).__name__}: {error}"
+            if wrong:
+                yield f"{wrong}: report {study} {told}"
+
+
 VALUES: list[Any] = [
     *(None, True, False, math.nan, math.inf, -1, 0, 1, 2, 3, 1.0, 1.5, 0.1, -0.1, 10**20, 1j, "", "foo", "a\nb", "1"),
     *("true", "set", "sequence", "conv", "linear", "none", "matrix", "support", "target", "prev_target", [1], [1, 2]),
@@ -352,12 +387,18 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lines", type=int, default=1000)
     parser.add_argument("--calls", type=int, default=1000)
+    parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     told = parser.parse_args()
+    from tests.hostile import faults_of_files
+
     os.chdir(tempfile.mkdtemp())
     faults = 0
-    for fault in (*faults_of_calls(told.calls, told.seed), *faults_of_lines(told.lines, told.seed)):
+    calls, lines = faults_of_calls(told.calls, told.seed), faults_of_lines(told.lines, told.seed)
+    studies = faults_of_studies(told.lines // 10, told.seed)
+    for fault in chain(calls, lines, studies, faults_of_files(told.files, told.seed)):
         faults += 1
         print(fault, flush=True)
-    print(f"{told.lines} command lines and {told.calls} calls, {faults} faults; nothing made in {Path.cwd()}")
+    done = f"{told.lines} command lines, {told.calls} calls and {told.files} files"
+    print(f"{done}, {faults} faults; nothing made in {Path.cwd()}")
     sys.exit(faults > 0)

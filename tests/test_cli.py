@@ -15,6 +15,8 @@ from fewshot import cells
 from fewshot.cli import main, run_evaluate, run_train
 from fewshot.config.compose import composed
 from fewshot.config.identity import run_folder
+from fewshot.errors import UserError
+from fewshot.mistakes import say
 from fewshot.runs import train as runs
 from tests.test_runs import config
 
@@ -87,6 +89,9 @@ MISTAKES = [
     ("trainer.max_time=99999999999:00:00:00", "give days:hours:minutes:seconds"),
     ("data=folder data.path=~/images", "needs two pairs of quotes"),
     ("data.path=(a", "needs two pairs of quotes"),
+    ("seed=1,,", "seed=1,, cannot be read as name=value"),
+    ("search=lstm_sine", "search=lstm_sine is a search: -m runs its trials, trial=0 one of them"),
+    ("-m search=lstm_sine experiment=table1", "a command runs one study, leave out one of them"),
     ("seed=${nowhere}", "nowhere"),
     ("seed=${oc.env:NOWHERE_AT_ALL}", "NOWHERE_AT_ALL"),
 ]
@@ -251,6 +256,44 @@ def test_habits_of_hydra(command: str, seen: list[int], monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "argv", ["train.py", *command.split()])
     assert main(run, "train") == 0
     assert found == seen
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("experiment=table1 seed=0", "this is one cell of experiment=table1, which sweeps method, shots: -m runs them"),
+        (
+            "search=oplstm_mini method.passes=1",
+            "one cell of search=oplstm_mini, which sweeps method.meta_batch, method",
+        ),
+        ("experiment=table1 method=lstm shots=5 seed=0", ""),
+        ("search=lstm_sine ++trial=3", ""),
+        ("-m search=lstm_sine trial=3", ""),
+        ("experiment=demo", ""),
+    ],
+)
+def test_a_study_without_m_is_told(
+    command: str, told: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", *command.split()])
+    assert main(lambda _: {"status": "finished"}, "train") == 0
+    err = capfd.readouterr().err
+    assert told in err
+    assert ("one cell" in err) == bool(told)
+
+
+def test_a_sweep_over_nothing_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "-m seed=range(3,3)") == 2
+    assert capfd.readouterr().err == "error: seed=range(3,3): no values, no cells\n"
+
+
+def test_signs_that_steer_a_terminal_are_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    assert say(UserError("a\x1b[31m\n\x9bb é")) == 2
+    assert capfd.readouterr().err == "error: a\\x1b[31m \\x9bb é\n"
 
 
 @pytest.mark.parametrize("command", ["hydra.run.dir=x", "hydra.job.chdir=true", "-m hydra.sweep.subdir=x"])

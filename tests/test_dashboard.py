@@ -64,6 +64,12 @@ def test_tests_across_domains_are_shown() -> None:
 
 
 @pytest.mark.parametrize("program", [dashboard, sweep])
+def test_help(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(["--help"]) == 0
+    assert "python -m fewshot.report." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("program", [dashboard, sweep])
 @pytest.mark.parametrize("arguments", [[], ["table9"]])
 def test_a_mistake_is_a_line(program: Any, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert program.main(arguments) == 2

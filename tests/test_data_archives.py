@@ -1,8 +1,11 @@
 """Archives: every container reads alike, nothing unsafe is listed, damage is named, images are checked."""
 
 import io
+import re
 import stat
 import struct
+import subprocess
+import sys
 import tarfile
 import time
 import zipfile
@@ -159,6 +162,50 @@ def test_a_photograph_stands_as_it_was_taken() -> None:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG", exif=exif)
     assert np.array_equal(decode.decode(out.getvalue(), 8, 1, "x")[..., 0], np.rot90(pixels, -1))
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF", "WEBP", "TIFF"])
+def test_of_several_pictures_the_first_is_taken(form: str) -> None:
+    out = io.BytesIO()
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("white", "black"))
+    first.save(out, form, save_all=True, append_images=[second])
+    assert (decode.decode(out.getvalue(), 8, 3, "x") == 255).all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(mode: str) -> None:
+    """Its own colour is often black, as that of the ink: nothing would be left of a drawing."""
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (0, 0, 4, 8))
+    out = io.BytesIO()
+    image.convert(mode).save(out, "PNG")
+    pixels = decode.decode(out.getvalue(), 8, 1, "x")[..., 0]
+    assert (pixels[:, :4] == 0).all()
+    assert (pixels[:, 4:] == 255).all()
+
+
+def test_inks_of_print_are_converted() -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 30, 60)).convert("CMYK").save(out, "TIFF")
+    assert decode.decode(out.getvalue(), 8, 3, "x")[0, 0].tolist() == [200, 30, 60]
+
+
+@pytest.mark.parametrize("side", [10_000, 2**31 - 1])
+def test_a_refused_image_is_one_line_without_pils_warnings(side: int) -> None:
+    """In a process of its own: pytest has filters of its own."""
+    data = bytearray(picture())
+    data[16:24] = struct.pack(">II", side, side)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    code = "from fewshot.data.decode import decode\n"
+    code += f"try: decode({bytes(data)!r}, 8, 3, 'x')\nexcept Exception as error: print(error)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert re.fullmatch(r"x (has 10000 x 10000 pixels: shrink|is no readable image \(.*\): replace).*\n", done.stdout)
+
+
+def test_a_line_names_no_place_in_memory() -> None:
+    with pytest.raises(UserError, match=r"x is no readable image \(JPEG, PNG.*\): replace or remove it"):
+        decode.decode(b"no image", 8, 3, "x")
 
 
 def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

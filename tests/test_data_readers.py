@@ -168,6 +168,7 @@ def test_a_pickle_cannot_run_code(tmp_path: Path) -> None:
         pickle.dumps([1]),
         pickle.dumps({"image_data": np.zeros((2, 8, 8, 3)), "class_dict": {"a": [0]}}),
         pickle.dumps({"image_data": np.zeros((2, 8, 8, 3), dtype=np.uint8), "class_dict": {"a": [2]}}),
+        pickle.dumps({"image_data": np.zeros((2, 8, 8, 3), dtype=np.uint8), "class_dict": {"a": [0], "b": [0, 1]}}),
     ],
 )
 def test_a_damaged_pickle_is_named(tmp_path: Path, data: bytes) -> None:
@@ -344,6 +345,7 @@ def test_a_split_without_validation_takes_it_from_training(tmp_path: Path) -> No
         ({"test/deep/er/animal9/1.png": picture(200)}, "looks like a split"),
         ({"a.csv": rows_of("class,split", True), "b.csv": rows_of("class,split", True)}, "keep one of them"),
         ({"a.csv": b"class,split\nanimal0,left\n"}, "a split is train, val or test"),
+        ({"x/train.txt": b"nobody", "x/test.txt": b"animal1"}, "zoo/x/train.txt and test.txt: 0 folders with images"),
         ({"a.csv": b"class,split\nnobody,train\n"}, "0 folders with images are called 'nobody'"),
         ({"a.csv": b"filename,label,split\nnone.png,a,train\n"}, "lists none.png, which is not there"),
     ],
@@ -429,6 +431,8 @@ def test_folder_split_by_csv_files(tmp_path: Path) -> None:
         (b"class,split\nanimal9,train\n", "animal9"),
         (b"class,split\nanimal0,left\n", "'left'"),
         (b"name,part\nanimal0,val\n", "or class,split"),
+        (b"class,split\nanimal0,train\n,val\n", "split.csv has a row with an empty class: fill it in, or remove"),
+        (b"filename,label,split\n , animal0,val\n", "split.csv has a row with an empty filename"),
         (b"class,split\nanimal0\n", "columns class,split in every row"),
         (b"class,split\n\xff,val\n", "is no UTF-8 text"),
         (b"x" * 200_000, "needs the columns"),

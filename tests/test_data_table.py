@@ -102,8 +102,42 @@ def not_json(folder: Path) -> None:
     (folder / "index.json").write_text("[]")
 
 
+def nested(folder: Path) -> None:
+    (folder / "index.json").write_text("[" * 10**5)
+
+
+def counted(folder: Path, *classes: tuple[str, object]) -> None:
+    index = json.loads((folder / "index.json").read_text())
+    index["splits"] |= {"val": classes[:1], "test": classes[1:]}
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+def beyond_any_number(folder: Path) -> None:
+    counted(folder, ("c", 10**30), ("d", 2))
+
+
+def around_the_corner(folder: Path) -> None:
+    counted(folder, ("c", 2**63 - 1), ("d", 2**63 - 1), ("e", 5))  # 3 in 64 bits
+
+
+def in_part(folder: Path) -> None:
+    counted(folder, ("c", 1.5), ("d", 1.5))
+
+
+def a_class_in_two_splits(folder: Path) -> None:
+    counted(folder, ("a", 1), ("d", 2))
+
+
+def of_another_name(folder: Path) -> None:
+    index = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps(index | {"name": "omniglot-28-grey"}))
+
+
+LIES = [nested, beyond_any_number, around_the_corner, in_part, a_class_in_two_splits, of_another_name]
+
+
 @pytest.mark.parametrize(
-    "damage", [truncate, other_array, other_shape, fewer_rows, old_format, pickled, foreign, not_json]
+    "damage", [truncate, other_array, other_shape, fewer_rows, old_format, pickled, foreign, not_json, *LIES]
 )
 def test_damage_is_named(folder: Path, damage) -> None:
     damage(folder)
@@ -111,6 +145,11 @@ def test_damage_is_named(folder: Path, damage) -> None:
         open_or_write(folder, SHAPE, content)
     assert str(folder) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_table_of_other_images_is_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"holds images of \(4, 4, 3\), not of \(5, 5, 3\): delete it"):
+        open_or_write(folder, (5, 5, 3), content)
 
 
 @pytest.mark.parametrize("error", [UserError("a bad image"), KeyboardInterrupt(), RuntimeError("a bug")])

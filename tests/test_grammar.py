@@ -13,7 +13,8 @@ from fewshot.methods import learner_class
 from fewshot.methods.base import Lr, MetaLearner
 from fewshot.options import check_values, help_of
 from tests.conftest import FC
-from tests.grammar import METHODS, callables, faults_of_calls, faults_of_lines, run_line
+from tests.grammar import METHODS, callables, faults_of_calls, faults_of_lines, faults_of_studies, run_line
+from tests.hostile import faults_of_data, faults_of_reports, faults_of_runs
 
 FAULTS = [  # found before there were declarations: tracebacks, then nonsense that was taken
     *("method.name=nan", "data.name=[0]", "data.train_queries=[1,2]", "data.ways=[1,2]", "trainer.val_every=[1,2]"),
@@ -54,6 +55,24 @@ def test_some_random_command_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     assert list(faults_of_lines(60, seed=0)) == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("composed_once")
+def test_some_random_studies() -> None:
+    assert list(faults_of_studies(12, seed=0)) == []
+
+
+def test_some_damaged_files() -> None:
+    assert list(faults_of_data(120, seed=0)) == []
+
+
+def test_some_damaged_runs() -> None:
+    assert list(faults_of_runs(8, seed=0)) == []
+
+
+@pytest.mark.usefixtures("composed_once")
+def test_some_damaged_reports() -> None:
+    assert list(faults_of_reports(5, seed=0)) == []
 
 
 def test_random_constructor_calls() -> None:

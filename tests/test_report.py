@@ -227,6 +227,19 @@ def test_what_a_result_need_not_say() -> None:
     assert f"foreign: {cell.folder}" in report("table1", ["shots=5", "method=lstm", "seed=0"])[0].words
 
 
+@pytest.mark.parametrize(
+    ("told", "names", "seeds"),
+    [
+        (["++seed=3"], ["lstm", "maml", "oplstm"], [3]),
+        (["++seed=3,4"], ["lstm", "maml", "oplstm"], [3, 4]),
+        (["method=glob(*lstm)", "seed=0"], ["lstm", "oplstm"], [0]),
+    ],
+)
+def test_a_study_is_narrowed_as_hydra_has_it(told: list[str], names: list[str], seeds: list[int]) -> None:
+    found = cells("table1", ["shots=5", *told])
+    assert [(cell.name, cell.cfg.seed) for cell in found] == [(name, seed) for name in names for seed in seeds]
+
+
 def test_a_run_named_twice_counts_once() -> None:
     assert [cell.cfg.seed for cell in cells("table1", ["method=lstm", "shots=5,5", "seed=0,0,42"])] == [0, 42]
 
@@ -296,6 +309,14 @@ def test_nothing_run_is_a_table_of_dots(capsys: pytest.CaptureFixture[str]) -> N
         (["table1", "seed=a"], "seed=a: give a whole number"),
         (["table1", "method=lstm", "method.passes=0"], "method.passes=0: give"),
         (["demo"], "demo is a single run"),
+        (["table1", "method=5,6"], "choose by name, as method=maml"),
+        (["table1", "method=lstm,glob(m*)"], "method=… names none of its choices, one of lstm"),
+        (["table1", "+shots=5"], "choose by name, as method=maml"),
+        (["table1", "seed=range(3,3)"], "table1 seed=range(3,3): no values, no cells"),
+        (["table1", ""], "an empty argument: a setting is given as name=value"),
+        (["table1", "-m"], "-m: a setting is given as name=value"),
+        (["table1", "seed=1,,"], "seed=1,, cannot be read"),
+        (["table1", "+search=lstm_sine"], "+search=lstm_sine: a report is of one study, table1"),
         (["table1", "experiment=table2"], "experiment=table2: a report is of one study, table1"),
     ],
 )

@@ -30,6 +30,7 @@ from fewshot.runs import callbacks, prepare
 from fewshot.runs.callbacks import Bar
 from fewshot.runs.evaluate import evaluate
 from fewshot.runs.train import train
+from fewshot.views.curves import learning_curve
 from fewshot.views.loggers import start_wandb
 from tests.made_files import fill_folder, picture
 
@@ -313,6 +314,8 @@ TAMPERED = [
     '{"shots": "5"}',
     '{"metric": 3}',
     '{"changed": [1]}',
+    '{"unlike_paper": [1]}',
+    '{"method": "\\u009b31m"}',
     '{"findings": {"a": "b"}}',
     '{"mean": NaN}',
     '{"status": "[red]"}',
@@ -729,6 +732,45 @@ def test_a_strangers_folder_is_data_not_code(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UserError, match="not a checkpoint of weights"):
         evaluate(evaluation(folder, tmp_path))
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["result.json", "test_scores.csv", "metrics.csv", "last.ckpt"])
+def test_a_folder_in_a_files_place_is_told_before_training(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cfg = config(tmp_path)
+    folder = run_folder(cfg)
+    (folder / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"{name} is no file: take it away, or force=true does"):
+        train(cfg)
+    assert "update" not in capfd.readouterr().err
+    assert train(config(tmp_path, "force=true"))["status"] == "finished"
+
+
+def test_what_is_read_of_a_strangers_run_names_file_and_mend(tmp_path: Path) -> None:
+    cfg = config(tmp_path, "trainer.updates=10")
+    train(cfg)
+    folder = run_folder(cfg)
+    best, stored = (folder / "best.ckpt").read_bytes(), (folder / "config.yaml").read_text()
+    torn = bytearray(best)
+    torn[len(torn) // 2] ^= 1  # in the midst of a weight
+    for data, said in ((bytes(torn), "in it is damaged"), (b"noise", "not a zip file")):
+        (folder / "best.ckpt").write_bytes(data)
+        with pytest.raises(UserError, match=rf"best\.ckpt .*{said}; train\.py with force=true makes it anew"):
+            evaluate(evaluation(folder, tmp_path))
+    torch.save({"state_dict": Malice()}, folder / "best.ckpt")
+    with pytest.raises(UserError, match="weights: it holds more than tensors and plain values; train"):
+        evaluate(evaluation(folder, tmp_path))
+    (folder / "best.ckpt").write_bytes(best)
+    (folder / "config.yaml").write_text(stored.replace("seed: 0", "seed: -1"))
+    with pytest.raises(UserError, match=rf"^{folder}/config\.yaml: seed=-1: give a whole number"):
+        evaluate(evaluation(folder, tmp_path))
+
+
+def test_a_log_of_nothing_is_drawn_in_silence(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    (tmp_path / "metrics.csv").write_text("tasks,step,metric,value\n0,0,other,1\n")
+    learning_curve(tmp_path / "metrics.csv", "a run")
+    assert not recwarn.list
 
 
 def test_shipped_settings_count_as_published(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fewshot.config import draws  # noqa: F401  the resolvers of searches
 from fewshot.errors import UserError
@@ -70,6 +71,12 @@ def quote_shots(arguments: list[str]) -> list[str]:
     return [quoted(a) if a.startswith("shots=") else a for a in arguments]
 
 
+def refuse_bare(arguments: list[str]) -> None:
+    for argument in arguments:
+        if "=" not in argument and not argument.startswith("~"):
+            raise UserError(f"{argument or 'an empty argument'}: a setting is given as name=value, as method=maml")
+
+
 def quoted(argument: str) -> str:
     """`shots=1,5`, or a range or choice, as Hydra takes it."""
     try:
@@ -84,13 +91,20 @@ def quoted(argument: str) -> str:
     return "shots=" + ",".join(f"'{value}'" for value in values)
 
 
-def composed(overrides: list[str], program: str = "train") -> DictConfig:
-    """The configuration that `python train.py` with these overrides would get, or that of `evaluate`."""
+def composed(overrides: list[str], program: str = "train", with_hydra: bool = False) -> DictConfig:
+    """The configuration that `python train.py` with these overrides would get, or that of `evaluate`.
+
+    With `with_hydra` also Hydra's own part, which says what a study sweeps.
+    """
     running = GlobalHydra.instance()
     outer, running.hydra = running.hydra, None  # a second Hydra, on the train configs, inside the one that runs
     try:
         with hydra.initialize_config_dir(FOLDERS[program], version_base="1.3"):
-            return hydra.compose(program, quote_shots(overrides))
+            return hydra.compose(program, quote_shots(overrides), return_hydra_config=with_hydra)
+    except ValueError as error:  # a number as a group's choice; OmegaConf's own errors are ValueErrors too
+        if isinstance(error, OmegaConfBaseException):
+            raise
+        raise UserError(f"{' '.join(overrides)}: {error}, choose by name, as method=maml") from error
     finally:
         running.hydra = outer
 

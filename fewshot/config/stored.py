@@ -52,5 +52,8 @@ def stored_config(folder: Path) -> DictConfig:
     except (OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"{path} does not fit this version: {str(error).splitlines()[0]}") from error
     assert isinstance(cfg, DictConfig)
-    check(cfg)
+    try:
+        check(cfg)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     return cfg

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fewshot.data.archives import Member, read
 from fewshot.data.table import Content
@@ -25,6 +26,7 @@ LARGE_PIXELS = 4 * 10**6  # larger images are decoded one at a time, whatever th
 ONE_LARGE = Lock()
 BATCH_BYTES = 32 * 2**20  # of files that wait for being decoded
 MAX_PIXELS = 64 * 10**6  # a small file can claim a huge image; none of ours is near
+warnings.filterwarnings("ignore", module="PIL")  # of torn notes beside an image; a torn image is an error
 
 
 def is_image(member: Member) -> bool:
@@ -104,6 +106,8 @@ def some(stored: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
 def decode(data: bytes, size: int, channels: int, name: str) -> NDArray[np.uint8]:
     """An image file's bytes as uint8 (size, size, channels), squashed by PIL's (antialiased) bilinear filter.
 
+    Of several pictures or pages the first, turned as its EXIF says, on white where it is transparent.
+
     Raises:
         UserError: no readable image, too many pixels, or more than 8 bits a channel.
     """
@@ -118,6 +122,8 @@ def decode(data: bytes, size: int, channels: int, name: str) -> NDArray[np.uint8
                 return resize(ImageOps.exif_transpose(image), size, channels)  # photographs, as they were taken
     except UserError:
         raise
+    except UnidentifiedImageError as error:
+        raise UserError(f"{name} is no readable image ({', '.join(FORMATS)}): replace or remove it") from error
     except Exception as error:  # a damaged file can fail in any way
         if out_of_memory(error):
             raise
@@ -126,8 +132,9 @@ def decode(data: bytes, size: int, channels: int, name: str) -> NDArray[np.uint8
 
 def resize(image: Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
     """An 8-bit image as uint8 (size, size, channels)."""
-    if "transparency" in image.info:
-        image = image.convert("RGBA")  # what PIL itself asks for, in a warning
+    if image.has_transparency_data:  # what lies below transparent pixels is nothing that anybody saw
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("L" if channels == 1 else "RGB")
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)

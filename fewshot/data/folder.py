@@ -22,7 +22,7 @@ from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 
 ALSO = {"split", "splits", "partition", "partitions", "seen", "unseen", "learn", "eval", "holdout"}
-READING = 3  # raise it when the same files make another table
+READING = 4  # raise it when the same files make another table
 
 
 def table_name(path: Path) -> str:
@@ -63,7 +63,7 @@ def content(path: Path, size: int, channels: int) -> Content:
             many = "look like splits" if len(likely) > 1 else "looks like a split"
             raise UserError(
                 f"{path}: {', '.join(likely[:4])} {many}, and not like one of these: folders train, val and test with "
-                f"class folders in them; {FORMS}"
+                f"class folders in them; {FORMS}. Make it one of them, or take it away"
             )
         classes = class_folders(files)
         split_of = seeded(classes)

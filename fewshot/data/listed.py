@@ -24,17 +24,17 @@ def by_list(files: Sequence[Member]) -> tuple[Files, str] | None:
         UserError: several files do, or one names a split or a class that is not there.
     """
     found: dict[str, list[Row]] = {}
-    texts: dict[PurePosixPath, list[Row]] = {}
+    texts: dict[str, list[Row]] = {}
     for file in files:
         name = file.parts[-1].lower()
         if name.endswith((".csv", ".json")) and (listed := (from_csv if name.endswith(".csv") else from_json)(file)):
             found[str(file)] = listed
         elif name.endswith(".txt") and (split := split_named(name.removesuffix(".txt"))):
             lines = [line.strip() for line in text_of(file).splitlines()]
-            texts.setdefault(PurePosixPath(file.name).parent, []).extend((line, split, None) for line in lines if line)
-    for place, told in texts.items():
-        if {"train", "test"} <= {split for _, split, _ in told}:
-            found["train.txt and test.txt" + (f" in {place}" if place.parts else "")] = told
+            texts.setdefault(str(file).replace(file.parts[-1], "train.txt and test.txt"), []).extend(
+                (line, split, None) for line in lines if line
+            )
+    found |= {place: told for place, told in texts.items() if {"train", "test"} <= {split for _, split, _ in told}}
     if len(found) > 1:
         raise UserError(f"several files say how the classes are split, keep one of them: {', '.join(found)}")
     for name, told in found.items():
@@ -78,7 +78,7 @@ def assigned(name: str, told: Sequence[Row], files: Sequence[Member]) -> Files:
     for what, word, label in told:
         split, named = split_named(word), PurePosixPath(what)
         if split is None:
-            raise UserError(f"{name}: {what!r} is in split {word!r}: a split is train, val or test")
+            raise UserError(f"{name}: {what!r} is in split {word!r}: a split is train, val or test, give one of them")
         if label is not None or (what not in folders and named.name in images):  # an image
             image = images.get(what) or images.get(named.name)
             if image is None:
@@ -87,6 +87,8 @@ def assigned(name: str, told: Sequence[Row], files: Sequence[Member]) -> Files:
             continue
         found = [what] if what in folders else ends.get(named.name, [])
         if len(found) != 1:
-            raise UserError(f"{name}: {len(found)} folders with images are called {what!r}, one is needed")
+            raise UserError(
+                f"{name}: {len(found)} folders with images are called {what!r}, and it needs one of each name"
+            )
         splits[split][what] = folders[found[0]]
     return splits

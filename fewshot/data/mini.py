@@ -81,6 +81,8 @@ def load_pickle(file: Member) -> tuple[NDArray[np.uint8], dict[str, list[int]]]:
             raise ValueError(f"image_data is {pixels.dtype} {pixels.shape}")
         if any(not 0 <= number < len(pixels) for numbers in classes.values() for number in numbers):
             raise ValueError("class_dict names rows that image_data does not have")
+        if len(rows := [number for numbers in classes.values() for number in numbers]) > len({*rows}):
+            raise ValueError("class_dict names a row twice")
     except UserError:
         raise
     except Exception as error:  # a damaged pickle can raise anything

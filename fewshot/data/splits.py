@@ -112,11 +112,16 @@ def rows(table: Member, *columns: str) -> list[tuple[str, ...]] | None:
     """The named columns of a csv file, whose own names may be in any case; None where it has not all of them.
 
     Raises:
-        UserError: a row is too short, or no csv.
+        UserError: a row is too short, or no csv, or has an empty cell.
     """
     try:
         reader = csv.DictReader(io.StringIO(text_of(table), newline=""))
         names = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
-        return [tuple(row[names[c]].strip() for c in columns) for row in reader] if names.keys() >= {*columns} else None
+        if not names.keys() >= {*columns}:
+            return None
+        told = [tuple(row[names[c]].strip() for c in columns) for row in reader]
     except (AttributeError, csv.Error) as error:
         raise UserError(f"{table} needs the columns {','.join(columns)} in every row") from error
+    if bare := [row for row in told if not all(row)]:
+        raise UserError(f"{table} has a row with an empty {columns[bare[0].index('')]}: fill it in, or remove the row")
+    return told

@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -16,7 +19,7 @@ from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 from fewshot.files import whole, write_whole
 
-FORMAT = 1  # raise it when the files' meaning changes: older tables are then refused
+FORMAT = 1  # raise it, and that of Index, when the files' meaning changes: older tables are then refused
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,17 @@ class Content:
     note: str = ""
 
 
+class Index(BaseModel, strict=True):
+    """What `index.json` holds."""
+
+    format: Literal[1]
+    name: str
+    shape: list[int]
+    bytes: int
+    splits: dict[str, Annotated[list[tuple[str, Annotated[int, Field(ge=1)]]], Field(min_length=1)]]
+    note: str
+
+
 def open_table(folder: Path) -> Table:
     """Open a prepared folder after checking its header, type, shape, size and index.
 
@@ -58,33 +72,34 @@ def open_table(folder: Path) -> Table:
     """
     try:
         return _open_checked(folder)
-    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
+    except (OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError) as error:
+        reason = " ".join(str(error).split())[:160]
         raise UserError(f"{folder} is no complete prepared data set ({reason}): delete it, and run again") from error
 
 
 def _open_checked(folder: Path) -> Table:
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    if index["format"] != FORMAT:
-        raise ValueError(f"format {index['format']}, not {FORMAT}")
+    index = Index.model_validate_json((folder / "index.json").read_bytes())
     file = folder / "images.npy"
-    if file.stat().st_size != index["bytes"]:
-        raise ValueError(f"images.npy has {file.stat().st_size} bytes, not {index['bytes']}")
+    if index.name != folder.name:
+        raise ValueError(f"index.json is of {index.name}")
+    if file.stat().st_size != index.bytes:
+        raise ValueError(f"images.npy has {file.stat().st_size} bytes, not {index.bytes}")
     # "c", copy on write, is as safe as "r" for the file, and torch.from_numpy warns about "r"
     images = np.load(file, mmap_mode="c", allow_pickle=False)
-    if images.dtype != np.uint8 or list(images.shape) != index["shape"] or not images.flags.c_contiguous:
-        raise ValueError(f"images.npy is {images.dtype} {images.shape}, not uint8 {index['shape']}")
+    if images.dtype != np.uint8 or list(images.shape) != index.shape or not images.flags.c_contiguous:
+        raise ValueError(f"images.npy is {images.dtype} {images.shape}, not uint8 {index.shape}")
+    told = [entry for split in SPLITS for entry in index.splits[split]]
+    if (listed := sum(count for _, count in told)) != len(images):
+        raise ValueError(f"index.json lists {listed} images, images.npy holds {len(images)}")
+    if twice := [name for name, times in Counter(name for name, _ in told).items() if times > 1]:
+        raise ValueError(f"index.json lists class {twice[0]} twice")
     splits, start = {}, 0
     for split in SPLITS:
-        names = tuple(str(name) for name, _ in index["splits"][split])
-        counts = np.array([count for _, count in index["splits"][split]], dtype=np.int64)
-        if not names or counts.min() < 1:
-            raise ValueError(f"no images in split {split}")
+        names, numbers = zip(*index.splits[split], strict=True)
+        counts = np.array(numbers, dtype=np.int64)
         splits[split] = Classes(names, start + np.cumsum(counts) - counts, counts)
-        start += int(counts.sum())
-    if start != len(images):
-        raise ValueError(f"index.json lists {start} images, images.npy holds {len(images)}")
-    return Table(images, splits, str(index["note"]))
+        start += sum(numbers)
+    return Table(images, splits, index.note)
 
 
 def open_or_write(folder: Path, shape: tuple[int, int, int], make: Callable[[], Content]) -> Table:
@@ -97,7 +112,10 @@ def open_or_write(folder: Path, shape: tuple[int, int, int], make: Callable[[], 
                     write_table(folder, shape, make())
     except OSError as error:
         raise UserError(f"cannot prepare {folder}: {error}; free space there, or choose another folder") from error
-    return open_table(folder)
+    table = open_table(folder)
+    if table.images.shape[1:] != shape:
+        raise UserError(f"{folder} holds images of {table.images.shape[1:]}, not of {shape}: delete it, and run again")
+    return table
 
 
 def write_table(folder: Path, shape: tuple[int, int, int], content: Content) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["load"]  # noqa: F822
+__all__ = ["load"]
 
 
 def __getattr__(name: str) -> Any:

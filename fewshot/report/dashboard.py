@@ -85,6 +85,9 @@ def page(study: str, found: Sequence[Cell]) -> Any:
 
 
 def main(arguments: Sequence[str]) -> int:
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
     try:
         if not arguments:
             raise UserError("name a study, as table1; spec after it prints what would be sent")

@@ -12,14 +12,16 @@ import hydra
 import numpy as np
 import pandas as pd
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ValidationError
 from rich.progress import track
 
 from fewshot.config.checks import check
-from fewshot.config.compose import FOLDERS, composed, quote_shots
+from fewshot.config.compose import FOLDERS, composed, quote_shots, refuse_bare
 from fewshot.config.identity import changed, run_folder
 from fewshot.config.settings import choices_of
 from fewshot.config.tested import further_tests
@@ -74,8 +76,7 @@ def studies() -> list[str]:
 
 def params(study: str, told: Sequence[str]) -> dict[str, Any]:
     """What a study sweeps over, by its YAML."""
-    with hydra.initialize_config_dir(FOLDERS["train"], version_base="1.3"):
-        whole = hydra.compose("train", [choice(study), *single(told)], return_hydra_config=True)
+    whole = composed([choice(study), *single(told)], with_hydra=True)
     return OmegaConf.to_container(whole.hydra.sweeper.params or OmegaConf.create({}))  # type: ignore[return-value]
 
 
@@ -88,9 +89,12 @@ def choice(study: str) -> str:
 
 def single(told: Sequence[str]) -> list[str]:
     """The settings that are not swept."""
-    return [
-        str(o.input_line) for o in OverridesParser.create().parse_overrides(list(told)) if not o.is_sweep_override()
-    ]
+    return [str(o.input_line) for o in parsed(told) if not o.is_sweep_override()]
+
+
+def parsed(told: Sequence[str]) -> list[Override]:
+    with hydra.initialize_config_dir(FOLDERS["train"], version_base="1.3"):  # glob(*) asks what there is
+        return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(told))
 
 
 def cells(study: str, told: Sequence[str] = ()) -> list[Cell]:
@@ -99,13 +103,16 @@ def cells(study: str, told: Sequence[str] = ()) -> list[Cell]:
     Raises:
         UserError: there is no such study, it is a single run, or its settings make no sense.
     """
-    told = quote_shots(list(told))
-    if other := [o for o in told if o.startswith(("experiment=", "search="))]:
+    refuse_bare(told := quote_shots(list(told)))
+    if other := [o for o in told if o.lstrip("+").startswith(("experiment=", "search="))]:
         raise UserError(f"{other[0]}: a report is of one study, {study}")
     if not (swept := params(study, told)):
         raise UserError(f"{study} is a single run: its folder holds its result")
-    overrides = OverridesParser.create().parse_overrides([*(f"{k}={v}" for k, v in swept.items()), *told])
+    told = [narrow if (narrow := o.removeprefix("++")).split("=")[0] in swept else o for o in told]
+    overrides = parsed([*(f"{k}={v}" for k, v in swept.items()), *told])
     [combinations] = BasicSweeper.split_arguments(overrides, None)
+    if not combinations:
+        raise UserError(f"{study} {' '.join(told)}: no values, no cells")
     names = [o.get_key_element() for o in overrides if o.is_sweep_override() or o.get_key_element() in swept]
     found, kinds = [], dict[tuple[str, ...], DictConfig]()
     for combination in track(combinations, "settings", transient=True, disable=not sys.stderr.isatty()):

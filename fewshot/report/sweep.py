@@ -44,6 +44,9 @@ def sweep(study: str) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> int:
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
     try:
         if len(arguments) != 1:
             raise UserError("name one study, as lstm_sine")

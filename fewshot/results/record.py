@@ -38,6 +38,7 @@ SHOWN: dict[str, Any] = {  # what is read of a kept result
     "tasks": int | None,
     "reason": str | None,
     "published_settings": bool,
+    "unlike_paper": dict | None,
     **dict.fromkeys(("findings", "floors"), dict[str, Number]),
     **dict.fromkeys(("changed", "tests"), dict),
     "warnings": list[str],
@@ -78,7 +79,7 @@ def read_result(path: Path) -> dict[str, Any] | None:
         check_values(SHOWN, {name: shown.get(name) for name in SHOWN})
     except (OSError, ValueError, TypeError, RecursionError, UserError):
         return None
-    steers = re.search(r"\\u00[01]", json.dumps(result, ensure_ascii=False))  # signs that steer terminals
+    steers = re.search(r"\\u00[01]|[\x7f-\x9f]", json.dumps(result, ensure_ascii=False))  # signs that steer terminals
     fits = (result["status"] == "finished") == (result.get("mean") is not None)
     return result if fits and not steers else None
 

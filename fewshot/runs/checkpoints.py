@@ -1,7 +1,9 @@
 """A run's states on disk: written whole, read without executing anything in them, checked before they are used."""
 
 import math
+import pickle
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +69,15 @@ def load_weights(learner: MetaLearner, path: Path, method: str, to_go_on: bool =
     if not path.is_file():
         raise UserError(f"{path} is missing, or no file")
     try:
+        with zipfile.ZipFile(path) as archive:  # torch reads past a flipped bit
+            if torn := archive.testzip():
+                raise ValueError(f"{torn} in it is damaged")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         state, step = checkpoint["state_dict"], int(checkpoint["global_step"])
+    except pickle.UnpicklingError as error:  # torch's own words say how to run it
+        raise UserError(
+            f"{path} is not a checkpoint of weights: it holds more than tensors and plain values"
+        ) from error
     except Exception as error:  # a foreign file can fail in any way
         line = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"{path} is not a checkpoint of weights: {line}") from error

@@ -98,7 +98,10 @@ def prepare_test(
     if same_data(trained, tested):
         check_split(folder, source)
     learner = make_learner(trained, source.task, trained=True)
-    best_step = load_weights(learner, folder / "best.ckpt", trained.method.name)
+    try:
+        best_step = load_weights(learner, folder / "best.ckpt", trained.method.name)
+    except UserError as error:
+        raise UserError(f"{error}; train.py with force=true makes it anew") from error
     return trainer, learner, make_datamodule(tested, source, ["test"]), best_step
 
 

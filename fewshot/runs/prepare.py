@@ -46,6 +46,7 @@ def prepare(cfg: DictConfig, folder: Path) -> Run:
     datamodule, learner = assemble(cfg)
     source = datamodule.source
     if not cfg.force:
+        refuse_no_files(folder)
         check_split(folder, source)
     prepare_further_tests(cfg)
     if cfg.force:
@@ -72,6 +73,13 @@ def assemble(cfg: DictConfig) -> tuple[EpisodicDataModule, MetaLearner]:
     learner = make_learner(cfg, source.task)
     learner.train_batch = cfg.trainer.train_batch
     return datamodule, learner
+
+
+def refuse_no_files(folder: Path) -> None:
+    """UserError for a folder or a pipe in a file's place: what cannot be written would be told after the training."""
+    for path in folder.iterdir():
+        if path.suffix in (".json", ".csv", ".yaml", ".ckpt") and not path.is_file():
+            raise UserError(f"{path} is no file: take it away, or force=true does")
 
 
 def prepare_further_tests(cfg: DictConfig) -> None:

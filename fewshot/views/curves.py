@@ -32,6 +32,7 @@ def learning_curve(metrics: Path, title: str) -> Figure:
         axes.set_xlabel("training tasks", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=10)
     return figure
