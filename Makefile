@@ -29,8 +29,8 @@ mutations: $(VENV)/.made  ## flip one sign, norm or axis at a time: every one mu
 grammar: $(VENV)/.made  ## a thousand each of random command lines, calls and damaged files: no traceback, no nonsense taken
 	$(RUN) -m tests.grammar --lines 1000 --calls 1000 --files 1000
 
-torture: $(VENV)/.made  ## kill runs at random moments, 100 times: each must end as one that nobody disturbed; half an hour
-	$(RUN) -m tests.torture --kills 100 --outputs outputs/torture --prepared prepared
+torture: $(VENV)/.made  ## kill commands at random moments, 200 times: each must end as one that nobody disturbed; an hour at most
+	$(RUN) -m tests.torture --kills 200 --minutes 60 --outputs outputs/torture --prepared prepared
 
 clean:  ## remove the environment and caches; runs and prepared data stay
 	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info

@@ -127,4 +127,4 @@ def followed() -> Iterator[None]:
 
 
 def clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+    return str(timedelta(seconds=max(round(seconds), 0)))  # a clock may have been put back

@@ -33,6 +33,8 @@ TESTS = (
     "tests/test_lightning.py",
     "tests/test_backbones.py",
     "tests/test_report.py",
+    "tests/test_ranks.py",
+    "tests/test_signs.py",
 )
 AT_A_TIME = 2
 BASE, LSTM, MAML = "fewshot/methods/base.py", "fewshot/methods/lstm.py", "fewshot/methods/maml.py"
@@ -45,13 +47,15 @@ SOURCE, PROTOCOL, PAPER = "fewshot/data/image_source.py", "fewshot/results/proto
 EVALUATE, TESTED = "fewshot/runs/evaluate.py", "fewshot/config/tested.py"
 FLOORS, IDENTITY = "fewshot/floors.py", "fewshot/config/identity.py"
 DRAWS, SUMMARY, PAIRED = "fewshot/config/draws.py", "fewshot/report/summary.py", "fewshot/report/paired.py"
-STATISTICS = "fewshot/results/statistics.py"
+STATISTICS, SIGNS = "fewshot/results/statistics.py", "fewshot/results/signs.py"
+RANKS, DATAMODULE = "fewshot/runs/ranks.py", "fewshot/data/datamodule.py"
 OPTIONS, CHECKS, CLI = "fewshot/options.py", "fewshot/config/checks.py", "fewshot/cli.py"
 # the file of tests that turns red soonest
 FIRST = {BASE: TESTS[1], BODY: TESTS[1], EPISODES: TESTS[2], SOURCE: TESTS[2]}
 FIRST |= dict.fromkeys((PROTOCOL, PAPER, EVALUATE, TESTED), TESTS[4])
 FIRST |= dict.fromkeys((OPTIONS, CHECKS, CLI), TESTS[5])
 FIRST |= dict.fromkeys((DRAWS, SUMMARY, PAIRED, STATISTICS, "conf/search/lstm_sine.yaml"), TESTS[9])
+FIRST |= {RANKS: TESTS[10], DATAMODULE: TESTS[10], SIGNS: TESTS[11]}
 FIRST |= {FLOORS: TESTS[6], IDENTITY: TESTS[7], RESNET: TESTS[8], LIBRARY: TESTS[8]}
 
 
@@ -68,6 +72,15 @@ class Mutation:
 MUTATIONS = [
     Mutation(*row)
     for row in (
+        # what shares a run
+        (RANKS, "dist.all_reduce(total)", "pass", "gradients of one process alone"),
+        (RANKS, "dist.all_reduce(total)", "dist.all_reduce(total); total /= 2", "the mean of their gradients"),
+        (DATAMODULE, "self.ranks)[self.rank]", "self.ranks)[0]", "all processes see the same tasks"),
+        # warnings
+        (SIGNS, "mean - ci95 > floors", "mean + ci95 > floors", "chance left by luck"),
+        (SIGNS, "ci95 + ci95.shift()", "ci95", "a jump beside one interval"),
+        (SIGNS, "(1 if metric == ", "(-1 if metric == ", "a jump for the better"),
+        (SIGNS, "(norms < VANISHED)", "(norms > VANISHED)", "gradients that do not vanish"),
         # the base
         (BASE, '"loss": losses.sum()', '"loss": losses.mean()', "mean over the meta-batch"),
         (BASE, "losses.detach().mean()", "losses.detach().sum()", "the log shows the sum"),
@@ -413,7 +426,7 @@ MUTATIONS = [
         (BASE, 'told(arguments["backbone', "dict(arguments", "backbones unchecked"),
         (CHECKS, "if name not in kinds:", "if False:", "unknown settings taken"),
         (CHECKS, "if left_out := [", "if left_out := [][:0] and [", "settings left out"),
-        (CLI, "refuse_renamed(cfg, hydra_cfg.runtime.choices)", "pass", "names set alone"),
+        (CLI, "refuse_renamed(cfg, choices)", "pass", "names set alone"),
         # floors, and what a learner is told
         (FLOORS, ".argmin(-1)", ".argmax(-1)", "the farthest neighbour"),
         (FLOORS, "support_y.mean(1, keepdim=True)", "support_y[:, :1]", "the first value for the mean"),

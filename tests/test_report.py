@@ -215,6 +215,15 @@ def test_a_result_of_something_else_is_no_cells(other: dict[str, Any], status: s
     assert f"{status}: {found[1].folder}" in said.words
 
 
+def test_what_runs_warn_of_stands_in_the_report() -> None:
+    found = cells("table1", ["shots=5", "method=lstm"])
+    for cell in found:
+        stored(cell, some(0.04, cell.cfg.seed), warnings=["it jumps", "it blew up"] if cell.cfg.seed == 0 else [])
+    table = report("table1", ["shots=5", "method=lstm"])[0].tables["what the runs warn of"]
+    assert table["warning"].tolist() == ["it jumps", "it blew up"]
+    assert table[""].tolist() == [f"lstm/5-shot/{found[1].folder.name}"] * 2
+
+
 def test_what_a_result_need_not_say() -> None:
     """Of a test with fewer tasks, by versions that are not known, with curves of words."""
     [cell] = cells("table1", ["shots=5", "method=lstm", "seed=0"])

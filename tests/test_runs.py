@@ -646,6 +646,12 @@ def evaluation(folder: Path, tmp_path: Path, **changes: Any) -> DictConfig:
     return composed([f"{key}={value}" for key, value in values.items()], "evaluate")
 
 
+def test_a_trial_of_a_search_can_be_tested_later(tmp_path: Path) -> None:
+    cfg = config(tmp_path, "search=lstm_sine", "trial=3", "method.hidden=[8]", "method.passes=1")
+    result = train(cfg)
+    assert evaluate(evaluation(run_folder(cfg), tmp_path))["mean"] == result["mean"]
+
+
 def test_evaluation_repeats_the_runs_own_test(tmp_path: Path) -> None:
     cfg = config(tmp_path)
     result = train(cfg)

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 
 from fewshot import stopping
+from fewshot.cells import clock
 from fewshot.cli import main
 from fewshot.config.compose import CONF
 from fewshot.config.identity import run_folder
@@ -327,3 +329,24 @@ def test_what_ignores_a_signal_goes_on_ignoring_it() -> None:
     code += "stopping.listen(); print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "True\n"
+
+
+def test_a_folder_that_vanishes_ends_a_run_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a network file system may."""
+    cfg = config(tmp_path)
+    original = callbacks.TaskAxis.on_train_batch_end
+
+    def vanish(self: Any, trainer: Any, *arguments: Any) -> None:
+        if trainer.global_step == 9:
+            shutil.rmtree(run_folder(cfg))
+        original(self, trainer, *arguments)
+
+    monkeypatch.setattr(callbacks.TaskAxis, "on_train_batch_end", vanish)
+    with pytest.raises(UserError, match=r"cannot read or write a file: .*; the same command goes on when it can"):
+        train(cfg)
+    monkeypatch.setattr(callbacks.TaskAxis, "on_train_batch_end", original)
+    assert train(cfg)["status"] == "finished"
+
+
+def test_a_clock_that_is_put_back() -> None:
+    assert clock(-3600) == "0:00:00"

@@ -55,6 +55,8 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
     for status, cell in runs[~runs["status"].isin(["finished", "missing"])].groupby("status"):
         said.words.append(f"{status}: {', '.join(cell['folder'])}")
     said.words += made_on(runs)
+    if len(warned := warnings(runs)):
+        said.tables["what the runs warn of"] = warned
     drawn = {
         "scores": figures.scores(runs, table, title),
         "shots": figures.by_shots(runs, table, title),
@@ -67,6 +69,15 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
 def what_differs(told: Sequence[str]) -> list[str]:
     """The settings that say which runs a report is of."""
     return [setting for setting in told if not setting.startswith(("logger", "paths."))]
+
+
+def warnings(runs: pd.DataFrame) -> pd.DataFrame:
+    """A line a warning (`fewshot/results/signs.py`)."""
+    if "warnings" not in runs:
+        return pd.DataFrame()
+    told = runs[["folder", "warnings"]].explode("warnings").dropna()
+    names = ["/".join(Path(folder).parts[-3:]) for folder in told["folder"]]
+    return pd.DataFrame({"": names, "warning": told["warnings"]})
 
 
 def made_on(runs: pd.DataFrame) -> list[str]:

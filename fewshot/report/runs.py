@@ -56,6 +56,7 @@ class Kept(Test):
     threads: int | None = None
     versions: dict[str, str] = {}
     git_commit: str | None = None
+    warnings: list[str] = []
     tests: dict[str, Test] = {}
 
 

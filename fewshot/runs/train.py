@@ -54,7 +54,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     except Timeout:
         raise UserError(f"another process is at work on {folder}: wait for it, or choose another seed") from None
     except OSError as error:
-        raise UserError(f"the run of {folder} cannot read or write a file: {error}") from error
+        raise UserError(
+            f"the run of {folder} cannot read or write a file: {error}; the same command goes on when it can"
+        ) from error
     finally:
         end_wandb()
 
