@@ -27,7 +27,7 @@ from fewshot.config.settings import choices_of
 from fewshot.config.tested import further_tests
 from fewshot.errors import UserError
 from fewshot.options import nearest
-from fewshot.results.paper import FIGURES, INTERVALS
+from fewshot.results.paper import FIGURES, INTERVALS, OVER_SEEDS
 from fewshot.results.protocol import Protocol, as_settings
 from fewshot.results.record import as_options, read_result
 from fewshot.runs.kept import table_of
@@ -146,6 +146,7 @@ def of_study(found: Iterable[Cell]) -> pd.DataFrame:
             row |= {"method": cell.cfg.method.name, "shots": cell.cfg.shots, "seed": cell.cfg.seed}
             row |= {"paper": FIGURES.get((cell.cfg.method.name, protocol))}
             row |= {"paper_ci95": INTERVALS.get((cell.cfg.method.name, protocol))}
+            row |= {"paper_seeds": OVER_SEEDS.get((cell.cfg.method.name, protocol))}
             row |= {"shrunk": is_shrunk(protocol)}
             rows.append(row | outcome(cell, tested, protocol))
     return pd.DataFrame(rows)

@@ -34,6 +34,7 @@ class Summary:
     metric: str
     paper: float | None
     paper_ci95: float | None
+    paper_seeds: float | None
     parameters: int | None
     seconds: float | None
     shrunk: bool
@@ -87,6 +88,7 @@ def summary(cells: pd.DataFrame) -> Summary:
         metric=str(first("metric") or ""),
         paper=first("paper", cells),
         paper_ci95=first("paper_ci95", cells),
+        paper_seeds=first("paper_seeds", cells),
         parameters=None if (parameters := first("parameters")) is None else int(parameters),
         seconds=float(done["train_seconds"].mean()) if len(done) and done["train_seconds"].notna().any() else None,
         shrunk=bool(cells["shrunk"].any()),
