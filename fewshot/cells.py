@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,12 @@ def add(outcome: dict[str, Any]) -> None:
 
 def outcomes() -> list[dict[str, Any]]:
     file = Path(os.environ.get(FILE, ""))
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    found = []
+    for line in lines:
+        with suppress(ValueError):  # torn, as by two nodes of a cluster at once
+            found.append(json.loads(line))
+    return found
 
 
 def sweep(hydra_cfg: Any) -> tuple[int | None, set[str]]:
@@ -90,9 +95,11 @@ def count(params: Sequence[str], arguments: Sequence[str]) -> tuple[int | None, 
 
 def show(console: Console, total: int | None) -> None:
     """A bar over the cells that have ended, and how long the others will take if they are as those that ran."""
+    if not (begun := Path(os.environ.get(FILE, "")).with_name("arguments.json")).is_file():
+        return  # whoever waited for a cluster's jobs has gone
     ended = outcomes()
     ran = sum(outcome["ran"] for outcome in ended)
-    spent = time.time() - Path(os.environ[FILE]).with_name("arguments.json").stat().st_mtime
+    spent = time.time() - begun.stat().st_mtime
     left = f"about {clock(spent / ran * (total - len(ended)))} left" if ran and total else ""
     bar = Progress(TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TextColumn(f"{clock(spent)} · {left}"))
     bar.add_task("cells", total=total, completed=len(ended))

@@ -95,7 +95,11 @@ def main(run: Run, name: str) -> int:
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, to be told in one line
     away = on_cluster(sys.argv[1:])
-    with tempfile.TemporaryDirectory(prefix=".cells-", dir="." if away else None) as folder:  # a cluster sees that one
+    try:
+        own = tempfile.TemporaryDirectory(prefix=".cells-", dir=Path.cwd() if away else None)  # which its nodes see
+    except OSError as error:
+        return say(UserError(f"{error}: give the command in a folder that can be written to, and that all nodes see"))
+    with own as folder:
         try:
             check_line(sys.argv[1:])
             may_stand_anywhere = {"-m", "--multirun"}
@@ -159,7 +163,7 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
     overrides: list[Any] = OmegaConf.to_container(hydra_cfg.overrides.task)  # type: ignore[assignment]
     multirun = hydra_cfg.mode == RunMode.MULTIRUN
     total, swept = cells.sweep(hydra_cfg) if multirun else (1, set())
-    name = " ".join(o for o in overrides if o.split("=")[0] in swept)
+    name = " ".join([o for o in overrides if o.split("=")[0] in swept] or overrides * multirun)
     choices = hydra_cfg.runtime.choices
     if stopping.asked:  # as the cell before ended
         raise stopping.Stopped(stopping.asked, f"stopped by {stopping.asked.name}: give the same command again")

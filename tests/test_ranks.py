@@ -5,7 +5,9 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -18,9 +20,9 @@ from benchmarks.cases import random_images
 from fewshot.config.checks import check
 from fewshot.config.compose import CONF, composed
 from fewshot.config.identity import run_folder
-from fewshot.data.datamodule import TaskStream
+from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.sine import SineSource
-from fewshot.errors import UserError
+from fewshot.errors import LostProcess, UserError
 from fewshot.runs import ranks
 from fewshot.runs.build import make_datamodule, make_learner, make_source, use_threads
 from fewshot.runs.train import train
@@ -75,10 +77,15 @@ def all_learners(devices: int, kept: Path) -> None:
         torch.save(found, kept)
 
 
+def with_others(ready: Callable[[], None], devices: int, kept: Path) -> None:
+    ready()
+    all_learners(devices, kept)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     for devices in (1, 2):
-        with ranks.together(devices, all_learners, devices, tmp_path / str(devices)):
+        with ranks.together(devices, with_others, devices, tmp_path / str(devices)):
             all_learners(devices, tmp_path / str(devices))
     one, two = (torch.load(tmp_path / str(devices), weights_only=True) for devices in (1, 2))
     for method in METHODS:
@@ -89,9 +96,13 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
 def test_the_shares_of_a_stream_are_disjoint_and_whole(total: int, batch: int, ranks: int) -> None:
     seen, lengths = [], []
     for rank in range(ranks):
-        stream = TaskStream(SineSource(0, 1), "val", 5, 5, batch * ranks, total)
-        stream.rank, stream.ranks = rank, ranks
+        datamodule = EpisodicDataModule(SineSource(0, 1), 5, ranks, 1, val_tasks=total, eval_batch=batch)
+        device = SimpleNamespace(root_device=torch.device("cpu"))
+        datamodule.trainer = SimpleNamespace(strategy=device, global_rank=rank, world_size=ranks)  # type: ignore[assignment]
+        stream = datamodule.val_dataloader()
+        assert datamodule.val_dataloader() is stream
         batches = list(stream)
+        assert all(0 < len(episode.tasks) <= batch for episode in batches)
         assert len(batches) == len(stream)
         lengths.append(len(batches))
         seen += torch.cat([episode.tasks for episode in batches]).tolist()
@@ -126,6 +137,32 @@ def of_run(process: subprocess.Popen[str]) -> list[int]:
     return [int(line.split()[0]) for line in told.stdout.splitlines() if "spawn_main" in line]
 
 
+def dies(ready: Callable[[], None], how: str) -> None:
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "fails":
+        raise ValueError("there is no such thing")
+    ready()
+    raise ValueError("later")
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("killed", "process 1 of 2 has gone"),
+        ("fails", "process 1 of 2 failed: ValueError: there is no such thing"),
+        ("later", "process 1 of 2 failed: ValueError: later"),
+    ],
+)
+def test_a_process_that_dies_is_not_waited_for(how: str, told: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(LostProcess, match=re.escape(told)), ranks.together(2, dies, how):
+        raise RuntimeError("Connection closed by peer")
+    with pytest.raises(ValueError, match="of all"), ranks.together(2, dies, "later"):  # what is wrong with all is said
+        raise ValueError("of all")
+    assert "Traceback" not in capfd.readouterr().err
+    assert "LOCAL_RANK" not in os.environ
+
+
 def test_a_lost_process_ends_the_run_which_another_number_goes_on_with(tmp_path: Path) -> None:
     shared, alone = config(tmp_path, *LONG, "trainer.devices=2", outputs="shared"), config(tmp_path, *LONG)
     folder = run_folder(shared)
@@ -135,7 +172,7 @@ def test_a_lost_process_ends_the_run_which_another_number_goes_on_with(tmp_path:
     os.kill(other, signal.SIGKILL)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "process 1 of the 2 that shared the run has gone: the same command goes on" in out + err
+    assert "process 1 of 2 has gone: the same command goes on" in out + err
     assert "Traceback" not in out + err
 
     process = start(command(tmp_path, 1), tmp_path)  # one alone goes on, and is stopped

@@ -1,16 +1,24 @@
 """What a run warns of at its end, and what it does not."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fewshot.methods.base import MetaLearner
 from fewshot.results.record import read_result, show
 from fewshot.results.signs import signs
 from fewshot.runs.train import train
 from tests.test_runs import config, rows
 
-SOUND = {"mean": 60.0, "ci95": 1.0, "metric": "accuracy", "floors": {"nearest_neighbour": 50.0, "chance": 20.0}}
+SOUND = {
+    "status": "finished",
+    "mean": 60.0,
+    "ci95": 1.0,
+    "metric": "accuracy",
+    "floors": {"nearest_neighbour": 50.0, "chance": 20.0},
+}
 SHAPE = {"ways": 5, "shots": 1, "train_shots": 1, "train_queries": 15, "test_queries": 1, "bn": "transductive"}
 WAVES = {"mean": 0.1, "ci95": 0.01, "metric": "mse", "floors": {"support_mean": 4.0}, "ways": 1, "bn": "none"}
 
@@ -60,9 +68,7 @@ def test_chance_on_waves_is_the_mean_of_the_support_set(mean: float, warns: bool
     ],
 )
 def test_batch_norm_of_a_handful(shape: dict[str, Any], size: int | None, tmp_path: Path) -> None:
-    assert told(tmp_path, **shape) == [
-        f"batch norm sees sets of {n} examples, which leaves little of a feature but its sign" for n in [size] if n
-    ]
+    assert told(tmp_path, **shape) == [f"batch norm sees {n} examples at a time" for n in [size] if n]
 
 
 def test_gradients_that_vanish_or_blow_up(tmp_path: Path) -> None:
@@ -72,9 +78,16 @@ def test_gradients_that_vanish_or_blow_up(tmp_path: Path) -> None:
     assert sign == "the gradient blew up: its norm was 2e+03 after 20 tasks, 1 as a rule"
 
 
+def test_curves_of_an_older_run_and_of_one_that_scaled_its_loss(tmp_path: Path) -> None:
+    """No intervals before it was gone on with; infinite norms while a scaler for 16 bits looks for its scale."""
+    later = {"val/accuracy": [20, 40, 60], "val/ci95": [math.nan, math.nan, 1.0]}
+    assert told(tmp_path, later) == []
+    assert told(tmp_path, {"train/gradient_norm": [math.inf, 1.0, 2.0]}) == []
+
+
 def test_training_that_changes_little(tmp_path: Path) -> None:
     assert told(tmp_path, {"val/mse": [4.0, 4.5, 3.9], "val/ci95": [0.5] * 3}, **WAVES) == [
-        "training changed little: validation is 4 before it and 3.9 at its best"
+        "no validation was better than the one before training by more than their intervals: 4, 3.9 at best"
     ]
 
 
@@ -91,7 +104,7 @@ def test_a_run_keeps_and_tells_them(tmp_path: Path, capfd: pytest.CaptureFixture
     cfg = config(tmp_path, "method.lr=1e-12")  # which learns nothing
     result = train(cfg)
     [warning] = result["warnings"]
-    assert "training changed little" in warning
+    assert "no validation was better" in warning
     assert f"warning: {warning}" in capfd.readouterr().out
     [file] = tmp_path.rglob("result.json")
     kept = read_result(file)
@@ -101,3 +114,16 @@ def test_a_run_keeps_and_tells_them(tmp_path: Path, capfd: pytest.CaptureFixture
     logged = {row["metric"]: float(row["value"]) for row in rows(file.parent / "metrics.csv")}
     assert logged["train/gradient_norm"] > 0
     assert logged["val/ci95"] > 0
+
+
+def test_a_run_that_failed_keeps_its_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("it broke")
+
+    monkeypatch.setattr(MetaLearner, "losses", fail)
+    assert train(config(tmp_path))["status"] == "failed"
+    [file] = tmp_path.rglob("result.json")
+    kept = read_result(file)
+    assert kept is not None
+    assert kept["reason"] == "RuntimeError: it broke"
+    assert kept["warnings"] == []

@@ -23,9 +23,9 @@ import torch
 from filelock import FileLock
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
+from rich.console import Console
 
-from fewshot import stopping
-from fewshot.cells import clock
+from fewshot import cells, stopping
 from fewshot.cli import main
 from fewshot.config.compose import CONF
 from fewshot.config.identity import run_folder
@@ -349,4 +349,18 @@ def test_a_folder_that_vanishes_ends_a_run_in_a_line(tmp_path: Path, monkeypatch
 
 
 def test_a_clock_that_is_put_back() -> None:
-    assert clock(-3600) == "0:00:00"
+    assert cells.clock(-3600) == "0:00:00"
+
+
+def test_a_job_whose_command_has_gone_ends_in_peace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder that they shared is gone with it."""
+    monkeypatch.setenv(cells.FILE, str(tmp_path / "gone" / "cells.jsonl"))
+    cells.add({"name": "seed=0", "status": "finished", "ran": True})
+    cells.show(Console(), 2)
+    assert cells.outcomes() == []
+
+
+def test_a_torn_line_of_another_node_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cells.FILE, str(tmp_path / "cells.jsonl"))
+    (tmp_path / "cells.jsonl").write_text('{"name": "a"}\n{"na{"name": "b"}\n{"name": "c"}\n')
+    assert [outcome["name"] for outcome in cells.outcomes()] == ["a", "c"]

@@ -93,6 +93,7 @@ class EpisodicDataModule(L.LightningDataModule):
         in_training = TaskStream(source, "train", train_shots or shots, train_queries, meta_batch, meta_batch * updates)
         in_validation = TaskStream(source, "val", shots, val_queries, eval_batch, val_tasks)
         in_test = TaskStream(source, "test", shots, test_queries, eval_batch, test_tasks)
+        self.eval_batch = eval_batch
         self.streams = dict(zip(SPLITS, (in_training, in_validation, in_test), strict=True))
 
     def setup(self, stage: str) -> None:
@@ -113,6 +114,8 @@ class EpisodicDataModule(L.LightningDataModule):
         if self.trainer is not None:
             stream.device = self.trainer.strategy.root_device
             stream.rank, stream.ranks = self.trainer.global_rank, self.trainer.world_size
+            if split != "train":
+                stream.batch = self.eval_batch * stream.ranks
         return stream
 
     def transfer_batch_to_device(self, batch: Episode, device: torch.device, dataloader_idx: int) -> Episode:

@@ -164,6 +164,7 @@ class MetaLearner(L.LightningModule):
         self.test_tasks.update(episode.tasks)
 
     def on_test_epoch_end(self) -> None:
+        self.test_tasks.compute()  # where processes share the test, now: later their devices are given back
         self.log(f"test/{self.task.metric}", self.test_scores.compute().mean(), sync_dist=True)
         self.log(f"test/{floor_name(self.task)}", self.test_floors.compute().mean(), sync_dist=True)
 

@@ -1,5 +1,6 @@
 """What should make one doubt a run: said at its end, and kept in its result under `warnings`."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,22 +9,24 @@ from fewshot.views.curves import read_curves
 
 VANISHED = 1e-8  # below it Adam's steps shrink as the gradient does
 BLOWN_UP = 1000  # times the median
-FEW = 4  # examples: normalised, two are ±1 whatever they were, and three hardly more
+FEW = 4  # examples: where each has one value of a feature, two of them become ±1, whatever they were
 
 
 def signs(result: Mapping[str, Any], metrics: Path) -> list[str]:
     """Of a result, and of what was logged on the way, if anything was."""
     curves: Mapping[str, Any] = read_curves(metrics) if metrics.exists() else {}
     metric = result["metric"]
-    found = [at_chance(result), small_sets(result), unmoved(curves, metric), gradients(curves), jumps(curves, metric)]
+    found = [at_chance(result), small_sets(result), gradients(curves), jumps(curves, metric)]
+    if result["status"] == "finished":
+        found.append(unmoved(curves, metric))
     return [sign for sign in found if sign]
 
 
 def at_chance(result: Mapping[str, Any]) -> str:
     """A test whose interval reaches what a guess scores; on sine waves a guess is the mean of the support set."""
-    mean, ci95, floors = result["mean"], result["ci95"] or 0, result["floors"]
-    if mean is None:
+    if result.get("mean") is None:
         return ""
+    mean, ci95, floors = result["mean"], result["ci95"] or 0, result["floors"]
     if "chance" in floors:
         guess, learned = floors["chance"], mean - ci95 > floors["chance"]
     else:
@@ -38,14 +41,14 @@ def small_sets(result: Mapping[str, Any]) -> str:
         "support": min(result["train_shots"], result["shots"]),
     }
     size = result["ways"] * examples.get(result["bn"], FEW)
-    return f"batch norm sees sets of {size} examples, which leaves little of a feature but its sign" * (size < FEW)
+    return f"batch norm sees {size} examples at a time" * (size < FEW)
 
 
 def gradients(curves: Mapping[str, Any]) -> str:
     """Norms of the meta-gradient as they were logged, before any clamp."""
     if "train/gradient_norm" not in curves:
         return ""
-    norms = curves["train/gradient_norm"].dropna()
+    norms = curves["train/gradient_norm"].replace(math.inf, math.nan).dropna()  # a scaler for 16 bits begins with inf
     if (tiny := (norms < VANISHED).mean()) > 0.5:
         return f"the gradient vanished: its norm was below {VANISHED} in {tiny:.0%} of the updates that were logged"
     if (peak := norms.max()) > BLOWN_UP * (median := norms.median()):
@@ -54,14 +57,18 @@ def gradients(curves: Mapping[str, Any]) -> str:
 
 
 def unmoved(curves: Mapping[str, Any], metric: str) -> str:
-    """A best validation within the intervals of the one before the first update."""
+    """A best validation that is within the intervals of the one before the first update."""
     if "val/ci95" not in curves:
         return ""
-    scores, ci95 = curves[f"val/{metric}"].dropna(), curves["val/ci95"].dropna()
+    scores = curves[f"val/{metric}"].dropna()
+    ci95 = curves["val/ci95"].reindex(scores.index)
     at = scores.idxmin() if metric == "mse" else scores.idxmax()
-    if abs(scores[at] - scores.iloc[0]) > ci95[at] + ci95.iloc[0]:
+    if not abs(scores[at] - scores.iloc[0]) <= ci95[at] + ci95.iloc[0]:
         return ""
-    return f"training changed little: validation is {scores.iloc[0]:.4g} before it and {scores[at]:.4g} at its best"
+    before, best = f"{scores.iloc[0]:.4g}", f"{scores[at]:.4g}"
+    return (
+        f"no validation was better than the one before training by more than their intervals: {before}, {best} at best"
+    )
 
 
 def jumps(curves: Mapping[str, Any], metric: str) -> str:

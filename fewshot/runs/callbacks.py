@@ -195,7 +195,9 @@ class TaskAxis(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         if (trainer.global_step + 1) % self.every == 0:
-            self.norm = get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])
+            scaler = getattr(trainer.precision_plugin, "scaler", None)  # of 16-mixed
+            scale = scaler.get_scale() if scaler is not None else 1.0
+            self.norm = get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None]) / scale
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.since = (time.perf_counter(), trainer.global_step)

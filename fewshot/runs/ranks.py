@@ -6,9 +6,11 @@ meta-batch is a sum, and so is its gradient.
 
 import multiprocessing
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -22,6 +24,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from fewshot import stopping
 from fewshot.errors import LostProcess
 
+READY = "ready"
 _host: Any = None  # the group in which processes talk without waiting for their devices
 
 
@@ -70,10 +73,12 @@ def greatest(number: float) -> float:
 
 @contextmanager
 def together(devices: int, work: Callable[..., Any], *told: Any) -> Iterator[None]:
-    """While inside, `devices - 1` further processes do `work(*told)`, which is what this one does as well.
+    """While inside, `devices - 1` further processes do `work(ready, *told)`, which is what this one does as well.
+
+    It begins when each has called `ready`: a process that has gone before would be waited for in vain.
 
     Raises:
-        LostProcess: one of them has gone.
+        LostProcess: one of them has gone, or failed and this one has not.
     """
     if devices == 1:
         yield
@@ -81,52 +86,82 @@ def together(devices: int, work: Callable[..., Any], *told: Any) -> Iterator[Non
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "NODE_RANK": "0"}
-    context, before = multiprocessing.get_context("spawn"), dict(os.environ)
-    others = [
-        context.Process(target=begin, args=(place | {"LOCAL_RANK": str(rank)}, work, *told))
-        for rank in range(1, devices)
-    ]
-    for process in others:
-        process.start()
-    os.environ.update(place, LOCAL_RANK="0")
+    context, before, others = multiprocessing.get_context("spawn"), dict(os.environ), list[tuple[Any, Connection]]()
     try:
+        with blocked(signal.SIGINT, signal.SIGHUP):  # by inheritance for good in the others: a terminal's are ours
+            for rank in range(1, devices):
+                mine, its = context.Pipe()
+                process = context.Process(target=begin, args=(its, place | {"LOCAL_RANK": str(rank)}, work, *told))
+                process.start()
+                its.close()
+                others.append((process, mine))
+        for number, (_, pipe) in enumerate(others, 1):
+            if (said := heard(pipe)) != READY:
+                raise LostProcess(f"process {number} of {devices} {said}")
+        os.environ.update(place, LOCAL_RANK="0")
         yield
-        for process in others:
+        for process, _ in others:
             process.join()
     except Exception as error:
-        if gone := [rank for rank, process in enumerate(others, 1) if has_failed(process)]:
-            raise LostProcess(f"process {gone[0]} of the {devices} that shared the run has gone") from error
+        if is_of_a_connection(error) and (lost := first_lost(others)):
+            raise LostProcess(f"process {lost[0]} of {devices} {lost[1]}") from error
         raise
     finally:
-        end(others)
+        end([process for process, _ in others])
         for key in (*place, "LOCAL_RANK"):
-            os.environ.pop(key)
-        os.environ.update({key: before[key] for key in place if key in before})
+            os.environ.pop(key, None)
+        os.environ.update({key: before[key] for key in (*place, "LOCAL_RANK") if key in before})
 
 
-def begin(place: dict[str, str], work: Callable[..., Any], *told: Any) -> None:
-    """A further process: it is silent, and ends when the first one has gone."""
+@contextmanager
+def blocked(*signals: signal.Signals) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def begin(pipe: Connection, place: dict[str, str], work: Callable[..., Any], *told: Any) -> None:
+    """A further process: it prints nothing, tells what it fails of, and ends when the first one has gone."""
     os.environ.update(place)
     stopping.obey()
-    with (
-        suppress(stopping.Stopped),
-        open(os.devnull, "w") as nowhere,
-        redirect_stdout(nowhere),
-        redirect_stderr(nowhere),
-    ):
-        work(*told)
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            work(lambda: pipe.send(READY), *told)
+    except stopping.Stopped:
+        pass
+    except Exception as error:
+        pipe.send(f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        os._exit(1)
 
 
-def has_failed(process: BaseProcess) -> bool:
-    process.join(timeout=2)  # what it died of is seen here first as a connection that broke
-    return process.exitcode not in (None, 0)
+def heard(pipe: Connection, seconds: float | None = None) -> str:
+    """What a process says next: that it is ready, what it failed of, or nothing any more."""
+    try:
+        return str(pipe.recv()) if pipe.poll(seconds) else ""
+    except (EOFError, OSError):
+        return "has gone"
+
+
+def first_lost(others: Sequence[tuple[Any, Connection]]) -> tuple[int, str] | None:
+    """The number of a process that has gone, and its last words; its end shows first as a broken connection."""
+    for number, (_, pipe) in enumerate(others, 1):
+        if said := heard(pipe, seconds=2):
+            return number, said
+    return None
+
+
+def is_of_a_connection(error: Exception) -> bool:
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "onnection" in str(error))
 
 
 def end(others: Sequence[BaseProcess]) -> None:
     global _host
-    _host = None
-    if dist.is_initialized():
-        dist.destroy_process_group()
     for process in others:
         process.kill()
         process.join()
+    _host = None
+    if dist.is_initialized():
+        with suppress(Exception):  # those it would tell are gone
+            dist.destroy_process_group()

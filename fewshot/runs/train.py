@@ -6,6 +6,7 @@ Finished, resumed or refused by the state of its folder.
 import math
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +115,13 @@ def fit_and_test_from(run: Run, state: Path | None, done: int) -> tuple[L.Traine
     }
 
 
-def share(settings: dict[str, Any], folder: Path, state: Path | None, done: int) -> None:
+def share(ready: Callable[[], None], settings: dict[str, Any], folder: Path, state: Path | None, done: int) -> None:
     """What a further process does: the same on other tasks, and keeps nothing."""
     quiet()
     cfg = OmegaConf.create(settings)
     cfg.trainer.bar, cfg.logger = False, {"name": "none"}
     datamodule, learner = assemble(cfg)
+    ready()
     fit_and_test_from(Run(cfg, folder, learner, datamodule, {}), state, done)
 
 
@@ -132,7 +134,7 @@ def publish(run: Run, outcome: dict[str, Any]) -> dict[str, Any]:
         except Exception as error:
             print(f"not every picture was drawn: {type(error).__name__}: {error}", file=sys.stderr)
     result = {"status": outcome.pop("status")} | run.description | outcome | {"findings": findings(run.learner)}
-    result["warnings"] = signs(result, run.folder / "metrics.csv")
+    result["warnings"] = doubts(result, run.folder / "metrics.csv")
     if run.wandb is not None:
         from fewshot.views.wandb_result import log_checkpoint, log_result, log_tasks
 
@@ -148,6 +150,14 @@ def publish(run: Run, outcome: dict[str, Any]) -> dict[str, Any]:
         (run.folder / "previous.ckpt").unlink(missing_ok=True)  # there is nothing left to go on from
     show(result, run.folder)
     return result
+
+
+def doubts(result: dict[str, Any], metrics: Path) -> list[str]:
+    try:
+        return signs(result, metrics)
+    except Exception as error:
+        print(f"what may be doubted of this run was not found out: {type(error).__name__}: {error}", file=sys.stderr)
+        return []
 
 
 def findings(learner: MetaLearner) -> dict[str, float]:
