@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
+INSTALL = -m pip install --disable-pip-version-check --progress-bar off -q
+QUICK = $(addprefix tests/test_,$(addsuffix .py,learners episodes data_readers data_table lightning cli results wandb tensorboard))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench mutations grammar torture clean
+.PHONY: help demo test lint bench mutations grammar torture life lowest supply clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -32,11 +34,28 @@ grammar: $(VENV)/.made  ## a thousand each of random command lines, calls and da
 torture: $(VENV)/.made  ## kill commands at random moments, 200 times: each must end as one that nobody disturbed; an hour at most
 	$(RUN) -m tests.torture --kills 200 --minutes 60 --outputs outputs/torture --prepared prepared
 
+life: $(VENV)/.made  ## train 20 000 steps and more, and see that memory, open files and temporary files stay as they are
+	$(RUN) -m tests.long_life
+
+lowest:  ## pass the quick tests with the lowest versions that pyproject.toml allows, in an environment of their own
+	$(PYTHON) -m venv --clear build/lowest
+	build/lowest/bin/python $(INSTALL) uv
+	build/lowest/bin/uv pip install -q --python build/lowest --resolution lowest-direct -e '.[dev,tensorboard,bench,sweeps]'
+	build/lowest/bin/python -m pytest -n 2 --dist worksteal $(QUICK)
+
+supply:  ## licences and known vulnerabilities of every dependency, optional ones too, in an environment of their own
+	$(PYTHON) -m venv --clear build/supply
+	build/supply/bin/python $(INSTALL) -c constraints.txt -e '.[supply]'
+	build/supply/bin/pip-licenses --summary
+	build/supply/bin/python -m pip freeze --exclude-editable > build/supply/installed
+	build/supply/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r build/supply/installed \
+		2> build/supply/told; status=$$?; tail -n 1 build/supply/told; exit $$status
+
 clean:  ## remove the environment and caches; runs and prepared data stay
-	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) build .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info
 
 $(VENV)/.made: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fewshot needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e '.[dev]'
+	$(RUN) $(INSTALL) -c constraints.txt -e '.[dev]'
 	touch $@

@@ -7,6 +7,7 @@ import re
 import sys
 import tempfile
 import traceback
+from argparse import ArgumentParser
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -35,6 +36,7 @@ from fewshot.options import nearest
 EXIT_CODES = {"failed": 1, "diverged": 1, "refused": 2, "timeout": 124, "stopped": 143}  # as timeout(1), as SIGTERM
 Run = Callable[[DictConfig], dict[str, Any]]
 WORST = (0, 124, 143, 1, 2)  # of the cells of a multirun
+ArgumentParser._check_help = lambda *_: None  # type: ignore  # Python 3.14's would not take one of Hydra's help texts
 MEMORY = "not enough memory: lower trainer.train_batch, trainer.eval_batch, data.size or the network's widths"
 
 

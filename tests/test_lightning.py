@@ -1,5 +1,6 @@
 """The habits of Lightning's users: a stock Trainer, its test, its checkpoints, its options."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from fewshot.data.sine import SineSource
 from fewshot.episodes import Episode, Task
 from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner
+from fewshot.runs.build import make_lightning
 from fewshot.runs.evaluate import evaluate
 from fewshot.runs.train import train
+from fewshot.views.loggers import quiet
 from tests.grammar import METHODS, callables
 from tests.test_runs import config, evaluation
 
@@ -99,3 +102,15 @@ def test_the_names_of_run_folders_stay() -> None:
     """Else the same command would not find what an earlier version has trained."""
     for overrides, name in NAMES.items():
         assert run_folder(composed(overrides.split())).name == name
+
+
+def test_a_slurm_that_does_not_run_it_is_no_news(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Lightning looks for its srun, and advises to use it."""
+    (tmp_path / "srun").write_text("")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    quiet()
+    make_lightning("maml", logger=False)
+    assert [str(warning.message) for warning in recwarn] == []

@@ -33,7 +33,7 @@ def quiet() -> None:
         ".*LeafSpec",
         "The number of training batches",
         ".*does not have many workers",
-        "The `srun` command is available",
+        "The `srun` command",
     ):
         warnings.filterwarnings("ignore", text)
 
