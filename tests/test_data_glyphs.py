@@ -138,7 +138,7 @@ def test_pixels_alone_tell_few_characters_apart(made: tuple[Content, np.ndarray]
 def test_a_table_of_another_reading_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def content(size: int, channels: int) -> Content:
         images = ((row, np.full((size, size, channels), glyphs.READING, dtype=np.uint8)) for row in range(3))
-        return Content({split: {"a": 1} for split in SPLITS}, images)
+        return Content({split: {split: 1} for split in SPLITS}, images)
 
     monkeypatch.setattr(glyphs, "content", content)
     for reading in (glyphs.READING, glyphs.READING + 1):

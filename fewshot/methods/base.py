@@ -146,7 +146,7 @@ class MetaLearner(L.LightningModule):
         self.val_losses.update(self.task_losses(predictions, episode.query_y))
 
     def on_validation_epoch_end(self) -> None:
-        scores = self.val_scores.compute()
+        scores = self.val_scores.compute().view(-1)
         self.log(f"val/{self.task.metric}", scores.mean(), prog_bar=True, sync_dist=True)
         self.log("val/loss", self.val_losses.compute().mean(), sync_dist=True)
         if len(scores) > 1:
