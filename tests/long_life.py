@@ -27,7 +27,7 @@ RUNS = [
     "data=sine method=oplstm trainer.updates=4000 trainer.val_every=200",
     "data=glyphs method=oplstm trainer.updates=2000 trainer.val_every=100 trainer.save_every=50",
 ]
-MOST = {"memory_mb": 8, "blocks": 1, "open_files": 0, "temporary": 0, "in_folder": 0}  # growth allowed
+MOST = {"memory_mb": 8, "blocks": 1.5, "open_files": 0, "temporary": 0, "in_folder": 0}  # growth allowed
 
 
 class Row(NamedTuple):
@@ -69,8 +69,8 @@ def watched(overrides: list[str], folder: Path) -> list[Row]:
 
 
 def growth(rows: list[Row]) -> dict[str, float]:
-    """How each number grows once a quarter of the run is over: memory along a line, blocks an update, files at most."""
-    settled = rows[len(rows) // 4 :]
+    """How each number grows in the second half of a run: memory along a line, blocks an update, files at most."""
+    settled = rows[len(rows) // 2 :]
     update, memory, blocks, *files = np.array(settled).T
     return {
         "memory_mb": float(np.polyfit(update, memory, 1)[0] * (update[-1] - update[0])),
@@ -92,7 +92,7 @@ def main() -> int:
         for row in rows[:: max(1, len(rows) // 20)]:
             print("".join(f"{value:12.1f}" if isinstance(value, float) else f"{value:12}" for value in row))
         told = ", ".join(f"{name} {by:+.2f}" for name, by in growth(rows).items())
-        print(f"after the first quarter: {told}; grows: {', '.join(grows(rows)) or 'nothing'}", flush=True)
+        print(f"in the second half: {told}; grows: {', '.join(grows(rows)) or 'nothing'}", flush=True)
         wrong |= bool(grows(rows))
     return wrong
 
