@@ -132,7 +132,8 @@ def begin(pipe: Connection, place: dict[str, str], work: Callable[..., Any], *to
     except stopping.Stopped:
         pass
     except Exception as error:
-        pipe.send(f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        with suppress(OSError):  # who would hear it may have gone
+            pipe.send(f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
         os._exit(1)
 
 
