@@ -11,10 +11,9 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -25,13 +24,12 @@ from rich.text import Text
 
 from fewshot import cells, stopping
 from fewshot.config.checks import check, check_evaluation, check_there
-from fewshot.config.compose import FOLDERS, at_home, conf_folders, quote_shots, refuse_bare
-from fewshot.config.settings import choices_of
+from fewshot.config.compose import FOLDERS, at_home, quote_shots
 from fewshot.config.tested import trained_and_tested
 from fewshot.errors import UserError, out_of_memory
 from fewshot.light import first
+from fewshot.line import check_line, refuse_other_way, refuse_renamed, tell_of_others
 from fewshot.mistakes import explain, say
-from fewshot.options import nearest
 
 EXIT_CODES = {"failed": 1, "diverged": 1, "refused": 2, "timeout": 124, "stopped": 143}  # as timeout(1), as SIGTERM
 Run = Callable[[DictConfig], dict[str, Any]]
@@ -213,63 +211,3 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
         cells.show(console, total)
     score = outcome.get("best_validation", outcome.get("mean"))
     return math.nan if score is None else float(score)
-
-
-def check_line(arguments: list[str]) -> None:
-    """UserError for what Hydra would answer with its usage, or would take and change nothing by."""
-    for argument in arguments:
-        if re.match(r"\+*hydra\.(run\.dir|sweep\.subdir|output_subdir|job\.chdir)=", argument):
-            raise UserError(f"{argument}: a run's folder is named by what it does; paths.outputs says where it is")
-    several = any(a in ("-m", "--multirun") or re.match("hydra.mode=multirun", a, re.I) for a in arguments)
-    if (launcher := [a for a in arguments if a.startswith("hydra/launcher=")]) and not several:
-        raise UserError(f"{launcher[0]} is for the cells of a multirun: add -m")
-    parser = get_args_parser()
-    parser.error = refuse  # type: ignore[method-assign]
-    if unknown := [a for a in arguments if a.startswith("-") and a.split("=")[0] not in parser._option_string_actions]:
-        raise UserError(f"{unknown[0]}: a setting is given without dashes, as shots=5")
-    told, _ = parser.parse_known_args([a for a in arguments if not a.startswith("--version")])
-    refuse_bare(told.overrides)
-    if {"experiment", "search"} <= {o.lstrip("+").split("=")[0] for o in told.overrides}:
-        raise UserError("experiment=… and search=…: a command runs one study, leave out one of them")
-    folder = conf_folders()[0]
-    if not folder.is_dir():
-        raise UserError(f"FEWSHOT_CONF={folder} is no folder")
-
-
-def refuse(message: str) -> NoReturn:
-    raise UserError(message)
-
-
-def tell_of_others(hydra_cfg: Any, told: list[str]) -> None:
-    """A line where a study's name alone starts one of its cells; UserError where that is a trial."""
-    kind = "search" if "search" in told else "experiment"
-    study = f"{kind}={hydra_cfg.runtime.choices.get(kind)}"
-    left = [key for key in hydra_cfg.sweeper.get("params") or {} if key not in told]
-    if "trial" in left:
-        raise UserError(f"{study} is a search: -m runs its trials, trial=0 one of them")
-    if left:
-        print(f"this is one cell of {study}, which sweeps {', '.join(left)}: -m runs them all", file=sys.stderr)
-
-
-def refuse_other_way(hydra_cfg: Any, cfg: DictConfig) -> None:
-    """UserError where a sweeper would look for the worst validation score."""
-    direction = hydra_cfg.sweeper.get("direction")
-    if direction is None or not OmegaConf.is_dict(cfg.data):
-        return
-    right = "minimize" if cfg.data.name == "sine" else "maximize"
-    if str(direction).split(".")[-1].lower() != right:
-        raise UserError(f"hydra.sweeper.direction={direction} finds the worst: data={cfg.data.name} needs {right}")
-
-
-def refuse_renamed(cfg: DictConfig, choices: Any) -> None:
-    """UserError where a group's name was set alone, as method.name=maml, which would not choose its settings."""
-    for group in ("method", "data", "backbone", "logger"):
-        name = OmegaConf.select(cfg, f"{group}.name")
-        if group in choices and name != choices[group]:
-            if not any(f"{group}.name=" in override for override in sys.argv):
-                file = f"conf/{group}/{choices[group]}.yaml"
-                raise UserError(f"{file} says name: {name}, and is chosen as {group}={choices[group]}: make them one")
-            raise UserError(f"{group}.name={name} is no setting: choose it as {group}={name}")
-    usual, chosen = f"{choices.get('method')}-{choices.get('family')}", choices.get("settings")
-    if chosen not in (None, usual, *choices_of("settings")):
-        raise UserError(f"unknown settings {chosen!r}: choose {nearest(chosen, choices_of('settings'))}")

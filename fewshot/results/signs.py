@@ -56,12 +56,19 @@ def gradients(curves: Mapping[str, Any]) -> str:
     return ""
 
 
+def validations(curves: Mapping[str, Any], metric: str) -> tuple[Any, Any] | None:
+    """The scores of all validations and their intervals; None where none has one."""
+    if "val/ci95" not in curves:
+        return None
+    scores = curves[f"val/{metric}"].dropna()
+    return scores, curves["val/ci95"].reindex(scores.index)
+
+
 def unmoved(curves: Mapping[str, Any], metric: str) -> str:
     """A best validation that is within the intervals of the one before the first update."""
-    if "val/ci95" not in curves:
+    if (told := validations(curves, metric)) is None:
         return ""
-    scores = curves[f"val/{metric}"].dropna()
-    ci95 = curves["val/ci95"].reindex(scores.index)
+    scores, ci95 = told
     at = scores.idxmin() if metric == "mse" else scores.idxmax()
     if not abs(scores[at] - scores.iloc[0]) <= ci95[at] + ci95.iloc[0]:
         return ""
@@ -73,10 +80,9 @@ def unmoved(curves: Mapping[str, Any], metric: str) -> str:
 
 def jumps(curves: Mapping[str, Any], metric: str) -> str:
     """Validations, on the same tasks each time, that are worse than the one before by more than both intervals."""
-    if "val/ci95" not in curves:
+    if (told := validations(curves, metric)) is None:
         return ""
-    scores = curves[f"val/{metric}"].dropna()
-    ci95 = curves["val/ci95"].reindex(scores.index)
+    scores, ci95 = told
     worse = scores.diff() * (1 if metric == "mse" else -1)
     far = worse[worse > ci95 + ci95.shift()]
     if far.empty:
