@@ -51,7 +51,12 @@ def test_the_pages_method_and_backbone_run(tmp_path: Path) -> None:
     for group, (code, settings) in {"methods": method, "backbones": backbone}.items():
         (tmp_path / "fewshot" / group / "mine.py").write_text(code)
         (tmp_path / "conf" / group.removesuffix("s") / "mine.yaml").write_text(settings)
-    done = run("train", f"method=maml backbone=mine method.lr=0.001 {TINY}", tmp_path, PYTHONPATH=str(tmp_path))
+    done = run(
+        "train",
+        f"method=maml backbone=mine method.lr=0.001 method.meta_batch=2 {TINY}",
+        tmp_path,
+        PYTHONPATH=str(tmp_path),
+    )
     assert done.returncode == 0, done.stderr
     assert "backbone mine, bn none" in done.stderr
     refused = run("train", f"method=mine method.depth=0 {TINY}", tmp_path, PYTHONPATH=str(tmp_path))
