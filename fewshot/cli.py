@@ -164,7 +164,6 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
     multirun = hydra_cfg.mode == RunMode.MULTIRUN
     total, swept = cells.sweep(hydra_cfg) if multirun else (1, set())
     name = " ".join([o for o in overrides if o.split("=")[0] in swept] or overrides * multirun)
-    choices = hydra_cfg.runtime.choices
     if stopping.asked:  # as the cell before ended
         raise stopping.Stopped(stopping.asked, f"stopped by {stopping.asked.name}: give the same command again")
     if cells.in_worker():
@@ -180,7 +179,7 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
         if not multirun:
             tell_of_others(hydra_cfg, [o.split("=")[0].lstrip("+") for o in overrides])
         refuse_other_way(hydra_cfg, cfg)
-        refuse_renamed(cfg, choices)
+        refuse_renamed(cfg, hydra_cfg.runtime.choices)
         if empty := [o for o in overrides if o.partition("=")[2].strip() == "{}"]:
             raise UserError(f"{empty[0]} says nothing: choose a group by name, or set its settings one by one")
         outcome = run(at_home(cfg))

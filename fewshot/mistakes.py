@@ -36,7 +36,7 @@ def explain(error: Exception, program: str = "train") -> str:
     if isinstance(error, yaml.YAMLError):
         return " ".join(str(error).split())
     if type(error).__module__.startswith("submitit") or "on a slurm cluster" in str(error):
-        return of_cluster(" ".join(str(error).split()))
+        return of_cluster(str(error))
     text = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, ConfigCompositionException) and (found := re.search(r"Could not override '([^']+)'", text)):
         key = found[1].split("@")[0]
