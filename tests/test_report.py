@@ -226,6 +226,29 @@ def test_what_runs_warn_of_stands_in_the_report() -> None:
     assert table[""].tolist() == [f"lstm/5-shot/{found[1].folder.name}"] * 2
 
 
+def test_figure_6_stands_beside_the_papers_values() -> None:
+    found = cells("figure6")
+    assert len(found) == 3
+    for cell in found:
+        stored(cell, some(50, cell.cfg.seed)[:600])
+        curve = [
+            f"{tasks},{tasks},similarity_released/{measure},{tasks / 100_000 + (cell.cfg.seed == 42) * 0.3}\n"
+            for tasks in range(0, 80_001, 2_500)
+            for measure in ("cosine_gradient", "cosine_prototypes", "distance_gradient", "distance_prototypes")
+        ]
+        (cell.folder / "metrics.csv").write_text("tasks,update,metric,value\n" + "".join(curve))
+    said, _, _ = report("figure6")
+    table = said.tables["figure 6: means over runs, validation tasks"]
+    shown = {(row[0], row[1]): (row[2], row[3]) for row in table.itertuples(index=False)}
+    assert shown["cosine to gradient", "30,000"] == ("0.4", "0.8")  # .3 + .3 / 3
+    assert shown["distance to prototypes", "80,000"] == ("0.9", "45.0")
+    assert "figure6-similarity" in said.figures
+    cub = report("figure6", ["data=cub"])[0]  # the paper has none of it
+    assert not [caption for caption in cub.tables if caption.startswith("figure 6")]
+    (found[0].folder / "metrics.csv").write_text("torn")
+    assert "figure6-similarity" in report("figure6")[0].figures
+
+
 def test_what_a_result_need_not_say() -> None:
     """Of a test with fewer tasks, by versions that are not known, with curves of words."""
     [cell] = cells("table1", ["shots=5", "method=lstm", "seed=0"])

@@ -62,6 +62,10 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
         "shots": figures.by_shots(runs, table, title),
         "validation": figures.validation(runs, title, each=study == "figureB1"),
     }
+    if drawn_6 := figures.similarity(runs, found[0].cfg.trainer.similarity, title):
+        drawn["similarity"], beside = drawn_6
+        if len(beside):
+            said.tables["figure 6: means over runs, validation tasks"] = beside
     said.figures = {f"{study}-{name}": figure for name, figure in drawn.items() if figure is not None}
     return said, runs, found
 

@@ -8,11 +8,14 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from fewshot.options import as_told
 from fewshot.report.summary import Summary
+from fewshot.results.paper import FIGURE_6
 from fewshot.views.curves import read_curves
 from fewshot.views.pictures import INK
+from fewshot.views.similarity import similarity_figure
 
 COLOURS = [colormaps["tab10"](place) for place in range(10)]
 
@@ -31,7 +34,8 @@ def scores(runs: pd.DataFrame, table: Mapping[str, Mapping[str, Summary]], title
     columns = list(dict.fromkeys(where for row in table.values() for where in row))
     if not any(cell.seeds for row in table.values() for cell in row.values()):
         return None
-    figure = Figure(figsize=(2.6 * len(columns) + 1, 0.45 * len(table) + 1.3), layout="constrained", facecolor="white")
+    size = (max(2.6 * len(columns) + 1, 5.5), 0.45 * len(table) + 1.3)
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
     panels = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
     for axes, where in zip(panels, columns, strict=True):
         for place, row in enumerate(table.values()):
@@ -84,9 +88,10 @@ def validation(runs: pd.DataFrame, title: str, each: bool = False) -> Figure | N
     columns = list(dict.fromkeys(zip(cells["data"], cells["shots"], strict=True)))
     if not columns:
         return None
-    figure = Figure(figsize=(3.4 * min(len(columns), 3), 2.6 * -(-len(columns) // 3)), layout="constrained")
-    figure.set_facecolor("white")
-    panels = figure.subplots(-(-len(columns) // 3), min(len(columns), 3), squeeze=False).ravel()
+    across, down = min(len(columns), 3), -(-len(columns) // 3)
+    size = (max(3.4 * across, 5.5), 2.6 * down + 0.5)
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    panels = figure.subplots(down, across, squeeze=False).ravel()
     names = list(dict.fromkeys(cells["name"]))
     for axes, (data, shots) in zip(panels, columns, strict=False):
         for name, of_row in cells[(cells["data"] == data) & (cells["shots"] == shots)].groupby("name", sort=False):
@@ -104,27 +109,55 @@ def validation(runs: pd.DataFrame, title: str, each: bool = False) -> Figure | N
             axes.set_yscale("log")
         axes.set_title(f"{data} {shots}-shot", fontsize=9, loc="left")
         axes.set_xlabel("training tasks", fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         plain(axes)
     panels[0].set_ylabel(unit(cells), fontsize=8)
     for axes in panels[len(columns) :]:
         axes.set_visible(False)
     for place, name in enumerate(names):
         panels[0].plot([], [], color=COLOURS[place % 10], label=name)
-    panels[0].legend(frameon=False, fontsize=7)
+    side_by_side = max(int(20 * size[0] / (max(map(len, names)) + 8)), 1)  # some 20 letters an inch, 8 for the line
+    figure.legend(loc="outside lower center", ncols=side_by_side, frameon=False, fontsize=7)
     what = "every run" if each else "the seeds' mean and range"
     figure.suptitle(f"{title}: validation, {what}", fontsize=10)
     return figure
 
 
 def val_curve(folder: str) -> pd.Series | None:
-    """A run's validation score by training tasks seen; None where its log is not there or torn."""
+    """A run's validation score by training tasks seen; None where it has none."""
+    curves = curves_of(folder)
+    if curves is None or not (names := [name for name in ("val/accuracy", "val/mse") if name in curves]):
+        return None
+    return curves[names[0]].dropna()
+
+
+def curves_of(folder: str) -> pd.DataFrame | None:
+    """What a run logged, by training tasks seen; None where its log is not there or torn."""
     try:
-        curves = read_curves(Path(folder) / "metrics.csv")
-        name = "val/accuracy" if "val/accuracy" in curves else "val/mse"
-        curve = pd.to_numeric(curves[name].dropna())
-        return curve.set_axis(pd.to_numeric(curve.index))
+        curves = read_curves(Path(folder) / "metrics.csv").apply(pd.to_numeric)
+        return curves.set_axis(pd.to_numeric(curves.index))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def similarity(runs: pd.DataFrame, definition: str, title: str) -> tuple[Figure, pd.DataFrame] | None:
+    """Figure 6 and its values in numbers, from the runs that measured it; the paper's where they are of its task."""
+    name = f"similarity_{definition}"
+    kept = [curves_of(folder) for folder in runs.loc[runs["scores"].notna(), "folder"]]
+    curves = [frame for frame in kept if frame is not None and f"{name}/cosine_gradient" in frame]
+    if not curves:
+        return None
+    means = pd.concat(curves).groupby(level=0).mean()
+    as_published = set(zip(runs["data"], runs["shots"], strict=True)) == {("mini", 1)}
+    lines = [
+        {"": measure.replace("_", " to "), "training tasks": f"{tasks:,}", "ours": f"{ours:.3g}", "paper": str(value)}
+        for measure, values in FIGURE_6.items()
+        for tasks, value in values.items()
+        if (ours := means[f"{name}/{measure}"].get(tasks)) is not None
+    ]
+    drawn = similarity_figure(curves, definition, title, FIGURE_6 if as_published else None)
+    return drawn, pd.DataFrame(lines if as_published else [])
 
 
 def trials(frame: pd.DataFrame, settings: list[str], metric: str, title: str) -> Figure:

@@ -21,10 +21,13 @@ from fewshot.report.paired import Pair
 from fewshot.report.summary import NOT_RUN, ROUNDED, Summary
 from fewshot.views.pictures import as_image, save_figure
 
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse;font-size:14px}th,td{padding:.3em .7em;text-align:right;border-bottom:1px solid #ddd}
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:84em;margin:2em auto;padding:0 1em;color:#222}
+table{border-collapse:collapse;font-size:14px;white-space:nowrap}
+th,td{padding:.3em .7em;text-align:right;border-bottom:1px solid #ddd}
 th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #222}img{max-width:100%}
 div.wide{overflow-x:auto}"""
+
+HEAD = "<meta charset=utf-8><meta name=viewport content=width=device-width>"
 
 
 @dataclass
@@ -165,7 +168,7 @@ def page(report: Report) -> str:
         picture = base64.b64encode(kept.getvalue()).decode()
         name = html.escape(name)
         parts.append(f'<h2>{name}</h2><img alt="{name}" src="data:image/png;base64,{picture}">')
-    head = f"<meta charset=utf-8><title>{html.escape(report.title)}</title><style>{STYLE}</style>"
+    head = f"{HEAD}<title>{html.escape(report.title)}</title><style>{STYLE}</style>"
     return f"<!doctype html>\n<html lang=en><head>{head}</head><body>{''.join(parts)}</body></html>\n"
 
 

@@ -28,7 +28,7 @@ from fewshot.runs.fit import fit, make_trainer
 from fewshot.runs.kept import kept_result, show_kept, untested
 from fewshot.runs.prepare import Run, assemble, prepare, refuse_impossible
 from fewshot.runs.ranks import together
-from fewshot.views.curves import learning_curve
+from fewshot.views.curves import learning_curve, read_curves
 from fewshot.views.loggers import end_wandb, quiet, staged_in
 from fewshot.views.pictures import save_figure, test_figures
 from fewshot.views.similarity import similarity_figure
@@ -183,7 +183,7 @@ def draw(run: Run) -> Drawn:
     if metrics.exists():
         save_figure(learning_curve(metrics, title), run.folder / "learning_curve")
     if (definition := cfg.trainer.similarity) != "none":
-        figure = similarity_figure(metrics, definition, title)
+        figure = similarity_figure([read_curves(metrics)], definition, title)
         save_figure(figure, run.folder / f"similarity-{definition}")
     return figures
 

@@ -1,6 +1,6 @@
 """Figure 6: how OP-LSTM's update of the output layer compares with gradient descent and with prototypes."""
 
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -13,8 +13,7 @@ from torch import Tensor
 from fewshot.episodes import Episode
 from fewshot.methods.oplstm import OPLSTM
 from fewshot.results.statistics import mean_and_ci95
-from fewshot.views.curves import read_curves
-from fewshot.views.pictures import BLUE, ORANGE
+from fewshot.views.pictures import BLUE, INK, ORANGE
 
 STEP = 0.01  # of gradient descent, section 5.4
 LABELS = {"gradient": f"gradient descent, steps of {STEP}", "prototypes": "the prototype classifier"}
@@ -73,17 +72,31 @@ def similarities(learner: OPLSTM, episode: Episode, definition: str) -> dict[str
         return found
 
 
-def similarity_figure(metrics: Path, definition: str, title: str) -> Figure:
-    """Figure 6 from a run's `metrics.csv`: both measures against the validations, with their 95% intervals."""
-    curves = read_curves(metrics)
+def similarity_figure(
+    runs: Sequence[Any], definition: str, title: str, published: Mapping[str, Mapping[int, float]] | None = None
+) -> Figure:
+    """Figure 6: both measures against the training tasks, with the 95% interval of one run or the range of several.
+
+    Args:
+        runs: the curves of each, from `read_curves`.
+        published: the paper's values by measure and training tasks, drawn hollow.
+    """
+    import pandas as pd  # whoever has curves has it
+
     figure = Figure(figsize=(8, 3.3), layout="constrained", facecolor="white")
     titles = {"cosine": "cosine similarity", "distance": "Euclidean distance"}
     for axes, (measure, name_of_measure) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for other, colour in (("gradient", BLUE), ("prototypes", ORANGE)):
             name = f"similarity_{definition}/{measure}_{other}"
-            mean, ci95 = curves[name].dropna(), curves[f"{name}_ci95"].dropna()
+            among = pd.concat([curves[name].dropna() for curves in runs], axis=1)
+            mean, low, high = among.mean(axis=1), among.min(axis=1), among.max(axis=1)
+            if len(runs) == 1:
+                ci95 = runs[0][f"{name}_ci95"].dropna()
+                low, high = mean - ci95, mean + ci95
             axes.plot(mean.index, mean, "o-", color=colour, ms=3, lw=1.4, label=f"to {LABELS[other]}")
-            axes.fill_between(mean.index, mean - ci95, mean + ci95, color=colour, alpha=0.25, lw=0)
+            axes.fill_between(mean.index, low, high, color=colour, alpha=0.25, lw=0)
+            if points := (published or {}).get(f"{measure}_{other}"):
+                axes.plot(list(points), list(points.values()), "o", color=colour, mfc="white", mec=INK, ms=5)
         axes.set_title(name_of_measure, fontsize=9, loc="left")
         axes.set_yscale("log" if measure == "distance" else "linear")
         axes.set_xlabel("training tasks", fontsize=8)
