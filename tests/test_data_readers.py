@@ -176,6 +176,12 @@ def test_a_damaged_pickle_is_named(tmp_path: Path, data: bytes) -> None:
     fails(tmp_path, "mini-imagenet-cache-train.pkl", "complete copy", name="mini")
 
 
+def test_a_class_in_two_pickles_is_named(tmp_path: Path, small_mini: dict) -> None:
+    shared = small_mini | {"val": small_mini["val"] | dict([next(iter(small_mini["train"].items()))])}
+    fill_folder(tmp_path / "raw" / "mini", {f"mini-imagenet-cache-{s}.pkl": pickle_of(shared[s], 2) for s in SPLITS})
+    fails(tmp_path, "mini-imagenet-cache-train.pkl) is in train and in val", name="mini")
+
+
 # CUB
 
 

@@ -47,13 +47,7 @@ def from_members(
         UserError: two splits share a class, or an image is listed twice; where `apart`, when the table is written,
             also where files of two splits hold the same bytes.
     """
-    for (one, classes), (other, others) in combinations(splits.items(), 2):
-        if shared := sorted(classes.keys() & others.keys()):
-            place = next(iter(classes[shared[0]].values()))
-            raise UserError(
-                f"class {shared[0]} ({place}) is in {one} and in {other}, as {len(shared)} classes are, and a test "
-                f"needs classes never seen before: give each class to one split, or none to any for 64/16/20%"
-            )
+    refuse_shared({split: {name: next(iter(c[name].values())) for name in c} for split, c in splits.items()})
     counts = {split: {name: len(classes[name]) for name in sorted(classes)} for split, classes in splits.items()}
     wanted = [c[name][file] for split, c in splits.items() for name in counts[split] for file in sorted(c[name])]
     if twice := [member for member, times in Counter(wanted).items() if times > 1]:
@@ -63,6 +57,17 @@ def from_members(
     if apart:
         stored = _apart(stored, wanted, split_of)
     return Content(counts, _decode_all(stored, wanted, size, channels, invert), note)
+
+
+def refuse_shared(splits: Mapping[str, Mapping[str, Member]]) -> None:
+    """UserError where two splits share a class; `splits[split][class]` is a file of it."""
+    for (one, classes), (other, others) in combinations(splits.items(), 2):
+        if shared := sorted(classes.keys() & others.keys()):
+            raise UserError(
+                f"class {shared[0]} ({classes[shared[0]]}) is in {one} and in {other}, as {len(shared)} classes are, "
+                f"and a test needs classes never seen before: give each class to one split, or none to any for "
+                f"64/16/20%"
+            )
 
 
 def _apart(

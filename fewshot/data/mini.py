@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fewshot.data.archives import Member, NotFound, opened
-from fewshot.data.decode import from_members, resize
+from fewshot.data.decode import from_members, refuse_shared, resize
 from fewshot.data.splits import by_csv, by_folders, find
 from fewshot.data.table import Content
 from fewshot.episodes import SPLITS
@@ -53,6 +53,7 @@ def content(files: Sequence[Member], folder: Path, size: int, channels: int) -> 
 def _from_pickles(pickles: Sequence[Member], size: int, channels: int) -> Content:
     """One pickle at a time, and only its class lists kept: the three together would fill 1.3 GB of memory."""
     classes = [dict(sorted(load_pickle(file)[1].items())) for file in pickles]
+    refuse_shared({s: dict.fromkeys(c, file) for s, c, file in zip(SPLITS, classes, pickles, strict=True)})
 
     def images() -> Iterator[tuple[int, NDArray[np.uint8]]]:
         row = 0
