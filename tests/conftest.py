@@ -65,6 +65,12 @@ def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run draws no pictures, which take longer than a short run."""
+    monkeypatch.setattr("fewshot.runs.train.draw", lambda _: [])
+
+
+@pytest.fixture
 def raw() -> str:
     """The folder of real archives; tests that need it are skipped without the variable FEWSHOT_RAW."""
     if "FEWSHOT_RAW" not in os.environ:

@@ -21,6 +21,8 @@ from fewshot.runs.train import train
 from tests.conftest import LSTM, MAML, OPLSTM, RELEASED, SAP, WARPMAML, episode
 from tests.test_runs import config, evaluation
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 RESNET = {"body": "resnet12", "widths": [2, 3, 4, 5], "bn": "transductive"}
 TORCHVISION = {"body": "library", "library": "torchvision", "model": "resnet18"}
 LEARNERS: dict[str, dict[str, Any]] = {

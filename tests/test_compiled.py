@@ -17,6 +17,8 @@ from tests.conftest import MAML, SAP, episode, make
 from tests.test_learners import close, gradients, make_named
 from tests.test_runs import config
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CPU = torch.device("cpu")
 TRACED = partial(torch.compile, backend="aot_eager")  # all of the compiler but the C++
 OPLSTM = ["method=oplstm", "method.meta_batch=1"]

@@ -24,8 +24,9 @@ SHORT = [
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("prepared")
+def prepared(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Path:
+    """One folder for all of xdist's workers."""
+    return tmp_path_factory.getbasetemp().parent / f"prepared-{testrun_uid}"
 
 
 def run(raw: str, prepared: Path, tmp_path: Path, *overrides: str) -> Path:

@@ -15,6 +15,8 @@ from fewshot.runs.evaluate import evaluate
 from fewshot.runs.train import train
 from tests.test_runs import config, evaluation, images_of
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 RESULT: dict[str, Any] = {
     "status": "finished",
     "data": "omniglot",

@@ -12,6 +12,8 @@ from fewshot.episodes import Task
 from fewshot.runs.build import make_learner
 from tests.conftest import TEXT
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 TASKS = {
     "sine": Task((1,), 1, True),
     "omniglot": Task((1, 28, 28), 5, False),

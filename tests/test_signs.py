@@ -12,6 +12,8 @@ from fewshot.results.signs import signs
 from fewshot.runs.train import train
 from tests.test_runs import config, rows
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SOUND = {
     "status": "finished",
     "mean": 60.0,

@@ -37,6 +37,8 @@ from fewshot.runs.train import train
 from tests.test_cli import call
 from tests.test_runs import MEASURED, TINY, config, evaluation, kill_at, rows
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROOT = CONF.parent
 SLOW = ["trainer.updates=100000", "trainer.val_every=50000", "trainer.save_every=50000"]  # stopped before it saves
 

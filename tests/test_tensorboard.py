@@ -12,6 +12,8 @@ from fewshot.runs.train import train
 from tests.test_curves import curve
 from tests.test_runs import config, kill_at
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def test_its_curves_are_those_of_metrics_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a run that was killed after update 25 was logged, and goes on from 24, too."""
