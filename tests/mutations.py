@@ -35,6 +35,7 @@ TESTS = (
     "tests/test_report.py",
     "tests/test_ranks.py",
     "tests/test_signs.py",
+    "tests/test_compiled.py",
 )
 AT_A_TIME = 2
 BASE, LSTM, MAML = "fewshot/methods/base.py", "fewshot/methods/lstm.py", "fewshot/methods/maml.py"
@@ -49,13 +50,14 @@ FLOORS, IDENTITY = "fewshot/floors.py", "fewshot/config/identity.py"
 DRAWS, SUMMARY, PAIRED = "fewshot/config/draws.py", "fewshot/report/summary.py", "fewshot/report/paired.py"
 STATISTICS, SIGNS = "fewshot/results/statistics.py", "fewshot/results/signs.py"
 RANKS, DATAMODULE = "fewshot/runs/ranks.py", "fewshot/data/datamodule.py"
+COMPILED = "fewshot/runs/compiled.py"
 OPTIONS, CHECKS, CLI = "fewshot/options.py", "fewshot/config/checks.py", "fewshot/cli.py"
 # the file of tests that turns red soonest
 FIRST = {BASE: TESTS[1], BODY: TESTS[1], EPISODES: TESTS[2], SOURCE: TESTS[2]}
 FIRST |= dict.fromkeys((PROTOCOL, PAPER, EVALUATE, TESTED), TESTS[4])
 FIRST |= dict.fromkeys((OPTIONS, CHECKS, CLI), TESTS[5])
 FIRST |= dict.fromkeys((DRAWS, SUMMARY, PAIRED, STATISTICS, "conf/search/lstm_sine.yaml"), TESTS[9])
-FIRST |= {RANKS: TESTS[10], DATAMODULE: TESTS[10], SIGNS: TESTS[11]}
+FIRST |= {RANKS: TESTS[10], DATAMODULE: TESTS[10], SIGNS: TESTS[11], COMPILED: TESTS[12]}
 FIRST |= {FLOORS: TESTS[6], IDENTITY: TESTS[7], RESNET: TESTS[8], LIBRARY: TESTS[8]}
 
 
@@ -160,6 +162,7 @@ MUTATIONS = [
             "of_each[name] if self.first_order",
             "compiled: second order",
         ),
+        (COMPILED, "quick(*learner.alike(*told))", "quick(*told)", "each kind of a pass compiled anew"),
         (MAML, "return copies.view_as(copies)", "return copies", "inner gradients run through the clamp's hook"),
         (
             MAML,

@@ -48,6 +48,17 @@ def test_compiled_gradients_are_those_of_the_learner(
         close(found[parameter], expected[parameter])
 
 
+def test_the_first_pass_is_the_code_of_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pieces = []
+    counting = partial(torch.compile, backend=lambda graph, _: pieces.append(graph) or graph.forward)
+    learner = make_named("oplstm-released", "mlp")
+    monkeypatch.setattr(torch, "compile", counting)
+    with compiled(learner, config(tmp_path, *OPLSTM, "trainer.compile=true"), CPU):
+        pieces.clear()  # the trial's
+        gradients(learner, episode(learner, tasks=2))
+    assert len(pieces) == 1
+
+
 @pytest.mark.parametrize(
     ("method", "options"),
     [

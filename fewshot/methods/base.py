@@ -89,6 +89,10 @@ class MetaLearner(L.LightningModule):
         """What a trained learner tells about itself, by name; kept with its result."""
         return {}
 
+    def alike(self, *told: Any) -> tuple[Any, ...]:
+        """The arguments of the method `repeated`, of one kind in all of its calls: each kind is compiled anew."""
+        return told
+
     def predict(self, episode: Episode) -> Tensor:
         return self(episode.support_x, episode.support_y, episode.query_x)
 

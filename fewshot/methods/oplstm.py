@@ -126,13 +126,30 @@ class OPLSTM(MetaLearner):
         message, directions = targets, []
         new: list[State | None] = []
         for layer in reversed(range(len(weights))):  # Eq. 17, from the output layer down
-            cells = self.output_lstm if layer == len(weights) - 1 else self.hidden_lstm
-            h_BMO, state = self.coordinate(cells, shown[layer], message, states[layer])
+            h_BMO, state = self.coordinate(self.cells(layer), shown[layer], message, states[layer])
             if layer > 0:
                 message = weights[layer].transposed(h_BMO)
             directions.append(self.direction(h_BMO, below[layer], layer, outputs))
             new.append(state)
         return self.update(weights, directions[::-1]), new[::-1]
+
+    def alike(self, *told: Any) -> tuple[Any, ...]:
+        """The first pass's arguments as the later ones have them: weights after a step of zero, and states of zero."""
+        weights, states, x, targets = told
+        if states[0] is not None:
+            return told
+        tasks, examples, _ = targets.shape
+        none = [[x.new_zeros(tasks, 1, size) for size in weight.base.shape] for weight in weights]
+        rows = [tasks * examples * len(weight.base) for weight in weights]
+        at_rest = [
+            [tuple(x.new_zeros(cell.hidden_size, n, requires_grad=True) for _ in "hc") for cell in self.cells(layer)]
+            for layer, n in enumerate(rows)
+        ]
+        return [w.plus(*zeros) for w, zeros in zip(weights, none, strict=True)], at_rest, x, targets
+
+    def cells(self, layer: int) -> Any:
+        """The LSTM's cells of a layer: hidden ones share theirs."""
+        return self.hidden_lstm if layer < len(self.hidden) else self.output_lstm
 
     def coordinate(
         self, cells: nn.ModuleList, a_BMO: Tensor, m_BMO: Tensor, state: State | None

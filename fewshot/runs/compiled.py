@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from fewshot.errors import UserError
 from fewshot.methods.base import MetaLearner
 
-LONG = 150_000  # calls: on a CPU a call saves about a millisecond, and compiling takes about a minute
+LONG = 150_000  # calls: on a CPU a call saves about a millisecond, and compiling takes half a minute or more
 
 
 @contextmanager
@@ -27,10 +27,11 @@ def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Ite
         yield False
         return
     name = str(learner.repeated)
-    print(f"compiles {type(learner).__name__}.{name}, about a minute the first time (trainer.compile)", file=sys.stderr)
+    how_long = "half a minute or more the first time"
+    print(f"compiles {type(learner).__name__}.{name}, {how_long} (trainer.compile)", file=sys.stderr)
     plain = getattr(learner, name)
     quick = torch.compile(plain, fullgraph=True, dynamic=False)
-    setattr(learner, name, lambda *told: (quick if torch.is_grad_enabled() else plain)(*told))
+    setattr(learner, name, lambda *told: quick(*learner.alike(*told)) if torch.is_grad_enabled() else plain(*told))
     try:
         yield True
     finally:
