@@ -7,6 +7,7 @@ import yaml
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 
 from fewshot.config.checks import closest
+from fewshot.config.compose import WHOLE
 from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
 from fewshot.options import nearest
@@ -50,6 +51,8 @@ def explain(error: Exception, program: str = "train") -> str:
         return f"{text} leave out the +"
     if text.startswith("Config group override must be"):
         return f"{text}: choose by name, as method=maml"
+    if text.startswith("Error merging override") or (type(error) is ValueError and "invalid literal" in text):
+        return f"{text}: {WHOLE}"
     if text.startswith("Ambiguous value for argument"):
         return f"{text}: several values are a grid, which needs -m"
     return text

@@ -74,6 +74,8 @@ MISTAKES = [
     ("method=protonet method.steps=2", "the method or data chosen has none, or its YAML"),
     ("-m method=protonet,maml method.steps=2", "the method or data chosen has none, or its YAML"),
     ("methd=maml", "did you mean method?"),
+    ("data=omniglot ++data.test.x=none", "give a list as a whole, as data.test=[cub]"),
+    ("method=lstm +method.hidden.9=3", "+method.hidden.9=3: give a list as a whole"),
     ("seed=0,1", "several values are a grid, which needs -m"),
     *((f"trainer.precision={p}", "choose one of 32-true") for p in ("16-true", "bf16-true", "64-true", "bogus")),
     ("trainer.precision=transformer-engine", "choose one of 32-true"),

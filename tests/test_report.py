@@ -341,6 +341,7 @@ def test_nothing_run_is_a_table_of_dots(capsys: pytest.CaptureFixture[str]) -> N
         (["table1", "shots=x"], "shots=x: give positive whole numbers"),
         (["table1", "foo=1"], "unknown setting 'foo'"),
         (["table1", "seed=a"], "seed=a: give a whole number"),
+        (["table2", "++data.test.x=none"], "give a list as a whole, as data.test=[cub]"),
         (["table1", "method=lstm", "method.passes=0"], "method.passes=0: give"),
         (["demo"], "demo is a single run"),
         (["table1", "method=5,6"], "choose by name, as method=maml"),

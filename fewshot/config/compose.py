@@ -21,6 +21,7 @@ PACKAGE = Path(__file__).parent.parent
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())  # installed; a checkout
 OWN = "FEWSHOT_CONF"  # a folder of a user's own configs, searched before ours
 FOLDERS = {"train": str(CONF), "evaluate": str(CONF / "evaluate")}
+WHOLE = "give a list as a whole, as data.test=[cub]"
 PATHS = ("paths.raw", "paths.prepared", "paths.outputs", "data.path", "backbone.weights", "run", "path")
 
 
@@ -104,7 +105,8 @@ def composed(overrides: list[str], program: str = "train", with_hydra: bool = Fa
     except ValueError as error:  # a number as a group's choice; OmegaConf's own errors are ValueErrors too
         if isinstance(error, OmegaConfBaseException):
             raise
-        raise UserError(f"{' '.join(overrides)}: {error}, choose by name, as method=maml") from error
+        mend = WHOLE if "invalid literal" in str(error) else "choose by name, as method=maml"
+        raise UserError(f"{' '.join(overrides)}: {error}, {mend}") from error
     finally:
         running.hydra = outer
 
