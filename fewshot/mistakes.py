@@ -31,6 +31,9 @@ def explain(error: Exception, program: str = "train") -> str:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         if (group, name, program) == ("hydra/launcher", "slurm", "evaluate"):
             return f"{group}={name} is train.py's: choose submitit_slurm"
+        if str(error.missing_cfg_file).startswith("data/") and group != "data":
+            folder = str(error.missing_cfg_file).removeprefix("data/")
+            return f"data={folder}: a folder of images is data=folder data.path={folder}"
         if group in ("hydra/sweeper", "hydra/launcher"):
             return f"{group}={name} is not installed: pip install '.[sweeps]' has joblib, submitit and optuna"
         return f"unknown {group} {name!r}: choose {nearest(name, list(error.options))}"
@@ -41,7 +44,7 @@ def explain(error: Exception, program: str = "train") -> str:
     text = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, ConfigCompositionException) and (found := re.search(r"Could not override '([^']+)'", text)):
         key = found[1].split("@")[0]
-        if names := choices_of(key):
+        if program == "train" and (names := choices_of(key)):
             return f"{key}=… names none of its choices, one of {', '.join(names)}"
         return f"unknown setting {key!r}: {closest(key, program)}"
     if isinstance(error, OverrideParseException):

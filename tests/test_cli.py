@@ -74,6 +74,9 @@ MISTAKES = [
     ("method=protonet method.steps=2", "the method or data chosen has none, or its YAML"),
     ("-m method=protonet,maml method.steps=2", "the method or data chosen has none, or its YAML"),
     ("methd=maml", "did you mean method?"),
+    ("lr=0.01", "did you mean method.lr?"),
+    ("data=folder path=there", "did you mean data.path?"),
+    ("data=/my/images", "a folder of images is data=folder data.path=/my/images"),
     ("data=omniglot ++data.test.x=none", "give a list as a whole, as data.test=[cub]"),
     ("method=lstm +method.hidden.9=3", "+method.hidden.9=3: give a list as a whole"),
     ("seed=0,1", "several values are a grid, which needs -m"),
@@ -107,6 +110,7 @@ MISTAKES_OF_A_TEST = [
     ("run=. threads=100000", "give a whole number from 0 to 1024"),
     ("run=. shots=99999999999999999999", "give a whole number from 1 to 10000"),
     ("rnu=.", "unknown setting 'rnu'"),
+    ("run=. logger=csv", "unknown setting 'logger'"),
     ("run=. path=???", "path=???: give a value"),
     ("run=. querys=15", "did you mean queries?"),
 ]

@@ -121,6 +121,16 @@ def test_steps_sum_losses_and_score_each_task(regression: bool, tasks: int, monk
     assert learner.test_tasks.compute().view(-1).tolist() == [7, 8, 9][:tasks]
 
 
+@pytest.mark.parametrize("wrong", [lambda _: None, lambda x: x.flatten(1), lambda x: x.transpose(1, 2)])
+def test_a_forward_of_another_shape_is_told(wrong: Callable[[Tensor], Any]) -> None:
+    learner = make("protonet", "fc", lr=1e-3)
+    batch = episode(learner)
+    right = learner.forward
+    learner.forward = lambda *told: wrong(right(*told))  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"forward of ProtoNet gives .*, not \(3, 12, 3\): tasks, queries, outputs"):
+        learner.predict(batch)
+
+
 def test_optimizer_is_plain_adam_over_everything() -> None:
     """Protocol: Adam, default betas, no weight decay, all parameters, the stated lr."""
     learner = make_named("oplstm-released", "fc")

@@ -329,7 +329,9 @@ def test_a_report_is_a_run_of_wandb(outputs: Path, monkeypatch: pytest.MonkeyPat
 
 def test_nothing_run_is_a_table_of_dots(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tableA1", "logger=csv"]) == 0
-    assert "· [0.04" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "· [0.04" in out
+    assert "none of these cells has a score: python train.py -m experiment=tableA1 logger=csv runs them" in out
 
 
 @pytest.mark.parametrize(

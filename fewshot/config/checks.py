@@ -88,6 +88,8 @@ def closest(name: str, program: str) -> str:
     names = first(lambda: known(program)) or known(program)
     if name in names:
         return "the method or data chosen has none, or its YAML leaves it out; --help shows all"
+    if own := [n for n in names if n.endswith(f".{name}")]:
+        return f"did you mean {own[0]}? --help shows them all"
     close = get_close_matches(name, [*names, *{n.split(".")[0] for n in names}], n=1, cutoff=0.4)
     return (f"did you mean {close[0]}? " if close else "") + "--help shows them all"
 

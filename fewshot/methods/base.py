@@ -94,7 +94,13 @@ class MetaLearner(L.LightningModule):
         return told
 
     def predict(self, episode: Episode) -> Tensor:
-        return self(episode.support_x, episode.support_y, episode.query_x)
+        """What `forward` makes of the queries; UserError where that is not of its shape."""
+        predictions = self(episode.support_x, episode.support_y, episode.query_x)
+        wanted, found = (*episode.query_y.shape[:2], self.task.outputs), getattr(predictions, "shape", None)
+        if found != wanted:
+            told = type(predictions).__name__ if found is None else tuple(found)
+            raise UserError(f"forward of {type(self).__name__} gives {told}, not {wanted}: tasks, queries, outputs")
+        return predictions
 
     def task_losses(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """Each task's mean loss over its examples, (B,): cross-entropy or squared error."""

@@ -19,7 +19,7 @@ from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
 from fewshot.mistakes import say
 from fewshot.report import figures, paired, search, write
-from fewshot.report.runs import Cell, cells, of_study, studies
+from fewshot.report.runs import Cell, cells, choice, of_study, studies
 from fewshot.report.summary import summarise
 
 HELP = """python -m fewshot.report STUDY [setting=value …]
@@ -54,6 +54,9 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
         said.words.append(paired.verdict(pairs))
     for status, cell in runs[~runs["status"].isin(["finished", "missing"])].groupby("status"):
         said.words.append(f"{status}: {', '.join(cell['folder'])}")
+    if runs["scores"].isna().all():
+        command = " ".join(["python train.py -m", choice(study), *told])
+        said.words.append(f"none of these cells has a score: {command} runs them, as they are told here")
     said.words += made_on(runs)
     if len(warned := warnings(runs)):
         said.tables["what the runs warn of"] = warned

@@ -34,10 +34,13 @@ def scores(runs: pd.DataFrame, table: Mapping[str, Mapping[str, Summary]], title
     columns = list(dict.fromkeys(where for row in table.values() for where in row))
     if not any(cell.seeds for row in table.values() for cell in row.values()):
         return None
-    size = (max(2.6 * len(columns) + 1, 5.5), 0.45 * len(table) + 1.3)
+    across, down = min(len(columns), 3), -(-len(columns) // 3)
+    size = (max(2.6 * across + 1, 5.5), (0.45 * len(table) + 0.9) * down + 0.4)
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    panels = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
-    for axes, where in zip(panels, columns, strict=True):
+    panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
+    for axes in panels[len(columns) :]:
+        axes.set_visible(False)
+    for axes, where in zip(panels, columns, strict=False):
         for place, row in enumerate(table.values()):
             cell = row.get(where)
             if cell is None:

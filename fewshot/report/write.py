@@ -126,7 +126,7 @@ def show(report: Report, console: Console | None = None) -> None:
     for caption, frame in report.tables.items():
         table = Table(title=Text(caption), box=box.SIMPLE_HEAD, title_justify="left")
         for place, name in enumerate(frame.columns):
-            table.add_column(name, justify="left" if place == 0 else "right")
+            table.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
         for row in frame.itertuples(index=False):
             table.add_row(*(Text(str(cell)) for cell in row))
         console.print(table)
