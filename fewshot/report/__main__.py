@@ -65,7 +65,7 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
         "shots": figures.by_shots(runs, table, title),
         "validation": figures.validation(runs, title, each=study == "figureB1"),
     }
-    if drawn_6 := figures.similarity(runs, found[0].cfg.trainer.similarity, title):
+    if drawn_6 := figures.similarity(runs, found[0].cfg, title):
         drawn["similarity"], beside = drawn_6
         if len(beside):
             said.tables["figure 6: means over runs, validation tasks"] = beside

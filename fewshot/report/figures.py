@@ -9,6 +9,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
+from omegaconf import DictConfig
 
 from fewshot.options import as_told
 from fewshot.report.summary import Summary
@@ -144,23 +145,25 @@ def curves_of(folder: str) -> pd.DataFrame | None:
         return None
 
 
-def similarity(runs: pd.DataFrame, definition: str, title: str) -> tuple[Figure, pd.DataFrame] | None:
-    """Figure 6 and its values in numbers, from the runs that measured it; the paper's where they are of its task."""
-    name = f"similarity_{definition}"
+def similarity(runs: pd.DataFrame, cfg: DictConfig, title: str) -> tuple[Figure, pd.DataFrame] | None:
+    """Figure 6 and its values in numbers, from the runs that measured it; the paper's where the protocol is."""
+    definition = cfg.trainer.similarity
+    name, tasks_between = f"similarity_{definition}", cfg.trainer.val_every * cfg.method.meta_batch
     kept = [curves_of(folder) for folder in runs.loc[runs["scores"].notna(), "folder"]]
     curves = [frame for frame in kept if frame is not None and f"{name}/cosine_gradient" in frame]
     if not curves:
         return None
     means = pd.concat(curves).groupby(level=0).mean()
-    as_published = set(zip(runs["data"], runs["shots"], strict=True)) == {("mini", 1)}
+    if set(zip(runs["data"], runs["shots"], strict=True)) != {("mini", 1)} or runs["paper"].isna().any():
+        return similarity_figure(curves, definition, title), pd.DataFrame()
+    paper = {measure: {n * tasks_between: v for n, v in values.items()} for measure, values in FIGURE_6.items()}
     lines = [
         {"": measure.replace("_", " to "), "training tasks": f"{tasks:,}", "ours": f"{ours:.3g}", "paper": str(value)}
-        for measure, values in FIGURE_6.items()
+        for measure, values in paper.items()
         for tasks, value in values.items()
         if (ours := means[f"{name}/{measure}"].get(tasks)) is not None
     ]
-    drawn = similarity_figure(curves, definition, title, FIGURE_6 if as_published else None)
-    return drawn, pd.DataFrame(lines if as_published else [])
+    return similarity_figure(curves, definition, title, paper), pd.DataFrame(lines)
 
 
 def trials(frame: pd.DataFrame, settings: list[str], metric: str, title: str) -> Figure:
