@@ -6,6 +6,7 @@ if __name__ == "__main__":
     stopping.listen()  # before anything slow, so that a signal ends in one line from the start
 
 import hashlib
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,7 +56,7 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
     for status, cell in runs[~runs["status"].isin(["finished", "missing"])].groupby("status"):
         said.words.append(f"{status}: {', '.join(cell['folder'])}")
     if runs["scores"].isna().all():
-        command = " ".join(["python train.py -m", choice(study), *told])
+        command = shlex.join(["python", "train.py", "-m", choice(study), *told])
         said.words.append(f"none of these cells has a score: {command} runs them, as they are told here")
     said.words += made_on(runs)
     if len(warned := warnings(runs)):

@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
 from omegaconf import DictConfig
 
 from fewshot.options import as_told
 from fewshot.report.summary import Summary
 from fewshot.results.paper import FIGURE_6
-from fewshot.views.curves import read_curves
+from fewshot.views.curves import by_tasks, read_curves
 from fewshot.views.pictures import INK
 from fewshot.views.similarity import similarity_figure
 
@@ -30,17 +30,25 @@ def unit(runs: pd.DataFrame) -> str:
     return "mean squared error" if "mse" in set(runs["metric"].dropna()) else "accuracy, %"
 
 
+def three_across(
+    count: int, each: tuple[float, float], more: tuple[float, float], sharey: bool = False
+) -> tuple[Figure, Any]:
+    """`count` panels, three a row, of a size `each` and `more` around them, in inches; wide enough for a title."""
+    across, down = min(count, 3), -(-count // 3)
+    size = (max(each[0] * across + more[0], 5.5), each[1] * down + more[1])
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    panels = figure.subplots(down, across, squeeze=False, sharey=sharey).ravel()
+    for axes in panels[count:]:
+        axes.set_visible(False)
+    return figure, panels[:count]
+
+
 def scores(runs: pd.DataFrame, table: Mapping[str, Mapping[str, Summary]], title: str) -> Figure | None:
     """A panel a column: ours with the interval over tasks, the paper's hollow."""
     columns = list(dict.fromkeys(where for row in table.values() for where in row))
     if not any(cell.seeds for row in table.values() for cell in row.values()):
         return None
-    across, down = min(len(columns), 3), -(-len(columns) // 3)
-    size = (max(2.6 * across + 1, 5.5), (0.45 * len(table) + 0.9) * down + 0.4)
-    figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
-    for axes in panels[len(columns) :]:
-        axes.set_visible(False)
+    figure, panels = three_across(len(columns), (2.6, 0.45 * len(table) + 0.9), (1, 0.4), sharey=True)
     for axes, where in zip(panels, columns, strict=False):
         for place, row in enumerate(table.values()):
             cell = row.get(where)
@@ -92,10 +100,7 @@ def validation(runs: pd.DataFrame, title: str, each: bool = False) -> Figure | N
     columns = list(dict.fromkeys(zip(cells["data"], cells["shots"], strict=True)))
     if not columns:
         return None
-    across, down = min(len(columns), 3), -(-len(columns) // 3)
-    size = (max(3.4 * across, 5.5), 2.6 * down + 0.5)
-    figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    panels = figure.subplots(down, across, squeeze=False).ravel()
+    figure, panels = three_across(len(columns), (3.4, 2.6), (0, 0.5))
     names = list(dict.fromkeys(cells["name"]))
     for axes, (data, shots) in zip(panels, columns, strict=False):
         for name, of_row in cells[(cells["data"] == data) & (cells["shots"] == shots)].groupby("name", sort=False):
@@ -112,16 +117,13 @@ def validation(runs: pd.DataFrame, title: str, each: bool = False) -> Figure | N
         if "mse" in set(cells["metric"]):
             axes.set_yscale("log")
         axes.set_title(f"{data} {shots}-shot", fontsize=9, loc="left")
-        axes.set_xlabel("training tasks", fontsize=8)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        by_tasks(axes)
         plain(axes)
     panels[0].set_ylabel(unit(cells), fontsize=8)
-    for axes in panels[len(columns) :]:
-        axes.set_visible(False)
     for place, name in enumerate(names):
         panels[0].plot([], [], color=COLOURS[place % 10], label=name)
-    side_by_side = max(int(20 * size[0] / (max(map(len, names)) + 8)), 1)  # some 20 letters an inch, 8 for the line
+    letters = 20 * figure.get_figwidth()  # in a line of the legend; a sample of a line takes 8
+    side_by_side = max(int(letters / (max(map(len, names)) + 8)), 1)
     figure.legend(loc="outside lower center", ncols=side_by_side, frameon=False, fontsize=7)
     what = "every run" if each else "the seeds' mean and range"
     figure.suptitle(f"{title}: validation, {what}", fontsize=10)
@@ -148,6 +150,8 @@ def curves_of(folder: str) -> pd.DataFrame | None:
 def similarity(runs: pd.DataFrame, cfg: DictConfig, title: str) -> tuple[Figure, pd.DataFrame] | None:
     """Figure 6 and its values in numbers, from the runs that measured it; the paper's where the protocol is."""
     definition = cfg.trainer.similarity
+    if definition == "none":
+        return None
     name, tasks_between = f"similarity_{definition}", cfg.trainer.val_every * cfg.method.meta_batch
     kept = [curves_of(folder) for folder in runs.loc[runs["scores"].notna(), "folder"]]
     curves = [frame for frame in kept if frame is not None and f"{name}/cosine_gradient" in frame]

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
 from torch import Tensor
 
 from fewshot.episodes import Episode
 from fewshot.methods.oplstm import OPLSTM
 from fewshot.results.statistics import mean_and_ci95
+from fewshot.views.curves import by_tasks
 from fewshot.views.pictures import BLUE, GREY, ORANGE
 
 STEP = 0.01  # of gradient descent, section 5.4
@@ -102,9 +102,7 @@ def similarity_figure(
             axes.plot([], [], "o", color=GREY, mfc="white", ms=6, label="the paper's")
         axes.set_title(name_of_measure, fontsize=9, loc="left")
         axes.set_yscale("log" if measure == "distance" else "linear")
-        axes.set_xlabel("training tasks", fontsize=8)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        by_tasks(axes)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"{title}: its update of the output layer, {TITLES[definition]}", fontsize=10)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
