@@ -31,7 +31,14 @@ def _no_leftovers() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("name", "backbone"), [("oplstm-text", "fc"), ("oplstm-released", "mlp"), ("oplstm-text", "conv4")]
+    ("name", "backbone"),
+    [
+        ("oplstm-text", "fc"),
+        ("oplstm-released", "mlp"),
+        ("oplstm-text", "conv4"),
+        ("lstm-set", "mlp"),
+        ("lstm-set-released", "fc"),
+    ],
 )
 def test_compiled_gradients_are_those_of_the_learner(
     name: str, backbone: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -43,7 +50,7 @@ def test_compiled_gradients_are_those_of_the_learner(
     with compiled(learner, config(tmp_path, *OPLSTM, "trainer.compile=true"), CPU) as on:
         assert on
         found = gradients(learner, batch)
-    assert "one_pass" not in vars(learner)
+    assert str(learner.repeated) not in vars(learner)
     for parameter in expected:
         close(found[parameter], expected[parameter])
 
@@ -145,5 +152,11 @@ def test_no_compiler_is_told_in_a_line(
 
 
 def test_a_learner_without_such_a_part_is_told_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"trainer.compile=true: method=lstm names no part"):
-        check(config(tmp_path, "trainer.compile=true"))
+    with pytest.raises(UserError, match=r"trainer.compile=true: method=protonet names no part"):
+        check(config(tmp_path, "method=protonet", "data=omniglot", "trainer.compile=true"))
+
+
+def test_a_sequence_is_left_to_torchs_own_lstm(tmp_path: Path) -> None:
+    learner = make_named("lstm-sequence", "mlp")
+    with compiled(learner, config(tmp_path, "trainer.updates=1000000"), CPU) as on:
+        assert not on

@@ -65,6 +65,11 @@ class PlainLSTM(MetaLearner):
             raise UserError("query_cell=true needs pool_cell=true: the queries start from one pooled cell")
 
     @property
+    def repeated(self) -> str | None:  # type: ignore[override]
+        """All of it, which for a set is a step a pass; torch reads a sequence in few calls of its own."""
+        return "forward" if self.support == "set" and not self.body else None
+
+    @property
     def uses_backbone(self) -> bool:
         return self.body is not None
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from fewshot.errors import UserError
 from fewshot.methods.base import MetaLearner
 
-LONG = 150_000  # calls: on a CPU a call saves about a millisecond, and compiling takes half a minute or more
+LONG = 150_000  # passes or inner steps: each saves .3 ms or more on a CPU, and compiling takes half a minute or more
 
 
 @contextmanager
@@ -33,7 +33,8 @@ def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Ite
     quick = torch.compile(plain, fullgraph=True, dynamic=False)
     setattr(learner, name, lambda *told: quick(*learner.alike(*told)) if torch.is_grad_enabled() else plain(*told))
     try:
-        yield True
+        with torch._dynamo.config.patch(allow_rnn=True):  # a learner may read the weights of a torch.nn.LSTM
+            yield True
     finally:
         delattr(learner, name)
 
@@ -43,8 +44,8 @@ def wanted(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> bool:
     if choice is True and learner.repeated is None:
         which = f"method={cfg.method.name} with backbone={cfg.backbone.name}"
         raise UserError(f"trainer.compile=true: {which} names no part that pays, choose auto or false")
-    calls = cfg.trainer.updates * (getattr(learner, learner.inner_steps) if learner.inner_steps else 1)
-    if not choice or learner.repeated is None or (choice == "auto" and calls < LONG):
+    steps = cfg.trainer.updates * (getattr(learner, learner.inner_steps) if learner.inner_steps else 1)
+    if not choice or learner.repeated is None or (choice == "auto" and steps < LONG):
         return False
     if why := no_compiler(device):
         if choice is True:
