@@ -1,5 +1,6 @@
 """From a composed configuration to the things it names: data, learner and trainer."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner
 
 OWN_THREADS = torch.get_num_threads()
+if not torch.cuda.is_available():  # Lightning lets Adam look for NVIDIA's library anew in every update: .1 ms
+    os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
 
 def use_threads(number: int) -> None:
