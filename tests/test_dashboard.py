@@ -10,7 +10,7 @@ import yaml
 
 from fewshot.config.checks import check
 from fewshot.config.compose import composed
-from fewshot.config.identity import run_folder
+from fewshot.config.identity import run_folder, run_name
 from fewshot.report import dashboard, sweep
 from fewshot.report.runs import cells
 from fewshot.runs.train import train
@@ -46,15 +46,39 @@ def test_a_dashboard_shows_what_runs_log(tmp_path: Path, monkeypatch: pytest.Mon
     folder = run_folder(cfg)
     logged = {name for row in history(folder) for name in row} | set(summary(folder))
     found = cells("lstm_sine", ["trial=0,1,2"])
-    view, page = dashboard.workspace("lstm_sine", found), dashboard.page("lstm_sine", found)
+    of = dashboard.names("lstm_sine", ["trial=0,1,2"], found)
+    view, page = dashboard.workspace("lstm_sine", found, of), dashboard.page("lstm_sine", found, of)
     spec = view._to_model().model_dump_json(by_alias=True)
     shown = set(re.findall(r'"((?:val|train|test)/[\w/]+|tasks_per_second|peak_memory_bytes)"', spec))
     assert {"val/mse", "train/loss", "test/mse", "tasks_per_second"} <= shown <= logged
     assert {"learning", "test", "search", "the report"} <= set(re.findall(r'"name":"([^"]+)"', spec))
     for setting in ("lr", "passes", "hidden", "meta_batch"):
         assert f"config:method.value.{setting}" in spec
-    assert '"lstm_sine"' in spec  # of these runs only
     assert len(page.blocks) == 1 + 2 * len(dashboard.sections("lstm_sine", found))
+
+
+@pytest.mark.parametrize(
+    ("study", "told", "groups"),
+    [
+        ("table1", ["seed=0,1"], ["method.value.name", "shots.value"]),
+        ("figure5", ["profile=quick", "shots=5,10"], ["method.value.support", "shots.value"]),
+        ("table4", ["method=sap", "seed=0,1"], ["method.value.name", "data.value.name", "shots.value"]),
+        ("lstm_sine", ["trial=0,1"], []),
+    ],
+)
+def test_a_dashboard_is_of_the_studys_runs_and_puts_seeds_alone_together(
+    study: str, told: list[str], groups: list[str]
+) -> None:
+    pytest.importorskip("wandb_workspaces")
+    found = cells(study, told)
+    of = dashboard.names(study, told, found)
+    [runs] = dashboard.workspace(study, found, of)._to_model().model_dump(by_alias=True)["spec"]["section"]["runSets"]
+    assert [key["name"] for key in runs["grouping"]] == groups
+    [chosen] = runs["filters"]["filters"]
+    assert (chosen["key"]["name"], chosen["op"]) == ("displayName", "IN")
+    of_report = f"{study} {' '.join(told).replace('=', ' ')}" + (", shrunk" if "profile=quick" in told else "")
+    assert chosen["value"] == [of_report, *(run_name(cell.folder) for cell in found)]
+    assert len(set(chosen["value"])) == len(found) + 1
 
 
 def test_tests_across_domains_are_shown() -> None:

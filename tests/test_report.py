@@ -220,10 +220,9 @@ def test_a_result_of_something_else_is_no_cells(other: dict[str, Any], status: s
 def test_what_runs_warn_of_stands_in_the_report() -> None:
     found = cells("table1", ["shots=5", "method=lstm"])
     for cell in found:
-        stored(cell, some(0.04, cell.cfg.seed), warnings=["it jumps", "it blew up"] if cell.cfg.seed == 0 else [])
+        stored(cell, some(0.04, cell.cfg.seed), warnings=[f"it jumps in {cell.cfg.seed} steps", "it blew up"])
     table = report("table1", ["shots=5", "method=lstm"])[0].tables["what the runs warn of"]
-    assert table["warning"].tolist() == ["it jumps", "it blew up"]
-    assert table[""].tolist() == [f"lstm/5-shot/{found[1].folder.name}"] * 2
+    assert table.to_numpy().tolist() == [["it jumps in 1337 steps", 3], ["it blew up", 3]]
 
 
 def measured(told: Sequence[str]) -> list[Cell]:
@@ -316,7 +315,7 @@ def test_everything_is_written_and_printed(outputs: Path, capsys: pytest.Capture
     names = {path.name for path in folder.iterdir()}
     assert {"report.md", "report.tex", "report.html", "runs.csv", "table1-scores.png", "table1-scores.pdf"} <= names
     page = (folder / "report.html").read_text()
-    assert page.count("<table") == page.count("</table>") == 4
+    assert page.count("<table") == page.count("</table>") == 5
     assert 'src="data:image/png;base64,iVBOR' in page
     assert not re.search(r"(src|href)=['\"]?http", page)  # it needs nothing beside it
     tex = (folder / "report.tex").read_text()
@@ -394,8 +393,12 @@ def test_trials_are_ranked_by_validation() -> None:
     for trial, cell in enumerate(found[:5]):
         stored(cell, some((0.5, 0.1, 0.3, 0.2, 0.4)[trial], trial), best_validation=(0.5, 0.1, 0.3, 0.2, 0.4)[trial])
     said, _, _ = report("lstm_sine", told)
-    [table] = said.tables.values()
+    table, ranked = said.tables.values()
     assert list(table["trial"]) == ["1", "3", "2", "4", "0"]
+    rates = [cell.cfg.method.lr for cell in found[:5]]
+    expected = stats.spearmanr(rates, (0.5, 0.1, 0.3, 0.2, 0.4)).statistic
+    assert dict(ranked.to_numpy())["lr"] == f"{expected:+.2f}"
+    assert {"hidden: layers", "hidden: units"} <= set(ranked[""])
     assert "5 of 6 trials have a result; 1 missing" in said.words
     assert said.words[-1] == "python train.py search=lstm_sine trial=1"
     assert list(said.figures) == ["lstm_sine-trials"]
@@ -407,7 +410,7 @@ def test_trials_keep_their_numbers() -> None:
     for place, cell in enumerate(cells("lstm_sine", told)):
         stored(cell, some(0.1, place), best_validation=float(10 - place))
     said, _, _ = report("lstm_sine", told)
-    [table] = said.tables.values()
+    table, _ = said.tables.values()
     assert sorted(table["trial"]) == ["10", "10", "11", "11", "12", "12"]
     assert set(table["seed"]) == {"0", "1"}
     assert f"trial={table['trial'].iloc[0]}" in said.words[-1]

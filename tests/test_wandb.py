@@ -154,7 +154,7 @@ def test_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: dic
     for name in ("PROJECT", "ENTITY", "RUN_GROUP", "NAME", "TAGS"):
         monkeypatch.delenv(f"WANDB_{name}", raising=False)
     start_wandb(config(tmp_path, "logger=wandb"), tmp_path)
-    assert (seen["project"], seen["entity"], seen["group"]) == ("fewshot", None, "sine-1shot-released")
+    assert (seen["project"], seen["entity"], seen["group"]) == ("fewshot", None, "sine-1shot-released-shrunk")
 
 
 def test_the_best_value_is_the_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import composed, flatten
 from fewshot.data.images import full_name
+from fewshot.results.paper import TASKS
 
 # keys that do not change a score, left out of a run's identity
 NOT_SCORE = ("logger", "paths", "force", "study", "trial", "search_seed")
@@ -42,17 +43,37 @@ def run_folder(cfg: DictConfig) -> Path:
     return Path(cfg.paths.outputs) / cfg.data.name / cfg.method.name / f"{cfg.shots}-shot" / f"seed{cfg.seed}-{digest}"
 
 
+def run_name(folder: Path) -> str:
+    """What a run is called where all are in one place, as in W&B: sine-lstm-5-shot-seed0-…."""
+    return "-".join(folder.parts[-4:])
+
+
+def shipped(cfg: DictConfig, form: str | None = None) -> DictConfig:
+    """What the package has for a method, data, shots and form; "???" where it has nothing."""
+    choices = [f"data={cfg.data.name}", f"method={cfg.method.name}", f"shots={cfg.shots}", f"form={form or cfg.form}"]
+    return composed([*choices, f"seed={cfg.seed}"])
+
+
+def is_shrunk(cfg: DictConfig) -> bool:
+    """Whether a run has fewer tests, validation tasks, or both updates and training tasks than the paper's."""
+    whole, run = shipped(cfg), cfg.trainer
+    updates, meta_batch, val_tasks = (
+        OmegaConf.select(whole, key) or 0 for key in ("trainer.updates", "method.meta_batch", "trainer.val_tasks")
+    )
+    fewer = run.updates < updates and (run.updates + 1) * cfg.method.meta_batch <= updates * meta_batch
+    return fewer or run.val_tasks < val_tasks or run.test_tasks < TASKS.get(cfg.data.name, 600)
+
+
 def changed(cfg: DictConfig, form: str | None = None) -> dict[str, Any]:
     """The training settings that are not those the package ships for a method, data, shots and form, dotted.
 
     `form` instead of the run's own: "released" is what made the paper's tables.
     """
-    choices = [f"data={cfg.data.name}", f"method={cfg.method.name}", f"shots={cfg.shots}", f"form={form or cfg.form}"]
-    shipped = composed([*choices, f"seed={cfg.seed}"])
-    own = [key for key, value in flatten(OmegaConf.to_container(shipped)).items() if value == "???"]
+    whole = shipped(cfg, form)
+    own = [key for key, value in flatten(OmegaConf.to_container(whole)).items() if value == "???"]
     for key in own:
-        OmegaConf.update(shipped, key, OmegaConf.select(cfg, key))
-    there = flatten(identity(shipped))
+        OmegaConf.update(whole, key, OmegaConf.select(cfg, key))
+    there = flatten(identity(whole))
     return {
         key: value
         for key, value in flatten(identity(cfg)).items()

@@ -20,9 +20,10 @@ from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
 from fewshot.mistakes import say
 from fewshot.report import figures, paired, search, write
-from fewshot.report.runs import Cell, cells, choice, of_study, studies
+from fewshot.report.runs import Cell, cells, choice, of_study, studies, title, what_differs
 from fewshot.report.summary import summarise
 
+CARRIES = 0.05  # share of a mean that one of thousands of tasks may have
 HELP = """python -m fewshot.report STUDY [setting=value …]
 
 A study's table from the runs that are there, beside the paper's: printed, and written under outputs/reports as
@@ -38,14 +39,23 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
     """
     found = cells(study, told)
     runs = of_study(found)
-    title = " ".join([study, *what_differs(told)])
+    shrunk = bool(runs["shrunk"].any())
+    name = title(study, told, shrunk)
     if study in choices_of("search"):
-        return search.report(title, study, found, runs), runs, found
+        return search.report(name, study, found, runs), runs, found
     table, pairs = summarise(runs), paired.pairs(runs)
-    said = write.Report(title)
-    caption = "table: ours ± 95% over tasks [the paper's]" + (", * shrunk" if runs["shrunk"].any() else "")
+    said = write.Report(name)
+    caption = "table: ours ± 95% over tasks [the paper's]" + ", * shrunk" * shrunk
     said.tables[caption] = write.as_the_paper(table)
     said.tables["in full: intervals over tasks and over seeds"] = write.in_full(table)
+    summaries = [{"row": name, "on": where} | vars(cell) for name, where, cell in write.each(table)]
+    said.numbers = {"in_full": pd.DataFrame(summaries), "pairs": pd.DataFrame(map(vars, pairs))}
+    said.words += [
+        f"{name} on {where}: one task of {cell.tasks:,} carries {cell.worst:.0%} of the mean, whose interval is then "
+        f"too narrow; the median is {cell.median:.3g}"
+        for name, where, cell in write.each(table)
+        if cell.metric == "mse" and cell.worst > CARRIES
+    ]
     if pairs:
         metric = runs["metric"].dropna().iloc[0]
         said.tables["pairs: on equal tasks; p after Holm"] = write.of_pairs(pairs, metric)
@@ -59,33 +69,31 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
         command = shlex.join(["python", "train.py", "-m", choice(study), *told])
         said.words.append(f"none of these cells has a score: {command} runs them, as they are told here")
     said.words += made_on(runs)
+    if runs["scores"].notna().any():
+        said.tables["costs: means of the runs [the paper's, on another machine]"] = write.costs(table)
     if len(warned := warnings(runs)):
         said.tables["what the runs warn of"] = warned
     drawn = {
-        "scores": figures.scores(runs, table, title),
-        "shots": figures.by_shots(runs, table, title),
-        "validation": figures.validation(runs, title, each=study == "figureB1"),
+        "scores": figures.scores(runs, table, name),
+        "shots": figures.by_shots(runs, table, name),
+        "validation": figures.validation(runs, name, each=study == "figureB1"),
     }
-    if drawn_6 := figures.similarity(runs, found[0].cfg, title):
+    if drawn_6 := figures.similarity(runs, found[0].cfg, name):
         drawn["similarity"], beside = drawn_6
         if len(beside):
             said.tables["figure 6: means over runs, validation tasks"] = beside
-    said.figures = {f"{study}-{name}": figure for name, figure in drawn.items() if figure is not None}
+    said.figures = {f"{study}-{kind}": figure for kind, figure in drawn.items() if figure is not None}
     return said, runs, found
 
 
-def what_differs(told: Sequence[str]) -> list[str]:
-    """The settings that say which runs a report is of."""
-    return [setting for setting in told if not setting.startswith(("logger", "paths."))]
-
-
 def warnings(runs: pd.DataFrame) -> pd.DataFrame:
-    """A line a warning (`fewshot/results/signs.py`)."""
+    """A line a kind of warning (`fewshot/results/signs.py`), as one of the runs puts it."""
     if "warnings" not in runs:
         return pd.DataFrame()
-    told = runs[["folder", "warnings"]].explode("warnings").dropna()
-    names = ["/".join(Path(folder).parts[-3:]) for folder in told["folder"]]
-    return pd.DataFrame({"": names, "warning": told["warnings"]})
+    told = runs[["folder", "warnings"]].drop_duplicates("folder").explode("warnings").dropna()
+    kinds = told.groupby(told["warnings"].str.replace(r"[\d.]+", "#", regex=True), sort=False)
+    lines = [{"warning, as one run puts it": kind.iloc[0], "runs": len(kind)} for _, kind in kinds["warnings"]]
+    return pd.DataFrame(lines)
 
 
 def made_on(runs: pd.DataFrame) -> list[str]:

@@ -1,8 +1,8 @@
 """A study's dashboard in W&B, a saved workspace and a report page: `python -m fewshot.report.dashboard table1`.
 
-The runs must be there: offline ones are sent by `wandb sync`, those of outputs/*/*/*/*/wandb and of
-outputs/reports/*/wandb. A run that two studies share has the name of the one that began it. With `spec` after the
-study's name it prints what it would send, and needs no server.
+It shows exactly the study's runs, by their names, and its report. They must be there: offline ones are sent by
+`wandb sync`, those of outputs/*/*/*/*/wandb and of outputs/reports/*/wandb. With `spec` after the study's name it
+prints what it would send, and needs no server.
 """
 
 from fewshot import stopping
@@ -19,13 +19,14 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fewshot.config.identity import is_shrunk, run_name
 from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
 from fewshot.mistakes import say
-from fewshot.report.runs import Cell, cells
+from fewshot.report.runs import Cell, cells, in_wandb, params, title
 from fewshot.report.search import searched
 
-METHOD = "method.name"  # of a run's config, in W&B
+GROUPS = {"method": "method.name", "data": "data.name"}  # of a run's config, by what a study sweeps
 
 
 def sections(study: str, found: Sequence[Cell]) -> dict[str, list[Any]]:
@@ -33,25 +34,27 @@ def sections(study: str, found: Sequence[Cell]) -> dict[str, list[Any]]:
     import wandb_workspaces.reports.v2 as wr
 
     metric = "mse" if found[0].cfg.data.name == "sine" else "accuracy"
-    by_method: dict[str, Any] = {"groupby": wr.Config(METHOD), "groupby_rangefunc": "minmax"}
+    search = study in choices_of("search")
+    tables = ["trials, by their best validation", "rank correlation with it"]
+    tables = tables if search else ["table", "in full", "pairs", "mean rank", "costs"]
+    means: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}  # of the groups of runs
     curves = [
-        wr.LinePlot(title=f"{name} by training tasks", x="tasks", y=[name], groupby_aggfunc="mean", **by_method)
+        wr.LinePlot(title=f"{name} by training tasks", x="tasks", y=[name], **means)
         for name in (f"val/{metric}", "val/loss", "train/loss")
     ]
     further = list(dict.fromkeys(f"test/{name}/{metric}" for cell in found for name in cell.cfg.data.get("test", [])))
     shown: dict[str, list[Any]] = {
         "learning": curves,
         "test": [
-            wr.BarPlot(title=name, metrics=[wr.SummaryMetric(name)], groupby_aggfunc="mean", **by_method)
-            for name in (f"test/{metric}", *further)
+            wr.BarPlot(title=name, metrics=[wr.SummaryMetric(name)], **means) for name in (f"test/{metric}", *further)
         ],
         "throughput and memory": [
-            wr.BarPlot(title=name, metrics=[wr.SummaryMetric(name)], groupby_aggfunc="mean", **by_method)
+            wr.BarPlot(title=name, metrics=[wr.SummaryMetric(name)], **means)
             for name in ("tasks_per_second", "peak_memory_bytes")
         ],
-        "the report": [wr.WeavePanelSummaryTable(table_name=name) for name in ("table", "pairs", "mean rank")],
+        "the report": [wr.WeavePanelSummaryTable(table_name=name) for name in tables],
     }
-    if study in choices_of("search"):
+    if search:
         columns = [wr.ParallelCoordinatesPlotColumn(wr.Config(name)) for name in searched(found)]
         columns.append(wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric("best_validation")))
         importance = wr.ParameterImportancePlot(with_respect_to="best_validation")
@@ -59,29 +62,44 @@ def sections(study: str, found: Sequence[Cell]) -> dict[str, list[Any]]:
     return shown
 
 
-def workspace(study: str, found: Sequence[Cell]) -> Any:
-    """The saved view, of the runs of the study."""
+def names(study: str, told: Sequence[str], found: Sequence[Cell]) -> list[str]:
+    """Of the study's runs in W&B; the first is the report's."""
+    kinds = {(cell.name, cell.cfg.data.name, cell.cfg.shots): cell.cfg for cell in found}
+    of_report = in_wandb(title(study, told, any(is_shrunk(cfg) for cfg in kinds.values())))
+    return [of_report, *(run_name(cell.folder) for cell in found)]
+
+
+def grouped(study: str) -> list[str]:
+    """The keys of a run's config by which seeds are put together; each trial of a search is alone."""
+    swept = [] if study in choices_of("search") else params(study, [])
+    return [GROUPS.get(key, key) for key in swept if key != "seed"]
+
+
+def workspace(study: str, found: Sequence[Cell], of: Sequence[str]) -> Any:
+    """The saved view, of the runs of these names."""
     import wandb_workspaces.workspaces as ws
 
     where: Any = OmegaConf.to_container(found[0].cfg.logger, resolve=True)
     shown = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections(study, found).items()]
-    only = ws.RunsetSettings(filters=ws.And(ws.Config("study") == study))
-    return ws.Workspace(
-        entity=where["entity"] or "", project=where["project"], name=study, sections=shown, runset_settings=only
+    only = ws.RunsetSettings(
+        filters=ws.And(ws.Metric("Name").isin(list(of))), groupby=[ws.Config(key) for key in grouped(study)]
     )
+    place = {"entity": where["entity"] or "", "project": where["project"]}
+    return ws.Workspace(**place, name=of[0], sections=shown, runset_settings=only)
 
 
-def page(study: str, found: Sequence[Cell]) -> Any:
+def page(study: str, found: Sequence[Cell], of: Sequence[str]) -> Any:
     """The same as a report page."""
     import wandb_workspaces.reports.v2 as wr
 
     where: Any = OmegaConf.to_container(found[0].cfg.logger, resolve=True)
     place = {"entity": where["entity"] or "", "project": where["project"]}
-    runs = wr.Runset(**place, name=study, filters=f"Config('study') = '{study}'")
+    groups = [f"config.{key}" for key in grouped(study)]
+    runs = wr.Runset(**place, name=of[0], filters=f"Metric('Name') in {list(of)}", groupby=groups)
     blocks: list[Any] = [wr.TableOfContents()]
     for name, panels in sections(study, found).items():
         blocks += [wr.H1(name), wr.PanelGrid(runsets=[runs], panels=panels)]
-    return wr.Report(**place, title=study, blocks=blocks)
+    return wr.Report(**place, title=of[0], blocks=blocks)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -92,15 +110,17 @@ def main(arguments: Sequence[str]) -> int:
         if not arguments:
             raise UserError("name a study, as table1; spec after it prints what would be sent")
         study, *told = arguments
-        found = cells(study, [setting for setting in told if setting != "spec"])
+        spec, told = "spec" in told, [setting for setting in told if setting != "spec"]
+        found = cells(study, told)
         if found[0].cfg.logger.name != "wandb":
             raise UserError("a dashboard is of logger=wandb")
-        view, report = workspace(study, found), page(study, found)
+        of = names(study, told, found)
+        view, report = workspace(study, found, of), page(study, found, of)
     except ImportError:
         return say(UserError("a dashboard needs wandb-workspaces: pip install '.[dashboard]'"))
     except (UserError, HydraException, OmegaConfBaseException) as error:
         return say(error)
-    if "spec" in told:
+    if spec:
         print(json.dumps(json.loads(view._to_model().model_dump_json(by_alias=True)), indent=1))
         return 0
     for made in (view, report):

@@ -143,7 +143,8 @@ def verdict(found: list[Pair]) -> str:
         ]
         return "; ".join(said) if said else "none"
 
-    words = f"Real at 95% after Holm's correction over {len(found)} pair(s), between the runs as they are: "
+    number = f"{len(found)} pairs" if len(found) > 1 else "one pair"
+    words = f"Real at 95% after Holm's correction over {number}, between the runs as they are: "
     words += f"{told('p_tasks')}."
     if any(pair.p_seeds is not None for pair in found):
         words += f" Between methods, whatever the seed: {told('p_seeds')}."

@@ -1,6 +1,7 @@
 """Runs as a data frame: one row a test, of all runs of a folder or of the cells of a study."""
 
 import csv
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,19 +23,17 @@ from rich.progress import track
 
 from fewshot.config.checks import check
 from fewshot.config.compose import FOLDERS, composed, quote_shots, refuse_bare
-from fewshot.config.identity import changed, run_folder
+from fewshot.config.identity import changed, is_shrunk, run_folder
 from fewshot.config.settings import choices_of
 from fewshot.config.tested import further_tests
 from fewshot.errors import UserError
 from fewshot.options import nearest
-from fewshot.results.paper import FIGURES, INTERVALS, OVER_SEEDS
+from fewshot.results.paper import FIGURES, INTERVALS, OVER_SEEDS, PARAMETERS, RUNNING_TIMES
 from fewshot.results.protocol import Protocol, as_settings
 from fewshot.results.record import as_options, read_result
 from fewshot.runs.kept import table_of
 
 COLUMN = ("data", "shots", "seed")  # what is swept and is no part of a row's name
-SHRINKS = ("trainer.updates", "trainer.val_tasks")  # settings that make a run less than the paper's, and test_tasks
-TEST_TASKS = {"sine": 2000}  # of the paper; 600 elsewhere
 
 
 class Test(BaseModel):
@@ -51,6 +50,8 @@ class Kept(Test):
 
     parameters: int | None = None
     train_seconds: float | None = None
+    tasks_per_second: float | None = None
+    peak_memory_bytes: float | None = None
     best_validation: float | None = None
     device: str = "unknown"
     threads: int | None = None
@@ -91,6 +92,21 @@ def choice(study: str) -> str:
 def single(told: Sequence[str]) -> list[str]:
     """The settings that are not swept."""
     return [str(o.input_line) for o in parsed(told) if not o.is_sweep_override()]
+
+
+def what_differs(told: Sequence[str]) -> list[str]:
+    """The settings that say which runs a report is of."""
+    return [setting for setting in told if not setting.startswith(("logger", "paths."))]
+
+
+def title(study: str, told: Sequence[str], shrunk: bool) -> str:
+    """What a report is called, on paper and in W&B."""
+    return " ".join([study, *what_differs(told)]) + ", shrunk" * shrunk
+
+
+def in_wandb(title: str) -> str:
+    """A report's title as a name that W&B's filters and workspaces take."""
+    return re.sub(r"[^\w ,.-]", " ", title)
 
 
 def parsed(told: Sequence[str]) -> list[Override]:
@@ -135,21 +151,32 @@ def cells(study: str, told: Sequence[str] = ()) -> list[Cell]:
 
 def of_study(found: Iterable[Cell]) -> pd.DataFrame:
     """One row a test of each cell, run or not: how it ended, its score, and the paper's."""
-    plans = dict[str, dict[str, Protocol]]()
+    plans = dict[str, tuple[bool, dict[str, Protocol]]]()
     rows = []
     for cell in found:
         key = f"{cell.name} {cell.cfg.data.name} {cell.cfg.shots}"
         if key not in plans:  # seeds share it, and it takes a composition
-            plans[key] = planned(cell.cfg)
-        for tested, protocol in plans[key].items():
+            plans[key] = is_shrunk(cell.cfg), planned(cell.cfg)
+        shrunk, protocols = plans[key]
+        for tested, protocol in protocols.items():
             row = {"study": cell.cfg.study, "name": cell.name, "trained_on": cell.cfg.data.name, "data": tested}
-            row |= {"method": cell.cfg.method.name, "shots": cell.cfg.shots, "seed": cell.cfg.seed}
-            row |= {"paper": FIGURES.get((cell.cfg.method.name, protocol))}
-            row |= {"paper_ci95": INTERVALS.get((cell.cfg.method.name, protocol))}
-            row |= {"paper_seeds": OVER_SEEDS.get((cell.cfg.method.name, protocol))}
-            row |= {"shrunk": is_shrunk(protocol)}
-            rows.append(row | outcome(cell, tested, protocol))
+            row |= {"method": cell.cfg.method.name, "shots": cell.cfg.shots, "seed": cell.cfg.seed, "shrunk": shrunk}
+            row |= {"metric": "mse" if cell.cfg.data.name == "sine" else "accuracy"}
+            rows.append(row | published(cell.cfg, protocol) | outcome(cell, tested, protocol))
     return pd.DataFrame(rows)
+
+
+def published(cfg: DictConfig, protocol: Protocol) -> dict[str, float | None]:
+    """What the paper has of a test."""
+    key = (cfg.method.name, protocol)
+    of_a_table = key in FIGURES and not protocol.settings
+    return {
+        "paper": FIGURES.get(key),
+        "paper_ci95": INTERVALS.get(key),
+        "paper_seeds": OVER_SEEDS.get(key),
+        "paper_parameters": PARAMETERS.get((cfg.data.name, cfg.method.name)) if of_a_table else None,
+        "paper_minutes": RUNNING_TIMES.get(key),
+    }
 
 
 def planned(cfg: DictConfig) -> dict[str, Protocol]:
@@ -162,12 +189,6 @@ def planned(cfg: DictConfig) -> dict[str, Protocol]:
         name: Protocol(data.name, name, *common, queries, tasks, cfg.form, settings, "finished")
         for name, queries in tests.items()
     }
-
-
-def is_shrunk(protocol: Protocol) -> bool:
-    """Whether a run is less than what the paper has for its method and data."""
-    fewer = (protocol.tasks or 0) < TEST_TASKS.get(protocol.trained_on, 600)
-    return fewer or any(key in SHRINKS for key, _ in protocol.settings)
 
 
 def outcome(cell: Cell, tested: str, protocol: Protocol) -> dict[str, Any]:
@@ -198,7 +219,7 @@ def outcome(cell: Cell, tested: str, protocol: Protocol) -> dict[str, Any]:
         return told | {"status": "unreadable"}
     if own.tasks != protocol.tasks:
         return told | {"status": "foreign"}
-    return told | {"mean": own.mean, "ci95": own.ci95, "scores": scores, "metric": own.metric}
+    return told | {"mean": own.mean, "ci95": own.ci95, "scores": scores}
 
 
 def is_foreign(cell: Cell, result: Mapping[str, Any], protocol: Protocol) -> bool:

@@ -1,8 +1,9 @@
 """A search's report: its trials by their best validation, and the command of the best one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
@@ -21,11 +22,34 @@ def searched(found: Sequence[Cell]) -> dict[str, list[Any]]:
     return {n: [p.get(n) for p in plain] for n in names if len({as_told(p.get(n)) for p in plain}) > 1}
 
 
+def as_numbers(settings: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """The settings of trials; in the place of a list of layers' units their number and the first one's units."""
+    found = dict[str, list[Any]]()
+    for name, values in settings.items():
+        if all(isinstance(value, list) for value in values):
+            found |= {f"{name}: layers": [len(value) for value in values], f"{name}: units": [v[0] for v in values]}
+        else:
+            found[name] = values
+    return {name: values for name, values in found.items() if len(set(map(as_told, values))) > 1}
+
+
+def correlations(done: pd.DataFrame, settings: Mapping[str, list[Any]]) -> pd.DataFrame:
+    """Spearman's rank correlation of each setting in numbers with the best validation."""
+    ranked = done[[name for name in settings if pd.api.types.is_numeric_dtype(done[name])]]
+    found = ranked.corrwith(done["best_validation"], method="spearman").dropna().sort_values(key=np.abs)[::-1]
+    return pd.DataFrame({"": found.index.str.removeprefix("method."), "rho": found.map("{:+.2f}".format)})
+
+
+def short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else as_told(value)
+
+
 def report(title: str, study: str, found: Sequence[Cell], runs: pd.DataFrame) -> Report:
     settings = searched(found)
+    drawn = as_numbers(settings)
     frame = runs[runs["data"] == runs["trained_on"]].reset_index(drop=True)
     numbers = [cell.cfg.get("trial", place) for place, cell in enumerate(found)]  # a grid has none
-    frame = frame.drop(columns=["name"]).assign(trial=numbers, place=range(len(frame)), **settings)
+    frame = frame.drop(columns=["name"]).assign(trial=numbers, place=range(len(frame)), **drawn)
     done = frame[frame["scores"].notna()]
     kinds = frame[frame["scores"].isna()]["status"].value_counts()
     words = [f"{len(done)} of {len(frame)} trials have a result; " + ", ".join(f"{n} {s}" for s, n in kinds.items())]
@@ -38,12 +62,15 @@ def report(title: str, study: str, found: Sequence[Cell], runs: pd.DataFrame) ->
     if done["seed"].nunique() > 1:
         table["seed"] = done["seed"].astype(str)
     for name, values in settings.items():
-        table[name.removeprefix("method.")] = [as_told(values[place]) for place in done["place"]]
+        table[name.removeprefix("method.")] = [short(values[place]) for place in done["place"]]
     table["minutes"] = (done["train_seconds"] / 60).map("{:.1f}".format)
     best = done.iloc[0]
     cell = found[int(best["place"])]
     tested = f"{best['mean']:.4g}" + ("" if pd.isna(best["ci95"]) else f" ± {best['ci95']:.2g}")
     words.append(f"best, by validation alone: trial {best['trial']}; its test on {best['data']}: {tested}")
     words.append(cell.command)
-    figures = {f"{study}-trials": trials(done, list(settings), metric, title)} if settings else {}
-    return Report(title, {"trials, by their best validation": table}, words, figures)
+    figures = {f"{study}-trials": trials(done, list(drawn), metric, title)} if drawn else {}
+    tables = {"trials, by their best validation": table}
+    if len(done) > 2 and len(ranked := correlations(done, drawn)):
+        tables["rank correlation with it: Spearman's, over trials"] = ranked
+    return Report(title, tables, words=words, figures=figures)

@@ -20,8 +20,10 @@ class Summary:
         mean: of all tasks of all seeds.
         of_tasks: half-width of the 95% interval over all these tasks, as the paper's tables have it.
         of_seeds: of that over the seeds' means, as its Figures 5 and B have it; None with one seed.
-        seeds: those that have a score; `asked` is how many the study has.
+        seeds: those that have a score; `asked` is how many the study has, `tasks` their tasks together.
         status: of the cells without one.
+        worst: the share of the mean that a single task has, and `median` the middle task.
+        paper, paper_ci95, paper_seeds, paper_parameters, paper_minutes: as published.
         shrunk: whether they are less than the paper's.
     """
 
@@ -30,13 +32,20 @@ class Summary:
     of_seeds: float | None
     seeds: tuple[int, ...]
     asked: int
+    tasks: int
     status: tuple[str, ...]
     metric: str
+    worst: float
+    median: float
     paper: float | None
     paper_ci95: float | None
     paper_seeds: float | None
     parameters: int | None
-    seconds: float | None
+    paper_parameters: int | None
+    minutes: float | None
+    paper_minutes: float | None
+    tasks_per_second: float | None
+    peak_memory_bytes: float | None
     shrunk: bool
 
     @property
@@ -45,10 +54,16 @@ class Summary:
 
     @property
     def meets(self) -> bool | None:
-        """Whether the two intervals over tasks have a point in common; None where one of them is not known."""
-        if self.difference is None or self.paper_ci95 is None:
+        """Whether the two intervals over tasks may have a point in common, as far as the paper's digits tell; None
+        where one of them is not known."""
+        if self.difference is None or self.paper is None or self.paper_ci95 is None:
             return None
-        return abs(self.difference) <= self.of_tasks + (self.paper_ci95 or ROUNDED)
+        return abs(self.difference) <= self.of_tasks + (self.paper_ci95 or ROUNDED) + half_a_digit(self.paper)
+
+
+def half_a_digit(printed: float) -> float:
+    """By how much a number may differ from what it was printed as: 0.04 by 0.005."""
+    return float(0.5 * 10.0 ** -len(repr(printed).partition(".")[2]))
 
 
 def column(row: Any) -> str:
@@ -67,29 +82,35 @@ def summarise(runs: pd.DataFrame) -> dict[str, dict[str, Summary]]:
 
 def summary(cells: pd.DataFrame) -> Summary:
     done = cells[cells["scores"].notna()]
-    mean = of_tasks = float("nan")
-    of_seeds = None
-    if len(done):
-        pooled = np.concatenate(list(done["scores"]))
-        mean, of_tasks = float(pooled.mean()), float(half_width(pooled))
-        of_seeds = float(half_width(done["mean"].to_numpy(float))) if len(done) > 1 else None
+    pooled = np.concatenate([*done["scores"], [np.nan] * done.empty])
+    of_seeds = float(half_width(done["mean"].to_numpy(float))) if len(done) > 1 else None
 
-    def first(name: str, among: pd.DataFrame = done) -> Any:
-        there = list(among[name].dropna()) if name in among else []
+    def first(name: str) -> Any:
+        there = list(cells[name].dropna()) if name in cells else []
         return there[0] if there else None
 
+    def mean(name: str) -> float | None:
+        return float(done[name].mean()) if name in done and done[name].notna().any() else None
+
     return Summary(
-        mean=mean,
-        of_tasks=of_tasks,
+        mean=float(pooled.mean()),
+        of_tasks=float(half_width(pooled)) if len(pooled) > 1 else float("nan"),
         of_seeds=of_seeds,
         seeds=tuple(done["seed"]),
         asked=len(cells),
+        tasks=len(pooled),
         status=tuple(sorted(set(cells[cells["scores"].isna()]["status"]))),
-        metric=str(first("metric") or ""),
-        paper=first("paper", cells),
-        paper_ci95=first("paper_ci95", cells),
-        paper_seeds=first("paper_seeds", cells),
+        metric=first("metric"),
+        worst=float(pooled.max() / pooled.sum()) if pooled.sum() else 0.0,
+        median=float(np.median(pooled)),
+        paper=first("paper"),
+        paper_ci95=first("paper_ci95"),
+        paper_seeds=first("paper_seeds"),
         parameters=None if (parameters := first("parameters")) is None else int(parameters),
-        seconds=float(done["train_seconds"].mean()) if len(done) and done["train_seconds"].notna().any() else None,
+        paper_parameters=None if (published := first("paper_parameters")) is None else int(published),
+        minutes=None if (seconds := mean("train_seconds")) is None else seconds / 60,
+        paper_minutes=first("paper_minutes"),
+        tasks_per_second=mean("tasks_per_second"),
+        peak_memory_bytes=mean("peak_memory_bytes"),
         shrunk=bool(cells["shrunk"].any()),
     )

@@ -7,6 +7,7 @@ from typing import Any
 import wandb
 from omegaconf import DictConfig, OmegaConf
 
+from fewshot.report.runs import in_wandb
 from fewshot.report.write import Report
 from fewshot.views.loggers import staged_in, wandb_mode
 from fewshot.views.pictures import as_image
@@ -18,7 +19,7 @@ def log(report: Report, cfg: DictConfig, folder: Path) -> None:
     told: Any = OmegaConf.to_container(cfg.logger, resolve=True)
     with staged_in(folder):
         run = wandb.init(
-            name=report.title,
+            name=in_wandb(report.title),
             dir=folder,
             mode=wandb_mode(),  # type: ignore[arg-type]
             project=told["project"],

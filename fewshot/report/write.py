@@ -3,7 +3,7 @@
 import base64
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -36,6 +36,7 @@ class Report:
 
     title: str
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # by their captions
+    numbers: dict[str, pd.DataFrame] = field(default_factory=dict)  # as they are, by the names of their csv files
     words: list[str] = field(default_factory=list)
     figures: dict[str, Figure] = field(default_factory=dict)  # by their file names
 
@@ -47,21 +48,36 @@ def number(value: float | None, metric: str, sign: str = "") -> str:
     return f"{value:{sign}.2f}" if metric == "accuracy" else f"{value:{sign}.3g}"
 
 
+def with_width(mean: float, width: float, metric: str) -> tuple[str, str]:
+    """A mean and the half-width of its interval to the same place: 0.0153 and 0.0007."""
+    places = 2 if metric == "accuracy" else max(2 - int(np.floor(np.log10(abs(mean) or 1))), 0)
+    least = 10.0**-places
+    return f"{mean:.{places}f}", f"{width:.{places}f}" if width >= least / 2 else f"<{least:.{places}f}"
+
+
+def of_paper(width: float | None, metric: str) -> str:
+    """The half-width that the paper prints; its .000 on sine is anything below .0005."""
+    return f"<{ROUNDED}" if width == 0 else number(width, metric)
+
+
 def shown(summary: Summary) -> str:
-    """`0.0475 ± 0.003 [0.0406 ± 0.002]`: ours and its interval over tasks, and the paper's."""
-    metric = summary.metric or ("accuracy" if (summary.paper or 0) > 15 else "mse")
+    """`0.0475 ± 0.0030 [0.0406 ± 0.002]`: ours and its interval over tasks, and the paper's."""
+    metric = summary.metric
     if summary.seeds:
-        ours = f"{number(summary.mean, metric)} ± {number(summary.of_tasks, metric)}" + "*" * summary.shrunk
+        ours = " ± ".join(with_width(summary.mean, summary.of_tasks, metric)) + "*" * summary.shrunk
         if len(summary.seeds) < summary.asked:
             ours += f" ({len(summary.seeds)}/{summary.asked})"
     else:
         ours = ", ".join(NOT_RUN.get(status, status) for status in summary.status)
     if summary.paper is None:
         return ours
-    beside = "" if summary.paper_ci95 is None else f" ± {number(summary.paper_ci95, metric)}"
-    if summary.paper_ci95 == 0:
-        beside = f" ± <{ROUNDED}"
+    beside = f" ± {width}" if (width := of_paper(summary.paper_ci95, metric)) else ""
     return f"{ours} [{number(summary.paper, metric)}{beside}]"
+
+
+def beside(ours: float | None, paper: float | None, form: str) -> str:
+    """`17,923 [18,107]`: ours, and the paper's."""
+    return ("" if ours is None else f"{ours:{form}}") + ("" if paper is None else f" [{paper:{form}}]")
 
 
 def as_the_paper(table: Mapping[str, Mapping[str, Summary]]) -> pd.DataFrame:
@@ -69,37 +85,57 @@ def as_the_paper(table: Mapping[str, Mapping[str, Summary]]) -> pd.DataFrame:
     columns = list(dict.fromkeys(where for row in table.values() for where in row))
     rows = []
     for name, row in table.items():
-        parameters = next((f"{s.parameters:,}" for s in row.values() if s.parameters), "")
+        parameters = next((told for s in row.values() if (told := beside(s.parameters, s.paper_parameters, ","))), "")
         cells = {where: shown(row[where]) if where in row else "" for where in columns}
         rows.append({"": name, "parameters": parameters} | cells)
     return pd.DataFrame(rows)
 
 
 def in_full(table: Mapping[str, Mapping[str, Summary]]) -> pd.DataFrame:
-    """A line a cell of it: both intervals, the difference from the paper, time."""
+    """A line a cell of it: both intervals, the median task, the difference from the paper."""
     lines = []
-    for name, row in table.items():
-        for where, cell in row.items():
-            metric = cell.metric or "mse"
-            meet = {True: "yes", False: "no", None: ""}[cell.meets]
-            lines.append(
-                {
-                    "": name,
-                    "on": where,
-                    "runs": f"{len(cell.seeds)}/{cell.asked}",
-                    "mean": number(cell.mean, metric),
-                    "± tasks": number(cell.of_tasks, metric),
-                    "± seeds": number(cell.of_seeds, metric),
-                    "paper": number(cell.paper, metric),
-                    "± its tasks": number(cell.paper_ci95, metric),
-                    "± its seeds": number(cell.paper_seeds, metric),
-                    "ours - paper": number(cell.difference, metric, "+"),
-                    "intervals meet": meet,
-                    "minutes a run": "" if cell.seconds is None else f"{cell.seconds / 60:.1f}",
-                    "no score": ", ".join(cell.status),
-                }
-            )
+    for name, where, cell in each(table):
+        metric, done = cell.metric, bool(cell.seeds)
+        mean, of_tasks = with_width(cell.mean, cell.of_tasks, metric) if done else ("", "")
+        lines.append(
+            {
+                "": name,
+                "on": where,
+                "runs": f"{len(cell.seeds)}/{cell.asked}",
+                "mean": mean + "*" * (done and cell.shrunk),
+                "± tasks": of_tasks,
+                "± seeds": "" if cell.of_seeds is None else with_width(cell.mean, cell.of_seeds, metric)[1],
+                "median": number(cell.median, metric),
+                "paper": number(cell.paper, metric),
+                "± its tasks": of_paper(cell.paper_ci95, metric),
+                "± its seeds": number(cell.paper_seeds, metric),
+                "ours - paper": number(cell.difference, metric, "+"),
+                "intervals meet": {True: "yes", False: "no", None: ""}[cell.meets],
+                "no score": ", ".join(cell.status),
+            }
+        )
     return pd.DataFrame(lines)
+
+
+def costs(table: Mapping[str, Mapping[str, Summary]]) -> pd.DataFrame:
+    """A line a cell of it that was run: parameters, time and memory."""
+    lines = [
+        {
+            "": name,
+            "on": where,
+            "parameters": beside(cell.parameters, cell.paper_parameters, ","),
+            "minutes a run": beside(cell.minutes, cell.paper_minutes, ".1f"),
+            "training tasks/s": "" if cell.tasks_per_second is None else f"{cell.tasks_per_second:,.0f}",
+            "peak MB": "" if cell.peak_memory_bytes is None else f"{cell.peak_memory_bytes / 1e6:,.0f}",
+        }
+        for name, where, cell in each(table)
+        if cell.seeds
+    ]
+    return pd.DataFrame(lines)
+
+
+def each(table: Mapping[str, Mapping[str, Summary]]) -> Iterator[tuple[str, str, Summary]]:
+    return ((name, where, cell) for name, row in table.items() for where, cell in row.items())
 
 
 def of_pairs(pairs: Sequence[Pair], metric: str) -> pd.DataFrame:
@@ -126,7 +162,7 @@ def show(report: Report, console: Console | None = None) -> None:
     for caption, frame in report.tables.items():
         table = Table(title=Text(caption), box=box.SIMPLE_HEAD, title_justify="left")
         for place, name in enumerate(frame.columns):
-            table.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
+            table.add_column(name, justify="right" if place else "left", overflow="fold", no_wrap=name in ("", "on"))
         for row in frame.itertuples(index=False):
             table.add_row(*(Text(str(cell)) for cell in row))
         console.print(table)
@@ -145,29 +181,35 @@ def markdown(report: Report) -> str:
 
 
 def latex(report: Report) -> str:
-    """Tables for booktabs."""
-    signs = {"±": r"$\pm$", "→": r"$\to$", "·": r"$\cdot$", "−": "-"}
-    parts = [f"% {report.title}", r"% \usepackage{booktabs}"]
+    """Tables for booktabs, no wider than a line of the text."""
+    signs = {"±": r"$\pm$", "→": r"$\to$", "·": r"$\cdot$", "−": "-", "<": "$<$", ">": "$>$"}
+    signs |= {r"\begin{tabular}": "\\begin{adjustbox}{max width=\\linewidth}\n\\begin{tabular}"}
+    signs |= {r"\end{tabular}": "\\end{tabular}\n\\end{adjustbox}"}
+    parts = [f"% {report.title}", r"% \usepackage{booktabs,adjustbox}"]
     for caption, frame in report.tables.items():
-        text = frame.to_latex(index=False, escape=True, caption=caption, column_format="l" + "r" * (frame.shape[1] - 1))
-        for sign, told in signs.items():
-            text = text.replace(sign, told)
+        told = re.sub(r"([%&_#$])", r"\\\1", caption)  # pandas escapes cells, and not this
+        text = frame.to_latex(index=False, escape=True, caption=told, column_format="l" + "r" * (frame.shape[1] - 1))
+        for sign, command in signs.items():
+            text = text.replace(sign, command)
         parts.append(text)
     return "\n".join(parts)
 
 
 def page(report: Report) -> str:
-    """One HTML page with the figures in it."""
+    """One HTML page with the figures in it, after the first table."""
     parts = [f"<h1>{html.escape(report.title)}</h1>", *(f"<p>{html.escape(words)}</p>" for words in report.words)]
-    for caption, frame in report.tables.items():
-        table = frame.to_html(index=False, border=0)
-        parts.append(f"<h2>{html.escape(caption)}</h2><div class=wide>{table}</div>")
+    tables = [
+        f"<h2>{html.escape(caption)}</h2><div class=wide>{frame.to_html(index=False, border=0)}</div>"
+        for caption, frame in report.tables.items()
+    ]
+    parts += tables[:1]
     for name, figure in report.figures.items():
         kept = BytesIO()
         as_image(figure, dpi=150).save(kept, "PNG")
         picture = base64.b64encode(kept.getvalue()).decode()
         name = html.escape(name)
         parts.append(f'<h2>{name}</h2><img alt="{name}" src="data:image/png;base64,{picture}">')
+    parts += tables[1:]
     head = f"{HEAD}<title>{html.escape(report.title)}</title><style>{STYLE}</style>"
     return f"<!doctype html>\n<html lang=en><head>{head}</head><body>{''.join(parts)}</body></html>\n"
 
@@ -178,9 +220,8 @@ def write(report: Report, folder: Path, runs: pd.DataFrame) -> None:
     write_whole(folder / "report.md", markdown(report))
     write_whole(folder / "report.tex", latex(report))
     write_whole(folder / "report.html", page(report))
-    for caption, frame in report.tables.items():
-        name = re.split("[,:;]", caption)[0].replace(" ", "_")
+    as_shown = {re.split("[,:;]", caption)[0].replace(" ", "_"): frame for caption, frame in report.tables.items()}
+    for name, frame in (as_shown | report.numbers | {"runs": runs.drop(columns=["scores"])}).items():
         write_whole(folder / f"{name}.csv", frame.to_csv(index=False))
-    write_whole(folder / "runs.csv", runs.drop(columns=["scores"]).to_csv(index=False))
     for name, figure in report.figures.items():
         save_figure(figure, folder / name)

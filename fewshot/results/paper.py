@@ -122,6 +122,40 @@ ACROSS_SEEDS: dict[tuple[str, str, str], dict[int, float]] = {
     ("cub", "mini", "sap"): {1: 2.33, 5: 1.28},
     ("cub", "mini", "warpmaml"): {1: 1.59, 5: 1.37},
 }
+# weights (Tables 1 to 3), and minutes of a run on one RTX 2080 Ti at 1 and 5 shots (Table B3)
+PARAMETERS: dict[tuple[str, str], int] = {
+    ("sine", "maml"): 17_018,
+    ("sine", "lstm"): 20_201,
+    ("sine", "oplstm"): 18_107,
+    ("omniglot", "maml"): 247_621,
+    ("omniglot", "protonet"): 247_621,
+    ("omniglot", "lstm"): 13_530_097,
+    ("omniglot", "oplstm"): 249_167,
+} | {
+    (data, method): number
+    for data in ("mini", "cub")
+    for method, number in (
+        ("maml", 121_093),
+        ("warpmaml", 231_877),
+        ("sap", 412_852),
+        ("protonet", 121_093),
+        ("lstm", 55_879_349),
+        ("oplstm", 141_187),
+    )
+}
+MINUTES: dict[tuple[str, str], dict[int, float]] = {
+    ("mini", "maml"): {1: 789, 5: 721},
+    ("mini", "warpmaml"): {1: 745, 5: 750},
+    ("mini", "sap"): {1: 340, 5: 674},
+    ("mini", "protonet"): {1: 254, 5: 306},
+    ("mini", "lstm"): {1: 2414, 5: 2807},
+    ("mini", "oplstm"): {1: 290, 5: 331},
+    ("cub", "maml"): {1: 1617, 5: 1059},
+    ("cub", "warpmaml"): {1: 786, 5: 768},
+    ("cub", "sap"): {1: 431, 5: 677},
+    ("cub", "protonet"): {1: 1878, 5: 2326},
+    ("cub", "oplstm"): {1: 1918, 5: 2408},
+}
 TABLE_A1_CI95 = dict(zip(TABLE_A1, (0.002, 0.002, 0.004, 0.011), strict=True))
 Within = Mapping[tuple[str, str], Mapping[int, float]]
 Across = Mapping[tuple[str, str, str], Mapping[int, float]]
@@ -164,6 +198,7 @@ def released(trained_on: str, data: str, shots: int, settings: Mapping[str, Any]
 FIGURES = dict([*of_tables(WITHIN, ACROSS, TABLE_A1), *of_figure_5()])
 INTERVALS = dict(of_tables(WITHIN_CI95, ACROSS_CI95, TABLE_A1_CI95))
 OVER_SEEDS = dict(of_tables(WITHIN_SEEDS, ACROSS_SEEDS, {}))
+RUNNING_TIMES = dict(of_tables(MINUTES, {}, {}))
 
 
 def has_table(method: str, data: str) -> bool:

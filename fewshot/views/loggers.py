@@ -16,6 +16,8 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from omegaconf import DictConfig, OmegaConf
 
+from fewshot.config.identity import is_shrunk, run_name
+from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
 from fewshot.files import whole, write_whole
 
@@ -113,13 +115,14 @@ def start_wandb(cfg: DictConfig, folder: Path) -> Any:
     data, method = config["data"]["name"], config["method"]["name"]
     os.environ.setdefault("WANDB_SILENT", "true")  # its banners; errors are still raised
 
-    told = config["logger"]
+    told, searches = config["logger"], choices_of("search")
     group = [config["study"], data, f"{config['shots']}shot", config["form"]]
+    group += ["shrunk"] if is_shrunk(cfg) else []
     tags = [method, data, f"{config['shots']}-shot", config["form"], config["backbone"]["name"], *told["tags"]]
 
     def start(mode: str) -> Any:
         return wandb.init(
-            name=os.environ.get("WANDB_NAME") or f"{data}-{method}-{folder.name}",
+            name=os.environ.get("WANDB_NAME") or run_name(folder),
             dir=folder,
             mode=mode,  # type: ignore[arg-type]
             id=wandb_id,
@@ -127,7 +130,7 @@ def start_wandb(cfg: DictConfig, folder: Path) -> Any:
             entity=told["entity"],
             resume="allow",
             group=told["group"] or "-".join(filter(None, group)),
-            job_type=os.environ.get("WANDB_JOB_TYPE") or ("search" if "trial" in config else "train"),
+            job_type=os.environ.get("WANDB_JOB_TYPE") or ("search" if config["study"] in searches else "train"),
             tags=[*tags, *filter(None, os.environ.get("WANDB_TAGS", "").split(","))],
             config=json.loads(json.dumps(config)),
             settings=wandb.Settings(silent=True, console="off"),
