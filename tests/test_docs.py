@@ -33,10 +33,10 @@ def test_the_notebook_page_runs(
 
 PAGES = [CONF.parent / "README.md", *sorted((CONF.parent / "docs").glob("*.md"))]
 COMMANDS = [
-    line.split("  #")[0].strip()
+    line.split("  #")[0].split(" > ")[0].strip()
     for page in PAGES
     for line in page.read_text(encoding="utf-8").splitlines()
-    if re.match(r" {4}python (train\.py|-m fewshot\.report) ", line)
+    if re.match(r" {4}python (train\.py|-m fewshot\.report\S*) ", line)
 ]
 
 

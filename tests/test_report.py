@@ -413,7 +413,7 @@ def test_trials_are_ranked_by_validation() -> None:
     assert dict(ranked.to_numpy())["lr"] == f"{expected:+.2f}"
     assert {"hidden: layers", "hidden: units"} <= set(ranked[""])
     assert "5 of 6 trials have a result; 1 missing" in said.words
-    assert said.words[-1] == "python train.py search=lstm_sine trial=1"
+    assert said.words[-2] == "python train.py search=lstm_sine trial=1"
     assert list(said.figures) == ["lstm_sine-trials"]
 
 
@@ -426,7 +426,7 @@ def test_trials_keep_their_numbers() -> None:
     table, _ = said.tables.values()
     assert sorted(table["trial"]) == ["10", "10", "11", "11", "12", "12"]
     assert set(table["seed"]) == {"0", "1"}
-    assert f"trial={table['trial'].iloc[0]}" in said.words[-1]
+    assert f"trial={table['trial'].iloc[0]}" in said.words[-2]
     alone, _, _ = report("lstm_sine", ["trial=11", "seed=0"])
     assert "1 of 1 trials have a result" in alone.words[0]
     assert not alone.figures

@@ -42,7 +42,9 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
     shrunk = bool(runs["shrunk"].any())
     name = title(study, told, shrunk)
     if study in choices_of("search"):
-        return search.report(name, study, found, runs), runs, found
+        said = search.report(name, study, found, runs)
+        said.words += made_on(runs)
+        return said, runs, found
     table, pairs = summarise(runs), paired.pairs(runs)
     said = write.Report(name)
     caption = "table: ours ± 95% over tasks [the paper's]" + ", * shrunk" * shrunk

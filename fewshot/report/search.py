@@ -52,7 +52,8 @@ def report(title: str, study: str, found: Sequence[Cell], runs: pd.DataFrame) ->
     frame = frame.drop(columns=["name"]).assign(trial=numbers, place=range(len(frame)), **drawn)
     done = frame[frame["scores"].notna()]
     kinds = frame[frame["scores"].isna()]["status"].value_counts()
-    words = [f"{len(done)} of {len(frame)} trials have a result; " + ", ".join(f"{n} {s}" for s, n in kinds.items())]
+    others = "".join(f"; {number} {status}" for status, number in kinds.items())
+    words = [f"{len(done)} of {len(frame)} trials have a result{others}"]
     if done.empty:
         return Report(title, words=words)
     metric = done["metric"].iloc[0]
