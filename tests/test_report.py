@@ -393,9 +393,18 @@ def test_all_runs_of_a_folder_are_one_frame(outputs: Path, capsys: pytest.Captur
         stored(cell, some(0.04, cell.cfg.seed))
     (outputs / "foreign").mkdir()
     (outputs / "foreign" / "result.json").write_text("[]")
+    [cell] = cells("table1", ["shots=5", "method=lstm", "seed=0"])
+    evaluation = cell.folder / "evaluations" / "sine-1way-10shot-50queries-2000tasks"
+    evaluation.parent.mkdir()
+    result = json.loads((cell.folder / "result.json").read_text())
+    evaluation.with_suffix(".json").write_text(json.dumps(result | {"shots": 10, "run_status": "finished"}))
+    evaluation.with_suffix(".csv").write_text((cell.folder / "test_scores.csv").read_text())
     frame = load(outputs)
-    assert sorted(frame["seed"]) == [0, 42, 1337]
+    assert sorted(zip(frame["seed"], frame["shots"], strict=True)) == [(0, 5), (0, 10), (42, 5), (1337, 5)]
     assert all(len(scores) == TASKS for scores in frame["scores"])
+    assert set(frame.loc[frame["seed"] == 0, "folder"]) == {str(cell.folder)}
+    assert frame.set_index("shots").loc[5, "paper"].eq(0.0406).all()
+    assert frame.set_index("shots")["paper"].isna()[10]  # what was trained for 5 shots is not the paper's 10-shot run
     assert str(outputs / "foreign") in capsys.readouterr().err
 
 

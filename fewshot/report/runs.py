@@ -28,7 +28,7 @@ from fewshot.config.settings import choices_of
 from fewshot.config.tested import further_tests
 from fewshot.errors import UserError
 from fewshot.options import nearest
-from fewshot.results.paper import FIGURES, INTERVALS, OVER_SEEDS, PARAMETERS, RUNNING_TIMES
+from fewshot.results.paper import FIGURES, INTERVALS, OVER_SEEDS, PARAMETERS, RUNNING_TIMES, paper_figure
 from fewshot.results.protocol import Protocol, as_settings
 from fewshot.results.record import as_options, read_result
 from fewshot.runs.kept import table_of
@@ -249,17 +249,21 @@ def read_scores(path: Path) -> NDArray[np.float64] | None:
 
 
 def load(folder: str | Path) -> pd.DataFrame:
-    """Every run under `folder` that has a result, one row each, for notebooks.
+    """Every test under `folder`, one row each, for notebooks: of each run its own, and what evaluate.py added.
 
-    The columns are what `result.json` holds; `changed` as the command line takes it, `folder`, and `scores`, the score
-    of every test task in the order of their numbers. What is no run's result is named on stderr and left out.
+    The columns are what `result.json` and the files of `evaluations` hold; `changed` as the command line takes it,
+    `paper`, its number where the protocol is its own, `folder`, the run's, and `scores`, the score of every test task
+    in the order of their numbers. What is no result is named on stderr and left out.
     """
-    rows = []
-    for path in sorted(Path(folder).expanduser().rglob("result.json")):
+    rows, home = [], Path(folder).expanduser()
+    for path in sorted([*home.rglob("result.json"), *home.rglob("evaluations/*.json")]):
         result = read_result(path)
         if result is None:
             print(f"{path} is not the result of a run: left out", file=sys.stderr)
             continue
-        own = {"changed": as_options(result["changed"]), "folder": str(path.parent)}
-        rows.append(result | own | {"scores": read_scores(path.parent / "test_scores.csv")})
+        own = path.name == "result.json"
+        row: dict[str, Any] = {"changed": as_options(result["changed"]), "paper": paper_figure(result)}
+        row |= {"folder": str(path.parent if own else path.parents[1])}
+        row |= {"scores": read_scores(path.with_name("test_scores.csv") if own else path.with_suffix(".csv"))}
+        rows.append(result | row)
     return pd.DataFrame(rows)
