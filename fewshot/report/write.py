@@ -22,7 +22,7 @@ from fewshot.report.summary import NOT_RUN, ROUNDED, Summary
 from fewshot.views.pictures import as_image, save_figure
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:84em;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse;font-size:14px;white-space:nowrap}
+table{border-collapse:collapse;font-size:14px}
 th,td{padding:.3em .7em;text-align:right;border-bottom:1px solid #ddd}
 th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #222}img{max-width:100%}
 div.wide{overflow-x:auto}"""
@@ -114,7 +114,8 @@ def in_full(table: Mapping[str, Mapping[str, Summary]]) -> pd.DataFrame:
                 "no score": ", ".join(cell.status),
             }
         )
-    return pd.DataFrame(lines)
+    frame = pd.DataFrame(lines)
+    return frame.loc[:, frame.ne("").any()]
 
 
 def costs(table: Mapping[str, Mapping[str, Summary]]) -> pd.DataFrame:
@@ -198,10 +199,10 @@ def latex(report: Report) -> str:
 def page(report: Report) -> str:
     """One HTML page with the figures in it, after the first table."""
     parts = [f"<h1>{html.escape(report.title)}</h1>", *(f"<p>{html.escape(words)}</p>" for words in report.words)]
-    tables = [
-        f"<h2>{html.escape(caption)}</h2><div class=wide>{frame.to_html(index=False, border=0)}</div>"
-        for caption, frame in report.tables.items()
-    ]
+    tables = []
+    for caption, frame in report.tables.items():
+        table = frame.to_html(index=False, border=0).replace(" ± ", "&nbsp;±&nbsp;")  # a cell breaks before the paper's
+        tables.append(f"<h2>{html.escape(caption)}</h2><div class=wide>{table}</div>")
     parts += tables[:1]
     for name, figure in report.figures.items():
         kept = BytesIO()
