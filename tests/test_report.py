@@ -23,6 +23,7 @@ from fewshot.config.draws import draw
 from fewshot.config.identity import run_folder
 from fewshot.report import load
 from fewshot.report.__main__ import main, report
+from fewshot.report.figures import curve_of
 from fewshot.report.paired import Pair, corrected, paired, pairs, ranks, verdict
 from fewshot.report.runs import Cell, cells, of_study, planned, studies
 from fewshot.report.summary import summarise
@@ -74,6 +75,7 @@ def stored(cell: Cell, scores: NDArray[np.float64] | None, **other: Any) -> None
     }
     (cell.folder / "result.json").write_text(json.dumps(result | other))
     curve = "".join(f"{t},{t},val/{result['metric']},{5 / (1 + t)}\n" for t in range(0, 5000, 1000))
+    curve += "".join(f"{t},{t},train/loss,{6 / (1 + t)}\n" for t in range(100, 5000, 100))
     (cell.folder / "metrics.csv").write_text("tasks,update,metric,value\n" + curve)
     if scores is not None:
         rows = "".join(f"{task},{score!r}\n" for task, score in enumerate(scores.tolist()))
@@ -320,7 +322,7 @@ def test_everything_is_written_and_printed(outputs: Path, capsys: pytest.Capture
     folder = outputs / "reports" / "table1"
     assert "[the paper's]" in capsys.readouterr().out
     names = {path.name for path in folder.iterdir()}
-    assert {"report.md", "report.tex", "report.html", "runs.csv", "table1-scores.png", "table1-scores.pdf"} <= names
+    assert {"report.md", "report.tex", "report.html", "runs.csv", "table1-scores.png", "table1-loss.pdf"} <= names
     page = (folder / "report.html").read_text()
     assert page.count("<table") == page.count("</table>") == 5
     assert 'src="data:image/png;base64,iVBOR' in page
@@ -650,3 +652,12 @@ def test_what_a_run_cost_stands_beside_the_papers() -> None:
     assert tables["costs: means of the runs [the paper's, on another machine]"].to_numpy().tolist() == [
         ["oplstm", "mini 1-shot", "133,182 [141,187]", "1.5 [290.0]", "70", "2,000"]
     ]
+
+
+def test_a_training_loss_is_a_mean_of_neighbours(tmp_path: Path) -> None:
+    rows = "".join(f"{t},{t},train/loss,{t % 2}\n" for t in range(1, 301))
+    (tmp_path / "metrics.csv").write_text("tasks,update,metric,value\n" + rows)
+    curve = curve_of(str(tmp_path), "training loss")
+    assert curve is not None
+    assert curve.iloc[10:].between(0.45, 0.55).all()  # of eleven values in turn 0 and 1
+    assert curve_of(str(tmp_path), "validation") is None

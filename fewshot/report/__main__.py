@@ -78,7 +78,8 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
     drawn = {
         "scores": figures.scores(runs, table, name),
         "shots": figures.by_shots(runs, table, name),
-        "validation": figures.validation(runs, name, each=study == "figureB1"),
+        "validation": figures.learning(runs, "validation", name, each=study == "figureB1"),
+        "loss": figures.learning(runs, "training loss", name),
     }
     if drawn_6 := figures.similarity(runs, found[0].cfg, name):
         drawn["similarity"], beside = drawn_6

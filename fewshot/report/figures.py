@@ -18,6 +18,7 @@ from fewshot.views.curves import by_tasks, read_curves
 from fewshot.views.pictures import INK
 from fewshot.views.similarity import similarity_figure
 
+MEASURES = {"validation": ("val/accuracy", "val/mse"), "training loss": ("train/loss",)}  # as they are logged
 COLOURS = [colormaps["tab10"](place) for place in range(10)]
 
 
@@ -94,8 +95,8 @@ def by_shots(runs: pd.DataFrame, table: Mapping[str, Mapping[str, Summary]], tit
     return figure
 
 
-def validation(runs: pd.DataFrame, title: str, each: bool = False) -> Figure | None:
-    """Validation scores against training tasks seen, a panel a column: the seeds' mean and range, or `each` run."""
+def learning(runs: pd.DataFrame, measure: str, title: str, each: bool = False) -> Figure | None:
+    """A measure of MEASURES against training tasks seen, a panel a column: the seeds' mean and range, or `each` run."""
     cells = runs[(runs["data"] == runs["trained_on"]) & runs["scores"].notna()]
     columns = list(dict.fromkeys(zip(cells["data"], cells["shots"], strict=True)))
     if not columns:
@@ -104,7 +105,7 @@ def validation(runs: pd.DataFrame, title: str, each: bool = False) -> Figure | N
     names = list(dict.fromkeys(cells["name"]))
     for axes, (data, shots) in zip(panels, columns, strict=False):
         for name, of_row in cells[(cells["data"] == data) & (cells["shots"] == shots)].groupby("name", sort=False):
-            kept = [curve for folder in of_row["folder"] if (curve := val_curve(folder)) is not None]
+            kept = [curve for folder in of_row["folder"] if (curve := curve_of(folder, measure)) is not None]
             if not kept:
                 continue
             curves = pd.concat(kept, axis=1)
@@ -119,23 +120,26 @@ def validation(runs: pd.DataFrame, title: str, each: bool = False) -> Figure | N
         axes.set_title(f"{data} {shots}-shot", fontsize=9, loc="left")
         by_tasks(axes)
         plain(axes)
-    panels[0].set_ylabel(unit(cells), fontsize=8)
+    if not any(axes.lines for axes in panels):
+        return None
+    panels[0].set_ylabel(unit(cells) if measure == "validation" else "loss", fontsize=8)
     for place, name in enumerate(names):
         panels[0].plot([], [], color=COLOURS[place % 10], label=name)
     letters = 20 * figure.get_figwidth()  # in a line of the legend; a sample of a line takes 8
     side_by_side = max(int(letters / (max(map(len, names)) + 8)), 1)
     figure.legend(loc="outside lower center", ncols=side_by_side, frameon=False, fontsize=7)
     what = "every run" if each else "the seeds' mean and range"
-    figure.suptitle(f"{title}: validation, {what}", fontsize=10)
+    figure.suptitle(f"{title}: {measure}, {what}", fontsize=10)
     return figure
 
 
-def val_curve(folder: str) -> pd.Series | None:
-    """A run's validation score by training tasks seen; None where it has none."""
+def curve_of(folder: str, measure: str) -> pd.Series | None:
+    """A run's measure by training tasks seen; None where it has none. A loss of training is a mean of neighbours."""
     curves = curves_of(folder)
-    if curves is None or not (names := [name for name in ("val/accuracy", "val/mse") if name in curves]):
+    if curves is None or not (names := [name for name in MEASURES[measure] if name in curves]):
         return None
-    return curves[names[0]].dropna()
+    curve = curves[names[0]].dropna()
+    return curve.rolling(len(curve) // 30 + 1, min_periods=1).mean() if measure == "training loss" else curve
 
 
 def curves_of(folder: str) -> pd.DataFrame | None:
