@@ -46,8 +46,7 @@ def test_a_dashboard_shows_what_runs_log(tmp_path: Path, monkeypatch: pytest.Mon
     folder = run_folder(cfg)
     logged = {name for row in history(folder) for name in row} | set(summary(folder))
     found = cells("lstm_sine", ["trial=0,1,2"])
-    of = dashboard.names("lstm_sine", ["trial=0,1,2"], found)
-    view, page = dashboard.workspace("lstm_sine", found, of), dashboard.page("lstm_sine", found, of)
+    view, page = (make("lstm_sine", ["trial=0,1,2"], found) for make in (dashboard.workspace, dashboard.page))
     spec = view._to_model().model_dump_json(by_alias=True)
     shown = set(re.findall(r'"((?:val|train|test)/[\w/]+|tasks_per_second|peak_memory_bytes)"', spec))
     assert {"val/mse", "train/loss", "test/mse", "tasks_per_second"} <= shown <= logged
@@ -63,6 +62,7 @@ def test_a_dashboard_shows_what_runs_log(tmp_path: Path, monkeypatch: pytest.Mon
         ("table1", ["seed=0,1"], ["method.value.name", "shots.value"]),
         ("figure5", ["profile=quick", "shots=5,10"], ["method.value.support", "shots.value"]),
         ("table4", ["method=sap", "seed=0,1"], ["method.value.name", "data.value.name", "shots.value"]),
+        ("table1", ["shots=5", "method.lr=1e-3,1e-2"], ["method.value.name", "shots.value", "method.value.lr"]),
         ("lstm_sine", ["trial=0,1"], []),
     ],
 )
@@ -71,8 +71,7 @@ def test_a_dashboard_is_of_the_studys_runs_and_puts_seeds_alone_together(
 ) -> None:
     pytest.importorskip("wandb_workspaces")
     found = cells(study, told)
-    of = dashboard.names(study, told, found)
-    [runs] = dashboard.workspace(study, found, of)._to_model().model_dump(by_alias=True)["spec"]["section"]["runSets"]
+    [runs] = dashboard.workspace(study, told, found)._to_model().model_dump(by_alias=True)["spec"]["section"]["runSets"]
     assert [key["name"] for key in runs["grouping"]] == groups
     [chosen] = runs["filters"]["filters"]
     assert (chosen["key"]["name"], chosen["op"]) == ("displayName", "IN")

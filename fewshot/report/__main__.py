@@ -50,12 +50,12 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
     caption = "table: ours ± 95% over tasks [the paper's]" + ", * shrunk" * shrunk
     said.tables[caption] = write.as_the_paper(table)
     said.tables["in full: intervals over tasks and over seeds"] = write.in_full(table)
-    summaries = [{"row": name, "on": where} | vars(cell) for name, where, cell in write.each(table)]
+    summaries = [{"row": row, "on": where} | vars(cell) for row, where, cell in write.each(table)]
     said.numbers = {"in_full": pd.DataFrame(summaries), "pairs": pd.DataFrame(map(vars, pairs))}
     said.words += [
-        f"{name} on {where}: one task of {cell.tasks:,} carries {cell.worst:.0%} of the mean, whose interval is then "
+        f"{row} on {where}: one task of {cell.tasks:,} carries {cell.worst:.0%} of the mean, whose interval is then "
         f"too narrow; the median is {cell.median:.3g}"
-        for name, where, cell in write.each(table)
+        for row, where, cell in write.each(table)
         if cell.metric == "mse" and cell.worst > CARRIES
     ]
     if pairs:

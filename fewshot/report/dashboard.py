@@ -23,7 +23,7 @@ from fewshot.config.identity import is_shrunk, run_name
 from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
 from fewshot.mistakes import say
-from fewshot.report.runs import Cell, cells, in_wandb, params, title
+from fewshot.report.runs import Cell, cells, in_wandb, params, parsed, title
 from fewshot.report.search import searched
 
 GROUPS = {"method": "method.name", "data": "data.name"}  # of a run's config, by what a study sweeps
@@ -69,33 +69,34 @@ def names(study: str, told: Sequence[str], found: Sequence[Cell]) -> list[str]:
     return [of_report, *(run_name(cell.folder) for cell in found)]
 
 
-def grouped(study: str) -> list[str]:
+def grouped(study: str, told: Sequence[str]) -> list[str]:
     """The keys of a run's config by which seeds are put together; each trial of a search is alone."""
-    swept = [] if study in choices_of("search") else params(study, [])
-    return [GROUPS.get(key, key) for key in swept if key != "seed"]
+    if study in choices_of("search"):
+        return []
+    more = [override.get_key_element() for override in parsed(told) if override.is_sweep_override()]
+    return [GROUPS.get(key, key) for key in dict.fromkeys([*params(study, []), *more]) if key != "seed"]
 
 
-def workspace(study: str, found: Sequence[Cell], of: Sequence[str]) -> Any:
-    """The saved view, of the runs of these names."""
+def workspace(study: str, told: Sequence[str], found: Sequence[Cell]) -> Any:
+    """The saved view, of the study's runs and its report."""
     import wandb_workspaces.workspaces as ws
 
     where: Any = OmegaConf.to_container(found[0].cfg.logger, resolve=True)
     shown = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections(study, found).items()]
-    only = ws.RunsetSettings(
-        filters=ws.And(ws.Metric("Name").isin(list(of))), groupby=[ws.Config(key) for key in grouped(study)]
-    )
+    of, groups = names(study, told, found), list[Any](map(ws.Config, grouped(study, told)))
+    only = ws.RunsetSettings(filters=ws.And(ws.Metric("Name").isin(of)), groupby=groups)
     place = {"entity": where["entity"] or "", "project": where["project"]}
     return ws.Workspace(**place, name=of[0], sections=shown, runset_settings=only)
 
 
-def page(study: str, found: Sequence[Cell], of: Sequence[str]) -> Any:
+def page(study: str, told: Sequence[str], found: Sequence[Cell]) -> Any:
     """The same as a report page."""
     import wandb_workspaces.reports.v2 as wr
 
     where: Any = OmegaConf.to_container(found[0].cfg.logger, resolve=True)
     place = {"entity": where["entity"] or "", "project": where["project"]}
-    groups = [f"config.{key}" for key in grouped(study)]
-    runs = wr.Runset(**place, name=of[0], filters=f"Metric('Name') in {list(of)}", groupby=groups)
+    of, groups = names(study, told, found), [f"config.{key}" for key in grouped(study, told)]
+    runs = wr.Runset(**place, name=of[0], filters=f"Metric('Name') in {of}", groupby=groups)
     blocks: list[Any] = [wr.TableOfContents()]
     for name, panels in sections(study, found).items():
         blocks += [wr.H1(name), wr.PanelGrid(runsets=[runs], panels=panels)]
@@ -114,8 +115,7 @@ def main(arguments: Sequence[str]) -> int:
         found = cells(study, told)
         if found[0].cfg.logger.name != "wandb":
             raise UserError("a dashboard is of logger=wandb")
-        of = names(study, told, found)
-        view, report = workspace(study, found, of), page(study, found, of)
+        view, report = workspace(study, told, found), page(study, told, found)
     except ImportError:
         return say(UserError("a dashboard needs wandb-workspaces: pip install '.[dashboard]'"))
     except (UserError, HydraException, OmegaConfBaseException) as error:
