@@ -13,6 +13,7 @@ import pytest
 
 import fewshot
 from fewshot.config.compose import CONF
+from tests.mutations import MUTATIONS
 
 ROOT = CONF.parent
 TINY = "trainer.updates=4 trainer.val_every=2 trainer.val_tasks=4 trainer.test_tasks=4 trainer.bar=false logger=csv"
@@ -122,3 +123,8 @@ def test_no_program_is_a_mistake(tmp_path: Path) -> None:
     done = run("nothing", "", tmp_path)
     assert done.returncode == 2
     assert done.stderr == "error: nothing is no program: python -m fewshot train …, or evaluate …\n"
+
+
+def test_every_mutation_is_of_what_is_there() -> None:
+    counts = {m: (ROOT / m.file).read_text(encoding="utf-8").count(m.old) for m in MUTATIONS}
+    assert {m: count for m, count in counts.items() if count != 1} == {}
