@@ -38,7 +38,8 @@ from fewshot.data.table import Table
 from fewshot.errors import UserError
 from fewshot.mistakes import plain
 from fewshot.report.figures import learning
-from fewshot.report.runs import cells, load, of_study
+from fewshot.report.frame import load
+from fewshot.report.runs import cells, of_study
 from fewshot.report.summary import summarise
 from tests.made_files import fill_folder, fill_tar, fill_zip, picture
 from tests.test_report import some, stored

@@ -1,4 +1,4 @@
-"""Runs as a data frame: one row a test, of all runs of a folder or of the cells of a study."""
+"""The cells of a study, and their runs as a data frame: one row a test."""
 
 import csv
 import re
@@ -28,9 +28,9 @@ from fewshot.config.settings import choices_of
 from fewshot.config.tested import further_tests
 from fewshot.errors import UserError
 from fewshot.options import nearest
-from fewshot.results.paper import FIGURES, INTERVALS, OVER_SEEDS, PARAMETERS, RUNNING_TIMES, paper_figure
+from fewshot.results.paper import FIGURES, INTERVALS, OVER_SEEDS, PARAMETERS, RUNNING_TIMES
 from fewshot.results.protocol import Protocol, as_settings
-from fewshot.results.record import as_options, read_result
+from fewshot.results.record import read_result
 from fewshot.runs.kept import table_of
 
 COLUMN = ("data", "shots", "seed")  # what is swept and is no part of a row's name
@@ -246,24 +246,3 @@ def read_scores(path: Path) -> NDArray[np.float64] | None:
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None
     return np.array([rows[task] for task in sorted(rows)]) if sorted(rows) == list(range(len(rows))) else None
-
-
-def load(folder: str | Path) -> pd.DataFrame:
-    """Every test under `folder`, one row each, for notebooks: of each run its own, and what evaluate.py added.
-
-    The columns are what `result.json` and the files of `evaluations` hold; `changed` as the command line takes it,
-    `paper`, its number where the protocol is its own, `folder`, the run's, and `scores`, the score of every test task
-    in the order of their numbers. What is no result is named on stderr and left out.
-    """
-    rows, home = [], Path(folder).expanduser()
-    for path in sorted([*home.rglob("result.json"), *home.rglob("evaluations/*.json")]):
-        result = read_result(path)
-        if result is None:
-            print(f"{path} is not the result of a run: left out", file=sys.stderr)
-            continue
-        own = path.name == "result.json"
-        row: dict[str, Any] = {"changed": as_options(result["changed"]), "paper": paper_figure(result)}
-        row |= {"folder": str(path.parent if own else path.parents[1])}
-        row |= {"scores": read_scores(path.with_name("test_scores.csv") if own else path.with_suffix(".csv"))}
-        rows.append(result | row)
-    return pd.DataFrame(rows)
