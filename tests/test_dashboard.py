@@ -76,7 +76,7 @@ def test_a_dashboard_is_of_the_studys_runs_and_puts_seeds_alone_together(
     [chosen] = runs["filters"]["filters"]
     assert (chosen["key"]["name"], chosen["op"]) == ("displayName", "IN")
     of_report = f"{study} {' '.join(told).replace('=', ' ')}" + (", shrunk" if "profile=quick" in told else "")
-    assert chosen["value"] == [of_report, *(run_name(cell.folder) for cell in found)]
+    assert chosen["value"] == [of_report, *(run_name(cell.cfg, cell.folder) for cell in found)]
     assert len(set(chosen["value"])) == len(found) + 1
 
 

@@ -43,9 +43,9 @@ def run_folder(cfg: DictConfig) -> Path:
     return Path(cfg.paths.outputs) / cfg.data.name / cfg.method.name / f"{cfg.shots}-shot" / f"seed{cfg.seed}-{digest}"
 
 
-def run_name(folder: Path) -> str:
-    """What a run is called where all are in one place, as in W&B: sine-lstm-5-shot-seed0-…."""
-    return "-".join(folder.parts[-4:])
+def run_name(cfg: DictConfig, folder: Path) -> str:
+    """What a run is called where all are in one place, as in W&B, wherever its folder is: sine-lstm-5-shot-seed0-…."""
+    return f"{cfg.data.name}-{cfg.method.name}-{cfg.shots}-shot-{folder.resolve().name}"
 
 
 def shipped(cfg: DictConfig, form: str | None = None) -> DictConfig:

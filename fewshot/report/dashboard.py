@@ -66,7 +66,7 @@ def names(study: str, told: Sequence[str], found: Sequence[Cell]) -> list[str]:
     """Of the study's runs in W&B; the first is the report's."""
     kinds = {(cell.name, cell.cfg.data.name, cell.cfg.shots): cell.cfg for cell in found}
     of_report = in_wandb(title(study, told, any(is_shrunk(cfg) for cfg in kinds.values())))
-    return [of_report, *(run_name(cell.folder) for cell in found)]
+    return [of_report, *(run_name(cell.cfg, cell.folder) for cell in found)]
 
 
 def grouped(study: str, told: Sequence[str]) -> list[str]:

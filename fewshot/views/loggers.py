@@ -122,7 +122,7 @@ def start_wandb(cfg: DictConfig, folder: Path) -> Any:
 
     def start(mode: str) -> Any:
         return wandb.init(
-            name=os.environ.get("WANDB_NAME") or run_name(folder),
+            name=os.environ.get("WANDB_NAME") or run_name(cfg, folder),
             dir=folder,
             mode=mode,  # type: ignore[arg-type]
             id=wandb_id,
