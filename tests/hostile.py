@@ -37,7 +37,7 @@ from fewshot.data.images import open_or_prepare
 from fewshot.data.table import Table
 from fewshot.errors import UserError
 from fewshot.mistakes import plain
-from fewshot.report.figures import learning
+from fewshot.report.figures import learning, logs_of
 from fewshot.report.frame import load
 from fewshot.report.runs import cells, of_study
 from fewshot.report.summary import summarise
@@ -539,7 +539,7 @@ def faults_of_reports(number: int, seed: int) -> Iterator[str]:
                 with limited(), contextlib.redirect_stderr(io.StringIO()):
                     runs = of_study(moved)
                     summarise(runs)
-                    learning(runs, "validation", "a study")
+                    learning(runs, logs_of(runs), "validation", "a study")
                     load(home)
                 if sum(runs["scores"].notna()) < 2:
                     yield f"good runs are lost: case {case}, report: {what} {place.name}"

@@ -23,7 +23,7 @@ from fewshot.config.draws import draw
 from fewshot.config.identity import run_folder
 from fewshot.report import load
 from fewshot.report.__main__ import main, report
-from fewshot.report.figures import curve_of
+from fewshot.report.figures import curve_of, curves_of
 from fewshot.report.paired import Pair, corrected, paired, pairs, ranks, verdict
 from fewshot.report.runs import Cell, cells, of_study, planned, studies
 from fewshot.report.summary import summarise
@@ -657,7 +657,8 @@ def test_what_a_run_cost_stands_beside_the_papers() -> None:
 def test_a_training_loss_is_a_mean_of_neighbours(tmp_path: Path) -> None:
     rows = "".join(f"{t},{t},train/loss,{t % 2}\n" for t in range(1, 301))
     (tmp_path / "metrics.csv").write_text("tasks,update,metric,value\n" + rows)
-    curve = curve_of(str(tmp_path), "training loss")
+    curves = curves_of(str(tmp_path))
+    curve = curve_of(curves, "training loss")
     assert curve is not None
     assert curve.iloc[10:].between(0.45, 0.55).all()  # of eleven values in turn 0 and 1
-    assert curve_of(str(tmp_path), "validation") is None
+    assert curve_of(curves, "validation") is None

@@ -75,13 +75,14 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
         said.tables["costs: means of the runs [the paper's, on another machine]"] = write.costs(table)
     if len(warned := warnings(runs)):
         said.tables["what the runs warn of"] = warned
+    logs = figures.logs_of(runs)
     drawn = {
         "scores": figures.scores(runs, table, name),
         "shots": figures.by_shots(runs, table, name),
-        "validation": figures.learning(runs, "validation", name, each=study == "figureB1"),
-        "loss": figures.learning(runs, "training loss", name),
+        "validation": figures.learning(runs, logs, "validation", name, each=study == "figureB1"),
+        "loss": figures.learning(runs, logs, "training loss", name),
     }
-    if drawn_6 := figures.similarity(runs, found[0].cfg, name):
+    if drawn_6 := figures.similarity(runs, logs, found[0].cfg, name):
         drawn["similarity"], beside = drawn_6
         if len(beside):
             said.tables["figure 6: means over runs, validation tasks"] = beside

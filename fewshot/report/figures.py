@@ -18,6 +18,7 @@ from fewshot.views.curves import by_tasks, read_curves
 from fewshot.views.pictures import INK
 from fewshot.views.similarity import similarity_figure
 
+Logs = Mapping[str, pd.DataFrame | None]
 MEASURES = {"validation": ("val/accuracy", "val/mse"), "training loss": ("train/loss",)}  # as they are logged
 COLOURS = [colormaps["tab10"](place) for place in range(10)]
 
@@ -95,7 +96,7 @@ def by_shots(runs: pd.DataFrame, table: Mapping[str, Mapping[str, Summary]], tit
     return figure
 
 
-def learning(runs: pd.DataFrame, measure: str, title: str, each: bool = False) -> Figure | None:
+def learning(runs: pd.DataFrame, logs: Logs, measure: str, title: str, each: bool = False) -> Figure | None:
     """A measure of MEASURES against training tasks seen, a panel a column: the seeds' mean and range, or `each` run."""
     cells = runs[(runs["data"] == runs["trained_on"]) & runs["scores"].notna()]
     columns = list(dict.fromkeys(zip(cells["data"], cells["shots"], strict=True)))
@@ -105,7 +106,7 @@ def learning(runs: pd.DataFrame, measure: str, title: str, each: bool = False) -
     names = list(dict.fromkeys(cells["name"]))
     for axes, (data, shots) in zip(panels, columns, strict=False):
         for name, of_row in cells[(cells["data"] == data) & (cells["shots"] == shots)].groupby("name", sort=False):
-            kept = [curve for folder in of_row["folder"] if (curve := curve_of(folder, measure)) is not None]
+            kept = [curve for folder in of_row["folder"] if (curve := curve_of(logs[folder], measure)) is not None]
             if not kept:
                 continue
             curves = pd.concat(kept, axis=1)
@@ -133,9 +134,13 @@ def learning(runs: pd.DataFrame, measure: str, title: str, each: bool = False) -
     return figure
 
 
-def curve_of(folder: str, measure: str) -> pd.Series | None:
+def logs_of(runs: pd.DataFrame) -> Logs:
+    """What each run with a score logged, by its folder."""
+    return {folder: curves_of(folder) for folder in runs.loc[runs["scores"].notna(), "folder"].unique()}
+
+
+def curve_of(curves: pd.DataFrame | None, measure: str) -> pd.Series | None:
     """A run's measure by training tasks seen; None where it has none. A loss of training is a mean of neighbours."""
-    curves = curves_of(folder)
     if curves is None or not (names := [name for name in MEASURES[measure] if name in curves]):
         return None
     curve = curves[names[0]].dropna()
@@ -151,14 +156,13 @@ def curves_of(folder: str) -> pd.DataFrame | None:
         return None
 
 
-def similarity(runs: pd.DataFrame, cfg: DictConfig, title: str) -> tuple[Figure, pd.DataFrame] | None:
+def similarity(runs: pd.DataFrame, logs: Logs, cfg: DictConfig, title: str) -> tuple[Figure, pd.DataFrame] | None:
     """Figure 6 and its values in numbers, from the runs that measured it; the paper's where the protocol is."""
     definition = cfg.trainer.similarity
     if definition == "none":
         return None
     name, tasks_between = f"similarity_{definition}", cfg.trainer.val_every * cfg.method.meta_batch
-    kept = [curves_of(folder) for folder in runs.loc[runs["scores"].notna(), "folder"]]
-    curves = [frame for frame in kept if frame is not None and f"{name}/cosine_gradient" in frame]
+    curves = [frame for frame in logs.values() if frame is not None and f"{name}/cosine_gradient" in frame]
     if not curves:
         return None
     means = pd.concat(curves).groupby(level=0).mean()
