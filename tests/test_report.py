@@ -207,7 +207,7 @@ def test_broken_and_foreign_folders_are_named(broken: str) -> None:
         ({"threads": "two"}, "unreadable"),
         ({"device": 3}, "unreadable"),
         ({"train_seconds": "x"}, "unreadable"),
-        ({"tests": {"cub": 3}}, "unreadable"),
+        ({"tests": 3}, "unreadable"),
     ],
 )
 def test_a_result_of_something_else_is_no_cells(other: dict[str, Any], status: str) -> None:
@@ -218,6 +218,40 @@ def test_a_result_of_something_else_is_no_cells(other: dict[str, Any], status: s
     said, runs, _ = report("table1", ["shots=5", "method=lstm"])
     assert summarise(runs)["lstm"]["sine 5-shot"].seeds == (1337, 42)
     assert f"{status}: {found[1].folder}" in said.words
+
+
+def test_further_tests_are_those_of_finished_runs() -> None:
+    """Table 4's: what evaluate.py, or the run itself, kept of a test on other data, of the state that was chosen."""
+    told = ["data=mini", "method=oplstm", "shots=1"]
+    found = cells("table4", told)
+    for cell in found:
+        done = cell.cfg.seed != 42
+        stored(cell, some(50, 0)[:600] if done else None, status="finished" if done else "timeout")
+    for cell in found[:2]:
+        evaluated(cell, "cub", some(40, cell.cfg.seed)[:600])
+    seen = summarise(report("table4", told)[1])["oplstm"]["mini → cub 1-shot"]
+    assert (seen.seeds, seen.status, seen.paper) == ((1337, 0), ("timeout",), 42.33)
+    assert seen.mean == pytest.approx(np.mean([some(40, seed)[:600] for seed in (1337, 0)]))
+    evaluated(found[0], "cub", some(40, 0)[:600], run_status="unfinished")  # of a state before the run's last
+    evaluated(found[2], "cub", some(40, 0)[:600])
+    (found[1].folder / "evaluations" / f"{evaluation(found[1], 'cub')}.json").unlink()
+    seen = summarise(report("table4", told)[1])["oplstm"]["mini → cub 1-shot"]
+    assert (seen.seeds, seen.status) == ((), ("foreign", "timeout", "untested"))
+
+
+def evaluation(cell: Cell, data: str) -> str:
+    return planned(cell.cfg)[data].file_name(data)
+
+
+def evaluated(cell: Cell, data: str, scores: NDArray[np.float64], **other: Any) -> None:
+    """What evaluate.py adds to a folder, as far as a report reads it."""
+    result = json.loads((cell.folder / "result.json").read_text()) | {"status": "finished", "run_status": "finished"}
+    result |= {"data": data, "test_queries": 15, "mean": scores.mean(), "ci95": 0.1, "tasks": len(scores)}
+    place = cell.folder / "evaluations" / f"{evaluation(cell, data)}.json"
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(json.dumps(result | other))
+    rows = "".join(f"{task},{score!r}\n" for task, score in enumerate(scores.tolist()))
+    place.with_suffix(".csv").write_text(f"task,score\n{rows}")
 
 
 def test_what_runs_warn_of_stands_in_the_report() -> None:

@@ -92,7 +92,7 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
 
 def warnings(runs: pd.DataFrame) -> pd.DataFrame:
     """A line a kind of warning (`fewshot/results/signs.py`), as one of the runs puts it."""
-    if "warnings" not in runs:
+    if "warnings" not in runs:  # as where none has run
         return pd.DataFrame()
     told = runs[["folder", "warnings"]].drop_duplicates("folder").explode("warnings").dropna()
     kinds = told.groupby(told["warnings"].str.replace(r"[\d.]+", "#", regex=True), sort=False)

@@ -1,12 +1,14 @@
 """All tests of a folder as a data frame."""
 
+import csv
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from fewshot.report.runs import read_scores
 from fewshot.results.paper import paper_figure
 from fewshot.results.record import as_options, read_result
 
@@ -14,19 +16,40 @@ from fewshot.results.record import as_options, read_result
 def load(folder: str | Path) -> pd.DataFrame:
     """Every test under `folder`, one row each, for notebooks: of each run its own, and what evaluate.py added.
 
-    The columns are what `result.json` and the files of `evaluations` hold; `changed` as the command line takes it,
-    `paper`, its number where the protocol is its own, `folder`, the run's, and `scores`, the score of every test task
-    in the order of their numbers. What is no result is named on stderr and left out.
+    The columns are those of `read_test`; `changed` as the command line takes it, `paper`, its number where the protocol
+    is its own, and `folder`, the run's. What is no result is named on stderr and left out.
     """
     rows, home = [], Path(folder).expanduser()
     for path in sorted([*home.rglob("result.json"), *home.rglob("evaluations/*.json")]):
-        result = read_result(path)
-        if result is None:
+        test = read_test(path)
+        if test is None:
             print(f"{path} is not the result of a run: left out", file=sys.stderr)
             continue
         own = path.name == "result.json"
-        row: dict[str, Any] = {"changed": as_options(result["changed"]), "paper": paper_figure(result)}
-        row |= {"folder": str(path.parent if own else path.parents[1])}
-        row |= {"scores": read_scores(path.with_name("test_scores.csv") if own else path.with_suffix(".csv"))}
-        rows.append(result | row)
+        row = {"changed": as_options(test["changed"]), "paper": paper_figure(test)}
+        rows.append(test | row | {"folder": str(path.parent if own else path.parents[1])})
     return pd.DataFrame(rows)
+
+
+def read_test(path: Path) -> dict[str, Any] | None:
+    """What `result.json`, or a file of `evaluations`, holds; None where that is no result.
+
+    With `scores`, the score of every test task in the order of their numbers; None where there are none, or others than
+    those that the result is of.
+    """
+    if (result := read_result(path)) is None:
+        return None
+    scores = read_scores(path.with_name("test_scores.csv") if path.name == "result.json" else path.with_suffix(".csv"))
+    mean, tasks = result["mean"], result["tasks"]
+    same = scores is not None and mean is not None and len(scores) == tasks and np.isclose(scores.mean(), mean)
+    return result | {"scores": scores if same else None}
+
+
+def read_scores(path: Path) -> NDArray[np.float64] | None:
+    """The score of every test task, in the order of their numbers; None where the file is not a run's."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = {int(row["task"]): float(row["score"]) for row in csv.DictReader(file)}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return None
+    return np.array([rows[task] for task in sorted(rows)]) if sorted(rows) == list(range(len(rows))) else None

@@ -1,6 +1,5 @@
 """The cells of a study, and their runs as a data frame: one row a test."""
 
-import csv
 import re
 import shlex
 import sys
@@ -10,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import numpy as np
 import pandas as pd
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, ValidationError
 from rich.progress import track
 
 from fewshot.config.checks import check
@@ -28,37 +24,16 @@ from fewshot.config.settings import choices_of
 from fewshot.config.tested import further_tests
 from fewshot.errors import UserError
 from fewshot.options import nearest
+from fewshot.report.frame import read_test
 from fewshot.results.paper import FIGURES, INTERVALS, OVER_SEEDS, PARAMETERS, RUNNING_TIMES
 from fewshot.results.protocol import Protocol, as_settings
-from fewshot.results.record import read_result
 from fewshot.runs.kept import table_of
 
 COLUMN = ("data", "shots", "seed")  # what is swept and is no part of a row's name
-
-
-class Test(BaseModel):
-    """What is kept of a test."""
-
-    mean: float | None = None
-    ci95: float | None = None
-    tasks: int | None = None
-    metric: str = ""
-
-
-class Kept(Test):
-    """What a report takes from a result."""
-
-    parameters: int | None = None
-    train_seconds: float | None = None
-    tasks_per_second: float | None = None
-    peak_memory_bytes: float | None = None
-    best_validation: float | None = None
-    device: str = "unknown"
-    threads: int | None = None
-    versions: dict[str, str] = {}
-    git_commit: str | None = None
-    warnings: list[str] = []
-    tests: dict[str, Test] = {}
+OF_RUN: dict[str, Any] = {  # what a report takes from a result beside its test, and what stands for it where it is not
+    **dict.fromkeys(("parameters", "train_seconds", "tasks_per_second", "peak_memory_bytes", "best_validation")),
+    **{"device": "unknown", "threads": None, "versions": {}, "git_commit": None, "warnings": []},
+}
 
 
 @dataclass(frozen=True)
@@ -162,7 +137,7 @@ def of_study(found: Iterable[Cell]) -> pd.DataFrame:
             row = {"study": cell.cfg.study, "name": cell.name, "trained_on": cell.cfg.data.name, "data": tested}
             row |= {"method": cell.cfg.method.name, "shots": cell.cfg.shots, "seed": cell.cfg.seed, "shrunk": shrunk}
             row |= {"metric": "mse" if cell.cfg.data.name == "sine" else "accuracy"}
-            rows.append(row | published(cell.cfg, protocol) | outcome(cell, tested, protocol))
+            rows.append(row | published(cell.cfg, protocol) | outcome(cell, tested, protocols))
     return pd.DataFrame(rows)
 
 
@@ -191,58 +166,37 @@ def planned(cfg: DictConfig) -> dict[str, Protocol]:
     }
 
 
-def outcome(cell: Cell, tested: str, protocol: Protocol) -> dict[str, Any]:
+def outcome(cell: Cell, tested: str, protocols: Mapping[str, Protocol]) -> dict[str, Any]:
     """What a run's folder says of a test; `status` is "missing", "unreadable" or "foreign", where it says nothing."""
     folder, trained_on = cell.folder, cell.cfg.data.name
-    told: dict[str, Any] = {"folder": str(folder), "status": "missing", "mean": np.nan, "ci95": np.nan, "scores": None}
-    result = read_result(folder / "result.json")
-    if result is None:
-        if (folder / "result.json").exists():
-            return told | {"status": "unreadable"}
+    told: dict[str, Any] = {"folder": str(folder), "status": "missing", "mean": None, "ci95": None, "scores": None}
+    own = folder / "result.json"
+    if not own.exists():
         return told | {"status": "unfinished" if (folder / "last.ckpt").exists() else "missing"}
-    try:
-        kept = Kept.model_validate(result)
-    except ValidationError:
+    if (run := read_test(own)) is None:
         return told | {"status": "unreadable"}
-    if is_foreign(cell, result, protocol):
+    if not is_of(cell, run, protocols[trained_on]):
         return told | {"status": "foreign"}
-    told |= {"status": result["status"]} | kept.model_dump(exclude={"mean", "ci95", "tasks", "metric", "tests"})
-    place = folder / "test_scores.csv"
-    own: Test = kept
-    if tested != trained_on:
-        place = folder / "evaluations" / f"{protocol.file_name(tested)}.csv"
-        own = kept.tests.get(tested, Test())
-    if own.mean is None:
-        return told if result["status"] != "finished" else told | {"status": "untested"}
-    scores = read_scores(place)
-    if scores is None or len(scores) != own.tasks or not np.isclose(scores.mean(), own.mean):
+    told |= {"status": run["status"]} | {name: run.get(name, none) for name, none in OF_RUN.items()}
+    if run["status"] != "finished":
+        return told
+    further = folder / "evaluations" / f"{protocols[tested].file_name(tested)}.json"
+    test = run if tested == trained_on else read_test(further)
+    if test is None:
+        return told | {"status": "unreadable" if further.exists() else "untested"}
+    if not is_of(cell, test, protocols[tested]):
+        return told | {"status": "foreign"}
+    if test["scores"] is None:
         return told | {"status": "unreadable"}
-    if own.tasks != protocol.tasks:
-        return told | {"status": "foreign"}
-    return told | {"mean": own.mean, "ci95": own.ci95, "scores": scores}
+    return told | {name: test[name] for name in ("mean", "ci95", "scores")}
 
 
-def is_foreign(cell: Cell, result: Mapping[str, Any], protocol: Protocol) -> bool:
-    """Whether a result is not that of the cell whose folder it is in."""
+def is_of(cell: Cell, result: Mapping[str, Any], protocol: Protocol) -> bool:
+    """Whether a result is that of the cell in whose folder it lies."""
     cfg, there = cell.cfg, Protocol.of(result)
-    same: dict[str, Any] = {
-        "data": protocol.data,
-        "queries": protocol.queries,
-        "tasks": protocol.tasks,
-        "status": protocol.status,
-    }
     if "trial" in cfg:
-        same["settings"] = protocol.settings
-    metric = "mse" if cfg.data.name == "sine" else "accuracy"
-    own = (cfg.method.name, cfg.seed, metric)
-    return (result["method"], result["seed"], result["metric"]) != own or replace(there, **same) != protocol
-
-
-def read_scores(path: Path) -> NDArray[np.float64] | None:
-    """The score of every test task, in the order of their numbers; None where the file is not a run's."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = {int(row["task"]): float(row["score"]) for row in csv.DictReader(file)}
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
-        return None
-    return np.array([rows[task] for task in sorted(rows)]) if sorted(rows) == list(range(len(rows))) else None
+        there = replace(there, settings=protocol.settings)
+    if result["status"] != "finished":
+        there = replace(there, tasks=protocol.tasks, status=protocol.status)
+    own = (cfg.method.name, cfg.seed, "mse" if cfg.data.name == "sine" else "accuracy")
+    return (result["method"], result["seed"], result["metric"]) == own and there == protocol

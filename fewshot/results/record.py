@@ -42,6 +42,11 @@ SHOWN: dict[str, Any] = {  # what is read of a kept result
     **dict.fromkeys(("findings", "floors"), dict[str, Number]),
     **dict.fromkeys(("changed", "tests"), dict),
     "warnings": list[str],
+    **dict.fromkeys(("train_seconds", "tasks_per_second", "peak_memory_bytes", "best_validation"), Number | None),
+    **dict.fromkeys(("parameters", "threads"), int | None),
+    "device": str,
+    "git_commit": str | None,
+    "versions": dict[str, str],
 }
 PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "omegaconf", "numpy", "fewshot")
 
@@ -75,7 +80,7 @@ def read_result(path: Path) -> dict[str, Any] | None:
         return None
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        shown = {"floors": {}, "tests": {}, "warnings": []} | result
+        shown = {"floors": {}, "tests": {}, "warnings": [], "device": "", "versions": {}} | result
         check_values(SHOWN, {name: shown.get(name) for name in SHOWN})
     except (OSError, ValueError, TypeError, RecursionError, UserError):
         return None
