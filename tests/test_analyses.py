@@ -23,7 +23,7 @@ from tests.conftest import LSTM, MAML, RELEASED, episode, make
 from tests.conftest import OPLSTM as OPTIONS
 from tests.conftest import SAP as SAP_OPTIONS
 from tests.made_files import fill_folder, picture
-from tests.offline import summary
+from tests.offline import records, summary
 from tests.test_pictures import images, waves
 from tests.test_runs import config, evaluation, rows
 
@@ -182,6 +182,7 @@ def test_a_later_evaluation_on_other_data_adds_its_entry(tmp_path: Path) -> None
     cfg = config(tmp_path, *small, "logger=wandb")
     alone = train(cfg)
     folder = run_folder(cfg)
+    before = len(runs_in_wandb(folder))
     evaluate(evaluation(folder, tmp_path, path=str(tmp_path / "two"), queries=3))  # of another protocol: no entry
     evaluate(evaluation(folder, tmp_path, path=str(tmp_path / "one")))  # the run's own data: no entry
     assert json.loads((folder / "result.json").read_text()) == alone
@@ -194,6 +195,18 @@ def test_a_later_evaluation_on_other_data_adds_its_entry(tmp_path: Path) -> None
     kept = summary(folder)
     assert kept[f"test/{name}/accuracy"] == tested["mean"]
     assert kept[f"test/{name}/task_scores.nrows"] == sum(kept[f"test/{name}/scores.values"]) == 30
+    own, *tests = runs_in_wandb(folder)
+    assert (own.job_type, before) == ("train", 1)
+    assert [test.job_type for test in tests] == ["evaluate"] * 3
+    assert len({test.run_id for test in tests} | {own.run_id}) == 4
+    assert {test.run_group for test in tests} == {own.run_group}
+    assert tests[-1].display_name == f"{own.display_name}-on-{name}-2way-1shot-15queries-30tasks"
+    evaluate(evaluation(folder, tmp_path, path=str(tmp_path / "two")))
+    assert runs_in_wandb(folder)[-1].run_id == tests[-1].run_id  # made again, the same
+
+
+def runs_in_wandb(folder: Path) -> list[Any]:
+    return [record.run for record in records(folder) if record.HasField("run")]
 
 
 # ---------------------------------------------------------------- pictures of the inner loop

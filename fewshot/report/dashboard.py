@@ -23,7 +23,7 @@ from fewshot.config.identity import is_shrunk, run_name
 from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
 from fewshot.mistakes import say
-from fewshot.report.runs import Cell, cells, in_wandb, params, parsed, title
+from fewshot.report.runs import Cell, cells, in_wandb, params, parsed, planned, title
 from fewshot.report.search import searched
 
 GROUPS = {"method": "method.name", "data": "data.name"}  # of a run's config, by what a study sweeps
@@ -63,10 +63,14 @@ def sections(study: str, found: Sequence[Cell]) -> dict[str, list[Any]]:
 
 
 def names(study: str, told: Sequence[str], found: Sequence[Cell]) -> list[str]:
-    """Of the study's runs in W&B; the first is the report's."""
+    """Of the study's report, runs and tests in W&B, in this order."""
     kinds = {(cell.name, cell.cfg.data.name, cell.cfg.shots): cell.cfg for cell in found}
     of_report = in_wandb(title(study, told, any(is_shrunk(cfg) for cfg in kinds.values())))
-    return [of_report, *(run_name(cell.cfg, cell.folder) for cell in found)]
+    later = {
+        kind: [p.file_name(data) for data, p in planned(cfg).items() if data != kind[1]] for kind, cfg in kinds.items()
+    }
+    runs = {run_name(cell.cfg, cell.folder): later[cell.name, cell.cfg.data.name, cell.cfg.shots] for cell in found}
+    return [of_report, *runs, *(f"{name}-on-{test}" for name, tests in runs.items() for test in tests)]
 
 
 def grouped(study: str, told: Sequence[str]) -> list[str]:

@@ -36,10 +36,10 @@ TESTED = ("metric", "mean", "ci95", "tasks", "floors", "shots", "ways", "test_qu
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
-    """Tests `cfg.run` as `cfg` says and keeps the result in the run's folder, under `evaluations/`.
+    """Tests `cfg.run` as `cfg` says and keeps the result in the run's folder, under `evaluations/`, and in W&B.
 
     A test on another data set, in the run's own shots and the usual number of tasks and queries, also becomes an entry
-    under `tests` in the run's `result.json`, and in its W&B run.
+    under `tests` in the run's `result.json`.
     """
     quiet()
     folder = Path(cfg.run)
@@ -55,9 +55,9 @@ def evaluate_on(
     """Tests the run of `folder`, trained as `trained` says, as `tested` says.
 
     Args:
-        entry: the name under which the result is also kept in `tests` of the run's `result.json`, and in W&B.
+        entry: the name under which the result is also kept in `tests` of the run's `result.json`.
         pictures: whether to draw test tasks.
-        run: the W&B run, where it is still going on.
+        run: the run's W&B run, where it is still going on; otherwise the test has one of its own.
     """
     trainer, learner, datamodule, best_step = prepare_test(folder, trained, tested)
     status = (read_result(folder / "result.json") or {}).get("status", "unfinished")
@@ -71,7 +71,9 @@ def evaluate_on(
     result |= surroundings(trainer) | {"run": folder.name, "run_status": status, "best_step": best_step}
     result |= {"data": tested.data.name, "shots": tested.shots, "test_queries": tested.data.test_queries}
     result |= {"ways": tested.data.get("ways", 1)}
-    place = keep(folder, trained, tested, result, scores, entry, run)
+    place = keep(folder, tested, result, scores, entry)
+    if place and trained.logger.name == "wandb":
+        tell_wandb(folder, trained, table_of(tested), result, scores, run, place.stem)
     show(result, place)
     if pictures and place:
         with FileLock(place.parent / ".lock"):
@@ -111,15 +113,7 @@ def test(trainer: L.Trainer, learner: MetaLearner, datamodule: EpisodicDataModul
     return scored(learner)
 
 
-def keep(
-    folder: Path,
-    trained: DictConfig,
-    tested: DictConfig,
-    result: dict[str, Any],
-    scores: Scores,
-    entry: str | None,
-    run: Any,
-) -> Path | None:
+def keep(folder: Path, tested: DictConfig, result: dict[str, Any], scores: Scores, entry: str | None) -> Path | None:
     """Where the result is kept; None, and a line that says why, where it cannot be."""
     kept = folder / "evaluations" / f"{Protocol.of(result).file_name(table_of(tested))}.json"
     try:
@@ -127,30 +121,28 @@ def keep(
         with FileLock(kept.parent / ".lock"):  # several may test one run at once
             write_scores(kept.with_suffix(".csv"), scores)
             write_json(kept, result)
-            if entry:
-                keep_entry(folder, trained, entry, result, scores, run)
+            whole = read_result(folder / "result.json") if entry else None
+            if whole is not None:  # a run that goes on will write its result
+                entries = whole.get("tests", {}) | {entry: {key: result[key] for key in TESTED}}
+                write_json(folder / "result.json", whole | {"tests": entries})
     except OSError as error:
         print(f"not everything was kept in {kept.parent}: {error}", file=sys.stderr)
         return None
     return kept
 
 
-def keep_entry(folder: Path, trained: DictConfig, name: str, tested: dict[str, Any], scores: Scores, run: Any) -> None:
-    """Adds a test on further data to the run's `result.json` and, if the run logs to W&B, there."""
-    result = read_result(folder / "result.json")
-    if result is None:  # the run goes on, and will write its result
-        return
-    entries = result.get("tests", {}) | {name: {key: tested[key] for key in TESTED}}
-    write_json(folder / "result.json", result | {"tests": entries})
-    if trained.logger.name == "wandb":
-        from fewshot.views.wandb_result import log_tasks, log_test
+def tell_wandb(
+    folder: Path, trained: DictConfig, table: str, result: dict[str, Any], scores: Scores, run: Any, name: str
+) -> None:
+    """Logs a test of the run of `folder` on a table; in a W&B run of the test's own, by its name, without `run`."""
+    from fewshot.views.wandb_result import log_tasks, log_test
 
-        try:
-            with staged_in(folder):
-                log = run or start_wandb(trained, folder)
-                log_test(log, f"test/{name}", tested)
-                log_tasks(log, f"test/{name}", scores)
-        except Exception as error:  # a score does not fall with W&B
-            print(f"W&B did not take the result: {type(error).__name__}: {error}", file=sys.stderr)
-        if run is None:
-            end_wandb()
+    try:
+        with staged_in(folder):
+            log = run or start_wandb(trained, folder, name)
+            log_test(log, f"test/{table}", result)
+            log_tasks(log, f"test/{table}", scores)
+    except Exception as error:  # a score does not fall with W&B
+        print(f"W&B did not take the result: {type(error).__name__}: {error}", file=sys.stderr)
+    if run is None:
+        end_wandb()

@@ -102,12 +102,15 @@ def end_wandb() -> None:
         sys.modules["wandb"].finish()
 
 
-def start_wandb(cfg: DictConfig, folder: Path) -> Any:
-    """The run's W&B run; its id is kept in the run's folder, so that a resumed run goes on in the same one."""
+def start_wandb(cfg: DictConfig, folder: Path, test: str = "") -> Any:
+    """The W&B run of a run, or of a `test` that was made of it later, as the file in `evaluations` is named.
+
+    Its id is kept in the run's folder, so that a resumed run, or the test made again, goes on in the same one.
+    """
     import wandb  # more than half a second, for those who log there
 
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    id_file = folder / "wandb_id"
+    id_file = folder / "evaluations" / f"{test}.wandb_id" if test else folder / "wandb_id"
     wandb_id = id_file.read_text(errors="replace") if id_file.exists() else ""
     if not re.fullmatch("[0-9a-f]{8}", wandb_id):
         wandb_id = secrets.token_hex(4)
@@ -118,11 +121,13 @@ def start_wandb(cfg: DictConfig, folder: Path) -> Any:
     told, searches = config["logger"], choices_of("search")
     group = [config["study"], data, f"{config['shots']}shot", config["form"]]
     group += ["shrunk"] if is_shrunk(cfg) else []
+    kind = "evaluate" if test else "search" if config["study"] in searches else "train"
+    name = run_name(cfg, folder) + (f"-on-{test}" if test else "")
     tags = [method, data, f"{config['shots']}-shot", config["form"], config["backbone"]["name"], *told["tags"]]
 
     def start(mode: str) -> Any:
         return wandb.init(
-            name=os.environ.get("WANDB_NAME") or run_name(cfg, folder),
+            name=os.environ.get("WANDB_NAME") or name,
             dir=folder,
             mode=mode,  # type: ignore[arg-type]
             id=wandb_id,
@@ -130,7 +135,7 @@ def start_wandb(cfg: DictConfig, folder: Path) -> Any:
             entity=told["entity"],
             resume="allow",
             group=told["group"] or "-".join(filter(None, group)),
-            job_type=os.environ.get("WANDB_JOB_TYPE") or ("search" if config["study"] in searches else "train"),
+            job_type=os.environ.get("WANDB_JOB_TYPE") or kind,
             tags=[*tags, *filter(None, os.environ.get("WANDB_TAGS", "").split(","))],
             config=json.loads(json.dumps(config)),
             settings=wandb.Settings(silent=True, console="off"),
