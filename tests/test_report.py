@@ -254,6 +254,24 @@ def evaluated(cell: Cell, data: str, scores: NDArray[np.float64], **other: Any) 
     place.with_suffix(".csv").write_text(f"task,score\n{rows}")
 
 
+def test_tests_with_other_queries_are_never_compared() -> None:
+    told = ["method=protonet", "shots=1", "form=released,text"]
+    for cell in cells("table2", told):
+        stored(cell, some(80, cell.cfg.seed)[:600])
+    said, runs, _ = report("table2", told)
+    assert {name: list(row) for name, row in summarise(runs).items()} == {
+        "protonet form=released": ["omniglot 1-shot, 1 query"],
+        "protonet form=text": ["omniglot 1-shot, 15 queries"],
+    }
+    assert not any(caption.startswith("pairs") for caption in said.tables)
+    told = ["method.support=set", "form=released,text", "seed=0"]
+    for cell in cells("figure5-omniglot", told):
+        stored(cell, some(80, cell.cfg.shots)[:600])
+    lines = report("figure5-omniglot", told)[0].figures["figure5-omniglot-shots"].axes[0].lines
+    shots = [1, 3, 5, 8, 10]
+    assert [list(line.get_xdata()) for line in lines] == [shots, shots, shots]  # of released, its paper's, and text
+
+
 def test_what_runs_warn_of_stands_in_the_report() -> None:
     found = cells("table1", ["shots=5", "method=lstm"])
     for cell in found:

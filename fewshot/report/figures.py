@@ -77,10 +77,10 @@ def by_shots(runs: pd.DataFrame, table: Mapping[str, Mapping[str, Summary]], tit
         return None
     figure = Figure(figsize=(5, 3.4), layout="constrained", facecolor="white")
     axes = figure.subplots()
-    data = runs["data"].iloc[0]
-    for colour, (name, row) in zip(COLOURS, table.items(), strict=False):
-        shots = sorted(set(runs["shots"]))
-        cells = [row[f"{data} {s}-shot"] for s in shots]
+    own = runs[(runs["data"] == runs["data"].iloc[0]) & (runs["data"] == runs["trained_on"])]
+    for colour, (name, row) in zip(COLOURS, own.groupby("name", sort=False), strict=False):
+        places = row.drop_duplicates("shots").sort_values("shots")
+        shots, cells = places["shots"].to_numpy(), [table[str(name)][where] for where in places["column"]]
         means = np.array([cell.mean for cell in cells])
         widths = np.array([np.nan if cell.of_seeds is None else cell.of_seeds for cell in cells])
         axes.plot(shots, means, "o-", color=colour, ms=4, label=name)

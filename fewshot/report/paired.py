@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from fewshot.report.summary import column
 from fewshot.results.statistics import half_width
 
 LEVEL = 0.05
@@ -116,7 +115,7 @@ def by_column(runs: pd.DataFrame) -> Iterator[tuple[str, Mapping[str, Mapping[in
     done = runs[runs["scores"].notna()]
     if done.empty:
         return
-    for where, cells in done.groupby(done.apply(column, axis=1), sort=False):
+    for where, cells in done.groupby("column", sort=False):
         yield (
             str(where),
             {

@@ -26,7 +26,7 @@ from fewshot.errors import UserError
 from fewshot.options import nearest
 from fewshot.report.frame import read_test
 from fewshot.results.paper import FIGURES, INTERVALS, OVER_SEEDS, PARAMETERS, RUNNING_TIMES
-from fewshot.results.protocol import Protocol, as_settings
+from fewshot.results.protocol import Protocol, as_settings, of_queries
 from fewshot.runs.kept import table_of
 
 COLUMN = ("data", "shots", "seed")  # what is swept and is no part of a row's name
@@ -136,9 +136,22 @@ def of_study(found: Iterable[Cell]) -> pd.DataFrame:
         for tested, protocol in protocols.items():
             row = {"study": cell.cfg.study, "name": cell.name, "trained_on": cell.cfg.data.name, "data": tested}
             row |= {"method": cell.cfg.method.name, "shots": cell.cfg.shots, "seed": cell.cfg.seed, "shrunk": shrunk}
-            row |= {"metric": "mse" if cell.cfg.data.name == "sine" else "accuracy"}
+            row |= {"queries": protocol.queries, "metric": "mse" if cell.cfg.data.name == "sine" else "accuracy"}
             rows.append(row | published(cell.cfg, protocol) | outcome(cell, tested, protocols))
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    frame.insert(2, "column", columns(frame))
+    return frame
+
+
+def columns(runs: pd.DataFrame) -> list[str]:
+    """Where each test stands in a table, as `mini → cub 1-shot`; with its queries where those of a place differ."""
+    several = runs.groupby(["trained_on", "data", "shots"])["queries"].transform("nunique") > 1
+    return [
+        (row.data if row.data == row.trained_on else f"{row.trained_on} → {row.data}")
+        + f" {row.shots}-shot"
+        + (f", {of_queries(row.queries)}" if apart else "")
+        for row, apart in zip(runs.itertuples(), several, strict=True)
+    ]
 
 
 def published(cfg: DictConfig, protocol: Protocol) -> dict[str, float | None]:

@@ -66,16 +66,10 @@ def half_a_digit(printed: float) -> float:
     return float(0.5 * 10.0 ** -len(repr(printed).partition(".")[2]))
 
 
-def column(row: Any) -> str:
-    where = row.data if row.data == row.trained_on else f"{row.trained_on} → {row.data}"
-    return f"{where} {row.shots}-shot"
-
-
 def summarise(runs: pd.DataFrame) -> dict[str, dict[str, Summary]]:
     """{row: {column: its summary}}, in the order of the study."""
     table = dict[str, dict[str, Summary]]()
-    columns = runs.apply(column, axis=1)
-    for (name, where), cells in runs.groupby([runs["name"], columns], sort=False):
+    for (name, where), cells in runs.groupby(["name", "column"], sort=False):
         table.setdefault(str(name), {})[str(where)] = summary(cells)
     return table
 

@@ -11,6 +11,10 @@ def as_settings(changed: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((key, json.dumps(value)) for key, value in changed.items()))
 
 
+def of_queries(queries: int) -> str:
+    return "1 query" if queries == 1 else f"{queries} queries"
+
+
 @dataclass(frozen=True)
 class Protocol:
     """Two scores compare methods only where their protocols are equal.
@@ -54,7 +58,7 @@ class Protocol:
 
     def __str__(self) -> str:
         ways = f"{self.ways}-way " if self.ways > 1 else ""
-        queries = f"{self.queries} {'query' if self.queries == 1 else 'queries'}" + (" a class" if ways else "")
+        queries = of_queries(self.queries) + (" a class" if ways else "")
         elsewhere = f", trained on {self.trained_on}" if self.trained_on != self.data else ""
         otherwise = f", trained for {self.trained_for}-shot" if self.trained_for != self.shots else ""
         unfinished = f", run {self.status}" if self.status != "finished" else ""
