@@ -31,7 +31,7 @@ def test_the_notebook_page_runs(
     assert (tmp_path / "task.png").stat().st_size > 1000
 
 
-PAGES = [CONF.parent / "README.md", *sorted((CONF.parent / "docs").glob("*.md"))]
+PAGES = [CONF.parent / "README.md", *sorted((CONF.parent / "docs").rglob("*.md"))]
 COMMANDS = [
     line.split("  #")[0].split(" > ")[0].strip()
     for page in PAGES
