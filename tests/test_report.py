@@ -1,9 +1,11 @@
 """Reports: the paper's tables and figures from runs that are there, missing, shrunk, broken or a stranger's."""
 
+import ast
 import json
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from scipy import stats
 
 from benchmarks.cases import make_seeded, random_images
 from fewshot.config.checks import check
-from fewshot.config.compose import composed
+from fewshot.config.compose import CONF, composed
 from fewshot.config.draws import draw
 from fewshot.config.identity import run_folder
 from fewshot.report import load
@@ -239,12 +241,26 @@ def test_further_tests_are_those_of_finished_runs() -> None:
     assert (seen.seeds, seen.status) == ((), ("foreign", "timeout", "untested"))
 
 
+def test_the_forms_are_compared_as_the_page_says(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(outputs.parent)
+    for cell in cells("table2", ["method=oplstm", "shots=1,5", "form=released,text"]):
+        stored(cell, some(80, cell.cfg.seed)[:600])
+        if cell.cfg.form == "released":
+            evaluated(cell, "omniglot", some(80, cell.cfg.seed)[:600] - 3)
+    [block] = re.findall(r"```python\n(.*?)```", (CONF.parent / "docs" / "compare.md").read_text(), re.S)
+    exec(block, {})
+    told = ast.literal_eval(capsys.readouterr().out)
+    assert (told["difference"], told["of_seeds"]) == (pytest.approx(3), pytest.approx(0, abs=1e-9))
+
+
 def evaluation(cell: Cell, data: str) -> str:
-    return planned(cell.cfg)[data].file_name(data)
+    return replace(planned(cell.cfg)[data], queries=15).file_name(data)
 
 
 def evaluated(cell: Cell, data: str, scores: NDArray[np.float64], **other: Any) -> None:
-    """What evaluate.py adds to a folder, as far as a report reads it."""
+    """What evaluate.py adds to a folder, with 15 queries a class, as far as a report reads it."""
     result = json.loads((cell.folder / "result.json").read_text()) | {"status": "finished", "run_status": "finished"}
     result |= {"data": data, "test_queries": 15, "mean": scores.mean(), "ci95": 0.1, "tasks": len(scores)}
     place = cell.folder / "evaluations" / f"{evaluation(cell, data)}.json"
