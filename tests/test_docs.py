@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fewshot.config.checks import check
 from fewshot.config.compose import CONF, composed, quote_shots
-from fewshot.report.runs import cells
+from fewshot.report.runs import cells, of_study
 
 
 def test_the_notebook_page_runs(
@@ -53,3 +54,17 @@ def test_the_commands_of_the_documentation_compose(command: str) -> None:
     [combinations] = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(told), None)
     for cell in (combinations[0], combinations[-1]):
         check(composed([o.replace("'", "") for o in cell]))
+
+
+@pytest.mark.parametrize(
+    "archive", sorted((CONF.parent / "docs" / "results").glob("*/runs.tar.xz")), ids=lambda path: path.parent.name
+)
+@pytest.mark.usefixtures("composed_once")
+def test_stored_runs_are_those_of_their_study(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever unpacks them has cells that are done; a change of a setting or of what names a run would undo that."""
+    monkeypatch.setenv("FEWSHOT_OUTPUTS", str(tmp_path))
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path, filter="data")
+    runs = of_study(cells(archive.parent.name))
+    done = set(runs.loc[runs["scores"].notna(), "folder"])
+    assert done == {str(result.parent) for result in tmp_path.rglob("result.json")}
