@@ -63,6 +63,7 @@ def test_a_dashboard_shows_what_runs_log(tmp_path: Path, monkeypatch: pytest.Mon
         ("figure5", ["profile=quick", "shots=5,10"], ["method.value.support", "shots.value"]),
         ("table4", ["method=sap", "seed=0,1"], ["method.value.name", "data.value.name", "shots.value"]),
         ("table1", ["shots=5", "method.lr=1e-3,1e-2"], ["method.value.name", "shots.value", "method.value.lr"]),
+        ("table1", ["shots=5", "++method.lr=1e-3,1e-2"], ["method.value.name", "shots.value", "method.value.lr"]),
         ("lstm_sine", ["trial=0,1"], []),
     ],
 )
@@ -75,7 +76,7 @@ def test_a_dashboard_is_of_the_studys_runs_and_puts_seeds_alone_together(
     assert [key["name"] for key in runs["grouping"]] == groups
     [chosen] = runs["filters"]["filters"]
     assert (chosen["key"]["name"], chosen["op"]) == ("displayName", "IN")
-    of_report = f"{study} {' '.join(told).replace('=', ' ')}" + (", shrunk" if "profile=quick" in told else "")
+    of_report = f"{study} {' '.join(told).replace('=', ' ').replace('+', ' ')}" + (", shrunk" if "profile=quick" in told else "")
     runs_then_tests = [of_report, *(run_name(cell.cfg, cell.folder) for cell in found)]
     if study == "table4":  # of evaluate.py
         other = {"mini": "cub", "cub": "mini"}
@@ -99,7 +100,7 @@ def test_help(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("program", [dashboard, sweep])
-@pytest.mark.parametrize("arguments", [[], ["table9"]])
+@pytest.mark.parametrize("arguments", [[], ["table9"], ["table1", "profile=quick,null"]])
 def test_a_mistake_is_a_line(program: Any, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert program.main(arguments) == 2
     assert capsys.readouterr().err.startswith("error: ")

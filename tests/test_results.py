@@ -155,4 +155,4 @@ def test_other_ways_have_a_name_of_their_own(tmp_path: Path, capfd: pytest.Captu
     evaluate(evaluation(run_folder(cfg), tmp_path, path=str(tmp_path / "other")))
     out = capfd.readouterr().out
     assert "(2-way 1-shot, 30 tasks, 1 query a class, bn" in out
-    assert "(2-way 1-shot, 30 tasks, 15 queries a class, bn" in out
+    assert "(2-way 1-shot, 30 tasks, 15 queries a class, trained on folder, bn" in out

@@ -696,6 +696,8 @@ def test_a_further_test_may_be_on_a_folder(tmp_path: Path) -> None:
     [(name, entry)] = result["tests"].items()
     assert name.startswith("folder-other-")
     assert (entry["tasks"], entry["test_queries"]) == (30, 15)
+    [kept] = Path(run_folder(config(tmp_path, *small))).glob("evaluations/*.json")
+    assert json.loads(kept.read_text())["data"] == name  # not "folder", as the run's own
     assert result == train(config(tmp_path, *small, f"data.test=['{tmp_path / 'other'}']"))
     with pytest.raises(UserError, match="is no folder: choose one of omniglot, mini"):
         config(tmp_path, *small, "data.test=[nowhere]")

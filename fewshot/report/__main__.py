@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from hydra.errors import HydraException
@@ -35,12 +36,14 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
     """What is to be said of a study, the data frame it is from, and the cells.
 
     Raises:
-        UserError: there is no such study.
+        UserError: there is no such study, or it cannot be told in one table.
     """
     found = cells(study, told)
     runs = of_study(found)
     shrunk = bool(runs["shrunk"].any())
     name = title(study, told, shrunk)
+    if runs["metric"].nunique() > 1:
+        raise UserError(f"{name}: errors on sine waves and accuracies are no one table: narrow data=")
     if study in choices_of("search"):
         said = search.report(name, study, found, runs)
         said.words += made_on(runs)
@@ -66,7 +69,7 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
             said.tables["mean rank"] = pd.DataFrame({"": ranks.index, "rank": ranks.map("{:.2f}".format)})
         said.words.append(paired.verdict(pairs))
     for status, cell in runs[~runs["status"].isin(["finished", "missing"])].groupby("status"):
-        said.words.append(f"{status}: {', '.join(cell['folder'])}")
+        said.words.append(f"{status}: {', '.join(cell['folder'].unique())}")
     if runs["scores"].isna().all():
         command = shlex.join(["python", "train.py", "-m", choice(study), *told])
         said.words.append(f"none of these cells has a score: {command} runs them, as they are told here")
@@ -95,7 +98,7 @@ def warnings(runs: pd.DataFrame) -> pd.DataFrame:
     if "warnings" not in runs:  # as where none has run
         return pd.DataFrame()
     told = runs[["folder", "warnings"]].drop_duplicates("folder").explode("warnings").dropna()
-    kinds = told.groupby(told["warnings"].str.replace(r"[\d.]+", "#", regex=True), sort=False)
+    kinds = told.groupby(told["warnings"].str.replace(r"\d[\d.]*(e[+-]?\d+)?", "#", regex=True), sort=False)
     lines = [{"warning, as one run puts it": kind.iloc[0], "runs": len(kind)} for _, kind in kinds["warnings"]]
     return pd.DataFrame(lines)
 
@@ -112,8 +115,8 @@ def made_on(runs: pd.DataFrame) -> list[str]:
     return [f"Made on {devices}; {threads} thread(s), torch {', '.join(torch)}, commit {commits}."]
 
 
-def short(commit: str | None) -> str:
-    return commit[:10] + "+" * commit.endswith("+") if commit else "unknown"
+def short(commit: Any) -> str:
+    return commit[:10] + "+" * commit.endswith("+") if isinstance(commit, str) else "unknown"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -131,7 +134,7 @@ def main(arguments: Sequence[str]) -> int:
     name = "-".join([study, *what_differs(told)])
     if len(name) > 100:
         name = f"{name[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
-    folder = Path(found[0].cfg.paths.outputs).expanduser() / "reports" / name.replace("/", "_")
+    folder = Path(found[0].cfg.paths.outputs) / "reports" / name.replace("/", "_")
     try:
         write.write(said, folder, runs)
     except OSError as error:

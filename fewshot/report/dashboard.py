@@ -1,8 +1,8 @@
 """A study's dashboard in W&B, a saved workspace and a report page: `python -m fewshot.report.dashboard table1`.
 
-It shows exactly the study's runs, by their names, and its report. They must be there: offline ones are sent by
-`wandb sync`, those of outputs/*/*/*/*/wandb and of outputs/reports/*/wandb. With `spec` after the study's name it
-prints what it would send, and needs no server.
+It shows exactly the study's runs, what evaluate.py tested of them, and its report, by their names. They must be there:
+offline ones are sent by `wandb sync`, those of outputs/*/*/*/*/wandb and of outputs/reports/*/wandb. With `spec` after
+the study's name it prints what it would send, and needs no server.
 """
 
 from fewshot import stopping
@@ -16,24 +16,26 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fewshot.config.identity import is_shrunk, run_name
 from fewshot.config.settings import choices_of
+from fewshot.config.tested import further_tests
 from fewshot.errors import UserError
 from fewshot.mistakes import say
 from fewshot.report.runs import Cell, cells, in_wandb, params, parsed, planned, title
 from fewshot.report.search import searched
+from fewshot.runs.kept import table_of
 
-GROUPS = {"method": "method.name", "data": "data.name"}  # of a run's config, by what a study sweeps
+GROUPS = ("method", "data", "backbone")  # of a run's config, which are told by their names
 
 
 def sections(study: str, found: Sequence[Cell]) -> dict[str, list[Any]]:
     """The panels, by the names of their sections."""
     import wandb_workspaces.reports.v2 as wr
 
-    metric = "mse" if found[0].cfg.data.name == "sine" else "accuracy"
+    metric = found[0].metric
     search = study in choices_of("search")
     tables = ["trials, by their best validation", "rank correlation with it"]
     tables = tables if search else ["table", "in full", "pairs", "mean rank", "costs"]
@@ -42,7 +44,8 @@ def sections(study: str, found: Sequence[Cell]) -> dict[str, list[Any]]:
         wr.LinePlot(title=f"{name} by training tasks", x="tasks", y=[name], **means)
         for name in (f"val/{metric}", "val/loss", "train/loss")
     ]
-    further = list(dict.fromkeys(f"test/{name}/{metric}" for cell in found for name in cell.cfg.data.get("test", [])))
+    tested = [table_of(further) for cfg in kinds(found).values() for further in further_tests(cfg)]
+    further = [f"test/{name}/{metric}" for name in dict.fromkeys(tested)]
     shown: dict[str, list[Any]] = {
         "learning": curves,
         "test": [
@@ -64,21 +67,38 @@ def sections(study: str, found: Sequence[Cell]) -> dict[str, list[Any]]:
 
 def names(study: str, told: Sequence[str], found: Sequence[Cell]) -> list[str]:
     """Of the study's report, runs and tests in W&B, in this order."""
-    kinds = {(cell.name, cell.cfg.data.name, cell.cfg.shots): cell.cfg for cell in found}
-    of_report = in_wandb(title(study, told, any(is_shrunk(cfg) for cfg in kinds.values())))
-    later = {
-        kind: [p.file_name(data) for data, p in planned(cfg).items() if data != kind[1]] for kind, cfg in kinds.items()
-    }
-    runs = {run_name(cell.cfg, cell.folder): later[cell.name, cell.cfg.data.name, cell.cfg.shots] for cell in found}
-    return [of_report, *runs, *(f"{name}-on-{test}" for name, tests in runs.items() for test in tests)]
+    settings = kinds(found)
+    of_report = in_wandb(title(study, told, any(map(is_shrunk, settings.values()))))
+    plans = {kind: planned(cfg).items() for kind, cfg in settings.items()}
+    runs = {run_name(cell.cfg, cell.folder): plans[kind_of(cell)] for cell in found}
+    tests = [f"{run}-on-{p.file_name(data)}" for run, plan in runs.items() for data, p in plan if data != p.trained_on]
+    return [of_report, *runs, *tests]
 
 
-def grouped(study: str, told: Sequence[str]) -> list[str]:
-    """The keys of a run's config by which seeds are put together; each trial of a search is alone."""
+def kind_of(cell: Cell) -> tuple[str, str, int]:
+    return cell.name, cell.cfg.data.name, cell.cfg.shots
+
+
+def kinds(found: Sequence[Cell]) -> dict[tuple[str, str, int], DictConfig]:
+    """The settings of cells that differ in more than their seeds: to find out more of them takes compositions."""
+    return {kind_of(cell): cell.cfg for cell in found}
+
+
+def grouped(study: str, told: Sequence[str], found: Sequence[Cell]) -> list[str]:
+    """The keys of a run's config by which seeds are put together; each trial of a search is alone.
+
+    Raises:
+        UserError: the study sweeps what is no setting of a run, as profiles.
+    """
     if study in choices_of("search"):
         return []
-    more = [override.get_key_element() for override in parsed(told) if override.is_sweep_override()]
-    return [GROUPS.get(key, key) for key in dict.fromkeys([*params(study, []), *more]) if key != "seed"]
+    more = [override.key_or_group for override in parsed(told) if override.is_sweep_override()]
+    keys = [key for key in dict.fromkeys([*params(study, []), *more]) if key != "seed"]
+    if strange := [key for key in keys if OmegaConf.select(found[0].cfg, key, default=MISSING) is MISSING]:
+        raise UserError(
+            f"{strange[0]}=…: runs are grouped by their settings, of which this is none: choose one of its values"
+        )
+    return [f"{key}.name" if key in GROUPS else key for key in keys]
 
 
 def workspace(study: str, told: Sequence[str], found: Sequence[Cell]) -> Any:
@@ -87,7 +107,7 @@ def workspace(study: str, told: Sequence[str], found: Sequence[Cell]) -> Any:
 
     where: Any = OmegaConf.to_container(found[0].cfg.logger, resolve=True)
     shown = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections(study, found).items()]
-    of, groups = names(study, told, found), list[Any](map(ws.Config, grouped(study, told)))
+    of, groups = names(study, told, found), list[Any](map(ws.Config, grouped(study, told, found)))
     only = ws.RunsetSettings(filters=ws.And(ws.Metric("Name").isin(of)), groupby=groups)
     place = {"entity": where["entity"] or "", "project": where["project"]}
     return ws.Workspace(**place, name=of[0], sections=shown, runset_settings=only)
@@ -99,7 +119,7 @@ def page(study: str, told: Sequence[str], found: Sequence[Cell]) -> Any:
 
     where: Any = OmegaConf.to_container(found[0].cfg.logger, resolve=True)
     place = {"entity": where["entity"] or "", "project": where["project"]}
-    of, groups = names(study, told, found), [f"config.{key}" for key in grouped(study, told)]
+    of, groups = names(study, told, found), [f"config.{key}" for key in grouped(study, told, found)]
     runs = wr.Runset(**place, name=of[0], filters=f"Metric('Name') in {of}", groupby=groups)
     blocks: list[Any] = [wr.TableOfContents()]
     for name, panels in sections(study, found).items():

@@ -72,13 +72,14 @@ def scores(runs: pd.DataFrame, table: Mapping[str, Mapping[str, Summary]], title
 
 
 def by_shots(runs: pd.DataFrame, table: Mapping[str, Mapping[str, Summary]], title: str) -> Figure | None:
-    """A line a row: the mean by the number of shots, the band over seeds, the paper's dashed."""
-    if runs["shots"].nunique() < 4 or runs["scores"].isna().all():
+    """A line a row: the mean by the number of shots, the band over seeds, the paper's dashed; of one data set."""
+    own = runs[runs["data"] == runs["trained_on"]]
+    if runs["shots"].nunique() < 4 or runs["scores"].isna().all() or own["data"].nunique() > 1:
         return None
     figure = Figure(figsize=(5, 3.4), layout="constrained", facecolor="white")
     axes = figure.subplots()
-    own = runs[(runs["data"] == runs["data"].iloc[0]) & (runs["data"] == runs["trained_on"])]
-    for colour, (name, row) in zip(COLOURS, own.groupby("name", sort=False), strict=False):
+    for number, (name, row) in enumerate(own.groupby("name", sort=False)):
+        colour = COLOURS[number % len(COLOURS)]
         places = row.drop_duplicates("shots").sort_values("shots")
         shots, cells = places["shots"].to_numpy(), [table[str(name)][where] for where in places["column"]]
         means = np.array([cell.mean for cell in cells])
@@ -109,7 +110,7 @@ def learning(runs: pd.DataFrame, logs: Logs, measure: str, title: str, each: boo
             kept = [curve for folder in of_row["folder"] if (curve := curve_of(logs[folder], measure)) is not None]
             if not kept:
                 continue
-            curves = pd.concat(kept, axis=1)
+            curves = pd.concat(kept, axis=1).sort_index()
             colour = COLOURS[names.index(str(name)) % 10]
             if each:
                 axes.plot(curves.index, curves.to_numpy(), color=colour, lw=0.9)
@@ -157,9 +158,13 @@ def curves_of(folder: str) -> pd.DataFrame | None:
 
 
 def similarity(runs: pd.DataFrame, logs: Logs, cfg: DictConfig, title: str) -> tuple[Figure, pd.DataFrame] | None:
-    """Figure 6 and its values in numbers, from the runs that measured it; the paper's where the protocol is."""
+    """Figure 6 and its values in numbers, from the runs that measured it; the paper's where the protocol is.
+
+    None where they differ in more than seeds: there is no mean over such.
+    """
     definition = cfg.trainer.similarity
-    if definition == "none":
+    own = runs[runs["data"] == runs["trained_on"]]
+    if definition == "none" or len(own[["name", "column"]].drop_duplicates()) > 1:
         return None
     name, tasks_between = f"similarity_{definition}", cfg.trainer.val_every * cfg.method.meta_batch
     curves = [frame for frame in logs.values() if frame is not None and f"{name}/cosine_gradient" in frame]

@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 from fewshot.results.paper import paper_figure
 from fewshot.results.record import as_options, read_result
 
+OF_TEST = ("data", "ways", "shots", "test_queries", "tasks")  # what tells the tests of a run apart
+
 
 def load(folder: str | Path) -> pd.DataFrame:
-    """Every test under `folder`, one row each, for notebooks: of each run its own, and what evaluate.py added.
+    """Every run under `folder` and every test that evaluate.py added, one row each, for notebooks.
 
     The columns are those of `read_test`; `changed` as the command line takes it, `paper`, its number where the protocol
-    is its own, and `folder`, the run's. What is no result is named on stderr and left out.
+    is its own, and `folder`, the run's. A run's own test made again is no further row. What is no result is named on
+    stderr and left out.
     """
     rows, home = [], Path(folder).expanduser()
-    for path in sorted([*home.rglob("result.json"), *home.rglob("evaluations/*.json")]):
+    for path in [*sorted(home.rglob("result.json")), *sorted(home.rglob("evaluations/*.json"))]:
         test = read_test(path)
         if test is None:
             print(f"{path} is not the result of a run: left out", file=sys.stderr)
@@ -28,7 +31,8 @@ def load(folder: str | Path) -> pd.DataFrame:
         own = path.name == "result.json"
         row = {"changed": as_options(test["changed"]), "paper": paper_figure(test)}
         rows.append(test | row | {"folder": str(path.parent if own else path.parents[1])})
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    return frame if frame.empty else frame.drop_duplicates(["folder", *OF_TEST], ignore_index=True)
 
 
 def read_test(path: Path) -> dict[str, Any] | None:

@@ -113,8 +113,6 @@ def ranks(runs: pd.DataFrame) -> pd.Series:
 def by_column(runs: pd.DataFrame) -> Iterator[tuple[str, Mapping[str, Mapping[int, NDArray[np.float64]]]]]:
     """(column, {row: {seed: the scores of its tasks}})."""
     done = runs[runs["scores"].notna()]
-    if done.empty:
-        return
     for where, cells in done.groupby("column", sort=False):
         yield (
             str(where),
@@ -131,8 +129,6 @@ def where_lower_is_better(runs: pd.DataFrame) -> bool:
 
 def verdict(found: list[Pair]) -> str:
     """Which differences are real at 95%, in words."""
-    if not found:
-        return "No two rows have runs in common to compare."
 
     def told(name: str) -> str:
         real = [pair for pair in found if (p := getattr(pair, name)) is not None and p < LEVEL]

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 
 from fewshot.config.checks import check
-from fewshot.config.compose import FOLDERS, composed, quote_shots, refuse_bare
+from fewshot.config.compose import FOLDERS, at_home, composed, quote_shots, refuse_bare
 from fewshot.config.identity import changed, is_shrunk, run_folder
 from fewshot.config.settings import choices_of
 from fewshot.config.tested import further_tests
@@ -30,10 +30,10 @@ from fewshot.results.protocol import Protocol, as_settings, of_queries
 from fewshot.runs.kept import table_of
 
 COLUMN = ("data", "shots", "seed")  # what is swept and is no part of a row's name
-OF_RUN: dict[str, Any] = {  # what a report takes from a result beside its test, and what stands for it where it is not
-    **dict.fromkeys(("parameters", "train_seconds", "tasks_per_second", "peak_memory_bytes", "best_validation")),
-    **{"device": "unknown", "threads": None, "versions": {}, "git_commit": None, "warnings": []},
-}
+OF_RUN = (  # what a report takes from a result beside its test
+    *("parameters", "train_seconds", "tasks_per_second", "peak_memory_bytes", "best_validation"),
+    *("device", "threads", "versions", "git_commit", "warnings"),
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class Cell:
     cfg: DictConfig
     folder: Path
     command: str
+
+    @property
+    def metric(self) -> str:
+        return "mse" if self.cfg.data.name == "sine" else "accuracy"
 
 
 def studies() -> list[str]:
@@ -110,7 +114,7 @@ def cells(study: str, told: Sequence[str] = ()) -> list[Cell]:
     for combination in track(combinations, "settings", transient=True, disable=not sys.stderr.isatty()):
         kind = tuple(o for o in combination if not o.startswith("seed="))
         if kind not in kinds:
-            kinds[kind] = composed([choice(study), *(o.replace("'", "") for o in kind)])
+            kinds[kind] = at_home(composed([choice(study), *map(unquoted, kind)]))
             check(kinds[kind])
         cfg = kinds[kind].copy()
         for seed in (o.removeprefix("seed=") for o in combination if o.startswith("seed=")):
@@ -119,15 +123,20 @@ def cells(study: str, told: Sequence[str] = ()) -> list[Cell]:
             cfg.seed = int(seed)
         own = [o for o in kind if o.split("=")[0] in names and o.split("=")[0] not in COLUMN]
         name = " ".join([cfg.method.name, *(o.removeprefix("method.") for o in own if not o.startswith("method="))])
-        command = shlex.join(["python", "train.py", choice(study), *(o.replace("'", "") for o in combination)])
+        command = shlex.join(["python", "train.py", choice(study), *map(unquoted, combination)])
         found.append(Cell(name, cfg, run_folder(cfg), command))
     return list({cell.folder: cell for cell in found}.values())  # a value given twice is one run
+
+
+def unquoted(override: str) -> str:
+    """Without the quotes that `quote_shots` gave it, as `composed` and a shell take it."""
+    return override.replace("'", "") if override.startswith("shots=") else override
 
 
 def of_study(found: Iterable[Cell]) -> pd.DataFrame:
     """One row a test of each cell, run or not: how it ended, its score, and the paper's."""
     plans = dict[str, tuple[bool, dict[str, Protocol]]]()
-    rows = []
+    rows, places = [], []
     for cell in found:
         key = f"{cell.name} {cell.cfg.data.name} {cell.cfg.shots}"
         if key not in plans:  # seeds share it, and it takes a composition
@@ -136,21 +145,34 @@ def of_study(found: Iterable[Cell]) -> pd.DataFrame:
         for tested, protocol in protocols.items():
             row = {"study": cell.cfg.study, "name": cell.name, "trained_on": cell.cfg.data.name, "data": tested}
             row |= {"method": cell.cfg.method.name, "shots": cell.cfg.shots, "seed": cell.cfg.seed, "shrunk": shrunk}
-            row |= {"queries": protocol.queries, "metric": "mse" if cell.cfg.data.name == "sine" else "accuracy"}
+            row |= {"metric": cell.metric}
+            places.append(place(cell, tested, protocol))
             rows.append(row | published(cell.cfg, protocol) | outcome(cell, tested, protocols))
     frame = pd.DataFrame(rows)
-    frame.insert(2, "column", columns(frame))
+    frame.insert(2, "column", columns(pd.DataFrame(places)))
     return frame
 
 
-def columns(runs: pd.DataFrame) -> list[str]:
-    """Where each test stands in a table, as `mini → cub 1-shot`; with its queries where those of a place differ."""
-    several = runs.groupby(["trained_on", "data", "shots"])["queries"].transform("nunique") > 1
+def place(cell: Cell, tested: str, protocol: Protocol) -> dict[str, str]:
+    """Where a test stands in a table, as `mini → cub 1-shot`, and all else that its tasks depend on."""
+    return {
+        "at": " → ".join(dict.fromkeys([cell.cfg.data.name, tested])) + f" {cell.cfg.shots}-shot",
+        "ways": f"{protocol.ways}-way",
+        "queries": of_queries(protocol.queries),
+        "tasks": f"{protocol.tasks} tasks",
+        "waves": f"form {cell.cfg.form}"
+        if tested == "sine"
+        else "",  # Eq. 24 and the released code turn phases the other way
+        "path": str(cell.cfg.data.get("path", "")),
+    }
+
+
+def columns(places: pd.DataFrame) -> list[str]:
+    """The names of columns: only of equal tasks have two tests the same one."""
+    several = places.groupby("at").transform("nunique") > 1
     return [
-        (row.data if row.data == row.trained_on else f"{row.trained_on} → {row.data}")
-        + f" {row.shots}-shot"
-        + (f", {of_queries(row.queries)}" if apart else "")
-        for row, apart in zip(runs.itertuples(), several, strict=True)
+        ", ".join([where["at"], *(where[name] for name in several.columns if apart[name])])
+        for (_, where), (_, apart) in zip(places.iterrows(), several.iterrows(), strict=True)
     ]
 
 
@@ -169,7 +191,7 @@ def published(cfg: DictConfig, protocol: Protocol) -> dict[str, float | None]:
 
 def planned(cfg: DictConfig) -> dict[str, Protocol]:
     """The protocol of each test that a run will have, by the name of the tested data."""
-    data, settings = cfg.data, as_settings({} if "trial" in cfg else changed(cfg))  # no trial is in the paper
+    data, settings = cfg.data, as_settings(changed(cfg))
     tests = {data.name: data.test_queries} | {table_of(t): t.data.test_queries for t in further_tests(cfg)}
     ways, tasks = data.get("ways", 1), cfg.trainer.test_tasks
     common = (ways, cfg.shots, cfg.shots)
@@ -180,7 +202,11 @@ def planned(cfg: DictConfig) -> dict[str, Protocol]:
 
 
 def outcome(cell: Cell, tested: str, protocols: Mapping[str, Protocol]) -> dict[str, Any]:
-    """What a run's folder says of a test; `status` is "missing", "unreadable" or "foreign", where it says nothing."""
+    """What a run's folder says of a test.
+
+    Where it says nothing, `status` is how the run ended, or "missing", "unfinished", "untested", "unreadable", or
+    "foreign": of other settings, or a test that evaluate.py made of an earlier state.
+    """
     folder, trained_on = cell.folder, cell.cfg.data.name
     told: dict[str, Any] = {"folder": str(folder), "status": "missing", "mean": None, "ci95": None, "scores": None}
     own = folder / "result.json"
@@ -190,7 +216,7 @@ def outcome(cell: Cell, tested: str, protocols: Mapping[str, Protocol]) -> dict[
         return told | {"status": "unreadable"}
     if not is_of(cell, run, protocols[trained_on]):
         return told | {"status": "foreign"}
-    told |= {"status": run["status"]} | {name: run.get(name, none) for name, none in OF_RUN.items()}
+    told |= {"status": run["status"]} | {name: run[name] for name in OF_RUN}
     if run["status"] != "finished":
         return told
     further = folder / "evaluations" / f"{protocols[tested].file_name(tested)}.json"
@@ -206,10 +232,8 @@ def outcome(cell: Cell, tested: str, protocols: Mapping[str, Protocol]) -> dict[
 
 def is_of(cell: Cell, result: Mapping[str, Any], protocol: Protocol) -> bool:
     """Whether a result is that of the cell in whose folder it lies."""
-    cfg, there = cell.cfg, Protocol.of(result)
-    if "trial" in cfg:
-        there = replace(there, settings=protocol.settings)
+    there = Protocol.of(result)
     if result["status"] != "finished":
         there = replace(there, tasks=protocol.tasks, status=protocol.status)
-    own = (cfg.method.name, cfg.seed, "mse" if cfg.data.name == "sine" else "accuracy")
+    own = (cell.cfg.method.name, cell.cfg.seed, cell.metric)
     return (result["method"], result["seed"], result["metric"]) == own and there == protocol

@@ -8,6 +8,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from fewshot.config.compose import flatten
+from fewshot.errors import UserError
 from fewshot.options import as_told
 from fewshot.report.figures import trials
 from fewshot.report.runs import Cell
@@ -45,6 +46,13 @@ def short(value: Any) -> str:
 
 
 def report(title: str, study: str, found: Sequence[Cell], runs: pd.DataFrame) -> Report:
+    """What is to be said of a search.
+
+    Raises:
+        UserError: its trials are of several tasks, among which none is the best.
+    """
+    if len({(c.cfg.method.name, c.cfg.data.name, c.cfg.shots, c.cfg.form) for c in found}) > 1:
+        raise UserError(f"{title}: trials are ranked within one method, data, shots and form: name one of each")
     settings = searched(found)
     drawn = as_numbers(settings)
     frame = runs[runs["data"] == runs["trained_on"]].reset_index(drop=True)

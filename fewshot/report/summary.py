@@ -92,7 +92,7 @@ def summary(cells: pd.DataFrame) -> Summary:
         of_seeds=of_seeds,
         seeds=tuple(done["seed"]),
         asked=len(cells),
-        tasks=len(pooled),
+        tasks=sum(map(len, done["scores"])),
         status=tuple(sorted(set(cells[cells["scores"].isna()]["status"]))),
         metric=first("metric"),
         worst=float(pooled.max() / pooled.sum()) if pooled.sum() else 0.0,

@@ -9,24 +9,29 @@ from omegaconf import DictConfig, OmegaConf
 
 from fewshot.report.runs import in_wandb
 from fewshot.report.write import Report
-from fewshot.views.loggers import staged_in, wandb_mode
+from fewshot.views.loggers import kept_id, staged_in, wandb_mode
 from fewshot.views.pictures import as_image
 
 
 def log(report: Report, cfg: DictConfig, folder: Path) -> None:
-    """Logs it as a run of job type "report", offline unless the user is logged in; `folder` keeps what is staged."""
+    """Logs it as a run of job type "report", the same one each time, offline unless the user is logged in.
+
+    `folder` keeps its id and what is staged.
+    """
     os.environ.setdefault("WANDB_SILENT", "true")
     told: Any = OmegaConf.to_container(cfg.logger, resolve=True)
     with staged_in(folder):
         run = wandb.init(
             name=in_wandb(report.title),
+            id=kept_id(folder / "wandb_id"),
+            resume="allow",
             dir=folder,
             mode=wandb_mode(),  # type: ignore[arg-type]
             project=told["project"],
             entity=told["entity"],
             group=told["group"] or cfg.study,
             job_type="report",
-            tags=[cfg.study, "report", *told["tags"]],
+            tags=[*filter(None, [cfg.study]), "report", *told["tags"]],
             config={"study": cfg.study, "form": cfg.form},
             settings=wandb.Settings(silent=True, console="off"),
         )

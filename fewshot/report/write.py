@@ -52,7 +52,8 @@ def with_width(mean: float, width: float, metric: str) -> tuple[str, str]:
     """A mean and the half-width of its interval to the same place: 0.0153 and 0.0007."""
     places = 2 if metric == "accuracy" else max(2 - int(np.floor(np.log10(abs(mean) or 1))), 0)
     least = 10.0**-places
-    return f"{mean:.{places}f}", f"{width:.{places}f}" if width >= least / 2 else f"<{least:.{places}f}"
+    of_mean = "unknown" if np.isnan(width) else f"{width:.{places}f}" if width >= least / 2 else f"<{least:.{places}f}"
+    return f"{mean:.{places}f}", of_mean
 
 
 def of_paper(width: float | None, metric: str) -> str:
@@ -157,8 +158,7 @@ def of_pairs(pairs: Sequence[Pair], metric: str) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def show(report: Report, console: Console | None = None) -> None:
-    console = console or Console()
+def show(report: Report, console: Console) -> None:
     console.print(Text(report.title, "bold"))
     for caption, frame in report.tables.items():
         table = Table(title=Text(caption), box=box.SIMPLE_HEAD, title_justify="left")

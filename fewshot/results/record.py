@@ -30,24 +30,25 @@ from fewshot.results.protocol import Protocol
 from fewshot.results.statistics import mean_and_ci95
 
 Number = Annotated[float, Field(gt=-1e300, lt=1e300)]
+MAY_LACK: dict[str, Any] = {  # a result that failed, or a stranger's
+    **dict.fromkeys(("mean", "ci95", "train_seconds", "tasks_per_second", "peak_memory_bytes"), Number | None),
+    "best_validation": Number | None,
+    **dict.fromkeys(("tasks", "parameters", "threads"), int | None),
+    **dict.fromkeys(("reason", "git_commit"), str | None),
+    "unlike_paper": dict | None,
+}
 SHOWN: dict[str, Any] = {  # what is read of a kept result
     "status": Literal["finished", "timeout", "diverged", "failed"],
     **dict.fromkeys(("method", "form", "data", "trained_on", "metric", "bn"), str),
     **dict.fromkeys(("ways", "shots", "val_shots", "test_queries", "seed"), int),
-    **dict.fromkeys(("mean", "ci95"), Number | None),
-    "tasks": int | None,
-    "reason": str | None,
-    "published_settings": bool,
-    "unlike_paper": dict | None,
     **dict.fromkeys(("findings", "floors"), dict[str, Number]),
     **dict.fromkeys(("changed", "tests"), dict),
     "warnings": list[str],
-    **dict.fromkeys(("train_seconds", "tasks_per_second", "peak_memory_bytes", "best_validation"), Number | None),
-    **dict.fromkeys(("parameters", "threads"), int | None),
     "device": str,
-    "git_commit": str | None,
     "versions": dict[str, str],
-}
+    "run_status": str | None,  # in what evaluate.py keeps
+} | MAY_LACK
+ABSENT: dict[str, Any] = {"floors": {}, "warnings": [], "device": "unknown", "versions": {}} | dict.fromkeys(MAY_LACK)
 PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "omegaconf", "numpy", "fewshot")
 
 
@@ -75,17 +76,16 @@ def write_scores(path: Path, scores: Scores) -> None:
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
-    """A kept result; None where the file is missing or holds something else, as a stranger's may."""
+    """A kept result, with None for what it lacks; None where the file is missing or holds something else."""
     if not path.is_file():
         return None
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        shown = {"floors": {}, "tests": {}, "warnings": [], "device": "", "versions": {}} | result
-        check_values(SHOWN, {name: shown.get(name) for name in SHOWN})
+        result = ABSENT | json.loads(path.read_text(encoding="utf-8"))
+        check_values(SHOWN, {name: ({"tests": {}} | result).get(name) for name in SHOWN})
     except (OSError, ValueError, TypeError, RecursionError, UserError):
         return None
     steers = re.search(r"\\u00[01]|[\x7f-\x9f]", json.dumps(result, ensure_ascii=False))  # signs that steer terminals
-    fits = (result["status"] == "finished") == (result.get("mean") is not None)
+    fits = (result["status"] == "finished") == (result["mean"] is not None) == (result["tasks"] is not None)
     return result if fits and not steers else None
 
 

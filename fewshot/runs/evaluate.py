@@ -36,7 +36,8 @@ TESTED = ("metric", "mean", "ci95", "tasks", "floors", "shots", "ways", "test_qu
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
-    """Tests `cfg.run` as `cfg` says and keeps the result in the run's folder, under `evaluations/`, and in W&B.
+    """Tests `cfg.run` as `cfg` says and keeps the result in the run's folder, under `evaluations/`, and in W&B if
+    the run was logged there.
 
     A test on another data set, in the run's own shots and the usual number of tasks and queries, also becomes an entry
     under `tests` in the run's `result.json`.
@@ -69,8 +70,8 @@ def evaluate_on(
         raise UserError(f"{error}: this state has no mean on these tasks") from error
     result = {"status": "finished"} | describe(trained, learner) | scores.summary
     result |= surroundings(trainer) | {"run": folder.name, "run_status": status, "best_step": best_step}
-    result |= {"data": tested.data.name, "shots": tested.shots, "test_queries": tested.data.test_queries}
-    result |= {"ways": tested.data.get("ways", 1)}
+    result |= {"data": trained.data.name if same_data(trained, tested) else table_of(tested), "shots": tested.shots}
+    result |= {"ways": tested.data.get("ways", 1), "test_queries": tested.data.test_queries}
     place = keep(folder, tested, result, scores, entry)
     if place and trained.logger.name == "wandb":
         tell_wandb(folder, trained, table_of(tested), result, scores, run, place.stem)
@@ -142,7 +143,7 @@ def tell_wandb(
             log = run or start_wandb(trained, folder, name)
             log_test(log, f"test/{table}", result)
             log_tasks(log, f"test/{table}", scores)
+            if run is None:
+                end_wandb()
     except Exception as error:  # a score does not fall with W&B
         print(f"W&B did not take the result: {type(error).__name__}: {error}", file=sys.stderr)
-    if run is None:
-        end_wandb()

@@ -102,6 +102,15 @@ def end_wandb() -> None:
         sys.modules["wandb"].finish()
 
 
+def kept_id(path: Path) -> str:
+    """The id of a W&B run, from the file that keeps it; a new one where there is none."""
+    wandb_id = path.read_text(errors="replace") if path.exists() else ""
+    if not re.fullmatch("[0-9a-f]{8}", wandb_id):
+        wandb_id = secrets.token_hex(4)
+        write_whole(path, wandb_id)
+    return wandb_id
+
+
 def start_wandb(cfg: DictConfig, folder: Path, test: str = "") -> Any:
     """The W&B run of a run, or of a `test` that was made of it later, as the file in `evaluations` is named.
 
@@ -110,11 +119,7 @@ def start_wandb(cfg: DictConfig, folder: Path, test: str = "") -> Any:
     import wandb  # more than half a second, for those who log there
 
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    id_file = folder / "evaluations" / f"{test}.wandb_id" if test else folder / "wandb_id"
-    wandb_id = id_file.read_text(errors="replace") if id_file.exists() else ""
-    if not re.fullmatch("[0-9a-f]{8}", wandb_id):
-        wandb_id = secrets.token_hex(4)
-        write_whole(id_file, wandb_id)
+    wandb_id = kept_id(folder / "evaluations" / f"{test}.wandb_id" if test else folder / "wandb_id")
     data, method = config["data"]["name"], config["method"]["name"]
     os.environ.setdefault("WANDB_SILENT", "true")  # its banners; errors are still raised
 

@@ -21,13 +21,13 @@ SUMMARY = (
     "train_tasks",  # not "tasks": that is the axis of the curves
     "tasks_per_second",
     "peak_memory_bytes",
-    "test_queries",
 )
+PROTOCOL = ("tasks", "ways", "shots", "test_queries", "run_status")  # the last only of what evaluate.py tested
 OF_MODEL = ("method", "data", "shots", "metric", "mean", "best_validation", "best_step")
 
 
 def log_test(run: Any, under: str, result: Mapping[str, Any]) -> None:
-    """Writes a test's score with both ends of its interval into the summary, as `<under>/…`.
+    """Writes a test's score with both ends of its interval, and its protocol, into the summary, as `<under>/…`.
 
     Beside it, where the protocol is the paper's, its mean over three runs and how far the score is above it.
     """
@@ -35,7 +35,7 @@ def log_test(run: Any, under: str, result: Mapping[str, Any]) -> None:
     run.summary[f"{under}/{result['metric']}"] = mean
     if ci95 is not None:
         run.summary[f"{under}/ci95_low"], run.summary[f"{under}/ci95_high"] = mean - ci95, mean + ci95
-    run.summary[f"{under}/tasks"] = result["tasks"]
+    run.summary.update({f"{under}/{name}": result[name] for name in PROTOCOL if name in result})
     for name, score in result.get("floors", {}).items():
         run.summary[f"{under}/{name}"] = score
     if (figure := paper_figure(result)) is not None:
