@@ -54,15 +54,20 @@ def in_job() -> bool:
     return "SUBMITIT_EXECUTOR" in os.environ
 
 
+def listed() -> Path:
+    """The list of how cells ended; a place that is none where a cluster hands no variables on."""
+    return Path(os.environ.get(FILE) or "/nonexistent/cells.jsonl")
+
+
 def add(outcome: dict[str, Any]) -> None:
     """Notes how a cell ended; one write, so that several processes may."""
-    if (file := Path(os.environ.get(FILE, ""))).parent.is_dir():
+    if (file := listed()).parent.is_dir():
         with file.open("a", encoding="utf-8") as cells:
             cells.write(json.dumps(outcome) + "\n")
 
 
 def outcomes() -> list[dict[str, Any]]:
-    file = Path(os.environ.get(FILE, ""))
+    file = listed()
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     found = []
     for line in lines:
@@ -73,10 +78,11 @@ def outcomes() -> list[dict[str, Any]]:
 
 def sweep(hydra_cfg: Any) -> tuple[int | None, set[str]]:
     """The number of cells, None where a sweeper decides, and the keys that differ between them."""
-    file = Path(os.environ.get(FILE, "")).with_name("arguments.json")
+    file = listed().with_name("arguments.json")
     arguments = json.loads(file.read_text()) if file.is_file() else []
     params = hydra_cfg.sweeper.get("params") or {}
-    return count([f"{key}={value}" for key, value in params.items()], arguments)
+    total, keys = count([f"{key}={value}" for key, value in params.items()], arguments)
+    return (total if hydra_cfg.sweeper._target_.endswith(".BasicSweeper") else None), keys
 
 
 def count(params: Sequence[str], arguments: Sequence[str]) -> tuple[int | None, set[str]]:
@@ -95,7 +101,7 @@ def count(params: Sequence[str], arguments: Sequence[str]) -> tuple[int | None, 
 
 def show(console: Console, total: int | None) -> None:
     """A bar over the cells that have ended, and how long the others will take if they are as those that ran."""
-    if not (begun := Path(os.environ.get(FILE, "")).with_name("arguments.json")).is_file():
+    if not (begun := listed().with_name("arguments.json")).is_file():
         return  # whoever waited for a cluster's jobs has gone
     ended = outcomes()
     ran = sum(outcome["ran"] for outcome in ended)

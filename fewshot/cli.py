@@ -28,7 +28,7 @@ from fewshot.config.compose import FOLDERS, at_home, quote_shots
 from fewshot.config.tested import trained_and_tested
 from fewshot.errors import UserError, out_of_memory
 from fewshot.light import first
-from fewshot.line import check_line, refuse_other_way, refuse_renamed, tell_of_others
+from fewshot.line import check_line, is_multirun, refuse_other_way, refuse_renamed, tell_of_others
 from fewshot.mistakes import explain, say
 
 EXIT_CODES = {"failed": 1, "diverged": 1, "refused": 2, "timeout": 124, "stopped": 143}  # as timeout(1), as SIGTERM
@@ -39,7 +39,7 @@ MEMORY = "not enough memory: lower trainer.train_batch, trainer.eval_batch, data
 
 
 def run_train(cfg: DictConfig) -> dict[str, Any]:
-    if result := first(lambda: finished(cfg)):
+    if result := finished(cfg) if "torch" in sys.modules else first(lambda: finished(cfg)):
         return result | {"ran": False}
     if "torch" not in sys.modules and cfg.data.name != "sine":
         from fewshot.runs.tables import open_table
@@ -87,7 +87,7 @@ def main(run: Run, name: str) -> int:
     """Runs `run` on the configuration that the command line composes, or on each cell of a multirun.
 
     Returns the exit code: 0; 1 where a run failed or diverged; 2 for a user's mistake; 124 where `trainer.max_time` was
-    over; 128 + its number for a signal. A cell that fails does not stop the others.
+    over; 128 + its number for a signal. A cell that fails does not stop the others, unless its process is killed.
     """
     stopping.last_words = last_words
     for stream in (sys.stdout, sys.stderr):
@@ -102,7 +102,7 @@ def main(run: Run, name: str) -> int:
     with own as folder:
         try:
             check_line(sys.argv[1:])
-            may_stand_anywhere = {"-m", "--multirun"}
+            may_stand_anywhere = ("-m", "--multirun")
             sys.argv[1:] = sorted(quote_shots(sys.argv[1:]), key=lambda a: a not in may_stand_anywhere)
             if any(re.match("(-c|--cfg)(=|$)", a) for a in sys.argv[1:]):
                 sys.argv.append("--resolve")  # what will run, not how it is found
@@ -112,10 +112,13 @@ def main(run: Run, name: str) -> int:
         except stopping.Stopped as stop:
             stopping.tell(f"{stop}\n{failures()}")
             return stop.exit_code
-        except Exception as error:  # those of a run end in run_cell: this one is about the command line
-            return say(error, name)
+        except Exception as error:  # those of a run end in run_cell: this is of the command line, or a lost worker
+            print(failures(), file=sys.stderr, end="")
+            code = say(error, name)
+            of_line = isinstance(error, (UserError, HydraException, OmegaConfBaseException))
+            return 1 if cells.outcomes() and not of_line else code
         print(failures(), file=sys.stderr, end="")
-        if not away and not cells.outcomes() and may_stand_anywhere & {*sys.argv}:
+        if not away and not cells.outcomes() and is_multirun(sys.argv[1:]):
             return say(UserError(f"{' '.join(a for a in sys.argv[1:] if '(' in a)}: no values, no cells"))
         codes = (EXIT_CODES.get(outcome["status"], 0) for outcome in cells.outcomes())
         return max(codes, default=0, key=WORST.index)
@@ -157,7 +160,7 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
     """Runs one cell, or the one of a single run, with a bar over the cells between them.
 
     Whatever happens in it, the next one follows. Returns what a sweeper may optimise: the best validation score, of a
-    test its mean, NaN where there is none.
+    test its mean, where there is none the worst that there can be: a sweeper would end at NaN.
     """
     hydra_cfg = HydraConfig.get()
     overrides: list[Any] = OmegaConf.to_container(hydra_cfg.overrides.task)  # type: ignore[assignment]
@@ -179,7 +182,7 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
         if not multirun:
             tell_of_others(hydra_cfg, [o.split("=")[0].lstrip("+") for o in overrides])
         refuse_other_way(hydra_cfg, cfg)
-        refuse_renamed(cfg, hydra_cfg.runtime.choices)
+        refuse_renamed(cfg, hydra_cfg.runtime.choices, overrides)
         if empty := [o for o in overrides if o.partition("=")[2].strip() == "{}"]:
             raise UserError(f"{empty[0]} says nothing: choose a group by name, or set its settings one by one")
         outcome = run(at_home(cfg))
@@ -209,4 +212,5 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
     if multirun:
         cells.show(console, total)
     score = outcome.get("best_validation", outcome.get("mean"))
-    return math.nan if score is None else float(score)
+    worst = math.inf if OmegaConf.select(cfg, "data.name") == "sine" else -math.inf
+    return worst if score is None else float(score)

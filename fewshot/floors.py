@@ -16,4 +16,4 @@ def floor_scores(episode: Episode, task: Task) -> Tensor:
     if task.regression:
         return (episode.query_y - episode.support_y.mean(1, keepdim=True)).square().flatten(1).mean(1)
     nearest_BQ = torch.cdist(episode.query_x.flatten(2), episode.support_x.flatten(2)).argmin(-1)
-    return 100 * (episode.support_y.gather(1, nearest_BQ) == episode.query_y).double().mean(1)
+    return 100 * (episode.support_y.gather(1, nearest_BQ) == episode.query_y).float().mean(1)

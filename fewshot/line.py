@@ -18,8 +18,7 @@ def check_line(arguments: list[str]) -> None:
     for argument in arguments:
         if re.match(r"\+*hydra\.(run\.dir|sweep\.subdir|output_subdir|job\.chdir)=", argument):
             raise UserError(f"{argument}: a run's folder is named by what it does; paths.outputs says where it is")
-    several = any(a in ("-m", "--multirun") or re.match("hydra.mode=multirun", a, re.I) for a in arguments)
-    if (launcher := [a for a in arguments if a.startswith("hydra/launcher=")]) and not several:
+    if (launcher := [a for a in arguments if a.startswith("hydra/launcher=")]) and not is_multirun(arguments):
         raise UserError(f"{launcher[0]} is for the cells of a multirun: add -m")
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
@@ -27,11 +26,18 @@ def check_line(arguments: list[str]) -> None:
         raise UserError(f"{unknown[0]}: a setting is given without dashes, as shots=5")
     told, _ = parser.parse_known_args([a for a in arguments if not a.startswith("--version")])
     refuse_bare(told.overrides)
-    if {"experiment", "search"} <= {o.lstrip("+").split("=")[0] for o in told.overrides}:
+    told_of = {o.lstrip("+").split("=")[0] for o in told.overrides}
+    if {"experiment", "search"} <= told_of:
         raise UserError("experiment=… and search=…: a command runs one study, leave out one of them")
+    if {"study", "search"} <= told_of:
+        raise UserError("study=… beside search=…: a search draws its trials by its own name, leave out study=")
     folder = conf_folders()[0]
     if not folder.is_dir():
         raise UserError(f"FEWSHOT_CONF={folder} is no folder")
+
+
+def is_multirun(arguments: list[str]) -> bool:
+    return any(a in ("-m", "--multirun") or re.match("hydra.mode=multirun", a, re.I) for a in arguments)
 
 
 def refuse(message: str) -> NoReturn:
@@ -59,12 +65,12 @@ def refuse_other_way(hydra_cfg: Any, cfg: DictConfig) -> None:
         raise UserError(f"hydra.sweeper.direction={direction} finds the worst: data={cfg.data.name} needs {right}")
 
 
-def refuse_renamed(cfg: DictConfig, choices: Any) -> None:
+def refuse_renamed(cfg: DictConfig, choices: Any, overrides: list[str]) -> None:
     """UserError where a group's name was set alone, as method.name=maml, which would not choose its settings."""
     for group in ("method", "data", "backbone", "logger"):
         name = OmegaConf.select(cfg, f"{group}.name")
         if group in choices and name != choices[group]:
-            if not any(f"{group}.name=" in override for override in sys.argv):
+            if not any(f"{group}.name=" in override for override in overrides):
                 file = f"conf/{group}/{choices[group]}.yaml"
                 raise UserError(f"{file} says name: {name}, and is chosen as {group}={choices[group]}: make them one")
             raise UserError(f"{group}.name={name} is no setting: choose it as {group}={name}")

@@ -7,7 +7,7 @@ import yaml
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 
 from fewshot.config.checks import closest
-from fewshot.config.compose import WHOLE
+from fewshot.config.compose import PATHS, WHOLE
 from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
 from fewshot.options import nearest
@@ -56,6 +56,8 @@ def explain(error: Exception, program: str = "train") -> str:
         return f"{text}: choose by name, as method=maml"
     if text.startswith("Error merging override") or (type(error) is ValueError and "invalid literal" in text):
         return f"{text}: {WHOLE}"
+    if text.startswith("Ambiguous value for argument") and any(f"'{key}=" in text for key in PATHS):
+        return f"{text.split(chr(10))[0]}: a path with a comma needs two pairs of quotes, as 'data.path=\"/my,images\"'"
     if text.startswith("Ambiguous value for argument"):
         return f"{text}: several values are a grid, which needs -m"
     return text

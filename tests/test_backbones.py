@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fewshot.backbones import body_class, make_body, told
 from fewshot.backbones.library import LibraryBody
 from fewshot.backbones.resnet12 import ResNet12
+from fewshot.config.identity import run_folder
 from fewshot.errors import UserError
 from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner, Task
@@ -220,7 +221,13 @@ def test_a_run_keeps_the_weights_it_began_with(tmp_path: Path) -> None:
     result = train(cfg := config(tmp_path, "data=glyphs", "method=protonet", *chosen, "backbone.bn=stored"))
     assert result["backbone"] == "torchvision/shufflenet_v2_x0_5"
     assert result["bn"] == "stored"
-    file.unlink()
+    (tmp_path / "elsewhere").mkdir()
+    same = file.rename(tmp_path / "elsewhere" / "own.pth")
+    moved = [*chosen[:2], f"backbone.weights={same}", "backbone.bn=stored"]
+    assert train(config(tmp_path, "data=glyphs", "method=protonet", *moved))["mean"] == result["mean"]  # the same run
+    same.write_bytes(b"others")
+    assert run_folder(config(tmp_path, "data=glyphs", "method=protonet", *moved)) != run_folder(cfg)
+    same.unlink()
     [folder] = (Path(cfg.paths.outputs) / "glyphs" / "protonet" / "1-shot").iterdir()
     assert evaluate(evaluation(folder, tmp_path))["mean"] == result["mean"]
     again = learner_class("protonet").load_from_checkpoint(folder / "best.ckpt", map_location="cpu")

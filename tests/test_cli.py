@@ -13,7 +13,7 @@ from rich.console import Console
 
 from fewshot import cells
 from fewshot.cli import main, run_evaluate, run_train
-from fewshot.config.compose import composed
+from fewshot.config.compose import CONF, composed
 from fewshot.config.identity import run_folder
 from fewshot.errors import UserError
 from fewshot.mistakes import say
@@ -79,7 +79,13 @@ MISTAKES = [
     ("data=/my/images", "a folder of images is data=folder data.path=/my/images"),
     ("data=omniglot ++data.test.x=none", "give a list as a whole, as data.test=[cub]"),
     ("method=lstm +method.hidden.9=3", "+method.hidden.9=3: give a list as a whole"),
+    ("method=maml data=mini shots=1 trainer.precision=16-mixed", "scales gradients, which would be clipped as scaled"),
     ("seed=0,1", "several values are a grid, which needs -m"),
+    ("data=folder data.path=/my,images", "a path with a comma needs two pairs of quotes"),
+    ("method=maml data=mini shots=3 profile=quick", "no settings for method=maml data=mini shots=3: set"),
+    ("search=lstm_sine trial=3 study=mine", "a search draws its trials by its own name, leave out study="),
+    ("method=lstm data=omniglot backbone.widths=[8]", "backbone.widths=[8] would not be used: leave it out"),
+    ("method=lstm data=omniglot backbone.bn=support", "backbone.bn=support would not be used: leave it out"),
     *((f"trainer.precision={p}", "choose one of 32-true") for p in ("16-true", "bf16-true", "64-true", "bogus")),
     ("trainer.precision=transformer-engine", "choose one of 32-true"),
     ("data=mini method=oplstm trainer.accelerator=abacus", "choose one of auto, cpu"),
@@ -293,8 +299,9 @@ def test_a_sweep_over_nothing_is_refused(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, "-m seed=range(3,3)") == 2
-    assert capfd.readouterr().err == "error: seed=range(3,3): no values, no cells\n"
+    for asked in ("-m", "hydra.mode=MULTIRUN"):
+        assert call(monkeypatch, f"{asked} seed=range(3,3)") == 2
+        assert capfd.readouterr().err == "error: seed=range(3,3): no values, no cells\n"
 
 
 def test_signs_that_steer_a_terminal_are_shown(capfd: pytest.CaptureFixture[str]) -> None:
@@ -397,6 +404,50 @@ def test_configs_that_are_not_there(monkeypatch: pytest.MonkeyPatch, capfd: pyte
     monkeypatch.setenv("FEWSHOT_CONF", "/nonexistent")
     assert call(monkeypatch, "method=maml") == 2
     assert capfd.readouterr().err == "error: FEWSHOT_CONF=/nonexistent is no folder\n"
+
+
+def test_own_configs_come_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As settings of one's own for a method that is there."""
+    (tmp_path / "settings").mkdir()
+    shipped = (CONF / "settings" / "maml-mini.yaml").read_text()
+    (tmp_path / "settings" / "maml-mini.yaml").write_text(shipped.replace("lr: 1.0e-3", "lr: 0.5", 1))
+    before = composed(["method=maml", "data=mini"]).method.lr
+    monkeypatch.setenv("FEWSHOT_CONF", str(tmp_path))
+    assert (before, composed(["method=maml", "data=mini"]).method.lr) == (0.001, 0.5)
+
+
+def test_a_worker_that_is_killed_is_no_mistake_of_the_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def run(cfg: DictConfig) -> dict[str, Any]:
+        return {"status": "diverged" if cfg.seed else "finished", "reason": "it rose"}
+
+    def show(*_: Any) -> None:
+        if len(cells.outcomes()) == 2:
+            raise RuntimeError("A worker process was unexpectedly terminated")
+
+    monkeypatch.setattr(cells, "show", show)
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=0,1,2"])
+    assert main(run, "train") == 1
+    err = capfd.readouterr().err
+    assert "2 of 3 cells have no result:\n  seed=1: diverged, it rose\n" in err
+    assert err.endswith("error: A worker process was unexpectedly terminated\n")
+
+
+def test_done_cells_take_no_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also once torch is there: what is left is reckoned from those that ran."""
+    monkeypatch.chdir(tmp_path)
+    told = {"logger": "csv", "trainer.bar": "false", "trainer.updates": "2", "trainer.val_every": "1"}
+    told |= {"trainer.val_tasks": "3", "trainer.test_tasks": "3", "data": "sine", "method": "lstm"}
+    argv = ["train.py", *(f"{name}={value}" for name, value in told.items())]
+    ran: list[bool] = []
+    monkeypatch.setattr(cells, "add", lambda told: ran.append(told["ran"]))
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", argv)
+        assert main(run_train, "train") == 0
+    assert ran == [True, False]
 
 
 def test_a_command_runs_one_study(

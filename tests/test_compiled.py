@@ -119,6 +119,16 @@ def test_validation_is_not_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert len(calls) == 1 + 40 * 3  # the trial, and a call a pass of training
 
 
+def test_a_multirun_may_have_many_kinds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of one method torch keeps eight in a process, and fails at the ninth."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    for units in range(1, 11):
+        learner = make("oplstm", "mlp", regression=True, lr=1e-3, passes=2, cells=(units, 1))
+        cfg = config(tmp_path, "method=oplstm", "trainer.compile=true")
+        with compiled(learner, cfg, torch.device("cpu")):
+            gradients(learner, episode(learner))
+
+
 def test_a_short_run_does_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "no_compiler", lambda _: "")
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)

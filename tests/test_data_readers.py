@@ -328,6 +328,20 @@ def test_splits_that_a_file_lists(tmp_path: Path, form: str) -> None:
     assert next(iter(LISTS[form])).split("/")[-1].split(".")[0] in table.note or "txt" in table.note
 
 
+@pytest.mark.parametrize("listed", ["class{c}/{i}.png", "{i}.png", "images/class{c}/{i}.png"])
+def test_listed_images_are_found_by_path_or_class(tmp_path: Path, listed: str) -> None:
+    """Each class has a 0.png, and the list need not begin where the folder does."""
+    colours = {(c, i): picture(20 * c + i) for c in range(3) for i in range(4)}
+    files = {f"images/class{c}/{i}.png": data for (c, i), data in colours.items()}
+    rows = [f"{listed.format(c=c, i=i)},class{c},{('train', 'val', 'test')[c]}" for c, i in colours]
+    fill_folder(tmp_path / "zoo", files | {"all.csv": "\n".join(["filename,label,split", *rows]).encode()})
+    table = prepare(tmp_path, "folder", path=tmp_path / "zoo")
+    (tmp_path / "zoo" / "all.csv").write_text(
+        "\n".join(["class,split", *(f"class{c},{('train', 'val', 'test')[c]}" for c in range(3))])
+    )
+    assert (prepare(tmp_path, "folder", path=tmp_path / "zoo").images == table.images).all()
+
+
 def test_a_split_without_validation_takes_it_from_training(tmp_path: Path) -> None:
     files = {f"{'test' if name[6] in '789' else 'train'}/{name}": data for name, data in animals(10).items()}
     fill_folder(tmp_path / "zoo", files)
@@ -354,6 +368,7 @@ def test_a_split_without_validation_takes_it_from_training(tmp_path: Path) -> No
         ({"x/train.txt": b"nobody", "x/test.txt": b"animal1"}, "zoo/x/train.txt and test.txt: 0 folders with images"),
         ({"a.csv": b"class,split\nnobody,train\n"}, "0 folders with images are called 'nobody'"),
         ({"a.csv": b"filename,label,split\nnone.png,a,train\n"}, "lists none.png, which is not there"),
+        ({"a.csv": b"filename,label,split\n1.png,a,train\n", "b/1.png": b"", "c/1.png": b""}, "images are called so"),
     ],
 )
 def test_splits_that_are_not_understood_are_refused(tmp_path: Path, extra: dict[str, bytes], said: str) -> None:

@@ -1,6 +1,7 @@
 """The seeded draw: recorded words and tasks, nesting, independence of the meta-batch, and resuming in the middle."""
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -102,6 +103,7 @@ def test_image_draws_are_recorded(split: str) -> None:
     assert digest(draw(np.arange(50), seed=1337, split=split)) == IMAGES[split]
 
 
+@pytest.mark.usefixtures("float64")
 def test_sine_draws_are_recorded() -> None:
     """Amplitude, phase and inputs of both signs, to a millionth."""
     for sign, recorded in SINE_Y.items():
@@ -200,6 +202,14 @@ def test_draws_are_uniform() -> None:
 
 
 # ---------------------------------------------------------------- sine tasks
+@pytest.fixture
+def float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("float64")
 def test_sine_is_what_it_says() -> None:
     """y = A sin(x + sign p) with uniform A, p and x; the same A, p and x for both signs."""
     one, other = (SineSource(0, sign).draw("train", np.arange(3000), 5, 15) for sign in (1, -1))

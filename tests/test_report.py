@@ -539,6 +539,14 @@ def test_trials_are_ranked_by_validation() -> None:
     assert list(said.figures) == ["lstm_sine-trials"]
 
 
+def test_the_trials_of_a_search_differ() -> None:
+    space = OmegaConf.to_container(OmegaConf.load(CONF / "search" / "lstm_omniglot.yaml"), resolve=False)
+    assert isinstance(space, dict)
+    trials = [OmegaConf.create(space | {"trial": trial}) for trial in range(100)]
+    drawn = {str(OmegaConf.to_container(trial.method, resolve=True)) for trial in trials}
+    assert len(drawn) == 100
+
+
 def test_a_trial_is_nothing_that_the_paper_has() -> None:
     assert of_study(cells("lstm_sine"))[["paper", "paper_parameters"]].isna().all(axis=None)
 

@@ -1,5 +1,7 @@
 """What stands beside what: a score's protocol decides whether the paper's figure is shown, and how it is named."""
 
+import json
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from fewshot.config.compose import composed
 from fewshot.config.identity import changed, run_folder
 from fewshot.results.paper import ACROSS, FIGURE_5, FIGURES, TABLE_A1, WITHIN, of_figure_5, of_tables, paper_figure
 from fewshot.results.protocol import Protocol
-from fewshot.results.record import score_line
+from fewshot.results.record import git_commit, installed_version, score_line
 from fewshot.runs.evaluate import evaluate
 from fewshot.runs.train import train
 from tests.test_runs import config, evaluation, images_of
@@ -146,6 +148,36 @@ def test_a_run_that_did_not_finish_is_told_as_such(tmp_path: Path, capfd: pytest
     train(cfg)
     evaluate(evaluation(run_folder(cfg), tmp_path))
     assert ", run timeout, bn none; mean of the support set " in capfd.readouterr().out
+
+
+def test_a_result_needs_no_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: Any, **__: Any) -> Any:
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr("subprocess.run", run)
+    assert git_commit() is None
+    assert installed_version("no-such-package") == "unknown"
+
+
+def test_a_test_of_another_state_is_no_entry(tmp_path: Path) -> None:
+    """As of one that evaluate.py began before the run had ended."""
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
+    images_of(tmp_path, "other")
+    train(cfg)
+    place = run_folder(cfg) / "result.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"best_step": 99}))
+    evaluate(evaluation(run_folder(cfg), tmp_path, path=str(tmp_path / "other")))
+    assert "tests" not in json.loads(place.read_text())
+
+
+def test_classes_that_were_trained_on_are_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A copy of the run's folder, in which one class less has moved the cut between training and test."""
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
+    train(cfg)
+    images_of(tmp_path, "copy")
+    shutil.rmtree(tmp_path / "copy" / "class0")
+    evaluate(evaluation(run_folder(cfg), tmp_path, path=str(tmp_path / "copy")))
+    assert "test classes are called as some that the run was trained on: class" in capfd.readouterr().err
 
 
 def test_other_ways_have_a_name_of_their_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
+from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 
 from fewshot.config.checks import check
@@ -27,7 +28,7 @@ from fewshot.episodes import Episode
 from fewshot.errors import UserError
 from fewshot.results.statistics import mean_and_ci95
 from fewshot.runs import callbacks, prepare
-from fewshot.runs.callbacks import Bar
+from fewshot.runs.callbacks import Bar, SaveLast
 from fewshot.runs.evaluate import evaluate
 from fewshot.runs.train import train
 from fewshot.views.curves import learning_curve
@@ -430,6 +431,26 @@ def test_rows_without_end_do_not_stop_a_run(tmp_path: Path, monkeypatch: pytest.
         file.write(b"1," * 10**5 + b"x" * 10**6 + b"\n99999999999999999999999999,1,val/mse,0\n\0\0")
     assert train(cfg)["mean"] == undisturbed["mean"]
     assert rows(run_folder(cfg) / "metrics.csv") == rows(run_folder(config(tmp_path)) / "metrics.csv")
+
+
+def test_random_numbers_go_on() -> None:
+    """Dropout's, of backbones that have it."""
+    saves = [SaveLast(Path(), 1, 1, 1, Timer(), 1.0) for _ in range(2)]
+    state = saves[0].state_dict()
+    drawn = torch.rand(3)
+    torch.manual_seed(5)
+    saves[1].load_state_dict(state)
+    assert torch.equal(torch.rand(3), drawn)
+
+
+def test_a_linked_folder_is_left_where_it_is(tmp_path: Path) -> None:
+    cfg = config(tmp_path, "trainer.updates=10")
+    train(cfg)
+    (tmp_path / "scratch").mkdir()
+    (run_folder(cfg) / "wandb").symlink_to(tmp_path / "scratch")
+    assert train(config(tmp_path, "trainer.updates=10", "force=true"))["status"] == "finished"
+    assert (tmp_path / "scratch").is_dir()
+    assert not (run_folder(cfg) / "wandb").exists()
 
 
 @pytest.mark.parametrize("kept", ["", "../../x", "a b\n", "0" * 10**5])

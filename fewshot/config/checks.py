@@ -40,6 +40,9 @@ def check_there(cfg: DictConfig) -> None:
     """UserError for files, packages and processors that a training needs and that are not there."""
     if cfg.trainer.threads > (cores := os.cpu_count() or 1024):
         raise UserError(f"trainer.threads={cfg.trainer.threads} is more than the {cores} processors here")
+    for name in cfg.data.get("test", []):
+        if name not in SHARED and not Path(name).expanduser().is_dir():
+            raise UserError(f"data.test={list(cfg.data.test)}: {name} is no folder, add it or leave it out")
     weights = cfg.backbone.get("weights")
     if weights is not None and not Path(weights).is_file():
         raise UserError(f"backbone.weights={weights} is no file: leave it out for random weights")
@@ -103,13 +106,17 @@ def check_together(cfg: DictConfig) -> None:
             raise UserError(f"data.test={list(cfg.data.test)}: a run is tested on its own {name} in any case")
         if list(cfg.data.test).count(name) > 1:
             raise UserError(f"data.test={list(cfg.data.test)}: {name} stands there twice")
-        if name not in SHARED and not Path(name).expanduser().exists():
+        if name not in SHARED and "/" not in name and not Path(name).expanduser().exists():
             raise UserError(f"data.test={list(cfg.data.test)}: {name} is no folder: choose {nearest(name, SHARED)}")
     if backbone.get("bn") == "stored" and backbone.get("weights") is None:
         raise UserError("backbone.bn=stored takes its statistics from a file of weights: give backbone.weights")
     if cfg.trainer.train_batch and method.get("clamp_each") and method.get("clamp"):
         raise UserError("trainer.train_batch is for gradients that add up: with method.clamp_each=true leave it null")
     check_shared(cfg)
+    if cfg.trainer.precision == "16-mixed" and (method.get("clamp") or cfg.trainer.lightning.get("gradient_clip_val")):
+        raise UserError(
+            "trainer.precision=16-mixed scales gradients, which would be clipped as scaled: choose bf16-mixed"
+        )
     if cfg.trainer.val_every > cfg.trainer.updates:
         raise UserError(f"trainer.val_every={cfg.trainer.val_every} is more than trainer.updates={cfg.trainer.updates}")
     try:
@@ -121,8 +128,11 @@ def check_together(cfg: DictConfig) -> None:
         raise UserError(f"trainer.similarity={cfg.trainer.similarity} is for method=oplstm on images")
     if cfg.trainer.similarity != "none" and cfg.logger.name == "none":
         raise UserError(f"trainer.similarity={cfg.trainer.similarity} is drawn from a log: choose logger=csv or wandb")
-    if method.name == "lstm" and backbone.name == ("fc" if sine else "mlp"):
-        raise UserError(f"method=lstm reads its inputs raw, backbone={backbone.name} would not be used: leave it out")
+    if method.name == "lstm" and backbone.get("layer") == "linear":
+        usual = OmegaConf.load(config_file("backbone", "mlp" if sine else "fc"))
+        if unused := [key for key, value in backbone.items() if value != usual.get(key)]:
+            setting = f"backbone.{unused[0]}={backbone[unused[0]]}".replace(".name=", "=")
+            raise UserError(f"method=lstm reads its inputs raw, {setting} would not be used: leave it out")
 
 
 def check_shared(cfg: DictConfig) -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -37,7 +40,9 @@ def by(key: str) -> Callable[..., Any]:
 TABLES = {"by_form": "form", "by_shots": "shots", "by_backbone": "backbone.name", "by_data": "data.name"}
 for name, key in TABLES.items():
     OmegaConf.register_new_resolver(name, by(key), replace=True)
-OmegaConf.register_new_resolver("per_meta_batch", lambda tasks, batch: round(int(tasks) / int(batch)), replace=True)
+OmegaConf.register_new_resolver(
+    "per_meta_batch", lambda tasks, batch: "???" if batch == "???" else round(int(tasks) / int(batch)), replace=True
+)
 OmegaConf.register_new_resolver("equal", lambda one, other: one == other, replace=True)
 OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)
 
@@ -47,7 +52,13 @@ def conf_folders() -> list[Path]:
     return [*([Path(os.environ[OWN]).expanduser().absolute()] if os.environ.get(OWN) else []), CONF]
 
 
-OmegaConf.register_new_resolver("own_conf", lambda: str(conf_folders()[0]), replace=True)
+class OwnFirst(SearchPathPlugin):
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if os.environ.get(OWN):
+            search_path.prepend("own", f"file://{conf_folders()[0]}", anchor="main")
+
+
+Plugins.instance().register(OwnFirst)
 
 
 def config_file(group: str, name: str) -> Path:

@@ -21,6 +21,8 @@ def draw(name: str, kind: str, *among: Any, _root_: DictConfig) -> Any:
         kind: "choice" of a list; "whole", a whole number from a to b, both included; "log", a real number from a to b,
             uniform in its logarithm, and "log_whole", the nearest whole number of one.
     """
+    if _root_.study is None:
+        raise ValueError("a search draws its trials by its name: give study in its YAML")
     digest = hashlib.sha256(f"{_root_.study}/{_root_.search_seed}/{name}".encode()).digest()
     key = np.frombuffer(digest[:8], dtype="<u8")
     where = float(uniform(random_bits(key, np.uint64(_root_.trial)), 0, 1)[0])

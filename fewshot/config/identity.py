@@ -34,7 +34,17 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
     plain["data"].pop("test", None)
     if "path" in plain["data"]:
         plain["data"]["path"] = full_name(cfg.data.name, Path(cfg.data.path))
+    if weights := plain["backbone"].get("weights"):
+        plain["backbone"]["weights"] = with_digest(Path(weights))
     return plain
+
+
+def with_digest(path: Path) -> str:
+    """A file's name with what tells its content from others', wherever it lies; the name alone where it is gone."""
+    if not path.is_file():
+        return path.name
+    with path.open("rb") as file:
+        return f"{path.name}-{hashlib.file_digest(file, 'sha256').hexdigest()[:10]}"
 
 
 def run_folder(cfg: DictConfig) -> Path:

@@ -41,7 +41,7 @@ def stored_config(folder: Path) -> DictConfig:
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
         raise UserError(f"{path} is not a run's configuration: {type(error).__name__} {error}") from error
     interpolated = any("${" in f"{key} {value}" for key, value in flatten(stored).items())
-    if interpolated or not all(re.fullmatch(r"\w+", str(choice)) for choice in choices.values()):
+    if interpolated or not all(re.fullmatch(r"\w[\w.-]*", str(choice)) for choice in choices.values()):
         raise UserError(f"{path} is not a run's resolved configuration: it holds more than plain values")
     overrides = [f"{group}={choice}" for group, choice in choices.items()] + [f"shots={shots}"]
     overrides += [f"+{key}=0" for key in ("trial", "search_seed") if key in stored]  # of a search

@@ -56,7 +56,9 @@ class TaskStream:
     def episode(self, tasks: NDArray[np.int64], queries: int | None = None) -> Episode:
         """Some tasks by their numbers; `queries` instead of the stream's own."""
         drawn = self.source.draw(self.split, tasks, self.shots, queries or self.queries)
-        return self.source.episode({name: x.to(self.device) for name, x in drawn.items()}, self.shots)
+        return self.source.episode(
+            {name: x.to(self.device, non_blocking=True) for name, x in drawn.items()}, self.shots
+        )
 
     def state_dict(self) -> dict[str, int]:
         return {"next": self.next}

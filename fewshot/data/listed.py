@@ -67,10 +67,9 @@ def from_json(file: Member) -> list[Row]:
 
 def assigned(name: str, told: Sequence[Row], files: Sequence[Member]) -> Files:
     """The images of each class listed: a class is a folder's path or, where that says enough, its last name."""
-    folders, images = class_folders(files), dict[str, Member]()
+    folders, images = class_folders(files), dict[str, list[Member]]()
     for file in filter(is_image, files):
-        images.setdefault(file.parts[-1], file)
-        images.setdefault(file.name, file)
+        images.setdefault(file.parts[-1], []).append(file)
     ends: dict[str, list[str]] = {}
     for folder in folders:
         ends.setdefault(folder.rpartition("/")[2], []).append(folder)
@@ -80,9 +79,7 @@ def assigned(name: str, told: Sequence[Row], files: Sequence[Member]) -> Files:
         if split is None:
             raise UserError(f"{name}: {what!r} is in split {word!r}: a split is train, val or test, give one of them")
         if label is not None or (what not in folders and named.name in images):  # an image
-            image = images.get(what) or images.get(named.name)
-            if image is None:
-                raise UserError(f"{name} lists {what}, which is not there: add it, or remove its line")
+            image = the_image(name, named, label, images.get(named.name, []))
             splits[split].setdefault(label or image.parts[-2], {})[image.name] = image
             continue
         found = [what] if what in folders else ends.get(named.name, [])
@@ -92,3 +89,14 @@ def assigned(name: str, told: Sequence[Row], files: Sequence[Member]) -> Files:
             )
         splits[split][what] = folders[found[0]]
     return splits
+
+
+def the_image(name: str, path: PurePosixPath, label: str | None, called_so: Sequence[Member]) -> Member:
+    """Of the images with a file's name the one of its path, as far as the list gives one, else the one of its class."""
+    there = [file for file in called_so if f"/{file.name}".endswith(f"/{path}")] or called_so
+    if len(there) > 1:
+        there = [file for file in there if label in file.parts[:-1]]
+    if len(there) != 1:
+        how_many = "which is not there" if not called_so else f"and {len(called_so)} images are called so"
+        raise UserError(f"{name} lists {path}, {how_many}: give the path of one that is there, or remove its line")
+    return there[0]

@@ -62,6 +62,7 @@ def _from_pickles(pickles: Sequence[Member], size: int, channels: int) -> Conten
             for number in (number for numbers in lists.values() for number in numbers):
                 yield row, resize(Image.fromarray(pixels[number]), size, channels)
                 row += 1
+            del pixels  # before the next
 
     counts = {s: {n: len(numbers) for n, numbers in c.items()} for s, c in zip(SPLITS, classes, strict=True)}
     return Content(counts, images())

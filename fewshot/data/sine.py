@@ -38,10 +38,11 @@ class SineSource:
         amplitude = uniform(random_bits(keys, np.uint64(0)), *AMPLITUDE)
         phase = uniform(random_bits(keys, np.uint64(1)), *PHASE)
         y = amplitude * np.sin(x + self.sign * phase)
-        return {"x": torch.from_numpy(x), "y": torch.from_numpy(y), "tasks": torch.from_numpy(tasks)}
+        dtype = torch.get_default_dtype()  # there are devices without float64
+        drawn = {"x": torch.from_numpy(x).to(dtype), "y": torch.from_numpy(y).to(dtype)}
+        return drawn | {"tasks": torch.from_numpy(tasks)}
 
     def episode(self, drawn: dict[str, Tensor], shots: int) -> Episode:
         """The Episode of what `draw` drew, in the default dtype; x and y get a trailing axis of 1."""
-        dtype = torch.get_default_dtype()
-        x, y = drawn["x"].to(dtype)[..., None], drawn["y"].to(dtype)[..., None]
+        x, y = drawn["x"][..., None], drawn["y"][..., None]
         return Episode(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:], drawn["tasks"])

@@ -7,7 +7,8 @@ import platform
 import re
 import subprocess
 from collections.abc import Mapping
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -90,7 +91,7 @@ def read_result(path: Path) -> dict[str, Any] | None:
 
 
 def describe(cfg: DictConfig, learner: MetaLearner) -> dict[str, Any]:
-    """The part of a result that its configuration settles.
+    """The part of a result that its configuration and this code settle.
 
     `changed` names the settings that are not as shipped for its form, `unlike_paper` those that are not what made the
     paper's table; None where it has no such table.
@@ -119,6 +120,7 @@ def describe(cfg: DictConfig, learner: MetaLearner) -> dict[str, Any]:
         "unlike_paper": unlike_paper,
         "parameters": sum(p.numel() for p in learner.parameters()),
         "metric": learner.task.metric,
+        "git_commit": git_commit(),  # as the run begins: a checkout may go on
     }
 
 
@@ -144,7 +146,7 @@ def scored(learner: MetaLearner) -> Scores:
 
 
 def surroundings(trainer: L.Trainer) -> dict[str, Any]:
-    """Where a result was made: device, precision, threads, versions, commit."""
+    """Where a result was made: device, precision, threads, versions, memory."""
     device = trainer.strategy.root_device
     on_gpu = device.type == "cuda"
     return {
@@ -154,9 +156,16 @@ def surroundings(trainer: L.Trainer) -> dict[str, Any]:
         "precision": str(trainer.precision),
         "tf32": torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32,
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "git_commit": git_commit(),
+        "versions": {"python": platform.python_version()} | {name: installed_version(name) for name in PACKAGES},
     }
+
+
+def forget_peak_memory() -> None:
+    """So that the next peak is of what follows, and not of an earlier cell in this process."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux's word for it
 
 
 def peak_resident_bytes() -> int:
@@ -174,10 +183,19 @@ def processor() -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of this checkout, with '+' for uncommitted changes; None outside one."""
+    """The commit of this checkout, with '+' for uncommitted changes; None outside one, and where there is no git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+    except OSError:
+        return None
+
+
+def installed_version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # as where this package is on PYTHONPATH alone
+        return "unknown"
 
 
 def score_line(result: Mapping[str, Any]) -> str:

@@ -24,9 +24,9 @@ if not torch.cuda.is_available():  # Lightning lets Adam look for NVIDIA's libra
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
 
-def use_threads(number: int) -> None:
-    """Torch's threads on the CPU; 0: its own choice, whatever an earlier cell of a multirun had."""
-    torch.set_num_threads(number or OWN_THREADS)
+def use_threads(number: int, devices: int = 1) -> None:
+    """Torch's threads on the CPU in each of the run's processes; 0: its own choice, whatever an earlier cell had."""
+    torch.set_num_threads(number or max(OWN_THREADS // devices, 1))
 
 
 def make_source(cfg: DictConfig) -> Source:

@@ -109,16 +109,16 @@ class SaveLast(Checkpoint):  # Lightning runs these last and in order: the best 
         self.path, self.previous, self.new = (folder / f"{name}" for name in ("last.ckpt", "previous.ckpt", "new.part"))
         self.every, self.check_every, self.val_every = every, check_every, val_every
         self.timer, self.seconds = timer, seconds
-        self.began, self.saved = False, 0  # whether an update was made; the update that the last save is of
+        self.began, self.saved = False, 0  # whether training has begun; the update that the last save is of
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.saved = trainer.global_step
+        self.began, self.saved = True, trainer.global_step
         stopping.train(True)
         if self.saved and self.end(trainer):
             raise self.ended(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
-        self.began, step = True, trainer.global_step
+        step = trainer.global_step
         due = step % self.check_every == 0 or step % self.every == 0
         if due and not torch.isfinite(loss := total(trainer, outputs["loss"])):
             raise Diverged(f"the loss was {loss.item()} at update {step}")
@@ -160,9 +160,14 @@ class SaveLast(Checkpoint):  # Lightning runs these last and in order: the best 
         return Stopped(stopping.asked, f"stopped by {stopping.asked.name}: the same command {where}")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"threads": torch.get_num_threads()}
+        on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {"threads": torch.get_num_threads(), "random": [torch.get_rng_state(), *on_gpus]}  # of dropout
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        own, *on_gpus = state_dict.get("random", [torch.get_rng_state()])
+        torch.set_rng_state(own)
+        if len(on_gpus) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(on_gpus)
         then, now = state_dict["threads"], torch.get_num_threads()
         if then != now:
             print(

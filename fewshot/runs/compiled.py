@@ -37,6 +37,7 @@ def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Ite
             yield True
     finally:
         delattr(learner, name)
+        torch._dynamo.reset()  # it takes eight kinds of one method, and a multirun may have more
 
 
 def wanted(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> bool:

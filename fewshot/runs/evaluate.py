@@ -17,6 +17,7 @@ from fewshot.results.protocol import Protocol
 from fewshot.results.record import (
     Scores,
     describe,
+    forget_peak_memory,
     read_result,
     scored,
     show,
@@ -28,11 +29,11 @@ from fewshot.results.record import (
 from fewshot.runs.build import announced, make_datamodule, make_learner, make_lightning, make_source, use_threads
 from fewshot.runs.checkpoints import load_weights
 from fewshot.runs.kept import table_of
-from fewshot.runs.split import check_split
+from fewshot.runs.split import check_split, tell_of_trained_classes
 from fewshot.views.inner_pictures import draw_all
 from fewshot.views.loggers import end_wandb, quiet, staged_in, start_wandb
 
-TESTED = ("metric", "mean", "ci95", "tasks", "floors", "shots", "ways", "test_queries")  # kept of a further test
+TESTED = ("metric", "mean", "ci95", "tasks", "floors", "shots", "ways", "test_queries", "best_step")
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -64,6 +65,7 @@ def evaluate_on(
     status = (read_result(folder / "result.json") or {}).get("status", "unfinished")
     if status != "finished":
         print(f"the run is {status}: this is its best state so far, after update {best_step}", file=sys.stderr)
+    forget_peak_memory()
     try:
         scores = test(trainer, learner, datamodule)
     except Diverged as error:
@@ -100,6 +102,8 @@ def prepare_test(
     source = announced(tested.data.name, make_source(tested))
     if same_data(trained, tested):
         check_split(folder, source)
+    else:
+        tell_of_trained_classes(folder, source)
     learner = make_learner(trained, source.task, trained=True)
     try:
         best_step = load_weights(learner, folder / "best.ckpt", trained.method.name)
@@ -123,7 +127,7 @@ def keep(folder: Path, tested: DictConfig, result: dict[str, Any], scores: Score
             write_scores(kept.with_suffix(".csv"), scores)
             write_json(kept, result)
             whole = read_result(folder / "result.json") if entry else None
-            if whole is not None:  # a run that goes on will write its result
+            if whole is not None and whole.get("best_step") == result["best_step"]:  # not of a state that is no more
                 entries = whole.get("tests", {}) | {entry: {key: result[key] for key in TESTED}}
                 write_json(folder / "result.json", whole | {"tests": entries})
     except OSError as error:

@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from torch._dynamo.exc import TorchDynamoException
 
 from fewshot import stopping
 from fewshot.config.settings import seconds
@@ -91,7 +92,8 @@ def fit(run: Run, trainer: L.Trainer, state: Path | None, done: int) -> tuple[st
     except Diverged as error:
         return "diverged", str(error)
     except Exception as error:
-        other_cause = isinstance(error, (OSError, UserError)) or out_of_memory(error) or cfg.trainer.devices > 1
+        other_cause = isinstance(error, (OSError, UserError, TorchDynamoException)) or out_of_memory(error)
+        other_cause = other_cause or cfg.trainer.devices > 1 or "CUDA" in str(error)
         if state is None or save_last.began or other_cause:
             raise
         line = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"

@@ -52,7 +52,7 @@ def prepare(cfg: DictConfig, folder: Path) -> Run:
     if cfg.force:
         for path in folder.iterdir():
             if path.name != ".lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     for part in folder.glob("*.part"):  # what a kill left of a file
         part.unlink()
     write_whole(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
@@ -66,7 +66,7 @@ def prepare(cfg: DictConfig, folder: Path) -> Run:
 
 def assemble(cfg: DictConfig) -> tuple[EpisodicDataModule, MetaLearner]:
     """What is trained, and on what: the same in each process that shares a run."""
-    use_threads(cfg.trainer.threads)
+    use_threads(cfg.trainer.threads, cfg.trainer.devices)
     source = announced(cfg.data.name, make_source(cfg))
     datamodule = make_datamodule(cfg, source)
     L.seed_everything(cfg.seed, verbose=False)

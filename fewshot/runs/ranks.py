@@ -34,6 +34,9 @@ class Shared(DDPStrategy):
     def configure_ddp(self) -> None:
         pass
 
+    def _configure_launcher(self) -> None:
+        """`together` has launched them; Lightning's would set the number of threads anew."""
+
 
 class SumGradients(Callback):
     """Adds the processes' gradients, in one message, before they are clipped or used."""

@@ -22,20 +22,8 @@ def check_split(folder: Path, source: Source) -> None:
 
     A class that was trained or validated on could otherwise be tested on, say in a folder that has grown.
     """
-    path = folder / "split.json"
-    if not isinstance(source, ImageSource):
+    if not isinstance(source, ImageSource) or (was := kept_split(folder)) is None:
         return
-    if not path.is_file():
-        if (folder / "best.ckpt").exists():
-            print(
-                f"{folder} keeps no split.json: that its classes are split as they were is not checked", file=sys.stderr
-            )
-        return
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        was = {name: (split, count) for split in SPLITS for name, count in kept[split]}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is not a run's split: {type(error).__name__} {error}") from error
     now = {name: (split, count) for split, classes in source.classes().items() for name, count in classes}
     differing = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
     if differing:
@@ -48,3 +36,29 @@ def check_split(folder: Path, source: Source) -> None:
             f"{len(differing)} classes in all: put the data back as they were (the run's split.json lists them), or "
             f"train on what is there now"
         )
+
+
+def kept_split(folder: Path) -> dict[str, tuple[str, int]] | None:
+    """The split and number of images of each class when the run began; None, and a line, where it kept none."""
+    path = folder / "split.json"
+    if not path.is_file():
+        if (folder / "best.ckpt").exists():
+            print(
+                f"{folder} keeps no split.json: that its classes are split as they were is not checked", file=sys.stderr
+            )
+        return None
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return {name: (split, count) for split in SPLITS for name, count in kept[split]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is not a run's split: {type(error).__name__} {error}") from error
+
+
+def tell_of_trained_classes(folder: Path, source: Source) -> None:
+    """A line where a test on other data has classes of the names that the run was trained or validated on."""
+    if not isinstance(source, ImageSource) or (was := kept_split(folder)) is None:
+        return
+    seen = [name for name, _ in source.classes()["test"] if was.get(name, ("test", 0))[0] != "test"]
+    if seen:
+        names = ", ".join(seen[:3]) + ", …" * (len(seen) > 3)
+        print(f"{len(seen)} test classes are called as some that the run was trained on: {names}", file=sys.stderr)

@@ -19,7 +19,15 @@ from omegaconf import DictConfig, OmegaConf
 from fewshot.config.identity import run_folder
 from fewshot.errors import Diverged, LostProcess, UserError, out_of_memory
 from fewshot.methods.base import MetaLearner
-from fewshot.results.record import read_result, show, surroundings, title_of, write_json, write_scores
+from fewshot.results.record import (
+    forget_peak_memory,
+    read_result,
+    show,
+    surroundings,
+    title_of,
+    write_json,
+    write_scores,
+)
 from fewshot.results.signs import signs
 from fewshot.runs.callbacks import SaveBest, finite
 from fewshot.runs.checkpoints import load_weights, newest_state
@@ -50,6 +58,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         refuse_impossible(cfg)
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock").acquire(timeout=3), staged_in(folder):
+            if result := kept_result(cfg, folder):  # of another process, that ended meanwhile
+                return result
             run = prepare(cfg, folder)
             return with_further_tests(cfg, folder, publish(run, fit_and_test(run)), run.wandb)
     except Timeout:
@@ -80,6 +90,7 @@ def fit_and_test(run: Run) -> dict[str, Any]:
 def measure(run: Run) -> dict[str, Any]:
     """Fits, from the newest state if there is one, and tests the best validated state."""
     cfg, status = run.cfg, "damaged"
+    forget_peak_memory()
     while status == "damaged":  # twice at most: there is one state before the last
         state, done = newest_state(run.learner, run.folder, cfg.method.name)
         with together(cfg.trainer.devices, share, OmegaConf.to_container(cfg, resolve=True), run.folder, state, done):
@@ -177,7 +188,11 @@ def findings(learner: MetaLearner) -> dict[str, float]:
 def draw(run: Run) -> Drawn:
     """Pictures of test tasks and, if it was measured, of the similarities, in the run's folder."""
     cfg, metrics, title = run.cfg, run.folder / "metrics.csv", title_of(run.description)
-    figures = test_figures(run.learner, run.datamodule, title=title)
+    tested = dict(zip(run.scores.tasks, run.scores.values, strict=True))  # where the test was made, and as precisely
+    figures = [
+        (task, tested.get(task, score), figure)
+        for task, score, figure in test_figures(run.learner, run.datamodule, title=title)
+    ]
     for task, _, figure in figures:
         save_figure(figure, run.folder / f"test_task_{task}")
     if metrics.exists():

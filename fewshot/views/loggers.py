@@ -1,4 +1,4 @@
-"""Where curves go: a csv in the run's folder always, Weights & Biases unless it is switched off."""
+"""Where curves go: a csv in the run's folder, Weights & Biases or TensorBoard beside it, or nowhere."""
 
 import csv
 import json
@@ -99,7 +99,10 @@ def staged_in(folder: Path) -> Iterator[None]:
 def end_wandb() -> None:
     """Ends what `start_wandb` began, if anything: the next cell of a multirun has a run of its own."""
     if "wandb" in sys.modules:
-        sys.modules["wandb"].finish()
+        try:
+            sys.modules["wandb"].finish()
+        except Exception as error:  # how a run ended is not changed by it
+            print(f"W&B did not end in order: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def kept_id(path: Path) -> str:

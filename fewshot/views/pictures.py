@@ -47,7 +47,7 @@ def draw_test(learner: MetaLearner, datamodule: EpisodicDataModule, tasks: Seque
 def test_figures(
     learner: MetaLearner, datamodule: EpisodicDataModule, tasks: Sequence[int] = (0, 1, 2, 3), title: str = ""
 ) -> list[tuple[int, float, Figure]]:
-    """Number, test score and picture of some test tasks; the score is the one the test gives that task."""
+    """Number, score of these predictions, and picture of some test tasks."""
     episode = draw_test(learner, datamodule, tasks, datamodule.streams["test"].queries)
     predictions = predict(learner, episode.support_x, episode.support_y, episode.query_x)
     scores = learner.scores(predictions, episode.query_y).tolist()
