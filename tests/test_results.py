@@ -171,11 +171,12 @@ def test_a_test_of_another_state_is_no_entry(tmp_path: Path) -> None:
 
 
 def test_classes_that_were_trained_on_are_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A copy of the run's folder, in which one class less has moved the cut between training and test."""
+    """A copy of the run's folder, in which fewer classes have moved the cut between training and test."""
     cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
     train(cfg)
     images_of(tmp_path, "copy")
-    shutil.rmtree(tmp_path / "copy" / "class0")
+    for name, _ in json.loads((run_folder(cfg) / "split.json").read_text())["test"]:
+        shutil.rmtree(tmp_path / "copy" / name)
     evaluate(evaluation(run_folder(cfg), tmp_path, path=str(tmp_path / "copy")))
     assert "test classes are called as some that the run was trained on: class" in capfd.readouterr().err
 
