@@ -1,6 +1,7 @@
 """Shared by the tests: small networks in float64, random episodes, and one thread (timings decide nothing here)."""
 
 import os
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
@@ -68,6 +69,13 @@ def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run draws no pictures, which take longer than a short run."""
     monkeypatch.setattr("fewshot.runs.train.draw", lambda _: [])
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture

@@ -432,7 +432,7 @@ MUTATIONS = [
         (BASE, 'told(arguments["backbone', "dict(arguments", "backbones unchecked"),
         (CHECKS, "if name not in kinds:", "if False:", "unknown settings taken"),
         (CHECKS, "if left_out := [", "if left_out := [][:0] and [", "settings left out"),
-        (CLI, "refuse_renamed(cfg, hydra_cfg.runtime.choices)", "pass", "names set alone"),
+        (CLI, "refuse_renamed(cfg, hydra_cfg.runtime.choices, overrides)", "pass", "names set alone"),
         # floors, and what a learner is told
         (FLOORS, ".argmin(-1)", ".argmax(-1)", "the farthest neighbour"),
         (FLOORS, "support_y.mean(1, keepdim=True)", "support_y[:, :1]", "the first value for the mean"),

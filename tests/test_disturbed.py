@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def test_killed_commands_end_as_undisturbed_ones(tmp_path: Path) -> None:
-    told = ["--kills", "12", "--minutes", "4", "--cases", "a run", "preparation", "cells", "an evaluation"]
+    told = ["--kills", "8", "--minutes", "4", "--cases", "a run", "preparation", "cells", "an evaluation"]
     places = ["--outputs", str(tmp_path / "outputs"), "--prepared", str(tmp_path / "prepared")]
     done = subprocess.run([sys.executable, "-m", "tests.torture", *told, *places], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

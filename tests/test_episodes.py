@@ -1,7 +1,6 @@
 """The seeded draw: recorded words and tasks, nesting, independence of the meta-batch, and resuming in the middle."""
 
 import hashlib
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -202,13 +201,6 @@ def test_draws_are_uniform() -> None:
 
 
 # ---------------------------------------------------------------- sine tasks
-@pytest.fixture
-def float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 @pytest.mark.usefixtures("float64")
 def test_sine_is_what_it_says() -> None:
     """y = A sin(x + sign p) with uniform A, p and x; the same A, p and x for both signs."""

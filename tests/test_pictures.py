@@ -97,6 +97,7 @@ def test_wave_figure_has_a_panel_a_task(tasks: tuple[int, ...]) -> None:
         assert f"task {tasks[number]}: mse {error:.4f}" in axes.get_title(loc="left")
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_true_wave_is_the_task_s(sign: int) -> None:
     drawn = SineSource(0, sign).draw("test", np.arange(20), 5, 50)

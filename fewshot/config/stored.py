@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -49,7 +50,7 @@ def stored_config(folder: Path) -> DictConfig:
         shipped = composed(overrides)
         OmegaConf.set_struct(shipped.trainer.lightning, False)
         cfg = OmegaConf.merge(shipped, stored)
-    except (OmegaConfBaseException, RecursionError) as error:
+    except (HydraException, OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"{path} does not fit this version: {str(error).splitlines()[0]}") from error
     assert isinstance(cfg, DictConfig)
     try:

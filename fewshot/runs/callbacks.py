@@ -109,16 +109,16 @@ class SaveLast(Checkpoint):  # Lightning runs these last and in order: the best 
         self.path, self.previous, self.new = (folder / f"{name}" for name in ("last.ckpt", "previous.ckpt", "new.part"))
         self.every, self.check_every, self.val_every = every, check_every, val_every
         self.timer, self.seconds = timer, seconds
-        self.began, self.saved = False, 0  # whether training has begun; the update that the last save is of
+        self.began, self.saved = False, 0  # whether an update was made; the update that the last save is of
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.began, self.saved = True, trainer.global_step
+        self.saved = trainer.global_step
         stopping.train(True)
         if self.saved and self.end(trainer):
             raise self.ended(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
-        step = trainer.global_step
+        self.began, step = True, trainer.global_step
         due = step % self.check_every == 0 or step % self.every == 0
         if due and not torch.isfinite(loss := total(trainer, outputs["loss"])):
             raise Diverged(f"the loss was {loss.item()} at update {step}")

@@ -54,7 +54,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 def evaluate_on(
     folder: Path, trained: DictConfig, tested: DictConfig, entry: str | None, pictures: bool = False, run: Any = None
 ) -> dict[str, Any]:
-    """Tests the run of `folder`, trained as `trained` says, as `tested` says.
+    """Tests the run of `folder`, trained as `trained` says, as `tested` says; keeps nothing of a test that diverged.
 
     Args:
         entry: the name under which the result is also kept in `tests` of the run's `result.json`.
@@ -69,7 +69,8 @@ def evaluate_on(
     try:
         scores = test(trainer, learner, datamodule)
     except Diverged as error:
-        raise UserError(f"{error}: this state has no mean on these tasks") from error
+        print(f"{error}: this state has no mean on these tasks", file=sys.stderr)
+        return {"status": "diverged", "reason": str(error)}
     result = {"status": "finished"} | describe(trained, learner) | scores.summary
     result |= surroundings(trainer) | {"run": folder.name, "run_status": status, "best_step": best_step}
     result |= {"data": trained.data.name if same_data(trained, tested) else table_of(tested), "shots": tested.shots}
