@@ -154,15 +154,16 @@ def of_study(found: Iterable[Cell]) -> pd.DataFrame:
 
 
 def place(cell: Cell, tested: str, protocol: Protocol) -> dict[str, str]:
-    """Where a test stands in a table, as `mini → cub 1-shot`, and all else that its tasks depend on."""
+    """Where a test stands in a table, as `mini → cub 1-shot`, and all else that its tasks depend on.
+
+    On sine the form as well: the paper's text and its released code turn the phases opposite ways.
+    """
     return {
         "at": " → ".join(dict.fromkeys([cell.cfg.data.name, tested])) + f" {cell.cfg.shots}-shot",
         "ways": f"{protocol.ways}-way",
         "queries": of_queries(protocol.queries),
         "tasks": f"{protocol.tasks} tasks",
-        "waves": f"form {cell.cfg.form}"
-        if tested == "sine"
-        else "",  # Eq. 24 and the released code turn phases the other way
+        "waves": f"form {cell.cfg.form}" if tested == "sine" else "",
         "path": str(cell.cfg.data.get("path", "")),
     }
 
