@@ -51,8 +51,13 @@ def test_a_dashboard_shows_what_runs_log(tmp_path: Path, monkeypatch: pytest.Mon
     shown = set(re.findall(r'"((?:val|train|test)/[\w/]+|tasks_per_second|peak_memory_bytes)"', spec))
     assert {"val/mse", "train/loss", "test/mse", "tasks_per_second"} <= shown <= logged
     assert {"learning", "test", "search", "the report"} <= set(re.findall(r'"name":"([^"]+)"', spec))
-    for setting in ("lr", "passes", "hidden", "meta_batch"):
-        assert f"config:method.value.{setting}" in spec
+    for setting in (
+        "method.value.lr",
+        "method.value.passes",
+        "layers.value.method.hidden",
+        "units.value.method.hidden",
+    ):
+        assert f"config:{setting}" in spec
     assert len(page.blocks) == 1 + 2 * len(dashboard.sections("lstm_sine", found))
 
 

@@ -150,6 +150,12 @@ def test_variables_are_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert (seen["project"], seen["group"]) == ("mine", "mine")
 
 
+def test_lists_of_layers_are_numbers_too(tmp_path: Path, seen: dict[str, Any]) -> None:
+    start_wandb(config(tmp_path, "logger=wandb", "method.hidden=[40,20,20]"), tmp_path)
+    assert seen["config"]["method"]["hidden"] == [40, 20, 20]
+    assert (seen["config"]["layers"]["method"], seen["config"]["units"]["method"]) == ({"hidden": 3}, {"hidden": 40})
+
+
 def test_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: dict[str, Any]) -> None:
     for name in ("PROJECT", "ENTITY", "RUN_GROUP", "NAME", "TAGS"):
         monkeypatch.delenv(f"WANDB_{name}", raising=False)

@@ -58,7 +58,9 @@ def sections(study: str, found: Sequence[Cell]) -> dict[str, list[Any]]:
         "the report": [wr.WeavePanelSummaryTable(table_name=name) for name in tables],
     }
     if search:
-        columns = [wr.ParallelCoordinatesPlotColumn(wr.Config(name)) for name in searched(found)]
+        lists = {name for name, values in searched(found).items() if isinstance(values[0], list)}
+        keys = [key for n in searched(found) for key in ((f"layers.{n}", f"units.{n}") if n in lists else (n,))]
+        columns = [wr.ParallelCoordinatesPlotColumn(wr.Config(key)) for key in keys]
         columns.append(wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric("best_validation")))
         importance = wr.ParameterImportancePlot(with_respect_to="best_validation")
         shown["search"] = [wr.ParallelCoordinatesPlot(columns=columns, title="trials"), importance]

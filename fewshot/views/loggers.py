@@ -105,6 +105,16 @@ def end_wandb() -> None:
             print(f"W&B did not end in order: {type(error).__name__}: {error}", file=sys.stderr)
 
 
+def of_layers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of each list of layers' units their number and the first one's units: W&B draws and ranks numbers, not lists."""
+    told: dict[str, Any] = {"layers": {}, "units": {}}
+    for group in ("method", "backbone"):
+        lists = {key: value for key, value in config[group].items() if isinstance(value, list) and value}
+        told["layers"][group] = {key: len(units) for key, units in lists.items()}
+        told["units"][group] = {key: units[0] for key, units in lists.items()}
+    return told
+
+
 def kept_id(path: Path) -> str:
     """The id of a W&B run, from the file that keeps it; a new one where there is none."""
     wandb_id = path.read_text(errors="replace") if path.exists() else ""
@@ -145,7 +155,7 @@ def start_wandb(cfg: DictConfig, folder: Path, test: str = "") -> Any:
             group=told["group"] or "-".join(filter(None, group)),
             job_type=os.environ.get("WANDB_JOB_TYPE") or kind,
             tags=[*tags, *filter(None, os.environ.get("WANDB_TAGS", "").split(","))],
-            config=json.loads(json.dumps(config)),
+            config=json.loads(json.dumps(config | of_layers(config))),
             settings=wandb.Settings(silent=True, console="off"),
         )
 
