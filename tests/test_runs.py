@@ -748,7 +748,7 @@ def test_a_strangers_folder_is_data_not_code(tmp_path: Path, monkeypatch: pytest
     stored = yaml.safe_load((folder / "config.yaml").read_text())
     for key, value, message in (
         ("method", stored["method"] | {"_target_": "os.mkdir"}, "does not fit this version"),
-        ("method", stored["method"] | {"name": "os.path"}, "does not fit this version"),
+        ("method", stored["method"] | {"name": "os.path"}, "unknown method 'os.path': choose one of lstm"),
         ("method", stored["method"] | {"name": "os/path"}, "more than plain values"),
         ("seed", "${oc.env:HOME}", "more than plain values"),
         ("surprise", 1, "does not fit this version"),

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fewshot.config.checks import check
 from fewshot.config.compose import composed, flatten
+from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
+from fewshot.options import nearest
 
 CONFIG_CHARACTERS = 100_000  # of a run's config.yaml, which has some 2 000
 
@@ -44,13 +45,16 @@ def stored_config(folder: Path) -> DictConfig:
     interpolated = any("${" in f"{key} {value}" for key, value in flatten(stored).items())
     if interpolated or not all(re.fullmatch(r"\w[\w.-]*", str(choice)) for choice in choices.values()):
         raise UserError(f"{path} is not a run's resolved configuration: it holds more than plain values")
+    for group in groups:
+        if choices[group] not in (known := choices_of(group)):
+            raise UserError(f"{path}: unknown {group} {choices[group]!r}: choose {nearest(choices[group], known)}")
     overrides = [f"{group}={choice}" for group, choice in choices.items()] + [f"shots={shots}"]
     overrides += [f"+{key}=0" for key in ("trial", "search_seed") if key in stored]  # of a search
     try:
         shipped = composed(overrides)
         OmegaConf.set_struct(shipped.trainer.lightning, False)
         cfg = OmegaConf.merge(shipped, stored)
-    except (HydraException, OmegaConfBaseException, RecursionError) as error:
+    except (OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"{path} does not fit this version: {str(error).splitlines()[0]}") from error
     assert isinstance(cfg, DictConfig)
     try:
