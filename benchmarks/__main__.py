@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from fnmatch import fnmatch
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from benchmarks.grow import grow
 from benchmarks.in_a_run import lightning_times
 from benchmarks.tables import show
 from fewshot.errors import UserError
-from fewshot.results.record import git_commit, processor
+from fewshot.results.surroundings import git_commit, installed_version, processor
 from fewshot.runs.compiled import compiled
 
 PACKAGES = ("torch", "lightning", "numpy", "jax", "jaxlib", "optax")
@@ -57,12 +56,7 @@ def chosen(patterns: str | None, slow: bool) -> list[str]:
 
 
 def surroundings(told: argparse.Namespace) -> dict[str, Any]:
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not there"
+    packages = {name: installed_version(name, "not there") for name in PACKAGES}
     return {
         "date": datetime.now().isoformat(timespec="seconds"),
         "processor": processor(),
@@ -70,7 +64,7 @@ def surroundings(told: argparse.Namespace) -> dict[str, Any]:
         "threads": told.threads,
         "load": os.getloadavg()[0],  # of others, before anything begins here
         "settings": told.set,
-        "versions": versions,
+        "versions": {"python": platform.python_version()} | packages,
         "git_commit": git_commit(),
         "best_gflops": best_gflops(told.device),
     }

@@ -12,7 +12,8 @@ from fewshot.config.compose import composed
 from fewshot.config.identity import changed, run_folder
 from fewshot.results.paper import ACROSS, FIGURE_5, FIGURES, TABLE_A1, WITHIN, of_figure_5, of_tables, paper_figure
 from fewshot.results.protocol import Protocol
-from fewshot.results.record import git_commit, installed_version, score_line
+from fewshot.results.record import score_line
+from fewshot.results.surroundings import git_commit, installed_version
 from fewshot.runs.evaluate import evaluate
 from fewshot.runs.train import train
 from tests.test_runs import config, evaluation, images_of

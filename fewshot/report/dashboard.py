@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.errors import HydraException
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fewshot.config.identity import is_shrunk, run_name
@@ -44,7 +44,8 @@ def sections(study: str, found: Sequence[Cell]) -> dict[str, list[Any]]:
         wr.LinePlot(title=f"{name} by training tasks", x="tasks", y=[name], **means)
         for name in (f"val/{metric}", "val/loss", "train/loss")
     ]
-    tested = [table_of(further) for cfg in kinds(found).values() for further in further_tests(cfg)]
+    kinds = {cell.kind: cell.cfg for cell in found}
+    tested = [table_of(further) for cfg in kinds.values() for further in further_tests(cfg)]
     further = [f"test/{name}/{metric}" for name in dict.fromkeys(tested)]
     shown: dict[str, list[Any]] = {
         "learning": curves,
@@ -58,8 +59,9 @@ def sections(study: str, found: Sequence[Cell]) -> dict[str, list[Any]]:
         "the report": [wr.WeavePanelSummaryTable(table_name=name) for name in tables],
     }
     if search:
-        lists = {name for name, values in searched(found).items() if isinstance(values[0], list)}
-        keys = [key for n in searched(found) for key in ((f"layers.{n}", f"units.{n}") if n in lists else (n,))]
+        keys = list[str]()
+        for name, values in searched(found).items():
+            keys += [f"layers.{name}", f"units.{name}"] if isinstance(values[0], list) else [name]
         columns = [wr.ParallelCoordinatesPlotColumn(wr.Config(key)) for key in keys]
         columns.append(wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric("best_validation")))
         importance = wr.ParameterImportancePlot(with_respect_to="best_validation")
@@ -69,21 +71,12 @@ def sections(study: str, found: Sequence[Cell]) -> dict[str, list[Any]]:
 
 def names(study: str, told: Sequence[str], found: Sequence[Cell]) -> list[str]:
     """Of the study's report, runs and tests in W&B, in this order."""
-    settings = kinds(found)
-    of_report = in_wandb(title(study, told, any(map(is_shrunk, settings.values()))))
-    plans = {kind: planned(cfg).items() for kind, cfg in settings.items()}
-    runs = {run_name(cell.cfg, cell.folder): plans[kind_of(cell)] for cell in found}
+    kinds = {cell.kind: cell.cfg for cell in found}
+    of_report = in_wandb(title(study, told, any(map(is_shrunk, kinds.values()))))
+    plans = {kind: planned(cfg).items() for kind, cfg in kinds.items()}
+    runs = {run_name(cell.cfg, cell.folder): plans[cell.kind] for cell in found}
     tests = [f"{run}-on-{p.file_name(data)}" for run, plan in runs.items() for data, p in plan if data != p.trained_on]
     return [of_report, *runs, *tests]
-
-
-def kind_of(cell: Cell) -> tuple[str, str, int]:
-    return cell.name, cell.cfg.data.name, cell.cfg.shots
-
-
-def kinds(found: Sequence[Cell]) -> dict[tuple[str, str, int], DictConfig]:
-    """The settings of cells that differ in more than their seeds: to find out more of them takes compositions."""
-    return {kind_of(cell): cell.cfg for cell in found}
 
 
 def grouped(study: str, told: Sequence[str], found: Sequence[Cell]) -> list[str]:

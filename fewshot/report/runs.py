@@ -46,6 +46,11 @@ class Cell:
     command: str
 
     @property
+    def kind(self) -> tuple[str, str, int]:
+        """What cells share that differ in their seeds alone: to find out more of a kind takes compositions."""
+        return self.name, self.cfg.data.name, self.cfg.shots
+
+    @property
     def metric(self) -> str:
         return "mse" if self.cfg.data.name == "sine" else "accuracy"
 
@@ -135,13 +140,12 @@ def unquoted(override: str) -> str:
 
 def of_study(found: Iterable[Cell]) -> pd.DataFrame:
     """One row a test of each cell, run or not: how it ended, its score, and the paper's."""
-    plans = dict[str, tuple[bool, dict[str, Protocol]]]()
+    plans = dict[tuple[str, str, int], tuple[bool, dict[str, Protocol]]]()
     rows, places = [], []
     for cell in found:
-        key = f"{cell.name} {cell.cfg.data.name} {cell.cfg.shots}"
-        if key not in plans:  # seeds share it, and it takes a composition
-            plans[key] = is_shrunk(cell.cfg), planned(cell.cfg)
-        shrunk, protocols = plans[key]
+        if cell.kind not in plans:
+            plans[cell.kind] = is_shrunk(cell.cfg), planned(cell.cfg)
+        shrunk, protocols = plans[cell.kind]
         for tested, protocol in protocols.items():
             row = {"study": cell.cfg.study, "name": cell.name, "trained_on": cell.cfg.data.name, "data": tested}
             row |= {"method": cell.cfg.method.name, "shots": cell.cfg.shots, "seed": cell.cfg.seed, "shrunk": shrunk}

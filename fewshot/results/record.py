@@ -2,18 +2,11 @@
 
 import json
 import math
-import os
-import platform
 import re
-import subprocess
 from collections.abc import Mapping
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-import lightning as L
-import torch
 from omegaconf import DictConfig
 from pydantic import Field
 from rich.console import Console
@@ -29,6 +22,7 @@ from fewshot.options import as_told, check_values
 from fewshot.results.paper import has_table, paper_figure
 from fewshot.results.protocol import Protocol
 from fewshot.results.statistics import mean_and_ci95
+from fewshot.results.surroundings import git_commit
 
 Number = Annotated[float, Field(gt=-1e300, lt=1e300)]
 MAY_LACK: dict[str, Any] = {  # a result that failed, or a stranger's
@@ -50,7 +44,6 @@ SHOWN: dict[str, Any] = {  # what is read of a kept result
     "run_status": str | None,  # in what evaluate.py keeps
 } | MAY_LACK
 ABSENT: dict[str, Any] = {"floors": {}, "warnings": [], "device": "unknown", "versions": {}} | dict.fromkeys(MAY_LACK)
-PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "omegaconf", "numpy", "fewshot")
 
 
 def write_json(path: Path, result: Mapping[str, Any]) -> None:
@@ -143,59 +136,6 @@ def scored(learner: MetaLearner) -> Scores:
         floors["chance"] = 100 / learner.task.outputs
     summary = {"mean": mean, "ci95": ci95, "tasks": len(ordered), "floors": floors}
     return Scores(summary, tasks[order].tolist(), ordered, of_tasks.tolist())
-
-
-def surroundings(trainer: L.Trainer) -> dict[str, Any]:
-    """Where a result was made: device, precision, threads, versions, memory."""
-    device = trainer.strategy.root_device
-    on_gpu = device.type == "cuda"
-    return {
-        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else peak_resident_bytes(),
-        "device": torch.cuda.get_device_name(device) if on_gpu else processor(),
-        "devices": trainer.world_size,
-        "precision": str(trainer.precision),
-        "tf32": torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32,
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version()} | {name: installed_version(name) for name in PACKAGES},
-    }
-
-
-def forget_peak_memory() -> None:
-    """So that the next peak is of what follows, and not of an earlier cell in this process."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # Linux's word for it
-
-
-def peak_resident_bytes() -> int:
-    import resource  # not on every platform
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
-
-
-def processor() -> str:
-    """The processor's name and number of cores."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
-
-
-def git_commit() -> str | None:
-    """The commit of this checkout, with '+' for uncommitted changes; None outside one, and where there is no git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
-    except OSError:
-        return None
-
-
-def installed_version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:  # as where this package is on PYTHONPATH alone
-        return "unknown"
 
 
 def score_line(result: Mapping[str, Any]) -> str:

@@ -17,15 +17,14 @@ from fewshot.results.protocol import Protocol
 from fewshot.results.record import (
     Scores,
     describe,
-    forget_peak_memory,
     read_result,
     scored,
     show,
-    surroundings,
     title_of,
     write_json,
     write_scores,
 )
+from fewshot.results.surroundings import forget_peak_memory, surroundings
 from fewshot.runs.build import announced, make_datamodule, make_learner, make_lightning, make_source, use_threads
 from fewshot.runs.checkpoints import load_weights
 from fewshot.runs.kept import table_of

@@ -20,15 +20,14 @@ from fewshot.config.identity import run_folder
 from fewshot.errors import Diverged, LostProcess, UserError, out_of_memory
 from fewshot.methods.base import MetaLearner
 from fewshot.results.record import (
-    forget_peak_memory,
     read_result,
     show,
-    surroundings,
     title_of,
     write_json,
     write_scores,
 )
 from fewshot.results.signs import signs
+from fewshot.results.surroundings import forget_peak_memory, surroundings
 from fewshot.runs.callbacks import SaveBest, finite
 from fewshot.runs.checkpoints import load_weights, newest_state
 from fewshot.runs.evaluate import evaluate_on, test
@@ -59,7 +58,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock").acquire(timeout=3), staged_in(folder):
             if result := kept_result(cfg, folder):  # of another process, that ended meanwhile
-                return result
+                return with_further_tests(cfg, folder, result)
             run = prepare(cfg, folder)
             return with_further_tests(cfg, folder, publish(run, fit_and_test(run)), run.wandb)
     except Timeout:

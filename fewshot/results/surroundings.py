@@ -1,0 +1,67 @@
+"""Where a result was made: device, precision, threads, memory, versions, commit."""
+
+import os
+import platform
+import subprocess
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "omegaconf", "numpy", "fewshot")
+
+
+def surroundings(trainer: L.Trainer) -> dict[str, Any]:
+    """Where a result was made: device, precision, threads, versions, memory."""
+    device = trainer.strategy.root_device
+    on_gpu = device.type == "cuda"
+    return {
+        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else peak_resident_bytes(),
+        "device": torch.cuda.get_device_name(device) if on_gpu else processor(),
+        "devices": trainer.world_size,
+        "precision": str(trainer.precision),
+        "tf32": torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32,
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version()} | {name: installed_version(name) for name in PACKAGES},
+    }
+
+
+def forget_peak_memory() -> None:
+    """So that the next peak is of what follows, and not of an earlier cell in this process."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux's word for it
+
+
+def peak_resident_bytes() -> int:
+    import resource  # not on every platform
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+
+
+def processor() -> str:
+    """The processor's name and number of cores."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
+def git_commit() -> str | None:
+    """The commit of this checkout, with '+' for uncommitted changes; None outside one, and where there is no git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+    except OSError:
+        return None
+
+
+def installed_version(name: str, absent: str = "unknown") -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # as this package's own, where it is on PYTHONPATH alone
+        return absent
