@@ -92,6 +92,7 @@ MISTAKES = [
     ("data=mini method.name=nan", "method.name=nan is no setting"),
     ("data=mini method.name=bogus", "choose it as method=bogus"),
     ("method=lstm trainer.precision=bf16-mixed trainer.accelerator=cpu", "choose that"),
+    ("trainer.precision=tf32 trainer.accelerator=cpu", "is for NVIDIA's GPUs, and this runs on cpu: choose 32-true"),
     ("method=lstm method.support=sequence method.first_labels=false", "is for method.support=set"),
     ("method.passes=1000000000", "give a whole number from 1 to 10000"),
     ("trainer.eval_batch=99999999999999999999", "give a whole number from 1 to 100000"),

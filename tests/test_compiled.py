@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from fewshot.config.checks import check
 from fewshot.errors import UserError
@@ -53,6 +54,38 @@ def test_compiled_gradients_are_those_of_the_learner(
     assert str(learner.repeated) not in vars(learner)
     for parameter in expected:
         close(found[parameter], expected[parameter])
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone"), [("oplstm-released", "conv4"), ("oplstm-text", "fc"), ("protonet", "conv4")]
+)
+def test_a_gpu_would_replay_the_learners_gradients(
+    name: str, backbone: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    learner = make_named(name, backbone)
+    batch = episode(learner, tasks=2)
+
+    def gradients_of_losses() -> list[Tensor]:
+        losses, predictions = learner.losses(batch)
+        return [losses.detach(), predictions, *torch.autograd.grad(losses.sum(), list(learner.parameters()))]
+
+    expected = gradients_of_losses()
+    monkeypatch.setattr(module, "no_compiler", lambda _: "")
+    monkeypatch.setattr(torch, "compile", lambda function, **_: TRACED(function, fullgraph=True, dynamic=False))
+    with compiled(learner, config(tmp_path, "trainer.compile=true"), torch.device("cuda")):
+        assert "losses" in vars(learner)
+        for found, there in zip(gradients_of_losses(), expected, strict=True):
+            close(found, there)
+    assert "losses" not in vars(learner)
+
+
+def test_on_a_gpu_what_differentiates_is_compiled_as_on_a_cpu() -> None:
+    cuda = torch.device("cuda")
+    assert module.piece(make("maml", "mlp", **MAML | {"clamp": 0.1}), cuda) == "inner_loop"
+    assert module.piece(make("maml", "conv4", **MAML), cuda) is None
+    in_parts = make_named("oplstm-text", "conv4")
+    in_parts.train_batch = 1
+    assert module.piece(in_parts, cuda) == "one_pass"
 
 
 def test_the_first_pass_is_the_code_of_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,13 +1,22 @@
 """The same tasks and the same predictions on a GPU as on the CPU."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from fewshot.data.sine import SineSource
+from fewshot.episodes import Episode
+from fewshot.methods.base import MetaLearner
 from fewshot.runs.build import make_lightning
+from fewshot.runs.compiled import compiled
+from fewshot.runs.train import train
 from tests.conftest import LSTM, MAML, OPLSTM, SAP, TEXT, WARPMAML, episode, make
+from tests.test_learners import make_named
+from tests.test_runs import config
 
 CASES = {
     "protonet": ("conv4", {"lr": 1e-3}),
@@ -49,3 +58,37 @@ def test_thirty_two_bits_are_thirty_two_on_a_gpu() -> None:
     x, weight = torch.randn(8, 64, 21, 21), torch.randn(64, 64, 3, 3)
     exact = F.conv2d(x.double(), weight.double(), padding=1).float()
     torch.testing.assert_close(F.conv2d(x.cuda(), weight.cuda(), padding=1).cpu(), exact, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(
+    ("name", "backbone"), [("oplstm-released", "conv4"), ("oplstm-text", "fc"), ("protonet", "conv4")]
+)
+def test_replayed_gradients_are_those_of_the_learner(name: str, backbone: str, tmp_path: Path) -> None:
+    learner = make_named(name, backbone).cuda()
+    batches = [Episode(*(x.cuda() for x in episode(learner, tasks=2))) for _ in range(4)]
+    expected = [losses_and_gradient(learner, batch) for batch in batches]
+    with compiled(learner, config(tmp_path, "trainer.compile=true"), torch.device("cuda")) as on:
+        assert on
+        found = [losses_and_gradient(learner, batch) for batch in batches]
+    for here, there in zip(found, expected, strict=True):
+        torch.testing.assert_close(here, there, rtol=1e-7, atol=1e-9)
+
+
+def losses_and_gradient(learner: MetaLearner, batch: Episode) -> tuple[Tensor, ...]:
+    learner.zero_grad()
+    losses, predictions = learner.losses(batch)
+    losses.sum().backward()
+    return losses, predictions, *(p.grad.clone() for p in learner.parameters() if p.grad is not None)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_run_on_a_gpu_in_two_sittings(tmp_path: Path) -> None:
+    settings = ["method=oplstm", "data=glyphs", "trainer.updates=60", "trainer.val_every=20", "trainer.val_tasks=20"]
+    settings += ["trainer.test_tasks=20", "trainer.accelerator=gpu", "trainer.compile=true", "trainer.precision=tf32"]
+    short = train(config(tmp_path, *settings, "trainer.max_time=00:00:00:01", "trainer.save_every=1"))
+    assert short["status"] == "timeout"
+    result = train(config(tmp_path, *settings))
+    assert (result["status"], result["compiled"], result["tf32"]) == ("finished", True, True)

@@ -80,7 +80,7 @@ class Trainer:
     val_every: Annotated[Many, "updates between validations"]
     save_every: Annotated[Many, "updates between saves of the last state"]
     log_every: Annotated[Many, "updates between logged losses"]
-    precision: Annotated[Literal["32-true", "bf16-mixed", "16-mixed"], "as Lightning names it"]
+    precision: Annotated[Literal["32-true", "tf32", "bf16-mixed", "16-mixed"], "tf32: 19 bits in a GPU's products"]
     accelerator: Accelerator
     devices: Annotated[Few, "a process each, which share the tasks: speed, not the scores"]
     threads: Threads

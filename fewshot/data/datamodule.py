@@ -12,11 +12,13 @@ from torch import Tensor
 from fewshot.episodes import SPLITS, Episode, Task
 from fewshot.options import Few, Many, Units, checked
 
+AT_ONCE = 32  # batches that are drawn together: a draw's cost is numpy's calls, and a copy to the device
 STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
 
 
 class Source(Protocol):
-    """Where tasks come from: `draw` on the CPU, `episode` on the device. `note` is what a user should know of it."""
+    """Where tasks come from: `draw` on the CPU, tensors with a leading task axis; `episode` on the device, of some of
+    these tasks. `note` is what a user should know of it."""
 
     note: str
     task: Task
@@ -49,16 +51,21 @@ class TaskStream:
 
     def __iter__(self) -> Iterator[Episode]:
         start, self.start = self.start, 0  # only the first pass after a restore begins in the middle
-        for step in range(start, len(self)):
-            self.next = step + 1
-            yield self.episode(self.share(step))
+        for first in range(start, len(self), AT_ONCE):
+            shares = [self.share(step) for step in range(first, min(first + AT_ONCE, len(self)))]
+            drawn = self.drawn(np.concatenate(shares), self.queries)
+            parts = zip(*(x.split([len(tasks) for tasks in shares]) for x in drawn.values()), strict=True)
+            for step, part in enumerate(parts, first):
+                self.next = step + 1
+                yield self.source.episode(dict(zip(drawn, part, strict=True)), self.shots)
 
     def episode(self, tasks: NDArray[np.int64], queries: int | None = None) -> Episode:
         """Some tasks by their numbers; `queries` instead of the stream's own."""
-        drawn = self.source.draw(self.split, tasks, self.shots, queries or self.queries)
-        return self.source.episode(
-            {name: x.to(self.device, non_blocking=True) for name, x in drawn.items()}, self.shots
-        )
+        return self.source.episode(self.drawn(tasks, queries or self.queries), self.shots)
+
+    def drawn(self, tasks: NDArray[np.int64], queries: int) -> dict[str, Tensor]:
+        drawn = self.source.draw(self.split, tasks, self.shots, queries)
+        return {name: x.to(self.device, non_blocking=True) for name, x in drawn.items()}
 
     def state_dict(self) -> dict[str, int]:
         return {"next": self.next}

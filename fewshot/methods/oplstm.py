@@ -35,6 +35,7 @@ class OPLSTM(MetaLearner):
 
     inner_steps = "passes"
     repeated = "one_pass"
+    one_graph = True
 
     def __init__(
         self,

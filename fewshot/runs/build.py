@@ -68,14 +68,16 @@ def make_learner(cfg: DictConfig, task: Task, trained: bool = False) -> MetaLear
 def make_lightning(method: str, **settings: Any) -> L.Trainer:
     """Lightning's trainer, on one device unless told otherwise; UserError for what it refuses.
 
-    "32-true" means 32 bits on every device: torch's default cuts those of convolutions to 19 on a GPU (TF32).
+    `precision` is Lightning's, or "tf32": "32-true", with 19 of the 32 bits in what a GPU multiplies, which is torch's
+    default for convolutions and here is not.
     """
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    tf32 = settings.get("precision") == "tf32"
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     try:
         trainer = L.Trainer(
             inference_mode=False,  # learners differentiate at test time
             use_distributed_sampler=False,
-            **{"devices": 1, "enable_model_summary": False} | settings,
+            **{"devices": 1, "enable_model_summary": False} | settings | ({"precision": "32-true"} if tf32 else {}),
         )
     except (MisconfigurationException, ValueError) as error:
         raise UserError(f"this machine has no such accelerator, or not in this precision: {error}") from error

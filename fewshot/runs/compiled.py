@@ -12,11 +12,13 @@ from fewshot.errors import UserError
 from fewshot.methods.base import MetaLearner
 
 LONG = 150_000  # passes or inner steps: each saves .3 ms or more on a CPU, and compiling takes half a minute or more
+LONG_ON_GPU = 10_000  # updates: each saves some milliseconds on a GPU
 
 
 @contextmanager
 def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Iterator[bool]:
-    """Whether training inside calls compiled code in the place of the learner's method `repeated`.
+    """Whether training inside calls compiled code in the place of the learner's method `repeated`; on a GPU in that of
+    all its `losses`, as CUDA graphs, if the learner is `one_graph`.
 
     Torch keeps the code for the next run. It is for the shapes of training: validation and test do without.
 
@@ -26,12 +28,17 @@ def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Ite
     if not wanted(learner, cfg, device):
         yield False
         return
-    name = str(learner.repeated)
+    name = str(piece(learner, device))
     how_long = "half a minute or more the first time"
     print(f"compiles {type(learner).__name__}.{name}, {how_long} (trainer.compile)", file=sys.stderr)
     plain = getattr(learner, name)
-    quick = torch.compile(plain, fullgraph=True, dynamic=False)
-    setattr(learner, name, lambda *told: quick(*learner.alike(*told)) if torch.is_grad_enabled() else plain(*told))
+    if name == "losses":
+        replayed = torch.compile(plain, fullgraph=True, dynamic=False, mode="reduce-overhead")
+        # the next update's results come into the same memory, and a bar may show these
+        setattr(learner, name, lambda episode: tuple(result.clone() for result in replayed(episode)))
+    else:
+        quick = torch.compile(plain, fullgraph=True, dynamic=False)
+        setattr(learner, name, lambda *told: quick(*learner.alike(*told)) if torch.is_grad_enabled() else plain(*told))
     try:
         with torch._dynamo.config.patch(allow_rnn=True):  # a learner may read the weights of a torch.nn.LSTM
             yield True
@@ -40,13 +47,20 @@ def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Ite
         torch._dynamo.reset()  # it takes eight kinds of one method, and a multirun may have more
 
 
+def piece(learner: MetaLearner, device: torch.device) -> str | None:
+    """The method that is compiled for training on `device`, None if none is worth it."""
+    graphs = learner.one_graph and device.type == "cuda" and learner.train_batch is None
+    return "losses" if graphs else learner.repeated
+
+
 def wanted(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> bool:
-    choice = cfg.trainer.compile
-    if choice is True and learner.repeated is None:
+    choice, name = cfg.trainer.compile, piece(learner, device)
+    if choice is True and name is None:
         which = f"method={cfg.method.name} with backbone={cfg.backbone.name}"
         raise UserError(f"trainer.compile=true: {which} names no part that pays, choose auto or false")
     steps = cfg.trainer.updates * (getattr(learner, learner.inner_steps) if learner.inner_steps else 1)
-    if not choice or learner.repeated is None or (choice == "auto" and steps < LONG):
+    short = cfg.trainer.updates < LONG_ON_GPU if name == "losses" else steps < LONG
+    if not choice or name is None or (choice == "auto" and short):
         return False
     if why := no_compiler(device):
         if choice is True:

@@ -38,7 +38,9 @@ def refuse_impossible(cfg: DictConfig) -> None:
     """UserError, before any work on data, for what is not there: a file, a logger or a device."""
     check_there(cfg)
     where = {key: cfg.trainer[key] for key in ("accelerator", "precision", "devices")}
-    make_lightning(cfg.method.name, **where, logger=False)
+    device = make_lightning(cfg.method.name, **where, logger=False).strategy.root_device
+    if cfg.trainer.precision == "tf32" and device.type != "cuda":
+        raise UserError(f"trainer.precision=tf32 is for NVIDIA's GPUs, and this runs on {device.type}: choose 32-true")
 
 
 def prepare(cfg: DictConfig, folder: Path) -> Run:
