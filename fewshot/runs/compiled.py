@@ -12,13 +12,12 @@ from fewshot.errors import UserError
 from fewshot.methods.base import MetaLearner
 
 LONG = 150_000  # passes or inner steps: each saves .3 ms or more on a CPU, and compiling takes half a minute or more
-LONG_ON_GPU = 10_000  # updates: each saves some milliseconds on a GPU
 
 
 @contextmanager
 def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Iterator[bool]:
-    """Whether training inside calls compiled code in the place of the learner's method `repeated`; on a GPU in that of
-    all its `losses`, as CUDA graphs, if the learner is `one_graph`.
+    """Whether training inside calls compiled code in the place of the learner's method `repeated`; on a GPU, where it
+    is asked for, in that of all its `losses`, as CUDA graphs, if the learner is `one_graph`.
 
     Torch keeps the code for the next run. It is for the shapes of training: validation and test do without.
 
@@ -59,8 +58,7 @@ def wanted(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> bool:
         which = f"method={cfg.method.name} with backbone={cfg.backbone.name}"
         raise UserError(f"trainer.compile=true: {which} names no part that pays, choose auto or false")
     steps = cfg.trainer.updates * (getattr(learner, learner.inner_steps) if learner.inner_steps else 1)
-    short = cfg.trainer.updates < LONG_ON_GPU if name == "losses" else steps < LONG
-    if not choice or name is None or (choice == "auto" and short):
+    if not choice or name is None or (choice == "auto" and (name == "losses" or steps < LONG)):
         return False
     if why := no_compiler(device):
         if choice is True:
