@@ -25,7 +25,7 @@ from fewshot.config.draws import draw
 from fewshot.config.identity import run_folder
 from fewshot.report import load
 from fewshot.report.__main__ import main, report
-from fewshot.report.figures import curve_of, curves_of
+from fewshot.report.figures import curve_of, curves_of, headline, three_across
 from fewshot.report.paired import Pair, corrected, paired, pairs, ranks, verdict
 from fewshot.report.runs import Cell, cells, of_study, planned, studies
 from fewshot.report.summary import summarise
@@ -116,6 +116,10 @@ def test_settings_narrow_a_study_as_they_do_a_multirun() -> None:
     quick = cells("table2", ["method=oplstm", "seed=0", "shots=1", "profile=quick"])[0]
     assert quick.cfg.trainer.updates == 2000
     assert quick.folder not in {cell.folder for cell in cells("table2")}
+    for cell in cells("table2", ["seed=0", "profile=quick"]):
+        run = cell.cfg.trainer
+        assert run.updates * cell.cfg.method.meta_batch == pytest.approx(8000, abs=8)
+        assert run.updates - 4 < 4 * run.val_every <= run.updates  # the last quarter is validated
 
 
 @pytest.mark.parametrize("study", ["table1", "table2", "table4", "tableA1", "figure5", "figure5-omniglot"])
@@ -360,6 +364,15 @@ def test_figure_6_stands_beside_the_papers_values() -> None:
     assert shown["distance to prototypes", "320,000"] == ("0.9", "45.0")
     (found[0].folder / "metrics.csv").write_text("torn")
     assert "figure6-similarity" in report("figure6")[0].figures
+
+
+@pytest.mark.parametrize("panels", [1, 2, 3])
+def test_a_long_name_is_whole_above_a_figure(panels: int) -> None:
+    figure, _ = three_across(panels, (2.6, 1.0), (0.6, 0.9))
+    headline(figure, "table3 profile=quick data=mini method=oplstm,protonet seed=1337, shrunk: validation and so on")
+    figure.draw_without_rendering()
+    where = figure._suptitle.get_window_extent()  # type: ignore[attr-defined]
+    assert 0 < where.x0 < where.x1 < figure.bbox.x1
 
 
 @pytest.mark.parametrize("other", ["data=cub", "form=text", "profile=quick"])

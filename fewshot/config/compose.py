@@ -43,6 +43,9 @@ for name, key in TABLES.items():
 OmegaConf.register_new_resolver(
     "per_meta_batch", lambda tasks, batch: "???" if batch == "???" else round(int(tasks) / int(batch)), replace=True
 )
+OmegaConf.register_new_resolver(
+    "quarter", lambda updates: "???" if updates == "???" else max(int(updates) // 4, 1), replace=True
+)
 OmegaConf.register_new_resolver("equal", lambda one, other: one == other, replace=True)
 OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,11 @@ COLOURS = [colormaps["tab10"](place) for place in range(10)]
 def plain(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
+
+
+def headline(figure: Figure, text: str) -> None:
+    """Above all panels, in lines of the figure's width: a narrowed study has a long name."""
+    figure.suptitle(fill(text, int(13 * figure.get_figwidth())), fontsize=10)
 
 
 def unit(runs: pd.DataFrame) -> str:
@@ -67,7 +73,7 @@ def scores(runs: pd.DataFrame, table: Mapping[str, Mapping[str, Summary]], title
         axes.set_title(where, fontsize=9, loc="left")
         axes.set_xlabel(unit(runs), fontsize=8)
         plain(axes)
-    figure.suptitle(f"{title}: ours with 95% over tasks, hollow the paper's", fontsize=10)
+    headline(figure, f"{title}: ours with 95% over tasks, hollow the paper's")
     return figure
 
 
@@ -93,7 +99,7 @@ def by_shots(runs: pd.DataFrame, table: Mapping[str, Mapping[str, Summary]], tit
     axes.set_ylabel(unit(runs), fontsize=8)
     axes.legend(frameon=False, fontsize=7)
     plain(axes)
-    figure.suptitle(f"{title}: bands are 95% over seeds", fontsize=10)
+    headline(figure, f"{title}: bands are 95% over seeds")
     return figure
 
 
@@ -131,7 +137,7 @@ def learning(runs: pd.DataFrame, logs: Logs, measure: str, title: str, each: boo
     side_by_side = max(int(letters / (max(map(len, names)) + 8)), 1)
     figure.legend(loc="outside lower center", ncols=side_by_side, frameon=False, fontsize=7)
     what = "every run" if each else "the seeds' mean and range"
-    figure.suptitle(f"{title}: {measure}, {what}", fontsize=10)
+    headline(figure, f"{title}: {measure}, {what}")
     return figure
 
 
@@ -201,5 +207,5 @@ def trials(frame: pd.DataFrame, settings: list[str], metric: str, title: str) ->
             axes.set_yscale("log")
         axes.set_xlabel(name, fontsize=8)
         plain(axes)
-    figure.suptitle(f"{title}: best validation {metric} of every trial", fontsize=10)
+    headline(figure, f"{title}: best validation {metric} of every trial")
     return figure
