@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -100,6 +101,11 @@ def make(method: str, backbone: str, bn: str | None = None, regression: bool = F
 def whole(weight: torch.Tensor | TaskWeight, tasks: int) -> torch.Tensor:
     """An adapted weight of each task, (B, ...), however it is held."""
     return weight.whole(tasks) if isinstance(weight, TaskWeight) else weight
+
+
+def tables(tmp_path: Path) -> Path:
+    """Where tests put prepared tables: glyphs take ten seconds, once a worker."""
+    return tmp_path.parent / "tables"
 
 
 def episode(learner: MetaLearner, tasks: int = 3, shots: int = 2, queries: int = 4) -> Episode:

@@ -13,12 +13,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from fewshot.config.checks import check
 from fewshot.config.compose import CONF, composed, quote_shots
 from fewshot.report.runs import cells, of_study
+from tests.conftest import tables
 
 
 def test_the_notebook_page_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEWSHOT_PREPARED", str(tables(tmp_path)))
     blocks = re.findall(r"```python\n(.*?)```", (CONF.parent / "docs" / "notebook.md").read_text(), re.S)
     assert len(blocks) == 5
     names: dict[str, Any] = {}

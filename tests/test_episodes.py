@@ -244,7 +244,9 @@ def test_sine_episode_divides_at_the_shots() -> None:
 
 # ---------------------------------------------------------------- streams
 def stream(batch: int, total: int, split: str = "train") -> TaskStream:
-    return TaskStream(SineSource(0, 1), split, 2, 3, batch, total)
+    made = TaskStream(SineSource(0, 1), split, 2, 3, batch, total)
+    made.at_once = 6
+    return made
 
 
 @quick

@@ -9,6 +9,7 @@ import pytest
 
 from fewshot.config.compose import CONF
 from fewshot.light import first
+from tests.conftest import tables
 from tests.test_package import TINY
 
 ASK = (
@@ -20,7 +21,7 @@ def run(program: str, arguments: str, outputs: Path, **environ: str) -> tuple[in
     """Exit code, both streams, and whether torch was imported."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FEWSHOT_")}
     command = [sys.executable, "-c", ASK.format(program), *arguments.split()]
-    places = {"FEWSHOT_OUTPUTS": str(outputs), "FEWSHOT_PREPARED": str(outputs.parent / "prepared"), **environ}
+    places = {"FEWSHOT_OUTPUTS": str(outputs), "FEWSHOT_PREPARED": str(tables(outputs.parent)), **environ}
     done = subprocess.run(command, env=kept | places, cwd=CONF.parent, capture_output=True, text=True)
     *printed, imported = done.stdout.splitlines() or ["", "True"]
     return done.returncode, "\n".join(printed), done.stderr, imported == "True"

@@ -13,6 +13,7 @@ import pytest
 
 import fewshot
 from fewshot.config.compose import CONF
+from tests.conftest import tables
 from tests.mutations import MUTATIONS
 
 ROOT = CONF.parent
@@ -22,6 +23,7 @@ TINY = "trainer.updates=4 trainer.val_every=2 trainer.val_tasks=4 trainer.test_t
 def run(program: str, arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "fewshot", program, *arguments.split()]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FEWSHOT_")}
+    kept |= {"FEWSHOT_PREPARED": str(tables(cwd))}
     paths = os.pathsep.join([str(ROOT), environ.pop("PYTHONPATH", "")])
     return subprocess.run(command, cwd=cwd, env=kept | environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
 
@@ -62,9 +64,8 @@ def test_the_pages_method_and_backbone_run(tmp_path: Path) -> None:
     assert "backbone mine, bn none" in done.stderr
     refused = run("train", f"method=mine method.depth=0 {TINY}", tmp_path, PYTHONPATH=str(tmp_path))
     assert "method.depth=0: give a whole number" in refused.stderr
-    for value, why in (("0", "give a whole number"), ("x", "give a whole number")):
-        refused = run("train", f"backbone=mine backbone.width={value} {TINY}", tmp_path, PYTHONPATH=str(tmp_path))
-        assert f"backbone.width={value}: {why}" in refused.stderr
+    refused = run("train", f"backbone=mine backbone.width=x {TINY}", tmp_path, PYTHONPATH=str(tmp_path))
+    assert "backbone.width=x: give a whole number" in refused.stderr
 
 
 def test_a_method_a_backbone_and_configs_from_outside(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from fewshot.runs.evaluate import evaluate
 from fewshot.runs.train import train
 from fewshot.views.curves import learning_curve
 from fewshot.views.loggers import start_wandb
+from tests.conftest import tables
 from tests.made_files import fill_folder, picture
 
 pytestmark = pytest.mark.usefixtures("composed_once", "undrawn")
@@ -87,7 +88,7 @@ MEASURED = ("train_seconds", "tasks_per_second", "peak_memory_bytes")
 
 
 def config(tmp_path: Path, *overrides: str, outputs: str = "outputs") -> DictConfig:
-    paths = [f"paths.outputs={tmp_path / outputs}", f"paths.prepared={tmp_path / 'prepared'}"]
+    paths = [f"paths.outputs={tmp_path / outputs}", f"paths.prepared={tables(tmp_path)}"]
     cfg = composed(["data=sine", "method=lstm", *TINY, *paths, *overrides])
     check(cfg)
     return cfg
@@ -664,7 +665,7 @@ def evaluation(folder: Path, tmp_path: Path, **changes: Any) -> DictConfig:
         "run": folder,
         "bar": False,
         "paths.raw": tmp_path / "raw",
-        "paths.prepared": tmp_path / "prepared",
+        "paths.prepared": tables(tmp_path),
     } | changes
     values = {key: f"'{value}'" if isinstance(value, str | Path) else value for key, value in told.items()}
     return composed([f"{key}={value}" for key, value in values.items()], "evaluate")

@@ -12,7 +12,6 @@ from torch import Tensor
 from fewshot.episodes import SPLITS, Episode, Task
 from fewshot.options import Few, Many, Units, checked
 
-AT_ONCE = 32  # batches that are drawn together: a draw's cost is numpy's calls, and a copy to the device
 STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
 
 
@@ -35,6 +34,8 @@ class TaskStream:
     a resumed run goes on with the task it would have seen. Of `ranks` processes `rank` has its share of a batch.
     """
 
+    at_once = 128  # tasks drawn together: a draw's cost is numpy's calls, and a copy to the device
+
     def __init__(self, source: Source, split: str, shots: int, queries: int, batch: int, total: int) -> None:
         self.source, self.split, self.shots, self.queries = source, split, shots, queries
         self.batch, self.total, self.device = batch, total, torch.device("cpu")
@@ -51,8 +52,9 @@ class TaskStream:
 
     def __iter__(self) -> Iterator[Episode]:
         start, self.start = self.start, 0  # only the first pass after a restore begins in the middle
-        for first in range(start, len(self), AT_ONCE):
-            shares = [self.share(step) for step in range(first, min(first + AT_ONCE, len(self)))]
+        together = max(self.at_once // self.batch, 1)
+        for first in range(start, len(self), together):
+            shares = [self.share(step) for step in range(first, min(first + together, len(self)))]
             drawn = self.drawn(np.concatenate(shares), self.queries)
             parts = zip(*(x.split([len(tasks) for tasks in shares]) for x in drawn.values()), strict=True)
             for step, part in enumerate(parts, first):
