@@ -15,11 +15,14 @@ PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "
 
 
 def surroundings(trainer: L.Trainer) -> dict[str, Any]:
-    """Where a result was made: device, precision, threads, versions, memory."""
+    """Where a result was made: device, precision, threads, versions, memory.
+
+    A GPU's is what torch took of it, in which alone the memory of CUDA graphs is counted.
+    """
     device = trainer.strategy.root_device
     on_gpu = device.type == "cuda"
     return {
-        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else peak_resident_bytes(),
+        "peak_memory_bytes": torch.cuda.max_memory_reserved(device) if on_gpu else peak_resident_bytes(),
         "device": torch.cuda.get_device_name(device) if on_gpu else processor(),
         "devices": trainer.world_size,
         "precision": str(trainer.precision),
@@ -32,6 +35,7 @@ def surroundings(trainer: L.Trainer) -> dict[str, Any]:
 def forget_peak_memory() -> None:
     """So that the next peak is of what follows, and not of an earlier cell in this process."""
     if torch.cuda.is_available():
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # Linux's word for it
