@@ -14,6 +14,7 @@ from fewshot.errors import UserError
 from fewshot.methods.base import MetaLearner
 from fewshot.methods.oplstm import OPLSTM
 from fewshot.methods.sap import SAP
+from fewshot.report import load
 from fewshot.runs import train as runs_train
 from fewshot.runs.evaluate import evaluate
 from fewshot.runs.train import train
@@ -174,7 +175,7 @@ def test_further_data_sets_are_tested_and_kept(tmp_path: Path, monkeypatch: pyte
     assert json.loads((run_folder(cfg) / "result.json").read_text()) == result
 
 
-def test_a_later_evaluation_on_other_data_adds_its_entry(tmp_path: Path) -> None:
+def test_a_later_evaluation_on_other_data_adds_its_entry(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name in ("one", "two"):
         fill_folder(tmp_path / name, {f"class{c}/{i}.png": picture(20 * c + i) for c in range(12) for i in range(20)})
     small = ["data=folder", "method=protonet", "backbone.widths=[4,4]", "data.size=8", "data.channels=1"]
@@ -192,6 +193,12 @@ def test_a_later_evaluation_on_other_data_adds_its_entry(tmp_path: Path) -> None
     assert (result, others) == (alone, [])
     assert name.startswith("folder-two-")
     assert (entry["mean"], entry["test_queries"]) == (tested["mean"], 15)
+    capfd.readouterr()
+    found = load(folder)  # the own test made again is no further row
+    assert sorted(found["test_queries"]) == [alone["test_queries"], 3, 15]
+    assert found.loc[found["test_queries"] == 15, "mean"].item() == tested["mean"]
+    assert [len(scores) for scores in found["scores"]] == [30] * 3
+    assert capfd.readouterr().err == ""
     kept = summary(folder)
     assert kept[f"test/{name}/accuracy"] == tested["mean"]
     assert kept[f"test/{name}/task_scores.nrows"] == sum(kept[f"test/{name}/scores.values"]) == 30

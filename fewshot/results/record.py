@@ -43,7 +43,10 @@ SHOWN: dict[str, Any] = {  # what is read of a kept result
     "versions": dict[str, str],
     "run_status": str | None,  # in what evaluate.py keeps
 } | MAY_LACK
-ABSENT: dict[str, Any] = {"floors": {}, "warnings": [], "device": "unknown", "versions": {}} | dict.fromkeys(MAY_LACK)
+ABSENT: dict[str, Any] = {
+    **{"floors": {}, "findings": {}, "warnings": [], "device": "unknown", "versions": {}},  # a test has no findings
+    **dict.fromkeys(MAY_LACK),
+}
 
 
 def write_json(path: Path, result: Mapping[str, Any]) -> None:
