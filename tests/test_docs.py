@@ -67,7 +67,7 @@ def test_stored_runs_are_those_of_their_study(archive: Path, tmp_path: Path, mon
     monkeypatch.setenv("FEWSHOT_OUTPUTS", str(tmp_path))
     with tarfile.open(archive) as packed:
         packed.extractall(tmp_path, filter="data")
-    study = archive.parent.name
-    runs = of_study(cells(study.removesuffix("-quick"), ["profile=quick"] if study.endswith("-quick") else []))
+    study, suffix = re.fullmatch(r"(.*?)(-quick|-text)?", archive.parent.name).groups()  # type: ignore[union-attr]
+    runs = of_study(cells(study, {"-quick": ["profile=quick"], "-text": ["form=text"]}.get(suffix, [])))
     done = set(runs.loc[runs["scores"].notna(), "folder"])
     assert done == {str(result.parent) for result in tmp_path.rglob("result.json")}
