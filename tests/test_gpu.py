@@ -18,6 +18,10 @@ from tests.conftest import LSTM, MAML, OPLSTM, SAP, TEXT, WARPMAML, episode, mak
 from tests.test_learners import make_named
 from tests.test_runs import config
 
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 CASES = {
     "protonet": ("conv4", {"lr": 1e-3}),
     "maml": ("conv4", MAML),
@@ -28,8 +32,6 @@ CASES = {
 }
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("method", CASES)
 def test_predictions_on_a_gpu(method: str) -> None:
     backbone, options = CASES[method]
@@ -40,8 +42,6 @@ def test_predictions_on_a_gpu(method: str) -> None:
     torch.testing.assert_close(learner.cuda().predict(moved).cpu(), expected, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_tasks_on_a_gpu() -> None:
     source = SineSource(0, 1)
     drawn = source.draw("train", np.arange(3), 5, 5)
@@ -50,8 +50,6 @@ def test_tasks_on_a_gpu() -> None:
         torch.testing.assert_close(here, there.cpu())
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_thirty_two_bits_are_thirty_two_on_a_gpu() -> None:
     """TF32 would be off by 1e-3."""
     make_lightning("protonet", logger=False)
@@ -60,8 +58,6 @@ def test_thirty_two_bits_are_thirty_two_on_a_gpu() -> None:
     torch.testing.assert_close(F.conv2d(x.cuda(), weight.cuda(), padding=1).cpu(), exact, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(
     ("name", "backbone"), [("oplstm-released", "conv4"), ("oplstm-text", "fc"), ("protonet", "conv4")]
 )
@@ -83,8 +79,6 @@ def losses_and_gradient(learner: MetaLearner, batch: Episode) -> tuple[Tensor, .
     return losses, predictions, *(p.grad.clone() for p in learner.parameters() if p.grad is not None)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_run_on_a_gpu_in_two_sittings(tmp_path: Path) -> None:
     settings = ["method=oplstm", "data=glyphs", "trainer.updates=60", "trainer.val_every=20", "trainer.val_tasks=20"]
     settings += ["trainer.test_tasks=20", "trainer.accelerator=gpu", "trainer.compile=true", "trainer.precision=tf32"]
