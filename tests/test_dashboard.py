@@ -102,7 +102,7 @@ def test_tests_across_domains_are_shown() -> None:
 
 @pytest.mark.parametrize("program", [dashboard, sweep])
 def test_help(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert program.main(["--help"]) == 0
+    assert program.main(["--help"]) == program.main(["table1", "--help"]) == 0
     assert "python -m fewshot.report." in capsys.readouterr().out
 
 

@@ -120,7 +120,7 @@ def short(commit: Any) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or {"-h", "--help"} & set(arguments):
         print(HELP + ", ".join(studies()))
         return 0 if arguments else 2
     study, *told = arguments

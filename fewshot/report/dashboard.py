@@ -123,7 +123,7 @@ def page(study: str, told: Sequence[str], found: Sequence[Cell]) -> Any:
 
 
 def main(arguments: Sequence[str]) -> int:
-    if arguments[:1] in (["-h"], ["--help"]):
+    if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0
     try:

@@ -44,7 +44,7 @@ def sweep(study: str) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    if arguments[:1] in (["-h"], ["--help"]):
+    if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0
     try:
