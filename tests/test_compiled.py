@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from fewshot.config.checks import check
 from fewshot.errors import UserError
@@ -15,7 +14,7 @@ from fewshot.runs import compiled as module
 from fewshot.runs.compiled import LONG, compiled
 from fewshot.runs.train import train
 from tests.conftest import MAML, SAP, episode, make
-from tests.test_learners import close, gradients, make_named
+from tests.test_learners import close, gradients, losses_and_gradient, make_named
 from tests.test_runs import config
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -62,17 +61,12 @@ def test_a_gpu_would_replay_the_learners_gradients(
 ) -> None:
     learner = make_named(name, backbone)
     batch = episode(learner, tasks=2)
-
-    def gradients_of_losses() -> list[Tensor]:
-        losses, predictions = learner.losses(batch)
-        return [losses.detach(), predictions, *torch.autograd.grad(losses.sum(), list(learner.parameters()))]
-
-    expected = gradients_of_losses()
+    expected = losses_and_gradient(learner, batch)
     monkeypatch.setattr(module, "no_compiler", lambda _: "")
     monkeypatch.setattr(torch, "compile", lambda function, **_: TRACED(function, fullgraph=True, dynamic=False))
     with compiled(learner, config(tmp_path, "trainer.compile=true"), torch.device("cuda")):
         assert "losses" in vars(learner)
-        for found, there in zip(gradients_of_losses(), expected, strict=True):
+        for found, there in zip(losses_and_gradient(learner, batch), expected, strict=True):
             close(found, there)
     assert "losses" not in vars(learner)
 

@@ -6,16 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from fewshot.data.sine import SineSource
 from fewshot.episodes import Episode
-from fewshot.methods.base import MetaLearner
 from fewshot.runs.build import make_lightning
 from fewshot.runs.compiled import compiled
 from fewshot.runs.train import train
 from tests.conftest import LSTM, MAML, OPLSTM, SAP, TEXT, WARPMAML, episode, make
-from tests.test_learners import make_named
+from tests.test_learners import losses_and_gradient, make_named
 from tests.test_runs import config
 
 pytestmark = [
@@ -70,13 +68,6 @@ def test_replayed_gradients_are_those_of_the_learner(name: str, backbone: str, t
         found = [losses_and_gradient(learner, batch) for batch in batches]
     for here, there in zip(found, expected, strict=True):
         torch.testing.assert_close(here, there, rtol=1e-7, atol=1e-9)
-
-
-def losses_and_gradient(learner: MetaLearner, batch: Episode) -> tuple[Tensor, ...]:
-    learner.zero_grad()
-    losses, predictions = learner.losses(batch)
-    losses.sum().backward()
-    return losses, predictions, *(p.grad.clone() for p in learner.parameters() if p.grad is not None)
 
 
 def test_a_run_on_a_gpu_in_two_sittings(tmp_path: Path) -> None:

@@ -61,6 +61,14 @@ def gradients(learner: MetaLearner, batch: Episode) -> dict[str, Tensor]:
     return {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in named}
 
 
+def losses_and_gradient(learner: MetaLearner, batch: Episode) -> tuple[Tensor, ...]:
+    """Of one call of `losses`: the losses, the predictions and each parameter's gradient."""
+    learner.zero_grad()
+    losses, predictions = learner.losses(batch)
+    losses.sum().backward()
+    return losses, predictions, *(p.grad.clone() for p in learner.parameters() if p.grad is not None)
+
+
 def close(found: Tensor, expected: Tensor, rtol: float = 1e-9, atol: float = 1e-10) -> None:
     torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
 

@@ -64,8 +64,9 @@ def test_the_pages_method_and_backbone_run(tmp_path: Path) -> None:
     assert "backbone mine, bn none" in done.stderr
     refused = run("train", f"method=mine method.depth=0 {TINY}", tmp_path, PYTHONPATH=str(tmp_path))
     assert "method.depth=0: give a whole number" in refused.stderr
-    refused = run("train", f"backbone=mine backbone.width=x {TINY}", tmp_path, PYTHONPATH=str(tmp_path))
-    assert "backbone.width=x: give a whole number" in refused.stderr
+    for value, why in (("0", "give a whole number"), ("x", "give a whole number")):
+        refused = run("train", f"backbone=mine backbone.width={value} {TINY}", tmp_path, PYTHONPATH=str(tmp_path))
+        assert f"backbone.width={value}: {why}" in refused.stderr
 
 
 def test_a_method_a_backbone_and_configs_from_outside(tmp_path: Path) -> None:
