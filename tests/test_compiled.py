@@ -187,8 +187,15 @@ def test_no_compiler_is_told_in_a_line(
 
 
 def test_a_learner_without_such_a_part_is_told_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"trainer.compile=true: method=protonet names no part"):
-        check(config(tmp_path, "method=protonet", "data=omniglot", "trainer.compile=true"))
+    with pytest.raises(UserError, match=r"trainer.compile=true: method=warpmaml names no part"):
+        check(config(tmp_path, "method=warpmaml", "data=omniglot", "trainer.compile=true"))
+    on_a_gpu = config(tmp_path, "method=protonet", "data=omniglot", "trainer.compile=true")
+    check(on_a_gpu)
+    with (
+        pytest.raises(UserError, match=r"trainer.compile=true: method=protonet with backbone=fc names no part"),
+        compiled(make_named("protonet", "fc"), on_a_gpu, CPU),
+    ):
+        pass
 
 
 def test_a_sequence_is_left_to_torchs_own_lstm(tmp_path: Path) -> None:

@@ -28,10 +28,11 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"method={method} classifies and data=sine is regression: choose another method or data")
     check_alone(cfg, "train")
     check_together(cfg)
-    if cfg.trainer.compile is True and learner_class(method).repeated is None:
+    learner = learner_class(method)
+    if cfg.trainer.compile is True and learner.repeated is None and not learner.one_graph:
         raise UserError(f"trainer.compile=true: method={method} names no part of it to compile, choose auto or false")
     try:
-        learner_class(method).check(**learner_options(cfg))
+        learner.check(**learner_options(cfg))
     except UserError as error:
         raise UserError(re.sub(rf"\b({'|'.join(cfg.method)})=", r"method.\1=", str(error))) from error
 

@@ -32,7 +32,9 @@ def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Ite
     print(f"compiles {type(learner).__name__}.{name}, {how_long} (trainer.compile)", file=sys.stderr)
     plain = getattr(learner, name)
     if name == "losses":
-        replayed = torch.compile(plain, fullgraph=True, dynamic=False, mode="reduce-overhead")
+        # channels last, which tensor cores take: torch has it off where no layer has more than 64
+        options: dict[str, Any] = {"triton.cudagraphs": True, "force_layout_optimization": True}
+        replayed = torch.compile(plain, fullgraph=True, dynamic=False, options=options)
         # the next update's results come into the same memory, and a bar may show these
         setattr(learner, name, lambda episode: tuple(result.clone() for result in replayed(episode)))
     else:
