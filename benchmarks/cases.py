@@ -19,6 +19,7 @@ from fewshot.data.datamodule import EpisodicDataModule, Source
 from fewshot.data.image_source import ImageSource
 from fewshot.data.table import Classes, Table
 from fewshot.episodes import SPLITS, Episode
+from fewshot.memory import keep_freed_memory
 from fewshot.methods.base import MetaLearner
 from fewshot.runs.build import make_datamodule, make_learner, make_source
 
@@ -85,6 +86,7 @@ def build(name: str, device: str = "cpu", settings: Sequence[str] = ()) -> Case:
     data, method = name.split("/")
     told = {"data": data, "method": method, "shots": str(SHOTS[data])} | dict(s.split("=", 1) for s in settings)
     cfg = composed([f"{key}={value}" for key, value in told.items()])
+    keep_freed_memory()
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # as in a run
     source = make_source(cfg) if data == "sine" else random_images(cfg)
     datamodule = make_datamodule(cfg, source)

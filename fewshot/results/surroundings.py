@@ -3,13 +3,14 @@
 import os
 import platform
 import subprocess
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+
+from fewshot.memory import peak_resident_bytes
 
 PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "omegaconf", "numpy", "fewshot")
 
@@ -30,21 +31,6 @@ def surroundings(trainer: L.Trainer) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version()} | {name: installed_version(name) for name in PACKAGES},
     }
-
-
-def forget_peak_memory() -> None:
-    """So that the next peak is of what follows, and not of an earlier cell in this process."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # Linux's word for it
-
-
-def peak_resident_bytes() -> int:
-    import resource  # not on every platform
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
 
 
 def processor() -> str:

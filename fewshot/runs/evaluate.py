@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from fewshot.config.tested import same_data, trained_and_tested
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import Diverged, UserError
+from fewshot.memory import forget_peak_memory, keep_freed_memory
 from fewshot.methods.base import MetaLearner
 from fewshot.results.protocol import Protocol
 from fewshot.results.record import (
@@ -24,7 +25,7 @@ from fewshot.results.record import (
     write_json,
     write_scores,
 )
-from fewshot.results.surroundings import forget_peak_memory, surroundings
+from fewshot.results.surroundings import surroundings
 from fewshot.runs.build import announced, make_datamodule, make_learner, make_lightning, make_source, use_threads
 from fewshot.runs.checkpoints import load_weights
 from fewshot.runs.kept import table_of
@@ -90,6 +91,7 @@ def prepare_test(
 ) -> tuple[L.Trainer, MetaLearner, EpisodicDataModule, int]:
     """Trainer, learner with its best weights, test tasks, and the update that the weights are from."""
     use_threads(tested.trainer.threads)
+    keep_freed_memory()
     trainer = make_lightning(
         trained.method.name,
         accelerator=tested.trainer.accelerator,

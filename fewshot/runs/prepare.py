@@ -14,6 +14,7 @@ from fewshot.config.tested import further_tests
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import UserError
 from fewshot.files import write_whole
+from fewshot.memory import keep_freed_memory
 from fewshot.methods.base import MetaLearner
 from fewshot.results.record import NO_SCORES, Scores, describe
 from fewshot.runs.build import announced, make_datamodule, make_learner, make_lightning, make_source, use_threads
@@ -69,6 +70,7 @@ def prepare(cfg: DictConfig, folder: Path) -> Run:
 def assemble(cfg: DictConfig) -> tuple[EpisodicDataModule, MetaLearner]:
     """What is trained, and on what: the same in each process that shares a run."""
     use_threads(cfg.trainer.threads, cfg.trainer.devices)
+    keep_freed_memory()
     source = announced(cfg.data.name, make_source(cfg))
     datamodule = make_datamodule(cfg, source)
     L.seed_everything(cfg.seed, verbose=False)

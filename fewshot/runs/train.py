@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.identity import run_folder
 from fewshot.errors import Diverged, LostProcess, UserError, out_of_memory
+from fewshot.memory import forget_peak_memory
 from fewshot.methods.base import MetaLearner
 from fewshot.results.record import (
     read_result,
@@ -27,7 +28,7 @@ from fewshot.results.record import (
     write_scores,
 )
 from fewshot.results.signs import signs
-from fewshot.results.surroundings import forget_peak_memory, surroundings
+from fewshot.results.surroundings import surroundings
 from fewshot.runs.callbacks import SaveBest, finite
 from fewshot.runs.checkpoints import load_weights, newest_state
 from fewshot.runs.evaluate import evaluate_on, test
