@@ -67,7 +67,9 @@ def test_stored_runs_are_those_of_their_study(archive: Path, tmp_path: Path, mon
     monkeypatch.setenv("FEWSHOT_OUTPUTS", str(tmp_path))
     with tarfile.open(archive) as packed:
         packed.extractall(tmp_path, filter="data")
-    study, suffix = re.fullmatch(r"(.*?)(-quick|-text)?", archive.parent.name).groups()  # type: ignore[union-attr]
-    runs = of_study(cells(study, {"-quick": ["profile=quick"], "-text": ["form=text"]}.get(suffix, [])))
+    narrowed = {"quick": ["profile=quick"], "text": ["form=text"], "tf32": ["trainer.precision=tf32"]}
+    named = re.fullmatch(rf"(.*?)(?:-({'|'.join(narrowed)}))?", archive.parent.name)
+    assert named is not None
+    runs = of_study(cells(named[1], narrowed.get(named[2], [])))
     done = set(runs.loc[runs["scores"].notna(), "folder"])
     assert done == {str(result.parent) for result in tmp_path.rglob("result.json")}

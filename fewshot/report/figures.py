@@ -31,7 +31,7 @@ def plain(axes: Axes) -> None:
 
 def headline(figure: Figure, text: str) -> None:
     """Above all panels, in lines of the figure's width: a narrowed study has a long name."""
-    figure.suptitle(fill(text, int(13 * figure.get_figwidth())), fontsize=10)
+    figure.suptitle(fill(text, int(12 * figure.get_figwidth())), fontsize=10)
 
 
 def unit(runs: pd.DataFrame) -> str:
