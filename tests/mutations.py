@@ -402,7 +402,7 @@ MUTATIONS = [
         (STATISTICS, "stats.t.ppf(0.975, values.shape[axis] - 1)", "1.96", "a normal interval for three seeds"),
         (
             SUMMARY,
-            "<= self.of_tasks + (self.paper_ci95 or ROUNDED)",
+            "<= self.of_tasks + of_paper",
             "<= self.of_tasks",
             "the paper's interval left out",
         ),

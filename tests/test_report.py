@@ -234,8 +234,14 @@ def test_further_tests_are_those_of_finished_runs() -> None:
         done = cell.cfg.seed != 42
         stored(cell, some(50, 0)[:600] if done else None, status="finished" if done else "timeout")
     for cell in found[:2]:
-        evaluated(cell, "cub", some(40, cell.cfg.seed)[:600])
-    seen = summarise(report("table4", told)[1])["oplstm"]["mini → cub 1-shot"]
+        evaluated(cell, "cub", some(40, cell.cfg.seed)[:600], device="another processor", git_commit="feedbeef" * 5)
+    said, runs, _ = report("table4", told)
+    assert [word.split(";")[0] for word in said.words if " on a" in word] == [
+        "Made on a processor",
+        "Tested on other data on another processor",
+    ]
+    assert "feedbeeffe" in said.words[-1]
+    seen = summarise(runs)["oplstm"]["mini → cub 1-shot"]
     assert (seen.seeds, seen.status, seen.paper) == ((1337, 0), ("timeout",), 42.33)
     assert seen.mean == pytest.approx(np.mean([some(40, seed)[:600] for seed in (1337, 0)]))
     evaluated(found[0], "cub", some(40, 0)[:600], run_status="unfinished")  # of a state before the run's last
@@ -539,16 +545,20 @@ def test_trials_are_ranked_by_validation() -> None:
     told = ["trial=range(0,6)"]
     found = cells("lstm_sine", told)
     for trial, cell in enumerate(found[:5]):
-        stored(cell, some((0.5, 0.1, 0.3, 0.2, 0.4)[trial], trial), best_validation=(0.5, 0.1, 0.3, 0.2, 0.4)[trial])
+        scores, validation = some((0.5, 0.1, 0.3, 0.2, 0.4)[trial], trial), (0.5, 0.1, 0.3, 0.2, 0.4)[trial]
+        scores[7] *= 10_000 if trial == 1 else 1
+        stored(cell, scores, best_validation=validation, warnings=["it blew up"] * (trial == 1))
     said, _, _ = report("lstm_sine", told)
-    table, ranked = said.tables.values()
+    table, ranked, warned = said.tables.values()
+    assert warned.to_numpy().tolist() == [["it blew up", 1]]
     assert list(table["trial"]) == ["1", "3", "2", "4", "0"]
     rates = [cell.cfg.method.lr for cell in found[:5]]
     expected = stats.spearmanr(rates, (0.5, 0.1, 0.3, 0.2, 0.4)).statistic
     assert dict(ranked.to_numpy())["lr"] == f"{expected:+.2f}"
     assert {"hidden: layers", "hidden: units"} <= set(ranked[""])
     assert "5 of 6 trials have a result; 1 missing" in said.words
-    assert said.words[-2] == "python train.py search=lstm_sine trial=1"
+    assert said.words[-3] == "python train.py search=lstm_sine trial=1"
+    assert re.match(r"one task of 2,000 carries \d+% of that test; the median is 0\.0832", said.words[-2])
     assert list(said.figures) == ["lstm_sine-trials"]
 
 
@@ -623,6 +633,15 @@ def test_three_seeds_of_which_one_may_fail_are_covered_less() -> None:
     assert 0.82 <= np.mean(hits) <= 0.85
 
 
+@pytest.mark.parametrize(("apart", "spread", "covered"), [(4.5, 0.3, 0.64), (3.0, 1.0, 0.94)])
+def test_seeds_that_end_in_one_of_two_places_are_covered_less(apart: float, spread: float, covered: float) -> None:
+    """compare.md says how much: five of six of OP-LSTM's on Omniglot seem to be in one place."""
+    rng = np.random.default_rng(0)
+    of_seed = apart * (rng.random((50000, 3)) < 5 / 6) + spread * rng.standard_normal((50000, 3))
+    hits = np.abs(of_seed.mean(1) - apart * 5 / 6) <= half_width(of_seed, axis=1)
+    assert np.mean(hits) == pytest.approx(covered, abs=0.01)
+
+
 def test_pairing_cancels_what_tasks_have_in_common() -> None:
     rng = np.random.default_rng(1)
     tasks = rng.standard_normal((3, 600))
@@ -640,11 +659,13 @@ def test_pairing_cancels_what_tasks_have_in_common() -> None:
         "p_tasks": 1,
         "p_seeds": 1,
         "effect": 0,
+        "worst": 0,
     }
+    assert paired(np.array([[1.0, -3.0], [0.0, 2.0]]))["worst"] == 0.5
 
 
 def a_pair(p_tasks: float, p_seeds: float | None, better: str = "a") -> Pair:
-    return Pair("x 1-shot", "a", "b", -1.0, 0.1, 0.2, p_tasks, p_seeds, 1.0, 3, better)
+    return Pair("x 1-shot", "a", "b", -1.0, 0.1, 0.2, p_tasks, p_seeds, 1.0, 0.0, 3, better)
 
 
 def test_one_task_says_nothing_of_others() -> None:
@@ -656,7 +677,9 @@ def test_holms_correction_and_the_verdict() -> None:
     found = corrected([a_pair(0.01, 0.04), a_pair(0.03, None), a_pair(0.04, 0.5)])
     assert [pair.p_tasks for pair in found] == pytest.approx([0.03, 0.06, 0.06])
     assert [pair.p_seeds for pair in found] == [pytest.approx(0.08), None, pytest.approx(0.5)]
-    assert verdict(found).endswith("as they are: a over b (x 1-shot). Between methods, whatever the seed: none.")
+    assert verdict(found).endswith(
+        "as they are: a over b (x 1-shot). Between methods, as their means over further seeds: none shown."
+    )
 
 
 @pytest.mark.parametrize(("study", "better"), [("table1", "lstm"), ("table2", "maml")])
@@ -753,9 +776,9 @@ def test_a_mean_and_its_interval_end_at_the_same_place() -> None:
     assert with_width(84.1234, 0.888, "accuracy") == ("84.12", "0.89")
 
 
-@pytest.mark.parametrize(("mean", "meets"), [(0.0529, True), (0.0533, False), (0.0271, True), (0.0267, False)])
+@pytest.mark.parametrize(("mean", "meets"), [(0.0534, True), (0.0538, False), (0.0266, True), (0.0262, False)])
 def test_the_papers_rounding_parts_no_intervals(mean: float, meets: bool) -> None:
-    """Table A1 has 0.04 ± 0.002, which may be anything from 0.035 to 0.045."""
+    """Table A1 has 0.04 ± 0.002, which may be anything from 0.035 to 0.045, and from 0.0015 to 0.0025."""
     told = ["method.inputs=prev_target"]
     for cell in cells("tableA1", told):
         scores = some(0.04, cell.cfg.seed)
@@ -773,8 +796,9 @@ def test_a_task_that_carries_the_mean_is_named() -> None:
         if cell.name == "maml" and cell.cfg.seed == 0:
             scores[7] = 30.0
         stored(cell, scores)
-    [words] = [words for words in report("table1", told)[0].words if "carries" in words]
-    assert words.startswith("maml on sine 5-shot: one task of 6,000 carries 11% of the mean")
+    of_cell, of_pair = [words for words in report("table1", told)[0].words if "carries" in words]
+    assert of_cell.startswith("maml on sine 5-shot: one task of 6,000 carries 11% of the mean")
+    assert re.match(r"lstm - maml on sine 5-shot: one task carries (\d+)% of the differences", of_pair)
 
 
 def test_what_a_run_cost_stands_beside_the_papers() -> None:

@@ -8,7 +8,7 @@ if __name__ == "__main__":
 import hashlib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,8 @@ from fewshot.errors import UserError
 from fewshot.mistakes import say
 from fewshot.report import figures, paired, search, write
 from fewshot.report.runs import Cell, cells, choice, of_study, studies, title, what_differs
-from fewshot.report.summary import summarise
+from fewshot.report.summary import CARRIES, summarise
 
-CARRIES = 0.05  # share of a mean that one of thousands of tasks may have
 HELP = """python -m fewshot.report STUDY [setting=value …]
 
 A study's table from the runs that are there, beside the paper's: printed, and written under outputs/reports as
@@ -46,8 +45,7 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
         raise UserError(f"{name}: errors on sine waves and accuracies are no one table: narrow data=")
     if study in choices_of("search"):
         said = search.report(name, study, found, runs)
-        said.words += made_on(runs)
-        return said, runs, found
+        return with_origin(said, runs), runs, found
     table, pairs = summarise(runs), paired.pairs(runs)
     said = write.Report(name)
     caption = "table: ours ± 95% over tasks [the paper's]" + ", * shrunk" * shrunk
@@ -68,16 +66,19 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
         if len(ranks) > 1:
             said.tables["mean rank"] = pd.DataFrame({"": ranks.index, "rank": ranks.map("{:.2f}".format)})
         said.words.append(paired.verdict(pairs))
+        said.words += [
+            f"{pair.first} - {pair.second} on {pair.where}: one task carries {pair.worst:.0%} of the differences, "
+            "whose interval and p over tasks are then not to be trusted"
+            for pair in pairs
+            if metric == "mse" and pair.worst > CARRIES
+        ]
     for status, cell in runs[~runs["status"].isin(["finished", "missing"])].groupby("status"):
         said.words.append(f"{status}: {', '.join(cell['folder'].unique())}")
     if runs["scores"].isna().all():
         command = shlex.join(["python", "train.py", "-m", choice(study), *told])
         said.words.append(f"none of these cells has a score: {command} runs them, as they are told here")
-    said.words += made_on(runs)
     if runs["scores"].notna().any():
         said.tables["costs: means of the runs [the paper's, on another machine]"] = write.costs(table)
-    if len(warned := warnings(runs)):
-        said.tables["what the runs warn of"] = warned
     logs = figures.logs_of(runs)
     drawn = {
         "scores": figures.scores(runs, table, name),
@@ -90,7 +91,19 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
         if len(beside):
             said.tables["figure 6: means over runs, validation tasks"] = beside
     said.figures = {f"{study}-{kind}": figure for kind, figure in drawn.items() if figure is not None}
-    return said, runs, found
+    return with_origin(said, runs), runs, found
+
+
+def with_origin(said: write.Report, runs: pd.DataFrame) -> write.Report:
+    """The report with where its runs and tests were made, and what the runs warn of."""
+    done = runs[runs["scores"].notna()]
+    if len(done):
+        said.words.append(f"Made on {made_on(done.to_dict('records'))}.")
+    if len(further := done[done["data"] != done["trained_on"]]):
+        said.words.append(f"Tested on other data on {made_on(further['tested_by'])}.")
+    if len(warned := warnings(runs)):
+        said.tables["what the runs warn of"] = warned
+    return said
 
 
 def warnings(runs: pd.DataFrame) -> pd.DataFrame:
@@ -103,16 +116,18 @@ def warnings(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def made_on(runs: pd.DataFrame) -> list[str]:
-    """Hardware, threads and commits of the runs that have a score."""
-    done = runs[runs["scores"].notna()]
-    if done.empty:
-        return []
-    torch = sorted({versions.get("torch", "unknown") for versions in done["versions"]})
-    commits = ", ".join(sorted({short(commit) for commit in done["git_commit"]}))
-    threads = ", ".join(sorted(f"{n:.0f}" for n in set(done["threads"].dropna()))) or "unknown"
-    devices = ", ".join(sorted(set(done["device"])))
-    return [f"Made on {devices}; {threads} thread(s), torch {', '.join(torch)}, commit {commits}."]
+def made_on(by: Iterable[Mapping[str, Any]]) -> str:
+    """Hardware, threads and commits of several runs or tests."""
+    told = [
+        (of["device"], whole(of["threads"]), of["versions"].get("torch", "unknown"), short(of["git_commit"]))
+        for of in by
+    ]
+    devices, threads, torch, commits = (", ".join(sorted(set(each))) for each in zip(*told, strict=True))
+    return f"{devices}; {threads} thread(s), torch {torch}, commit {commits}"
+
+
+def whole(number: Any) -> str:
+    return "unknown" if pd.isna(number) else f"{number:.0f}"
 
 
 def short(commit: Any) -> str:

@@ -31,6 +31,7 @@ class Pair:
         of_seeds: over seeds: what other runs of these methods do; None with one seed. With three it is wide.
         p_tasks, p_seeds: of no difference, by t-tests, Holm's correction over all pairs of the study included.
         effect: the difference in standard deviations of a task's (Cohen's d for pairs).
+        worst: the share of all differences' sizes that a single task has.
         better: the name of the better row, by its mean.
     """
 
@@ -43,6 +44,7 @@ class Pair:
     p_tasks: float
     p_seeds: float | None
     effect: float
+    worst: float
     seeds: int
     better: str
 
@@ -59,6 +61,7 @@ def paired(difference_SN: NDArray[np.float64]) -> dict[str, Any]:
         "p_tasks": p_value(pooled),
         "p_seeds": p_value(seeds_S) if several else None,
         "effect": float(pooled.mean() / sd) if len(pooled) > 1 and (sd := pooled.std(ddof=1)) else 0.0,
+        "worst": float(sizes.max() / sizes.sum()) if (sizes := np.abs(pooled)).any() else 0.0,
     }
 
 
@@ -136,11 +139,11 @@ def verdict(found: list[Pair]) -> str:
             f"{pair.better} over {pair.second if pair.better == pair.first else pair.first} ({pair.where})"
             for pair in real
         ]
-        return "; ".join(said) if said else "none"
+        return "; ".join(said) if said else "none shown"
 
     number = f"{len(found)} pairs" if len(found) > 1 else "one pair"
     words = f"Real at 95% after Holm's correction over {number}, between the runs as they are: "
     words += f"{told('p_tasks')}."
     if any(pair.p_seeds is not None for pair in found):
-        words += f" Between methods, whatever the seed: {told('p_seeds')}."
+        words += f" Between methods, as their means over further seeds: {told('p_seeds')}."
     return words

@@ -30,9 +30,10 @@ from fewshot.results.protocol import Protocol, as_settings, of_queries
 from fewshot.runs.kept import table_of
 
 COLUMN = ("data", "shots", "seed")  # what is swept and is no part of a row's name
+MADE_BY = ("device", "threads", "versions", "git_commit")
 OF_RUN = (  # what a report takes from a result beside its test
-    *("parameters", "train_seconds", "tasks_per_second", "peak_memory_bytes", "best_validation"),
-    *("device", "threads", "versions", "git_commit", "warnings"),
+    *("parameters", "train_seconds", "tasks_per_second", "peak_memory_bytes", "best_validation", "warnings"),
+    *MADE_BY,
 )
 
 
@@ -232,7 +233,9 @@ def outcome(cell: Cell, tested: str, protocols: Mapping[str, Protocol]) -> dict[
         return told | {"status": "foreign"}
     if test["scores"] is None:
         return told | {"status": "unreadable"}
-    return told | {name: test[name] for name in ("mean", "ci95", "scores")}
+    return (
+        told | {name: test[name] for name in ("mean", "ci95", "scores")} | {"tested_by": {n: test[n] for n in MADE_BY}}
+    )
 
 
 def is_of(cell: Cell, result: Mapping[str, Any], protocol: Protocol) -> bool:

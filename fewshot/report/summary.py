@@ -8,7 +8,8 @@ import pandas as pd
 
 from fewshot.results.statistics import half_width
 
-ROUNDED = 0.0005  # what the paper prints as .000 is less
+ROUNDED = {"mse": 0.0005, "accuracy": 0.005}  # by how much the paper's half-widths may differ from what it prints
+CARRIES = 0.05  # the share of a mean, or of differences, that one of thousands of tasks may have
 NOT_RUN = {"timeout": "-", "missing": "·"}  # what a table shows for cells without a score; others by their name
 
 
@@ -58,7 +59,8 @@ class Summary:
         where one of them is not known."""
         if self.difference is None or self.paper is None or self.paper_ci95 is None:
             return None
-        return abs(self.difference) <= self.of_tasks + (self.paper_ci95 or ROUNDED) + half_a_digit(self.paper)
+        of_paper = self.paper_ci95 + ROUNDED[self.metric]
+        return abs(self.difference) <= self.of_tasks + of_paper + half_a_digit(self.paper)
 
 
 def half_a_digit(printed: float) -> float:

@@ -58,7 +58,7 @@ def with_width(mean: float, width: float, metric: str) -> tuple[str, str]:
 
 def of_paper(width: float | None, metric: str) -> str:
     """The half-width that the paper prints; its .000 on sine is anything below .0005."""
-    return f"<{ROUNDED}" if width == 0 else number(width, metric)
+    return f"<{ROUNDED[metric]}" if width == 0 else number(width, metric)
 
 
 def shown(summary: Summary) -> str:
