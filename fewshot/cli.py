@@ -168,7 +168,7 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
     total, swept = cells.sweep(hydra_cfg) if multirun else (1, set())
     name = " ".join([o for o in overrides if o.split("=")[0] in swept] or overrides * multirun)
     if stopping.asked:  # as the cell before ended
-        raise stopping.Stopped(stopping.asked, f"stopped by {stopping.asked.name}: give the same command again")
+        raise stopping.Stopped(stopping.asked, f"stopped by {stopping.asked.name}: give {stopping.again()} again")
     if cells.in_worker():
         stopping.obey()
     elif cells.in_job():

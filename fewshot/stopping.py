@@ -102,6 +102,11 @@ def tell(text: str) -> None:
         os.write(2, (SHOW_CURSOR * os.isatty(2) + text).encode(errors="replace"))
 
 
+def again() -> str:
+    """The command that goes on with what was stopped: force=true would begin anew."""
+    return "the same command" + " without force=true" * ("force=true" in sys.argv)
+
+
 def _handle(number: int, _: FrameType | None) -> Any:
     global asked
     by = signal.Signals(number)
@@ -117,7 +122,7 @@ def _handle(number: int, _: FrameType | None) -> Any:
         asked = by
         queue_again()
         raise Stopped(by, f"stopped by {by.name}: the same command begins again where it was saved last")
-    tell(f"stopped by {by.name}: nothing is lost, give the same command again\n{last_words()}")
+    tell(f"stopped by {by.name}: nothing is lost, give {again()} again\n{last_words()}")
     with suppress(RuntimeError, ValueError, OSError):  # it is being written to just now, or is closed
         sys.stdout.flush()
     os._exit(128 + number)  # no clean-up that could fail, as every file stands whole anyway

@@ -28,7 +28,7 @@ from fewshot.report.__main__ import main, report
 from fewshot.report.figures import curve_of, curves_of, headline, three_across
 from fewshot.report.paired import Pair, corrected, paired, pairs, ranks, verdict
 from fewshot.report.runs import Cell, cells, of_study, planned, studies
-from fewshot.report.summary import summarise
+from fewshot.report.summary import carries, summarise
 from fewshot.report.write import with_width
 from fewshot.results.paper import FIGURES, INTERVALS, OVER_SEEDS
 from fewshot.results.statistics import half_width
@@ -660,12 +660,18 @@ def test_pairing_cancels_what_tasks_have_in_common() -> None:
         "p_seeds": 1,
         "effect": 0,
         "worst": 0,
+        "tasks": 10,
     }
     assert paired(np.array([[1.0, -3.0], [0.0, 2.0]]))["worst"] == 0.5
 
 
+def test_of_few_tasks_one_may_have_more() -> None:
+    assert [carries(0.06, tasks) for tasks in (20, 600, 2000, 6000)] == [False, False, True, True]
+    assert [carries(0.2, tasks) for tasks in (20, 600, 2000)] == [False, True, True]
+
+
 def a_pair(p_tasks: float, p_seeds: float | None, better: str = "a") -> Pair:
-    return Pair("x 1-shot", "a", "b", -1.0, 0.1, 0.2, p_tasks, p_seeds, 1.0, 0.0, 3, better)
+    return Pair("x 1-shot", "a", "b", -1.0, 0.1, 0.2, p_tasks, p_seeds, 1.0, 0.0, 1800, 3, better)
 
 
 def test_one_task_says_nothing_of_others() -> None:
@@ -805,11 +811,16 @@ def test_what_a_run_cost_stands_beside_the_papers() -> None:
     told = ["data=mini", "shots=1", "method=oplstm"]
     for cell in cells("table3", told):
         stored(
-            cell, 10 * some(5.0, cell.cfg.seed)[:600], parameters=133182, tasks_per_second=70.4, peak_memory_bytes=2e9
+            cell,
+            10 * some(5.0, cell.cfg.seed)[:600],
+            parameters=133182,
+            train_tasks=320000,
+            tasks_per_second=70.4,
+            peak_memory_bytes=2e9,
         )
     tables = report("table3", told)[0].tables
     assert tables["costs: means of the runs [the paper's, on another machine]"].to_numpy().tolist() == [
-        ["oplstm", "mini 1-shot", "133,182 [141,187]", "1.5 [290.0]", "70", "2,000"]
+        ["oplstm", "mini 1-shot", "133,182 [141,187]", "320,000", "1.5 [290.0]", "70", "2,000"]
     ]
 
 

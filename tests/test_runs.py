@@ -579,6 +579,11 @@ def test_kill_minus_nine(tmp_path: Path) -> None:
     }
 
 
+def test_a_log_file_has_a_line_a_validation(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train(config(tmp_path, "trainer.bar=true"))
+    assert "update 40 of 40: val/mse" in capfd.readouterr().err
+
+
 def test_a_finished_run_is_shown_not_repeated(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     cfg = config(tmp_path)
     first = train(cfg)

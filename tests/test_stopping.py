@@ -196,6 +196,13 @@ def test_a_signal_that_a_cell_did_not_heed_ends_the_multirun(
     assert "seed=0: diverged" in capfd.readouterr().err
 
 
+def test_what_goes_on_is_the_command_without_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "method=lstm", "force=true"])
+    assert stopping.again() == "the same command without force=true"
+    monkeypatch.setattr(sys, "argv", ["train.py", "method=lstm"])
+    assert stopping.again() == "the same command"
+
+
 def test_a_cell_does_not_keep_the_threads_of_the_one_before() -> None:
     own = build.OWN_THREADS
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
@@ -22,7 +23,7 @@ from fewshot.errors import UserError
 from fewshot.mistakes import say
 from fewshot.report import figures, paired, search, write
 from fewshot.report.runs import Cell, cells, choice, of_study, studies, title, what_differs
-from fewshot.report.summary import CARRIES, summarise
+from fewshot.report.summary import carries, summarise
 
 HELP = """python -m fewshot.report STUDY [setting=value …]
 
@@ -57,7 +58,7 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
         f"{row} on {where}: one task of {cell.tasks:,} carries {cell.worst:.0%} of the mean, whose interval is then "
         f"too narrow; the median is {cell.median:.3g}"
         for row, where, cell in write.each(table)
-        if cell.metric == "mse" and cell.worst > CARRIES
+        if cell.metric == "mse" and carries(cell.worst, cell.tasks)
     ]
     if pairs:
         metric = runs["metric"].dropna().iloc[0]
@@ -70,10 +71,8 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
             f"{pair.first} - {pair.second} on {pair.where}: one task carries {pair.worst:.0%} of the differences, "
             "whose interval and p over tasks are then not to be trusted"
             for pair in pairs
-            if metric == "mse" and pair.worst > CARRIES
+            if metric == "mse" and carries(pair.worst, pair.tasks)
         ]
-    for status, cell in runs[~runs["status"].isin(["finished", "missing"])].groupby("status"):
-        said.words.append(f"{status}: {', '.join(cell['folder'].unique())}")
     if runs["scores"].isna().all():
         command = shlex.join(["python", "train.py", "-m", choice(study), *told])
         said.words.append(f"none of these cells has a score: {command} runs them, as they are told here")
@@ -95,7 +94,9 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
 
 
 def with_origin(said: write.Report, runs: pd.DataFrame) -> write.Report:
-    """The report with where its runs and tests were made, and what the runs warn of."""
+    """The report with the folders that hold no score, where runs and tests were made, and what the runs warn of."""
+    for status, cell in runs[~runs["status"].isin(["finished", "missing"])].groupby("status"):
+        said.words.append(f"{status}: {', '.join(cell['folder'].unique())}")
     done = runs[runs["scores"].notna()]
     if len(done):
         said.words.append(f"Made on {made_on(done.to_dict('records'))}.")
@@ -151,7 +152,8 @@ def main(arguments: Sequence[str]) -> int:
         name = f"{name[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
     folder = Path(found[0].cfg.paths.outputs) / "reports" / name.replace("/", "_")
     try:
-        write.write(said, folder, runs)
+        with FileLock(folder / ".lock"):  # of another report of the same
+            write.write(said, folder, runs)
     except OSError as error:
         return say(UserError(f"the report cannot be written: {error}"))
     if found[0].cfg.logger.name == "wandb":

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fewshot.errors import UserError
 from fewshot.results.paper import paper_figure
 from fewshot.results.record import as_options, read_result
 
@@ -21,8 +22,13 @@ def load(folder: str | Path) -> pd.DataFrame:
     The columns are those of `read_test`; `changed` as the command line takes it, `paper`, its number where the protocol
     is its own, and `folder`, the run's. A run's own test made again is no further row. What is no result is named on
     stderr and left out.
+
+    Raises:
+        UserError: there is no such folder.
     """
     rows, home = [], Path(folder).expanduser()
+    if not home.is_dir():
+        raise UserError(f"{home} is no folder: give one of runs, as outputs")
     for path in [*sorted(home.rglob("result.json")), *sorted(home.rglob("evaluations/*.json"))]:
         test = read_test(path)
         if test is None:

@@ -31,7 +31,7 @@ class Pair:
         of_seeds: over seeds: what other runs of these methods do; None with one seed. With three it is wide.
         p_tasks, p_seeds: of no difference, by t-tests, Holm's correction over all pairs of the study included.
         effect: the difference in standard deviations of a task's (Cohen's d for pairs).
-        worst: the share of all differences' sizes that a single task has.
+        worst: the share of all differences' sizes that a single one of `tasks` has.
         better: the name of the better row, by its mean.
     """
 
@@ -45,6 +45,7 @@ class Pair:
     p_seeds: float | None
     effect: float
     worst: float
+    tasks: int
     seeds: int
     better: str
 
@@ -61,6 +62,7 @@ def paired(difference_SN: NDArray[np.float64]) -> dict[str, Any]:
         "p_tasks": p_value(pooled),
         "p_seeds": p_value(seeds_S) if several else None,
         "effect": float(pooled.mean() / sd) if len(pooled) > 1 and (sd := pooled.std(ddof=1)) else 0.0,
+        "tasks": pooled.size,
         "worst": float(sizes.max() / sizes.sum()) if (sizes := np.abs(pooled)).any() else 0.0,
     }
 

@@ -32,7 +32,15 @@ from fewshot.runs.kept import table_of
 COLUMN = ("data", "shots", "seed")  # what is swept and is no part of a row's name
 MADE_BY = ("device", "threads", "versions", "git_commit")
 OF_RUN = (  # what a report takes from a result beside its test
-    *("parameters", "train_seconds", "tasks_per_second", "peak_memory_bytes", "best_validation", "warnings"),
+    *(
+        "parameters",
+        "train_tasks",
+        "train_seconds",
+        "tasks_per_second",
+        "peak_memory_bytes",
+        "best_validation",
+        "warnings",
+    ),
     *MADE_BY,
 )
 
@@ -210,8 +218,8 @@ def planned(cfg: DictConfig) -> dict[str, Protocol]:
 def outcome(cell: Cell, tested: str, protocols: Mapping[str, Protocol]) -> dict[str, Any]:
     """What a run's folder says of a test.
 
-    Where it says nothing, `status` is how the run ended, or "missing", "unfinished", "untested", "unreadable", or
-    "foreign": of other settings, or a test that evaluate.py made of an earlier state.
+    Where it says nothing, `status` is how the run ended, or "missing", "unfinished", "untested", "unreadable", which
+    may be its scores alone, or "foreign": of other settings, or a test that evaluate.py made of an earlier state.
     """
     folder, trained_on = cell.folder, cell.cfg.data.name
     told: dict[str, Any] = {"folder": str(folder), "status": "missing", "mean": None, "ci95": None, "scores": None}
@@ -232,7 +240,7 @@ def outcome(cell: Cell, tested: str, protocols: Mapping[str, Protocol]) -> dict[
     if not is_of(cell, test, protocols[tested]):
         return told | {"status": "foreign"}
     if test["scores"] is None:
-        return told | {"status": "unreadable"}
+        return told | {"status": "unreadable scores"}
     return (
         told | {name: test[name] for name in ("mean", "ci95", "scores")} | {"tested_by": {n: test[n] for n in MADE_BY}}
     )

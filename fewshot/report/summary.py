@@ -9,7 +9,7 @@ import pandas as pd
 from fewshot.results.statistics import half_width
 
 ROUNDED = {"mse": 0.0005, "accuracy": 0.005}  # by how much the paper's half-widths may differ from what it prints
-CARRIES = 0.05  # the share of a mean, or of differences, that one of thousands of tasks may have
+CARRIES = 0.05  # the share of a mean, or of differences, that one of thousands of tasks may have, of fewer more
 NOT_RUN = {"timeout": "-", "missing": "·"}  # what a table shows for cells without a score; others by their name
 
 
@@ -43,6 +43,7 @@ class Summary:
     paper_seeds: float | None
     parameters: int | None
     paper_parameters: int | None
+    train_tasks: float | None
     minutes: float | None
     paper_minutes: float | None
     tasks_per_second: float | None
@@ -61,6 +62,11 @@ class Summary:
             return None
         of_paper = self.paper_ci95 + ROUNDED[self.metric]
         return abs(self.difference) <= self.of_tasks + of_paper + half_a_digit(self.paper)
+
+
+def carries(worst: float, tasks: int) -> bool:
+    """Whether a single task has more than may be."""
+    return worst * tasks > max(CARRIES * tasks, 100)
 
 
 def half_a_digit(printed: float) -> float:
@@ -104,6 +110,7 @@ def summary(cells: pd.DataFrame) -> Summary:
         paper_seeds=first("paper_seeds"),
         parameters=None if (parameters := first("parameters")) is None else int(parameters),
         paper_parameters=None if (published := first("paper_parameters")) is None else int(published),
+        train_tasks=mean("train_tasks"),
         minutes=None if (seconds := mean("train_seconds")) is None else seconds / 60,
         paper_minutes=first("paper_minutes"),
         tasks_per_second=mean("tasks_per_second"),

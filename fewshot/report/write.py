@@ -126,6 +126,7 @@ def costs(table: Mapping[str, Mapping[str, Summary]]) -> pd.DataFrame:
             "": name,
             "on": where,
             "parameters": beside(cell.parameters, cell.paper_parameters, ","),
+            "training tasks": "" if cell.train_tasks is None else f"{cell.train_tasks:,.0f}",
             "minutes a run": beside(cell.minutes, cell.paper_minutes, ".1f"),
             "training tasks/s": "" if cell.tasks_per_second is None else f"{cell.tasks_per_second:,.0f}",
             "peak MB": "" if cell.peak_memory_bytes is None else f"{cell.peak_memory_bytes / 1e6:,.0f}",
@@ -149,7 +150,7 @@ def of_pairs(pairs: Sequence[Pair], metric: str) -> pd.DataFrame:
             "difference": number(pair.difference, metric, "+"),
             "± tasks": number(pair.of_tasks, metric),
             "± seeds": number(pair.of_seeds, metric),
-            "p tasks": f"{pair.p_tasks:.2g}",
+            "p tasks": f"{pair.p_tasks:.2g}" if pair.p_tasks else "<1e-300",
             "p seeds": "" if pair.p_seeds is None else f"{pair.p_seeds:.2g}",
             "effect d": f"{pair.effect:.2f}",
         }

@@ -28,7 +28,7 @@ Number = Annotated[float, Field(gt=-1e300, lt=1e300)]
 MAY_LACK: dict[str, Any] = {  # a result that failed, or a stranger's
     **dict.fromkeys(("mean", "ci95", "train_seconds", "tasks_per_second", "peak_memory_bytes"), Number | None),
     "best_validation": Number | None,
-    **dict.fromkeys(("tasks", "parameters", "threads"), int | None),
+    **dict.fromkeys(("tasks", "train_tasks", "parameters", "threads"), int | None),
     **dict.fromkeys(("reason", "git_commit"), str | None),
     "unlike_paper": dict | None,
 }

@@ -157,7 +157,7 @@ class SaveLast(Checkpoint):  # Lightning runs these last and in order: the best 
         if stopping.asked is None:
             return OutOfTime()
         where = f"goes on from update {self.saved} of {trainer.max_steps}" if self.saved else "begins anew"
-        return Stopped(stopping.asked, f"stopped by {stopping.asked.name}: the same command {where}")
+        return Stopped(stopping.asked, f"stopped by {stopping.asked.name}: {stopping.again()} {where}")
 
     def state_dict(self) -> dict[str, Any]:
         on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []

@@ -30,7 +30,7 @@ def make_trainer(run: Run, timer: Timer, save_best: SaveBest, done: int) -> L.Tr
     axis = TaskAxis(cfg.method.meta_batch, cfg.trainer.log_every)
     measures = [Similarity(cfg.trainer.similarity)] if cfg.trainer.similarity != "none" else []
     summed = [ranks.SumGradients()] if cfg.trainer.devices > 1 else []
-    bar = [Bar(refresh_rate=20) if cfg.trainer.bar else Lines()]
+    bar = cfg.trainer.bar and sys.stdout.isatty()  # a log file has lines
     return make_lightning(
         cfg.method.name,
         accelerator=cfg.trainer.accelerator,
@@ -41,8 +41,11 @@ def make_trainer(run: Run, timer: Timer, save_best: SaveBest, done: int) -> L.Tr
         num_sanity_val_steps=0,
         log_every_n_steps=0,  # TaskAxis logs
         logger=make_loggers(run, done),
-        callbacks=[*summed, *measures, ValidateFirst(), axis, timer, save_best, save_last, *bar],
-        enable_progress_bar=cfg.trainer.bar,
+        callbacks=[
+            *(*summed, *measures, ValidateFirst(), axis, timer, save_best, save_last),
+            Bar(refresh_rate=20) if bar else Lines(),
+        ],
+        enable_progress_bar=bar,
         default_root_dir=run.folder,
         **ranks.settings(cfg.trainer.devices, WholeCheckpoints()),
         **cfg.trainer.lightning,
