@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fewshot.config.checks import check
 from fewshot.config.compose import CONF, composed, quote_shots
-from fewshot.report.runs import cells, of_study
+from fewshot.report.runs import cells, of_study, params
 from tests.conftest import tables
 
 
@@ -70,6 +70,10 @@ def test_stored_runs_are_those_of_their_study(archive: Path, tmp_path: Path, mon
     narrowed = {"quick": ["profile=quick"], "text": ["form=text"], "tf32": ["trainer.precision=tf32"]}
     named = re.fullmatch(rf"(.*?)(?:-({'|'.join(narrowed)}))?", archive.parent.name)
     assert named is not None
-    runs = of_study(cells(named[1], narrowed.get(named[2], [])))
+    told, swept = list(narrowed.get(named[2], [])), params(named[1], [])
+    for place, name in enumerate(("data", "method")):  # the others take seconds
+        there = {result.relative_to(tmp_path).parts[place] for result in tmp_path.rglob("result.json")}
+        told += [f"{name}={','.join(sorted(there))}"] * (name in swept)
+    runs = of_study(cells(named[1], told))
     done = set(runs.loc[runs["scores"].notna(), "folder"])
     assert done == {str(result.parent) for result in tmp_path.rglob("result.json")}

@@ -236,10 +236,10 @@ def test_figure_6_follows_the_form(form: str) -> None:
 
 @pytest.mark.parametrize(("form", "bound"), [("released", 0.5**0.5), ("text", 1600**-0.5)])
 def test_the_output_bias_starts_as_released(form: str, bound: float) -> None:
-    biases = []
+    biases, cfg = [], chosen("mini", "oplstm", form=form)
     for seed in range(40):
         torch.manual_seed(seed)
-        learner = make_learner(chosen("mini", "oplstm", form=form), TASKS["mini"])
+        learner = make_learner(cfg, TASKS["mini"])
         biases.append(learner.head.bias.detach())  # type: ignore[union-attr]
     spread = torch.cat(biases).abs().max()
     assert 0.8 * bound < spread <= bound
