@@ -407,7 +407,7 @@ MUTATIONS = [
             "the paper's interval left out",
         ),
         (SUMMARY, " + half_a_digit(self.paper)", "", "the paper's number taken for exact"),
-        (SUMMARY, "pooled.max() / pooled.sum()", "pooled.max() / len(pooled)", "another share of the worst task"),
+        (STATISTICS, "sizes.max() / sizes.sum()", "sizes.max() / len(sizes)", "another share of the worst task"),
         (IDENTITY, "< updates and (run", "< updates or (run", "as many tasks called shrunk"),
         (PAIRED, "one - other for", "one + other for", "a sum for a difference"),
         (PAIRED, "half_width(seeds_S)", "half_width(pooled)", "tasks for seeds"),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from fewshot.results.statistics import half_width
+from fewshot.results.statistics import half_width, largest_share
 
 LEVEL = 0.05
 
@@ -63,7 +63,7 @@ def paired(difference_SN: NDArray[np.float64]) -> dict[str, Any]:
         "p_seeds": p_value(seeds_S) if several else None,
         "effect": float(pooled.mean() / sd) if len(pooled) > 1 and (sd := pooled.std(ddof=1)) else 0.0,
         "tasks": pooled.size,
-        "worst": float(sizes.max() / sizes.sum()) if (sizes := np.abs(pooled)).any() else 0.0,
+        "worst": largest_share(pooled),
     }
 
 

@@ -32,16 +32,8 @@ from fewshot.runs.kept import table_of
 COLUMN = ("data", "shots", "seed")  # what is swept and is no part of a row's name
 MADE_BY = ("device", "threads", "versions", "git_commit")
 OF_RUN = (  # what a report takes from a result beside its test
-    *(
-        "parameters",
-        "train_tasks",
-        "train_seconds",
-        "tasks_per_second",
-        "peak_memory_bytes",
-        "best_validation",
-        "warnings",
-    ),
-    *MADE_BY,
+    *("parameters", "train_tasks", "train_seconds", "tasks_per_second", "peak_memory_bytes"),
+    *("best_validation", "warnings", *MADE_BY),
 )
 
 
@@ -241,9 +233,8 @@ def outcome(cell: Cell, tested: str, protocols: Mapping[str, Protocol]) -> dict[
         return told | {"status": "foreign"}
     if test["scores"] is None:
         return told | {"status": "unreadable scores"}
-    return (
-        told | {name: test[name] for name in ("mean", "ci95", "scores")} | {"tested_by": {n: test[n] for n in MADE_BY}}
-    )
+    told["tested_by"] = {name: test[name] for name in MADE_BY}
+    return told | {name: test[name] for name in ("mean", "ci95", "scores")}
 
 
 def is_of(cell: Cell, result: Mapping[str, Any], protocol: Protocol) -> bool:

@@ -14,6 +14,7 @@ from fewshot.report.figures import trials
 from fewshot.report.runs import Cell
 from fewshot.report.summary import carries
 from fewshot.report.write import Report
+from fewshot.results.statistics import largest_share
 
 
 def searched(found: Sequence[Cell]) -> dict[str, list[Any]]:
@@ -79,7 +80,7 @@ def report(title: str, study: str, found: Sequence[Cell], runs: pd.DataFrame) ->
     tested = f"{best['mean']:.4g}" + ("" if pd.isna(best["ci95"]) else f" ± {best['ci95']:.2g}")
     words.append(f"best, by validation alone: trial {best['trial']}; its test on {best['data']}: {tested}")
     words.append(cell.command)
-    if metric == "mse" and carries(worst := best["scores"].max() / best["scores"].sum(), len(best["scores"])):
+    if metric == "mse" and carries(worst := largest_share(best["scores"]), len(best["scores"])):
         median = np.median(best["scores"])
         words.append(
             f"one task of {len(best['scores']):,} carries {worst:.0%} of that test; the median is {median:.3g}"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fewshot.results.statistics import half_width
+from fewshot.results.statistics import half_width, largest_share
 
 ROUNDED = {"mse": 0.0005, "accuracy": 0.005}  # by how much the paper's half-widths may differ from what it prints
 CARRIES = 0.05  # the share of a mean, or of differences, that one of thousands of tasks may have, of fewer more
@@ -103,7 +103,7 @@ def summary(cells: pd.DataFrame) -> Summary:
         tasks=sum(map(len, done["scores"])),
         status=tuple(sorted(set(cells[cells["scores"].isna()]["status"]))),
         metric=first("metric"),
-        worst=float(pooled.max() / pooled.sum()) if pooled.sum() else 0.0,
+        worst=largest_share(pooled),
         median=float(np.median(pooled)),
         paper=first("paper"),
         paper_ci95=first("paper_ci95"),

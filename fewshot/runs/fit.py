@@ -31,6 +31,7 @@ def make_trainer(run: Run, timer: Timer, save_best: SaveBest, done: int) -> L.Tr
     measures = [Similarity(cfg.trainer.similarity)] if cfg.trainer.similarity != "none" else []
     summed = [ranks.SumGradients()] if cfg.trainer.devices > 1 else []
     bar = cfg.trainer.bar and sys.stdout.isatty()  # a log file has lines
+    shown = Bar(refresh_rate=20) if bar else Lines()
     return make_lightning(
         cfg.method.name,
         accelerator=cfg.trainer.accelerator,
@@ -41,10 +42,7 @@ def make_trainer(run: Run, timer: Timer, save_best: SaveBest, done: int) -> L.Tr
         num_sanity_val_steps=0,
         log_every_n_steps=0,  # TaskAxis logs
         logger=make_loggers(run, done),
-        callbacks=[
-            *(*summed, *measures, ValidateFirst(), axis, timer, save_best, save_last),
-            Bar(refresh_rate=20) if bar else Lines(),
-        ],
+        callbacks=[*summed, *measures, ValidateFirst(), axis, timer, save_best, save_last, shown],
         enable_progress_bar=bar,
         default_root_dir=run.folder,
         **ranks.settings(cfg.trainer.devices, WholeCheckpoints()),
