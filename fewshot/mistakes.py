@@ -34,7 +34,7 @@ def explain(error: Exception, program: str = "train") -> str:
         if str(error.missing_cfg_file).startswith("data/") and group != "data":
             folder = str(error.missing_cfg_file).removeprefix("data/")
             return f"data={folder}: a folder of images is data=folder data.path={folder}"
-        if group in ("hydra/sweeper", "hydra/launcher"):
+        if group in ("hydra/sweeper", "hydra/launcher") and name.split("_")[0] in ("joblib", "submitit", "optuna"):
             return f"{group}={name} is not installed: pip install '.[sweeps]' has joblib, submitit and optuna"
         return f"unknown {group} {name!r}: choose {nearest(name, list(error.options))}"
     if isinstance(error, yaml.YAMLError):

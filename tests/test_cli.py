@@ -23,6 +23,7 @@ from tests.test_runs import config
 MISTAKES = [
     ("method=oplst", "did you mean oplstm?"),
     ("data=omniglt", "did you mean omniglot?"),
+    ("data=miniimagenet", "did you mean mini?"),
     ("backbone=conv", "did you mean conv4?"),
     ("form=txt", "did you mean text?"),
     ("logger=wandbb", "did you mean wandb?"),
@@ -387,7 +388,8 @@ def test_shots_of_a_test_are_swept_too(monkeypatch: pytest.MonkeyPatch, tmp_path
         ("--shots 5", "--shots: a setting is given without dashes"),
         ("method:maml", "method:maml: a setting is given as name=value"),
         ("--cfg jobb", "invalid choice: 'jobb'"),
-        ("-m hydra/launcher=nothing", "hydra/launcher=nothing is not installed: pip install '.[sweeps]'"),
+        ("-m hydra/launcher=nothing", "unknown hydra/launcher 'nothing': choose one of basic, "),
+        ("-m hydra/sweeper=optuna_of_old", "hydra/sweeper=optuna_of_old is not installed: pip install '.[sweeps]'"),
         ("trainer.threads=1024", "is more than the"),
     ],
 )

@@ -415,7 +415,8 @@ def test_pipes_and_links_to_nowhere_are_no_images(tmp_path: Path) -> None:
     (tmp_path / "zoo" / "animal0" / "self.png").symlink_to("self.png")
     os.mkfifo(tmp_path / "pipe")
     assert len(prepare(tmp_path, "folder", path=tmp_path / "zoo").images) == len(animals())
-    fails(tmp_path / "other", "at least three class folders", name="folder", path=tmp_path / "pipe")
+    lacking = ("at least three class folders", "there is none for train and val and test")
+    fails(tmp_path / "other", *lacking, name="folder", path=tmp_path / "pipe")
 
 
 def test_a_name_that_is_no_text_is_named(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from fewshot.report import load
 from fewshot.report.__main__ import main, report
 from fewshot.report.figures import curve_of, curves_of, headline, three_across
 from fewshot.report.paired import Pair, corrected, paired, pairs, ranks, verdict
-from fewshot.report.runs import Cell, cells, of_study, planned, studies
+from fewshot.report.runs import Cell, cells, of_study, planned, studies, title
 from fewshot.report.summary import carries, summarise
 from fewshot.report.write import with_width
 from fewshot.results.paper import FIGURES, INTERVALS, OVER_SEEDS
@@ -337,6 +337,13 @@ def test_tests_with_other_queries_are_never_compared() -> None:
     assert [list(line.get_xdata()) for line in lines] == [shots, shots, shots]  # of released, its paper's, and text
 
 
+def test_no_error_is_below_zero() -> None:
+    for cell in cells("figure5", told := ["data=sine", "method.support=set"]):
+        stored(cell, some(0.01, 0) * 10 ** (cell.cfg.seed % 3))
+    axes = report("figure5", told)[0].figures["figure5-shots"].axes[0]
+    assert axes.dataLim.y0 < 0 == axes.get_ylim()[0]
+
+
 def test_what_runs_warn_of_stands_in_the_report() -> None:
     found = cells("table1", ["shots=5", "method=lstm"])
     for cell in found:
@@ -456,7 +463,10 @@ def test_everything_is_written_and_printed(outputs: Path, capsys: pytest.Capture
     tex = (folder / "report.tex").read_text()
     assert tex.count(r"\toprule") == tex.count(r"\begin{adjustbox}") == tex.count(r"\end{adjustbox}") == 5
     assert not set("±·<") & set(tex.replace("$<$", ""))
-    for line in tex.splitlines()[2:]:  # a % alone would comment the rest of its line out
+    assert r"\label{tab:table1-costs}" in tex
+    for line in (
+        line for line in tex.splitlines() if not line.startswith("% ")
+    ):  # a % alone would comment the rest of its line out
         assert not re.search(r"(?<!\\)%", line)
         assert line.count("{") == line.count("}")
     raw = pd.read_csv(folder / "in_full.csv")
@@ -700,6 +710,17 @@ def test_better_is_lower_error_or_higher_accuracy(study: str, better: str) -> No
     assert (pair.first, pair.second, pair.seeds) == ("lstm", "maml", 3)
     assert pair.difference == pytest.approx(-30, abs=2)
     assert ranks(runs)[better] == 1
+
+
+def test_rows_without_a_score_leave_the_ranks_of_the_others() -> None:
+    for cell in cells("table1", told := ["shots=5"]):
+        if cell.name != "oplstm":
+            stored(cell, some(0.04 if cell.name == "lstm" else 0.1, cell.cfg.seed))
+    assert ranks(of_study(cells("table1", told))).to_dict() == {"lstm": 1, "maml": 2}
+
+
+def test_a_report_is_the_same_in_whatever_order_it_is_asked_for() -> None:
+    assert title("table1", ["shots=5", "method=lstm", "logger=csv"], False) == "table1 method=lstm shots=5"
 
 
 # ---------------------------------------------------------------- every study runs

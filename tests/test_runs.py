@@ -598,6 +598,20 @@ def test_a_finished_run_is_shown_not_repeated(tmp_path: Path, capfd: pytest.Capt
     assert (run_folder(cfg) / "best.ckpt").stat().st_mtime_ns != stamp
 
 
+def test_lost_scores_are_had_again_from_the_last_state(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    cfg = config(tmp_path)
+    first, folder = train(cfg), run_folder(cfg)
+    scores = (folder / "test_scores.csv").read_bytes()
+    (folder / "test_scores.csv").unlink()
+    again = train(cfg)
+    assert "goes on at update 40 of 40" in capfd.readouterr().err
+    assert (again["mean"], again["train_tasks"]) == (first["mean"], first["train_tasks"])
+    assert (folder / "test_scores.csv").read_bytes() == scores
+    for name in ("test_scores.csv", "last.ckpt"):
+        (folder / name).unlink()
+    assert train(cfg) == again  # which training anew would be no way to mend
+
+
 def test_what_does_not_change_a_score_does_not_change_the_folder(tmp_path: Path) -> None:
     same = ("trainer.max_time=00:00:01:00", "logger=none", "trainer.save_every=7", "trainer.bar=true", "force=true")
     assert len({run_folder(config(tmp_path, o)) for o in ("seed=0", *same)}) == 1

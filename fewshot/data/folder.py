@@ -72,8 +72,11 @@ def content(path: Path, size: int, channels: int) -> Content:
     if len(splits["train"]) > 1:
         splits, how = with_validation(splits)
         note += how
-    if not all(splits.get(split) for split in SPLITS):
-        raise UserError(f"{path} needs at least three class folders with images, one for each of train, val and test")
+    if lacking := [split for split in SPLITS if not splits.get(split)]:
+        raise UserError(
+            f"{path} needs at least three class folders with images, one for each of train, val and test: there is "
+            f"none for {' and '.join(lacking)} ({note})"
+        )
     unused = sum(map(is_image, files)) - sum(len(images) for c in splits.values() for images in c.values())
     if unused:
         note += f"; {unused} images in no class, or there twice, left out"

@@ -146,16 +146,19 @@ def main(arguments: Sequence[str]) -> int:
         said, runs, found = report(study, told)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         return say(error)
-    write.show(said, Console(width=None if sys.stdout.isatty() else 160))
     name = "-".join([study, *what_differs(told)])
     if len(name) > 100:
         name = f"{name[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
     folder = Path(found[0].cfg.paths.outputs) / "reports" / name.replace("/", "_")
+    unwritten = None
     try:
         with FileLock(folder / ".lock"):  # of another report of the same
             write.write(said, folder, runs)
     except OSError as error:
-        return say(UserError(f"the report cannot be written: {error}"))
+        unwritten = UserError(f"the report cannot be written: {error}")
+    write.show(said, Console(width=None if sys.stdout.isatty() else 160))  # last: a pipe may be read no further
+    if unwritten:
+        return say(unwritten)
     if found[0].cfg.logger.name == "wandb":
         from fewshot.report.to_wandb import log
 

@@ -97,6 +97,8 @@ def by_shots(runs: pd.DataFrame, table: Mapping[str, Mapping[str, Summary]], tit
             axes.plot(shots, published, "--", color=colour, lw=1, label=f"{name}, paper")
     axes.set_xlabel("shots", fontsize=8)
     axes.set_ylabel(unit(runs), fontsize=8)
+    if "mse" in set(own["metric"]):
+        axes.set_ylim(bottom=0)  # which no error is below, as the band of three seeds may be
     axes.legend(frameon=False, fontsize=7)
     plain(axes)
     headline(figure, f"{title}: bands are 95% over seeds")

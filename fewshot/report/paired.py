@@ -105,12 +105,12 @@ def corrected(found: list[Pair]) -> list[Pair]:
 
 
 def ranks(runs: pd.DataFrame) -> pd.Series:
-    """Each row's mean rank, 1 is best, over the columns and seeds in which every row has a score."""
-    found = []
+    """Each row's mean rank, 1 is best, over the columns and seeds in which every row that has a score has one."""
+    found, rows = [], runs.loc[runs["scores"].notna(), "name"].nunique()
     for _, scores in by_column(runs):
         for seed in set.intersection(*(set(of_row) for of_row in scores.values())):
             means = pd.Series({name: of_row[seed].mean() for name, of_row in scores.items()})
-            if len(means) == runs["name"].nunique():
+            if len(means) == rows:
                 found.append(means.rank(ascending=where_lower_is_better(runs)))
     return pd.concat(found, axis=1).mean(axis=1).sort_values() if found else pd.Series(dtype=float)
 

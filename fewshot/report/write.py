@@ -182,15 +182,22 @@ def markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def short(caption: str) -> str:
+    """A table's name in files and references."""
+    return re.split("[,:;]", caption)[0].replace(" ", "_")
+
+
 def latex(report: Report) -> str:
     """Tables for booktabs, no wider than a line of the text."""
     signs = {"±": r"$\pm$", "→": r"$\to$", "·": r"$\cdot$", "−": "-", "<": "$<$", ">": "$>$"}
     signs |= {r"\begin{tabular}": "\\begin{adjustbox}{max width=\\linewidth}\n\\begin{tabular}"}
     signs |= {r"\end{tabular}": "\\end{tabular}\n\\end{adjustbox}"}
-    parts = [f"% {report.title}", r"% \usepackage{booktabs,adjustbox}"]
+    parts = [f"% {report.title}", *(f"% {words}" for words in report.words), r"% \usepackage{booktabs,adjustbox}"]
     for caption, frame in report.tables.items():
         told = re.sub(r"([%&_#$])", r"\\\1", caption)  # pandas escapes cells, and not this
-        text = frame.to_latex(index=False, escape=True, caption=told, column_format="l" + "r" * (frame.shape[1] - 1))
+        form = "l" + "r" * (frame.shape[1] - 1)
+        label = f"tab:{report.title.split()[0].rstrip(',')}-{short(caption).replace('_', '-')}"
+        text = frame.to_latex(index=False, escape=True, caption=told, label=label, column_format=form)
         for sign, command in signs.items():
             text = text.replace(sign, command)
         parts.append(text)
@@ -222,7 +229,7 @@ def write(report: Report, folder: Path, runs: pd.DataFrame) -> None:
     write_whole(folder / "report.md", markdown(report))
     write_whole(folder / "report.tex", latex(report))
     write_whole(folder / "report.html", page(report))
-    as_shown = {re.split("[,:;]", caption)[0].replace(" ", "_"): frame for caption, frame in report.tables.items()}
+    as_shown = {short(caption): frame for caption, frame in report.tables.items()}
     for name, frame in (as_shown | report.numbers | {"runs": runs.drop(columns=["scores"])}).items():
         write_whole(folder / f"{name}.csv", frame.to_csv(index=False))
     for name, figure in report.figures.items():

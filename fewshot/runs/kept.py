@@ -13,10 +13,16 @@ from fewshot.results.record import read_result, show
 
 
 def kept_result(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
-    """The result of a run that has one and need not run; None otherwise, or with `cfg.force`."""
+    """The result of a run that has one and need not run; None otherwise, or with `cfg.force`.
+
+    None as well where the scores of its test are lost, and its last state is there to be tested again.
+    """
     refuse_unmeasured(cfg, folder)
     result = None if cfg.force else read_result(folder / "result.json")
-    return result if result and result["status"] in ("finished", "diverged") else None
+    if result is None or result["status"] not in ("finished", "diverged"):
+        return None
+    lost = not (folder / "test_scores.csv").exists() and (folder / "last.ckpt").exists()
+    return None if lost and result["status"] == "finished" else result
 
 
 def show_kept(result: dict[str, Any], folder: Path) -> None:
