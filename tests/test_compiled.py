@@ -80,6 +80,15 @@ def test_on_a_gpu_what_differentiates_is_compiled_as_on_a_cpu() -> None:
     assert module.piece(in_parts, cuda) == "one_pass"
 
 
+@pytest.mark.parametrize(("updates", "lines"), [(9_999, 0), (10_000, 1)])
+def test_a_long_run_on_a_gpu_is_told_of_graphs(
+    updates: int, lines: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = config(tmp_path, "method=protonet", "data=glyphs", f"trainer.updates={updates}")
+    assert not module.wanted(make_named("protonet", "conv4"), cfg, torch.device("cuda"))
+    assert capsys.readouterr().err.count("trainer.compile=true would train by CUDA graphs") == lines
+
+
 def test_the_first_pass_is_the_code_of_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pieces = []
     counting = partial(torch.compile, backend=lambda graph, _: pieces.append(graph) or graph.forward)
