@@ -54,6 +54,11 @@ def in_job() -> bool:
     return "SUBMITIT_EXECUTOR" in os.environ
 
 
+def queued_again() -> bool:
+    """Whether this process is a job of Slurm that was at work before: its limit came, or its node failed."""
+    return in_job() and os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+
+
 def listed() -> Path:
     """The list of how cells ended; a place that is none where a cluster hands no variables on."""
     return Path(os.environ.get(FILE) or "/nonexistent/cells.jsonl")

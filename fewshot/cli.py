@@ -185,6 +185,8 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
         refuse_renamed(cfg, hydra_cfg.runtime.choices, overrides)
         if empty := [o for o in overrides if o.partition("=")[2].strip() == "{}"]:
             raise UserError(f"{empty[0]} says nothing: choose a group by name, or set its settings one by one")
+        if cells.queued_again() and "force" in cfg:
+            cfg.force = False  # as its first part began anew
         outcome = run(at_home(cfg))
     except stopping.Stopped as stop:
         if cells.in_worker():  # nobody waits for it

@@ -27,10 +27,10 @@ SLURM = ["hydra/launcher=slurm", *(f"hydra.launcher.{setting}" for setting in (
 ))]  # fmt: skip
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start(folder: Path, *more: str) -> subprocess.Popen[str]:
     paths = [f"paths.outputs={folder / 'outputs'}", f"paths.prepared={folder / 'prepared'}"]
     grid = [f"trainer.updates={SHORT},{LONG}", "seed=0,1"]
-    command = [sys.executable, str(ROOT / "train.py"), "-m", *SLURM, *RUN, *grid, *paths]
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *SLURM, *RUN, *grid, *paths, *more]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
 
@@ -57,7 +57,7 @@ def hurry() -> None:
 
 def test_a_limit_and_a_cancelled_job(tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
-    process, cancelled = start(tmp_path), False
+    process, cancelled = start(tmp_path, "force=true"), False  # which is for a job's first part alone
     while process.poll() is None:
         time.sleep(1)
         hurry()
