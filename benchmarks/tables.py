@@ -8,7 +8,7 @@ from rich.table import Table
 
 
 def show(found: dict[str, Any], console: Console | None = None) -> None:
-    console = console or Console(width=150)
+    console = console or Console(width=180)
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     console.print(f"{found['processor']}, {found['threads']} thread(s), {found['device']}, load {found['load']:.1f}")
     console.print(f"{versions}, commit {found['git_commit']}, at best {found['best_gflops']:.0f} GFLOP/s", style="dim")
@@ -24,7 +24,7 @@ def show(found: dict[str, Any], console: Console | None = None) -> None:
 def times(found: dict[str, Any]) -> Table:
     """Milliseconds a task; the ratio is of CPU times where both ran on the CPU."""
     table = Table(title="ms a task", box=box.SIMPLE_HEAD)
-    table.add_column("case")
+    table.add_column("case", no_wrap=True)
     heads = (
         "batch",
         "train",
