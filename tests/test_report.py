@@ -1,6 +1,5 @@
 """Reports: the paper's tables and figures from runs that are there, missing, shrunk, broken or a stranger's."""
 
-import ast
 import json
 import re
 import shlex
@@ -238,7 +237,7 @@ def test_further_tests_are_those_of_finished_runs() -> None:
     said, runs, _ = report("table4", told)
     assert [word.split(";")[0] for word in said.words if " on a" in word] == [
         "Made on a processor",
-        "Tested on other data on another processor",
+        "Further tests than the runs' own were made on another processor",
     ]
     assert "feedbeeffe" in said.words[-1]
     seen = summarise(runs)["oplstm"]["mini → cub 1-shot"]
@@ -259,10 +258,30 @@ def test_the_forms_are_compared_as_the_page_says(
     for cell in cells("table2", told):  # further seeds, shots and settings lie there, too
         stored(cell, some(80, cell.cfg.seed)[:600])
         evaluated(cell, "omniglot", some(80, cell.cfg.seed)[:600] - 3 * (cell.cfg.form == "released"))
-    [block] = re.findall(r"```python\n(.*?)```", (CONF.parent / "docs" / "compare.md").read_text(), re.S)
+    page = (CONF.parent / "docs" / "compare.md").read_text()
+    [block] = re.findall(r"```python\n(.*?)```", page, re.S)
     exec(block, {})
-    told = ast.literal_eval(capsys.readouterr().out)
-    assert (told["difference"], told["of_seeds"]) == (pytest.approx(3), pytest.approx(0, abs=1e-9))
+    assert re.search(r"text +1 +4 +75\.9", capsys.readouterr().out)
+    [command] = re.findall(r"-m fewshot.report (.*queries=15)", page)
+    study, *told = command.split()
+    said, runs, _ = report(study, told)
+    [pair] = pairs(runs)
+    assert (pair.first, pair.where, pair.seeds) == ("oplstm form=released", "omniglot 1-shot", 3)
+    assert (pair.difference, pair.of_seeds) == (pytest.approx(-3), pytest.approx(0, abs=1e-9))
+    assert runs["paper"].isna().all()  # it has one query
+    assert said.title == "table2 form=released,text method=oplstm queries=15 shots=1"
+
+
+def test_tests_that_are_missing_are_told_how_to_make() -> None:
+    found = cells("table2", told := ["method=oplstm", "shots=1"])
+    for cell in found:
+        stored(cell, some(80, cell.cfg.seed)[:600])
+    evaluated(found[0], "omniglot", some(78, 0)[:600])
+    said, runs, _ = report("table2", [*told, "queries=15"])
+    assert list(runs["status"]) == ["finished", "untested", "untested"]
+    assert "python evaluate.py run=FOLDER queries=15 makes a test that is missing" in said.words
+    own = report("table2", told)[1].drop(columns="scores")
+    assert report("table2", [*told, "queries=1"])[1].drop(columns="scores").equals(own)
 
 
 def evaluation(cell: Cell, data: str) -> str:
@@ -507,6 +526,8 @@ def test_nothing_run_is_a_table_of_dots(capsys: pytest.CaptureFixture[str]) -> N
         (["table1", "shots=x"], "shots=x: give positive whole numbers"),
         (["table1", "foo=1"], "unknown setting 'foo'"),
         (["table1", "seed=a"], "seed=a: give a whole number"),
+        (["table1", "queries=x"], "queries=x: give a whole number from 1"),
+        (["table1", "queries=0"], "queries=0: give a whole number from 1"),
         (["table2", "++data.test.x=none"], "give a list as a whole, as data.test=[cub]"),
         (["table1", "method=lstm", "method.passes=0"], "method.passes=0: give"),
         (["demo"], "demo is a single run"),

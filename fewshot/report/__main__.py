@@ -21,6 +21,7 @@ from rich.console import Console
 from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
 from fewshot.mistakes import say
+from fewshot.options import Few, check_values
 from fewshot.report import figures, paired, search, write
 from fewshot.report.runs import Cell, cells, choice, of_study, studies, title, what_differs
 from fewshot.report.summary import carries, summarise
@@ -29,7 +30,8 @@ HELP = """python -m fewshot.report STUDY [setting=value …]
 
 A study's table from the runs that are there, beside the paper's: printed, and written under outputs/reports as
 Markdown, LaTeX, CSV, HTML and figures. Settings narrow or change the study as they do for train.py: method=oplstm,
-form=text, profile=quick. W&B gets it as a run of its own, unless logger=csv. Studies: """
+form=text, profile=quick. queries=15 reports the tests that evaluate.py made with as many queries a class. W&B gets it
+as a run of its own, unless logger=csv. Studies: """
 
 
 def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataFrame, list[Cell]]:
@@ -38,8 +40,9 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
     Raises:
         UserError: there is no such study, or it cannot be told in one table.
     """
-    found = cells(study, told)
-    runs = of_study(found)
+    settings, queries = queries_of(told)
+    found = cells(study, settings)
+    runs = of_study(found, queries)
     shrunk = bool(runs["shrunk"].any())
     name = title(study, told, shrunk)
     if runs["metric"].nunique() > 1:
@@ -73,8 +76,10 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
             for pair in pairs
             if metric == "mse" and carries(pair.worst, pair.tasks)
         ]
+    if queries and (runs["status"] == "untested").any():
+        said.words.append(f"python evaluate.py run=FOLDER queries={queries} makes a test that is missing")
     if runs["scores"].isna().all():
-        command = shlex.join(["python", "train.py", "-m", choice(study), *told])
+        command = shlex.join(["python", "train.py", "-m", choice(study), *settings])
         said.words.append(f"none of these cells has a score: {command} runs them, as they are told here")
     if runs["scores"].notna().any():
         said.tables["costs: means of the runs [the paper's, on another machine]"] = write.costs(table)
@@ -93,6 +98,17 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
     return with_origin(said, runs), runs, found
 
 
+def queries_of(told: Sequence[str]) -> tuple[list[str], int | None]:
+    """The settings of runs, and the queries a class that a report is asked for."""
+    settings = [setting for setting in told if not setting.startswith("queries=")]
+    if len(settings) == len(told):
+        return settings, None
+    [*_, asked] = [setting.removeprefix("queries=") for setting in told if setting.startswith("queries=")]
+    queries = int(asked) if asked.isdecimal() else asked
+    check_values({"queries": Few}, {"queries": queries})
+    return settings, int(queries)
+
+
 def with_origin(said: write.Report, runs: pd.DataFrame) -> write.Report:
     """The report with the folders that hold no score, where runs and tests were made, and what the runs warn of."""
     for status, cell in runs[~runs["status"].isin(["finished", "missing"])].groupby("status"):
@@ -100,8 +116,8 @@ def with_origin(said: write.Report, runs: pd.DataFrame) -> write.Report:
     done = runs[runs["scores"].notna()]
     if len(done):
         said.words.append(f"Made on {made_on(done.to_dict('records'))}.")
-    if len(further := done[done["data"] != done["trained_on"]]):
-        said.words.append(f"Tested on other data on {made_on(further['tested_by'])}.")
+    if len(further := done["tested_by"].dropna()):
+        said.words.append(f"Further tests than the runs' own were made on {made_on(further)}.")
     if len(warned := warnings(runs)):
         said.tables["what the runs warn of"] = warned
     return said

@@ -140,20 +140,25 @@ def unquoted(override: str) -> str:
     return override.replace("'", "") if override.startswith("shots=") else override
 
 
-def of_study(found: Iterable[Cell]) -> pd.DataFrame:
-    """One row a test of each cell, run or not: how it ended, its score, and the paper's."""
+def of_study(found: Iterable[Cell], queries: int | None = None) -> pd.DataFrame:
+    """One row a test of each cell, run or not: how it ended, its score, and the paper's.
+
+    With `queries` the tests are not the study's, but those that evaluate.py made with as many queries a class.
+    """
     plans = dict[tuple[str, str, int], tuple[bool, dict[str, Protocol]]]()
     rows, places = [], []
     for cell in found:
         if cell.kind not in plans:
             plans[cell.kind] = is_shrunk(cell.cfg), planned(cell.cfg)
         shrunk, protocols = plans[cell.kind]
+        own = protocols[cell.cfg.data.name]
         for tested, protocol in protocols.items():
+            protocol = replace(protocol, queries=queries or protocol.queries)
             row = {"study": cell.cfg.study, "name": cell.name, "trained_on": cell.cfg.data.name, "data": tested}
             row |= {"method": cell.cfg.method.name, "shots": cell.cfg.shots, "seed": cell.cfg.seed, "shrunk": shrunk}
             row |= {"metric": cell.metric}
             places.append(place(cell, tested, protocol))
-            rows.append(row | published(cell.cfg, protocol) | outcome(cell, tested, protocols))
+            rows.append(row | published(cell.cfg, protocol) | outcome(cell, tested, protocol, own))
     frame = pd.DataFrame(rows)
     frame.insert(2, "column", columns(pd.DataFrame(places)))
     return frame
@@ -208,33 +213,35 @@ def planned(cfg: DictConfig) -> dict[str, Protocol]:
     }
 
 
-def outcome(cell: Cell, tested: str, protocols: Mapping[str, Protocol]) -> dict[str, Any]:
-    """What a run's folder says of a test.
+def outcome(cell: Cell, tested: str, protocol: Protocol, own: Protocol) -> dict[str, Any]:
+    """What a run's folder says of a test by `protocol`, where the run's own is by `own`.
 
     Where it says nothing, `status` is how the run ended, or "missing", "unfinished", "untested", "unreadable", which
     may be its scores alone, or "foreign": of other settings, or a test that evaluate.py made of an earlier state.
     """
-    folder, trained_on = cell.folder, cell.cfg.data.name
-    told: dict[str, Any] = {"folder": str(folder), "status": "missing", "mean": None, "ci95": None, "scores": None}
-    own = folder / "result.json"
-    if not own.exists():
+    folder = cell.folder
+    told: dict[str, Any] = {"folder": str(folder), "status": "missing"}
+    told |= dict.fromkeys(("mean", "ci95", "scores", "tested_by"))  # the last of further tests than the run's own
+    whole = folder / "result.json"
+    if not whole.exists():
         return told | {"status": "unfinished" if (folder / "last.ckpt").exists() else "missing"}
-    if (run := read_test(own)) is None:
+    if (run := read_test(whole)) is None:
         return told | {"status": "unreadable"}
-    if not is_of(cell, run, protocols[trained_on]):
+    if not is_of(cell, run, own):
         return told | {"status": "foreign"}
     told |= {"status": run["status"]} | {name: run[name] for name in OF_RUN}
     if run["status"] != "finished":
         return told
-    further = folder / "evaluations" / f"{protocols[tested].file_name(tested)}.json"
-    test = run if tested == trained_on else read_test(further)
+    further = folder / "evaluations" / f"{protocol.file_name(tested)}.json"
+    test = run if protocol == own else read_test(further)
     if test is None:
         return told | {"status": "unreadable" if further.exists() else "untested"}
-    if not is_of(cell, test, protocols[tested]):
+    if not is_of(cell, test, protocol):
         return told | {"status": "foreign"}
     if test["scores"] is None:
         return told | {"status": "unreadable scores"}
-    told["tested_by"] = {name: test[name] for name in MADE_BY}
+    if test is not run:
+        told["tested_by"] = {name: test[name] for name in MADE_BY}
     return told | {name: test[name] for name in ("mean", "ci95", "scores")}
 
 
