@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fewshot.config.checks import check
 from fewshot.config.compose import CONF, composed, quote_shots
+from fewshot.report.__main__ import queries_of
 from fewshot.report.runs import cells, of_study, params
 from tests.conftest import tables
 
@@ -50,7 +51,7 @@ def test_the_commands_of_the_documentation_compose(command: str) -> None:
     """The first cell and the last one, up to the data."""
     [program, *told] = shlex.split(command)[1:]
     if program == "-m":
-        assert cells(told[1], told[2:])
+        assert cells(told[1], queries_of(told[2:])[0])
         return
     told = quote_shots([o for o in told if "=" in o])
     [combinations] = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(told), None)
