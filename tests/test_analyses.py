@@ -98,6 +98,9 @@ def test_figure_6_is_logged_and_drawn(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"began without trainer\.similarity=released"):
         train(config(tmp_path, *small, "data.ways=3", "trainer.similarity=released"))
     assert train(cfg)["status"] == "finished"
+    (run_folder(cfg) / "last.ckpt").unlink()  # as in an archive of results
+    with pytest.raises(UserError, match=r"began without trainer\.similarity=released"):
+        train(config(tmp_path, *small, "data.ways=3", "trainer.similarity=released"))
 
 
 # ---------------------------------------------------------------- SAP's subspaces

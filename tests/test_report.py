@@ -593,6 +593,18 @@ def test_trials_are_ranked_by_validation() -> None:
     assert list(said.figures) == ["lstm_sine-trials"]
 
 
+@pytest.mark.parametrize(
+    ("told", "rates"),
+    [
+        (["oplstm_omniglot", "method.meta_batch=1,8,32"], {1e-3, 1.25e-4, 3.125e-5}),
+        (["oplstm_mini", "method.meta_batch=4"], {2.5e-4}),  # the released runs'
+        (["lstm_omniglot", "trial=0", "method.meta_batch=12", "form=released,text"], {1e-3 / 12, 1e-3}),
+    ],
+)
+def test_rates_are_of_losses_summed_over_a_meta_batch(told: list[str], rates: set[float]) -> None:
+    assert {cell.cfg.method.lr for cell in cells(told[0], told[1:])} == rates
+
+
 def test_the_trials_of_a_search_differ() -> None:
     space = OmegaConf.to_container(OmegaConf.load(CONF / "search" / "lstm_omniglot.yaml"), resolve=False)
     assert isinstance(space, dict)
@@ -757,11 +769,12 @@ NARROW = {  # where all cells are many, and what is too large for a test
 
 @pytest.mark.parametrize("study", sorted(set(studies()) - {"demo"}))
 def test_every_study_composes_and_takes_a_step(study: str) -> None:
-    """On random images in the shape of its data: the first cell and the last one."""
+    """On random images in the shape of its data: the first cell and the last one, which `--cfg job` can show."""
     found: Sequence[Cell] = cells(study, ["seed=0", *NARROW.get(study, [])])
     for cell in (found[0], found[-1]):
         cfg = cell.cfg.copy()
         check(cfg)
+        OmegaConf.resolve(cfg.copy())
         assert cfg.study == study
         cfg.method.meta_batch = 1
         if cfg.data.name != "sine":

@@ -32,7 +32,8 @@ def by(key: str) -> Callable[..., Any]:
     """A resolver that takes from a table the entry of a setting, or `other`; "???" where there is none."""
 
     def chosen(table: Mapping[Any, Any], *, _root_: DictConfig) -> Any:
-        return table.get(OmegaConf.select(_root_, key), table.get("other", "???"))
+        found = table.get(OmegaConf.select(_root_, key), table.get("other", "???"))
+        return OmegaConf.create(found) if isinstance(found, list) else found  # a node, as what is shown resolved asks
 
     return chosen
 
@@ -46,6 +47,7 @@ OmegaConf.register_new_resolver(
 OmegaConf.register_new_resolver(
     "quarter", lambda updates: "???" if updates == "???" else max(int(updates) // 4, 1), replace=True
 )
+OmegaConf.register_new_resolver("over", lambda number, by: number / by, replace=True)
 OmegaConf.register_new_resolver("equal", lambda one, other: one == other, replace=True)
 OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)
 

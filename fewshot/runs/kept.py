@@ -32,7 +32,7 @@ def show_kept(result: dict[str, Any], folder: Path) -> None:
 
 def refuse_unmeasured(cfg: DictConfig, folder: Path) -> None:
     definition = cfg.trainer.similarity
-    begun = not cfg.force and (folder / "last.ckpt").exists()
+    begun = not cfg.force and any((folder / name).exists() for name in ("last.ckpt", "result.json"))
     if begun and definition != "none" and not measured(folder / "metrics.csv", definition):
         raise UserError(
             f"the run of {folder} began without trainer.similarity={definition}, which is measured during training: "
