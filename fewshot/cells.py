@@ -24,7 +24,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from fewshot.files import write_whole
+
 FILE = "FEWSHOT_CELLS"
+JOB = ".job"
 GO_ON = "the cells are jobs of the cluster and go on without this command: squeue lists them, scancel ends them"
 _own: Path | None = None  # the folder of this process's command
 told: Callable[[DictConfig], dict[str, Any]] | None = None  # what this process was asked to run
@@ -54,9 +57,16 @@ def in_job() -> bool:
     return "SUBMITIT_EXECUTOR" in os.environ
 
 
-def queued_again() -> bool:
-    """Whether this process is a job of Slurm that was at work before: its limit came, or its node failed."""
-    return in_job() and os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+def note_job(folder: Path) -> None:
+    """Notes in the folder of a run that this job of Slurm has begun it anew, if it is one."""
+    if job := os.environ.get("SLURM_JOB_ID"):
+        write_whole(folder / JOB, job)
+
+
+def begun_by_this_job(folder: Path) -> bool:
+    """Whether an earlier part of this job has: it was queued again, as its limit came or its node failed."""
+    kept, again = folder / JOB, os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    return again and kept.is_file() and kept.read_text() == os.environ.get("SLURM_JOB_ID")
 
 
 def listed() -> Path:
@@ -72,6 +82,11 @@ def add(outcome: dict[str, Any]) -> None:
 
 
 def outcomes() -> list[dict[str, Any]]:
+    """How each cell ended at last: what a cluster stops and queues again ends more than once."""
+    return list({outcome["cell"]: outcome for outcome in ends()}.values())
+
+
+def ends() -> list[dict[str, Any]]:
     file = listed()
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     found = []
@@ -128,7 +143,7 @@ def followed() -> Iterator[None]:
             console.print(GO_ON, highlight=False, soft_wrap=True)
         while not last:
             last = over.wait(1)
-            new = outcomes()[seen:]
+            new = ends()[seen:]
             for outcome in new:
                 console.print(Text(f"{outcome['name']}: {outcome['status']}"), highlight=False)
             if new:

@@ -1,6 +1,5 @@
 """From the command line to a function of one configuration: Hydra's entry, integer shots, errors in one line."""
 
-import io
 import math
 import os
 import re
@@ -9,6 +8,7 @@ import tempfile
 import traceback
 from argparse import ArgumentParser
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from fewshot.config.tested import trained_and_tested
 from fewshot.errors import UserError, out_of_memory
 from fewshot.light import first
 from fewshot.line import check_line, is_multirun, refuse_other_way, refuse_renamed, tell_of_others
-from fewshot.mistakes import explain, say
+from fewshot.mistakes import any_letters, explain, say
 
 EXIT_CODES = {"failed": 1, "diverged": 1, "refused": 2, "timeout": 124, "stopped": 143}  # as timeout(1), as SIGTERM
 Run = Callable[[DictConfig], dict[str, Any]]
@@ -59,6 +59,8 @@ def finished(cfg: DictConfig) -> dict[str, Any] | None:
     from fewshot.config.identity import run_folder
     from fewshot.runs.kept import kept_result, show_kept, untested
 
+    if cfg.force and cells.begun_by_this_job(run_folder(cfg)):
+        cfg.force = False
     result = kept_result(cfg, run_folder(cfg))
     if result is None:
         check_there(cfg)
@@ -90,9 +92,7 @@ def main(run: Run, name: str) -> int:
     over; 128 + its number for a signal. A cell that fails does not stop the others, unless its process is killed.
     """
     stopping.last_words = last_words
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal without ± is no reason to lose a result
-            stream.reconfigure(errors="backslashreplace", line_buffering=True)
+    any_letters()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, to be told in one line
     away = on_cluster(sys.argv[1:])
     try:
@@ -116,7 +116,8 @@ def main(run: Run, name: str) -> int:
             print(failures(), file=sys.stderr, end="")
             code = say(error, name)
             of_line = isinstance(error, (UserError, HydraException, OmegaConfBaseException))
-            return 1 if cells.outcomes() and not of_line else code
+            lost = isinstance(error, BrokenExecutor)  # a worker was killed
+            return 1 if lost or (cells.outcomes() and not of_line) else code
         print(failures(), file=sys.stderr, end="")
         if not away and not cells.outcomes() and is_multirun(sys.argv[1:]):
             return say(UserError(f"{' '.join(a for a in sys.argv[1:] if '(' in a)}: no values, no cells"))
@@ -185,8 +186,7 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
         refuse_renamed(cfg, hydra_cfg.runtime.choices, overrides)
         if empty := [o for o in overrides if o.partition("=")[2].strip() == "{}"]:
             raise UserError(f"{empty[0]} says nothing: choose a group by name, or set its settings one by one")
-        if cells.queued_again() and "force" in cfg:
-            cfg.force = False  # as its first part began anew
+        stopping.forced = bool(cfg.get("force"))
         outcome = run(at_home(cfg))
     except stopping.Stopped as stop:
         if cells.in_worker():  # nobody waits for it
@@ -210,7 +210,7 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
     status = outcome["status"]
     ran = status != "refused" and outcome.get("ran", True)
     told = {"name": name, "multirun": multirun, "total": total, "status": status, "reason": outcome.get("reason")}
-    cells.add(told | {"ran": ran})
+    cells.add(told | {"ran": ran, "cell": hydra_cfg.job.num if multirun else 0})
     if multirun:
         cells.show(console, total)
     score = outcome.get("best_validation", outcome.get("mean"))

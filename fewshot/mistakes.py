@@ -1,5 +1,6 @@
 """A mistake in one line: what is wrong, and how to mend it."""
 
+import io
 import re
 import sys
 
@@ -11,6 +12,13 @@ from fewshot.config.compose import PATHS, WHOLE
 from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
 from fewshot.options import nearest
+
+
+def any_letters() -> None:
+    """A terminal without ± is no reason to lose a result."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
 
 def say(error: Exception, program: str = "train") -> int:
@@ -34,7 +42,8 @@ def explain(error: Exception, program: str = "train") -> str:
         if str(error.missing_cfg_file).startswith("data/") and group != "data":
             folder = str(error.missing_cfg_file).removeprefix("data/")
             return f"data={folder}: a folder of images is data=folder data.path={folder}"
-        if group in ("hydra/sweeper", "hydra/launcher") and name.split("_")[0] in ("joblib", "submitit", "optuna"):
+        plugin = name.split("_")[0]
+        if plugin in ("joblib", "submitit", "optuna") and not any(there.startswith(plugin) for there in error.options):
             return f"{group}={name} is not installed: pip install '.[sweeps]' has joblib, submitit and optuna"
         return f"unknown {group} {name!r}: choose {nearest(name, list(error.options))}"
     if isinstance(error, yaml.YAMLError):

@@ -175,8 +175,8 @@ def help_of(kind: Any) -> str:
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """`one of …` the choices, and which is nearest to `name`: its beginning, as mini of miniimagenet, or like it."""
+    """`one of …` the choices, and which is nearest to `name`: much like it, or its beginning (mini of miniimagenet)."""
     choices = list(choices)
     within = sorted((choice for choice in choices if name.lower().startswith(choice)), key=len)[-1:]
-    close = within or get_close_matches(name, choices, n=1, cutoff=0.5)
+    close = get_close_matches(name, choices, 1, 0.8) or within or get_close_matches(name, choices, 1, 0.5)
     return f"one of {', '.join(choices)}" + (f"; did you mean {close[0]}?" if close else "")

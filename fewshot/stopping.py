@@ -22,6 +22,7 @@ SHOW_CURSOR = "\x1b[?25h"  # progress bars hide it
 asked: signal.Signals | None = None  # what a run in training has been asked to end by
 training = False
 last_words: Callable[[], str] = str  # what there is to say of the other cells of a multirun
+forced = False  # whether the run has force=true
 _listening = False
 _obeying = False
 _in_job = False
@@ -103,8 +104,13 @@ def tell(text: str) -> None:
 
 
 def again() -> str:
-    """The command that goes on with what was stopped: force=true would begin anew."""
-    return "the same command" + " without force=true" * ("force=true" in sys.argv)
+    """The command that goes on with what was stopped."""
+    return "the same command" + without_force()
+
+
+def without_force() -> str:
+    """What to say to who gave force=true, which would begin anew."""
+    return " without force=true" * (forced or "force=true" in sys.argv)
 
 
 def _handle(number: int, _: FrameType | None) -> Any:
@@ -121,7 +127,7 @@ def _handle(number: int, _: FrameType | None) -> Any:
     if _in_job:
         asked = by
         queue_again()
-        raise Stopped(by, f"stopped by {by.name}: the same command begins again where it was saved last")
+        raise Stopped(by, f"stopped by {by.name}: {again()} begins again where it was saved last")
     tell(f"stopped by {by.name}: nothing is lost, give {again()} again\n{last_words()}")
     with suppress(RuntimeError, ValueError, OSError):  # it is being written to just now, or is closed
         sys.stdout.flush()

@@ -101,6 +101,10 @@ def test_figure_6_is_logged_and_drawn(tmp_path: Path) -> None:
     (run_folder(cfg) / "last.ckpt").unlink()  # as in an archive of results
     with pytest.raises(UserError, match=r"began without trainer\.similarity=released"):
         train(config(tmp_path, *small, "data.ways=3", "trainer.similarity=released"))
+    result = run_folder(cfg) / "result.json"
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"status": "failed"}))
+    (run_folder(cfg) / "metrics.csv").unlink()
+    assert train(cfg)["status"] == "finished"
 
 
 # ---------------------------------------------------------------- SAP's subspaces

@@ -2,8 +2,9 @@
 
 import io
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -24,6 +25,8 @@ MISTAKES = [
     ("method=oplst", "did you mean oplstm?"),
     ("data=omniglt", "did you mean omniglot?"),
     ("data=miniimagenet", "did you mean mini?"),
+    ("data=cub-50", "did you mean cub50?"),
+    ("experiment=figure5-omniglo", "did you mean figure5-omniglot?"),
     ("backbone=conv", "did you mean conv4?"),
     ("form=txt", "did you mean text?"),
     ("logger=wandbb", "did you mean wandb?"),
@@ -438,6 +441,13 @@ def test_a_worker_that_is_killed_is_no_mistake_of_the_line(
     assert "2 of 3 cells have no result:\n  seed=1: diverged, it rose\n" in err
     assert err.endswith("error: A worker process was unexpectedly terminated\n")
 
+    def lost(_: Any) -> NoReturn:
+        raise BrokenProcessPool("A worker process was unexpectedly terminated")
+
+    monkeypatch.setattr(cells, "sweep", lost)  # before a cell has ended
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=0,1,2"])
+    assert main(run, "train") == 1
+
 
 def test_done_cells_take_no_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Also once torch is there: what is left is reckoned from those that ran."""
@@ -484,8 +494,8 @@ def test_what_is_left_is_told_from_the_cells_that_ran(monkeypatch: pytest.Monkey
     begun = (tmp_path / "arguments.json").stat().st_mtime
     monkeypatch.setattr(cells.time, "time", lambda: begun + 600)
     told = io.StringIO()
-    for ran in (False, True, True):
-        cells.add({"ran": ran})
+    for number, ran in enumerate((False, True, True)):
+        cells.add({"cell": number, "ran": ran})
     cells.show(Console(file=told, width=120), total=7)
     assert "3/7" in told.getvalue()
     assert "0:10:00 · about 0:20:00 left" in told.getvalue()  # 4 cells of 5 minutes

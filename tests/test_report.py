@@ -1,8 +1,11 @@
 """Reports: the paper's tables and figures from runs that are there, missing, shrunk, broken or a stranger's."""
 
+import io
 import json
 import re
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -197,6 +200,11 @@ def test_broken_and_foreign_folders_are_named(broken: str) -> None:
     said, runs, _ = report("table1", ["shots=5", "method=lstm"])
     assert summarise(runs)["lstm"]["sine 5-shot"].seeds == (1337, 42)
     assert any(str(bad) in words for words in said.words)
+    mend = "python evaluate.py run=FOLDER makes a test that is missing"
+    assert (mend in said.words) == (broken in ("scores", "torn", "fewer", "other"))
+    if mend in said.words:
+        evaluated(found[1], "sine", some(0.04, 0), queries=50)
+        assert summarise(report("table1", ["shots=5", "method=lstm"])[1])["lstm"]["sine 5-shot"].seeds == (1337, 0, 42)
 
 
 @pytest.mark.parametrize(
@@ -280,19 +288,27 @@ def test_tests_that_are_missing_are_told_how_to_make() -> None:
     said, runs, _ = report("table2", [*told, "queries=15"])
     assert list(runs["status"]) == ["finished", "untested", "untested"]
     assert "python evaluate.py run=FOLDER queries=15 makes a test that is missing" in said.words
+    for cell in cells("table4", elsewhere := ["data=mini", "method=oplstm", "shots=1"]):
+        stored(cell, some(50, cell.cfg.seed)[:600])
+    words = report("table4", [*elsewhere, "queries=5"])[0].words
+    assert words[:2] == [
+        "python evaluate.py run=FOLDER queries=5 makes a test that is missing",
+        "python evaluate.py run=FOLDER data=cub queries=5 makes a test that is missing",
+    ]
+    assert not any("train.py" in word for word in words)  # which would do nothing
     own = report("table2", told)[1].drop(columns="scores")
     assert report("table2", [*told, "queries=1"])[1].drop(columns="scores").equals(own)
 
 
-def evaluation(cell: Cell, data: str) -> str:
-    return replace(planned(cell.cfg)[data], queries=15).file_name(data)
+def evaluation(cell: Cell, data: str, queries: int = 15) -> str:
+    return replace(planned(cell.cfg)[data], queries=queries).file_name(data)
 
 
-def evaluated(cell: Cell, data: str, scores: NDArray[np.float64], **other: Any) -> None:
-    """What evaluate.py adds to a folder, with 15 queries a class, as far as a report reads it."""
+def evaluated(cell: Cell, data: str, scores: NDArray[np.float64], queries: int = 15, **other: Any) -> None:
+    """What evaluate.py adds to a folder, as far as a report reads it."""
     result = json.loads((cell.folder / "result.json").read_text()) | {"status": "finished", "run_status": "finished"}
-    result |= {"data": data, "test_queries": 15, "mean": scores.mean(), "ci95": 0.1, "tasks": len(scores)}
-    place = cell.folder / "evaluations" / f"{evaluation(cell, data)}.json"
+    result |= {"data": data, "test_queries": queries, "mean": scores.mean(), "ci95": 0.1, "tasks": len(scores)}
+    place = cell.folder / "evaluations" / f"{evaluation(cell, data, queries)}.json"
     place.parent.mkdir(exist_ok=True)
     place.write_text(json.dumps(result | other))
     rows = "".join(f"{task},{score!r}\n" for task, score in enumerate(scores.tolist()))
@@ -302,7 +318,7 @@ def evaluated(cell: Cell, data: str, scores: NDArray[np.float64], **other: Any) 
 @pytest.mark.parametrize(
     ("study", "told", "columns"),
     [
-        ("table1", ["form=released,text"], {"sine 5-shot, form released", "sine 5-shot, form text"}),
+        ("table1", ["form=released,text"], {"sine 5-shot, sin(x + p)", "sine 5-shot, sin(x - p)"}),
         ("table2", ["data.ways=5,20"], {"omniglot 5-shot, 5-way", "omniglot 5-shot, 20-way"}),
         ("table2", ["trainer.test_tasks=100,600"], {"omniglot 5-shot, 100 tasks", "omniglot 5-shot, 600 tasks"}),
         ("table2", ["data=folder", "data.path={0}/a,{0}/b"], {"folder 5-shot, {0}/a", "folder 5-shot, {0}/b"}),
@@ -494,6 +510,18 @@ def test_everything_is_written_and_printed(outputs: Path, capsys: pytest.Capture
     markdown = (folder / "report.md").read_text().splitlines()
     table = [line for line in markdown if line.startswith("| ")]
     assert len({line.replace("\\|", "").count("|") for line in table[:4]}) == 1
+    for cell in cells("table1", ["method=maml,oplstm"]):
+        shutil.rmtree(cell.folder)
+    assert main(["table1", "logger=csv"]) == 0
+    assert names - {path.name for path in folder.iterdir()} == {"mean_rank.csv", "pairs.csv"}  # of one row
+
+
+def test_a_terminal_without_the_signs_has_its_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    [cell] = cells("table1", told := ["method=lstm", "shots=5", "seed=0"])
+    stored(cell, some(0.04, 0))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed := io.BytesIO(), encoding="ascii"))
+    assert main(["table1", *told, "logger=csv"]) == 0
+    assert b"\\xb1" in printed.getvalue()
 
 
 def test_a_report_is_a_run_of_wandb(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -541,6 +569,7 @@ def test_nothing_run_is_a_table_of_dots(capsys: pytest.CaptureFixture[str]) -> N
         (["table1", "+search=lstm_sine"], "+search=lstm_sine: a report is of one study, table1"),
         (["table1", "data=sine,omniglot", "method=lstm"], "errors on sine waves and accuracies are no one table"),
         (["lstm_sine", "shots=5,10", "trial=0"], "trials are ranked within one method, data, shots and form"),
+        (["lstm_omniglot", "data.ways=5,20", "trial=0"], "trials are ranked within one method, data, shots and form"),
         (["table1", "experiment=table2"], "experiment=table2: a report is of one study, table1"),
     ],
 )
@@ -562,6 +591,10 @@ def test_all_runs_of_a_folder_are_one_frame(outputs: Path, capsys: pytest.Captur
     result = json.loads((cell.folder / "result.json").read_text())
     evaluation.with_suffix(".json").write_text(json.dumps(result | {"shots": 10, "run_status": "finished"}))
     evaluation.with_suffix(".csv").write_text((cell.folder / "test_scores.csv").read_text())
+    earlier = evaluation.with_name("sine-1way-20shot-50queries-2000tasks.json")
+    earlier.write_text(json.dumps(result | {"shots": 20, "run_status": "timeout", "best_step": 1}))
+    frame = load(outputs)
+    assert f"{earlier} is of an earlier state of the run: left out" in capsys.readouterr().err
     frame = load(outputs)
     assert sorted(zip(frame["seed"], frame["shots"], strict=True)) == [(0, 5), (0, 10), (42, 5), (1337, 5)]
     assert all(len(scores) == TASKS for scores in frame["scores"])

@@ -21,6 +21,7 @@ from filelock import FileLock
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 
+from fewshot.cli import run_train
 from fewshot.config.checks import check
 from fewshot.config.compose import CONF, composed
 from fewshot.config.identity import changed, run_folder
@@ -598,18 +599,16 @@ def test_a_finished_run_is_shown_not_repeated(tmp_path: Path, capfd: pytest.Capt
     assert (run_folder(cfg) / "best.ckpt").stat().st_mtime_ns != stamp
 
 
-def test_lost_scores_are_had_again_from_the_last_state(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    cfg = config(tmp_path)
-    first, folder = train(cfg), run_folder(cfg)
-    scores = (folder / "test_scores.csv").read_bytes()
-    (folder / "test_scores.csv").unlink()
-    again = train(cfg)
-    assert "goes on at update 40 of 40" in capfd.readouterr().err
-    assert (again["mean"], again["train_tasks"]) == (first["mean"], first["train_tasks"])
-    assert (folder / "test_scores.csv").read_bytes() == scores
-    for name in ("test_scores.csv", "last.ckpt"):
-        (folder / name).unlink()
-    assert train(cfg) == again  # which training anew would be no way to mend
+def test_a_job_that_is_queued_again_goes_on_in_spite_of_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def begins_anew(job: str, restarts: str) -> bool:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        return bool(run_train(config(tmp_path, "force=true")).get("ran", True))
+
+    assert begins_anew("7", "0")
+    assert not begins_anew("7", "1")
+    assert begins_anew("8", "1")  # which waited for its data, say
+    assert begins_anew("8", "0")  # by hand, in an allocation
 
 
 def test_what_does_not_change_a_score_does_not_change_the_folder(tmp_path: Path) -> None:

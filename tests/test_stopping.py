@@ -26,7 +26,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from fewshot import cells, stopping
-from fewshot.cli import main
+from fewshot.cli import failures, main
 from fewshot.config.compose import CONF
 from fewshot.config.identity import run_folder
 from fewshot.errors import UserError
@@ -372,4 +372,23 @@ def test_a_job_whose_command_has_gone_ends_in_peace(tmp_path: Path, monkeypatch:
 def test_a_torn_line_of_another_node_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cells.FILE, str(tmp_path / "cells.jsonl"))
     (tmp_path / "cells.jsonl").write_text('{"name": "a"}\n{"na{"name": "b"}\n{"name": "c"}\n')
-    assert [outcome["name"] for outcome in cells.outcomes()] == ["a", "c"]
+    assert [outcome["name"] for outcome in cells.ends()] == ["a", "c"]
+
+
+def test_a_cell_that_was_queued_again_counts_as_it_ended_at_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cells.FILE, str(tmp_path / "cells.jsonl"))
+    for cell, status in ((0, "finished"), (1, "stopped"), (1, "finished")):
+        cells.add({"cell": cell, "name": f"seed={cell}", "status": status, "multirun": True})
+    assert [outcome["status"] for outcome in cells.outcomes()] == ["finished", "finished"]
+    assert failures() == ""
+
+
+@pytest.mark.parametrize(
+    ("force", "words"), [(True, "the same command without force=true"), (False, "the same command")]
+)
+def test_what_goes_on_is_told_without_force(force: bool, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a cluster's job, whose command line is another."""
+    monkeypatch.setattr(stopping, "forced", force)
+    assert stopping.again() == words

@@ -20,12 +20,13 @@ from rich.console import Console
 
 from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
-from fewshot.mistakes import say
+from fewshot.mistakes import any_letters, say
 from fewshot.options import Few, check_values
 from fewshot.report import figures, paired, search, write
 from fewshot.report.runs import Cell, cells, choice, of_study, studies, title, what_differs
 from fewshot.report.summary import carries, summarise
 
+UNTESTED = ("untested", "unreadable scores")  # runs that evaluate.py can test
 HELP = """python -m fewshot.report STUDY [setting=value …]
 
 A study's table from the runs that are there, beside the paper's: printed, and written under outputs/reports as
@@ -76,9 +77,8 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
             for pair in pairs
             if metric == "mse" and carries(pair.worst, pair.tasks)
         ]
-    if queries and (runs["status"] == "untested").any():
-        said.words.append(f"python evaluate.py run=FOLDER queries={queries} makes a test that is missing")
-    if runs["scores"].isna().all():
+    said.words += to_be_tested(runs, queries)
+    if runs["scores"].isna().all() and not runs["status"].isin(UNTESTED).all():
         command = shlex.join(["python", "train.py", "-m", choice(study), *settings])
         said.words.append(f"none of these cells has a score: {command} runs them, as they are told here")
     if runs["scores"].notna().any():
@@ -107,6 +107,16 @@ def queries_of(told: Sequence[str]) -> tuple[list[str], int | None]:
     queries = int(asked) if asked.isdecimal() else asked
     check_values({"queries": Few}, {"queries": queries})
     return settings, int(queries)
+
+
+def to_be_tested(runs: pd.DataFrame, queries: int | None) -> list[str]:
+    """The command for each kind of test that finished runs lack."""
+    lacking, known = runs[runs["status"].isin(UNTESTED)], choices_of("data")
+    more = f" queries={queries}" * (queries is not None)
+    elsewhere = lacking.loc[lacking["data"] != lacking["trained_on"], "data"].unique()
+    kinds = {f" data={data}" if data in known else " data=folder path=…" for data in elsewhere}
+    kinds |= {""} if len(lacking[lacking["data"] == lacking["trained_on"]]) else set()
+    return [f"python evaluate.py run=FOLDER{kind}{more} makes a test that is missing" for kind in sorted(kinds)]
 
 
 def with_origin(said: write.Report, runs: pd.DataFrame) -> write.Report:
@@ -155,6 +165,7 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or {"-h", "--help"} & set(arguments):
         print(HELP + ", ".join(studies()))
         return 0 if arguments else 2
+    any_letters()
     study, *told = arguments
     try:
         if "=" in study:
@@ -172,16 +183,16 @@ def main(arguments: Sequence[str]) -> int:
             write.write(said, folder, runs)
     except OSError as error:
         unwritten = UserError(f"the report cannot be written: {error}")
-    write.show(said, Console(width=None if sys.stdout.isatty() else 160))  # last: a pipe may be read no further
-    if unwritten:
-        return say(unwritten)
-    if found[0].cfg.logger.name == "wandb":
+    if found[0].cfg.logger.name == "wandb" and not unwritten:
         from fewshot.report.to_wandb import log
 
         try:
             log(said, found[0].cfg, folder)
         except Exception as error:  # what is written does not fall with W&B
             print(f"W&B did not take the report: {type(error).__name__}: {error}", file=sys.stderr)
+    write.show(said, Console(width=None if sys.stdout.isatty() else 160))  # last: a pipe may be read no further
+    if unwritten:
+        return say(unwritten)
     print(folder)
     return 0
 

@@ -20,13 +20,13 @@ def load(folder: str | Path) -> pd.DataFrame:
     """Every run under `folder` and every test that evaluate.py added, one row each, for notebooks.
 
     The columns are those of `read_test`; `changed` as the command line takes it, `paper`, its number where the protocol
-    is its own, and `folder`, the run's. A run's own test made again is no further row. What is no result is named on
-    stderr and left out.
+    is its own, and `folder`, the run's. A run's own test made again is no further row. What is no result, or of a state
+    before the run's best, is named on stderr and left out.
 
     Raises:
         UserError: there is no such folder.
     """
-    rows, home = [], Path(folder).expanduser()
+    rows, best, home = [], dict[Path, Any](), Path(folder).expanduser()
     if not home.is_dir():
         raise UserError(f"{home} is no folder: give one of runs, as outputs")
     for path in [*sorted(home.rglob("result.json")), *sorted(home.rglob("evaluations/*.json"))]:
@@ -35,6 +35,11 @@ def load(folder: str | Path) -> pd.DataFrame:
             print(f"{path} is not the result of a run: left out", file=sys.stderr)
             continue
         own = path.name == "result.json"
+        if own:
+            best[path.parent] = test.get("best_step")
+        elif (step := test.get("best_step")) != best.get(path.parents[1], step):
+            print(f"{path} is of an earlier state of the run: left out", file=sys.stderr)
+            continue
         row = {"changed": as_options(test["changed"]), "paper": paper_figure(test)}
         rows.append(test | row | {"folder": str(path.parent if own else path.parents[1])})
     frame = pd.DataFrame(rows)

@@ -165,16 +165,13 @@ def of_study(found: Iterable[Cell], queries: int | None = None) -> pd.DataFrame:
 
 
 def place(cell: Cell, tested: str, protocol: Protocol) -> dict[str, str]:
-    """Where a test stands in a table, as `mini → cub 1-shot`, and all else that its tasks depend on.
-
-    On sine the form as well: the paper's text and its released code turn the phases opposite ways.
-    """
+    """Where a test stands in a table, as `mini → cub 1-shot`, and all else that its tasks depend on."""
     return {
         "at": " → ".join(dict.fromkeys([cell.cfg.data.name, tested])) + f" {cell.cfg.shots}-shot",
         "ways": f"{protocol.ways}-way",
         "queries": of_queries(protocol.queries),
         "tasks": f"{protocol.tasks} tasks",
-        "waves": f"form {cell.cfg.form}" if tested == "sine" else "",
+        "waves": f"sin(x {'+' if cell.cfg.data.sign > 0 else '-'} p)" if tested == "sine" else "",
         "path": str(cell.cfg.data.get("path", "")),
     }
 
@@ -233,7 +230,9 @@ def outcome(cell: Cell, tested: str, protocol: Protocol, own: Protocol) -> dict[
     if run["status"] != "finished":
         return told
     further = folder / "evaluations" / f"{protocol.file_name(tested)}.json"
-    test = run if protocol == own else read_test(further)
+    test = run if protocol == own and run["scores"] is not None else read_test(further)
+    if test is None and protocol == own:
+        return told | {"status": "unreadable scores"}
     if test is None:
         return told | {"status": "unreadable" if further.exists() else "untested"}
     if not is_of(cell, test, protocol):

@@ -1,11 +1,12 @@
 """A search's report: its trials by their best validation, and the command of the best one."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import flatten
 from fewshot.errors import UserError
@@ -15,6 +16,12 @@ from fewshot.report.runs import Cell
 from fewshot.report.summary import carries
 from fewshot.report.write import Report
 from fewshot.results.statistics import largest_share
+
+
+def validated(cfg: DictConfig) -> tuple[Any, ...]:
+    """All that the validation of a trial depends on beside the method's settings and the seed."""
+    data = OmegaConf.to_container(cfg.data, resolve=True)
+    return cfg.method.name, cfg.shots, cfg.form, cfg.trainer.val_tasks, json.dumps(data, sort_keys=True)
 
 
 def searched(found: Sequence[Cell]) -> dict[str, list[Any]]:
@@ -53,7 +60,7 @@ def report(title: str, study: str, found: Sequence[Cell], runs: pd.DataFrame) ->
     Raises:
         UserError: its trials are of several tasks, among which none is the best.
     """
-    if len({(c.cfg.method.name, c.cfg.data.name, c.cfg.shots, c.cfg.form) for c in found}) > 1:
+    if len({validated(cell.cfg) for cell in found}) > 1:
         raise UserError(f"{title}: trials are ranked within one method, data, shots and form: name one of each")
     settings = searched(found)
     drawn = as_numbers(settings)

@@ -39,6 +39,5 @@ def log(report: Report, cfg: DictConfig, folder: Path) -> None:
         for caption, frame in report.tables.items():
             shown[caption.split(":")[0]] = wandb.Table(dataframe=frame.astype(str))
         run.log(shown)
-        for place, words in enumerate(report.words):
-            run.summary[f"words/{place}"] = words
+        run.summary["words"] = "\n".join(report.words)
         run.finish()

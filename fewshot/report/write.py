@@ -230,7 +230,13 @@ def write(report: Report, folder: Path, runs: pd.DataFrame) -> None:
     write_whole(folder / "report.tex", latex(report))
     write_whole(folder / "report.html", page(report))
     as_shown = {short(caption): frame for caption, frame in report.tables.items()}
-    for name, frame in (as_shown | report.numbers | {"runs": runs.drop(columns=["scores"])}).items():
-        write_whole(folder / f"{name}.csv", frame.to_csv(index=False))
+    frames = as_shown | report.numbers | {"runs": runs.drop(columns=["scores"])}
+    for name, frame in frames.items():
+        if len(frame):
+            write_whole(folder / f"{name}.csv", frame.to_csv(index=False))
     for name, figure in report.figures.items():
         save_figure(figure, folder / name)
+    now = {name for name, frame in frames.items() if len(frame)} | set(report.figures)
+    for path in folder.iterdir():
+        if path.suffix in (".csv", ".png", ".pdf") and path.stem not in now:  # of an earlier report
+            path.unlink()

@@ -88,7 +88,8 @@ def fit(run: Run, trainer: L.Trainer, state: Path | None, done: int) -> tuple[st
     except OutOfTime:
         return (
             "timeout",
-            f"trainer.max_time={cfg.trainer.max_time} is over, raise it to go on; evaluate.py tests its best state",
+            f"trainer.max_time={cfg.trainer.max_time} is over, raise it to go on{stopping.without_force()}; "
+            "evaluate.py tests its best state",
         )
     except Diverged as error:
         return "diverged", str(error)

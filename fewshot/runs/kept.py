@@ -13,16 +13,11 @@ from fewshot.results.record import read_result, show
 
 
 def kept_result(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
-    """The result of a run that has one and need not run; None otherwise, or with `cfg.force`.
-
-    None as well where the scores of its test are lost, and its last state is there to be tested again.
-    """
-    refuse_unmeasured(cfg, folder)
+    """The result of a run that has one and need not run; None otherwise, or with `cfg.force`."""
     result = None if cfg.force else read_result(folder / "result.json")
-    if result is None or result["status"] not in ("finished", "diverged"):
-        return None
-    lost = not (folder / "test_scores.csv").exists() and (folder / "last.ckpt").exists()
-    return None if lost and result["status"] == "finished" else result
+    kept = result if result and result["status"] in ("finished", "diverged") else None
+    refuse_unmeasured(cfg, folder, kept is not None)
+    return kept
 
 
 def show_kept(result: dict[str, Any], folder: Path) -> None:
@@ -30,9 +25,9 @@ def show_kept(result: dict[str, Any], folder: Path) -> None:
     show(result, folder)
 
 
-def refuse_unmeasured(cfg: DictConfig, folder: Path) -> None:
+def refuse_unmeasured(cfg: DictConfig, folder: Path, done: bool) -> None:
     definition = cfg.trainer.similarity
-    begun = not cfg.force and any((folder / name).exists() for name in ("last.ckpt", "result.json"))
+    begun = not cfg.force and (done or (folder / "last.ckpt").exists())
     if begun and definition != "none" and not measured(folder / "metrics.csv", definition):
         raise UserError(
             f"the run of {folder} began without trainer.similarity={definition}, which is measured during training: "

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
+from fewshot.cells import note_job
 from fewshot.config.checks import check_there
 from fewshot.config.tested import further_tests
 from fewshot.data.datamodule import EpisodicDataModule
@@ -56,6 +57,7 @@ def prepare(cfg: DictConfig, folder: Path) -> Run:
         for path in folder.iterdir():
             if path.name != ".lock":
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        note_job(folder)
     for part in folder.glob("*.part"):  # what a kill left of a file
         part.unlink()
     write_whole(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))

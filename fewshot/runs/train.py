@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Timer
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
+from fewshot import stopping
 from fewshot.config.identity import run_folder
 from fewshot.errors import Diverged, LostProcess, UserError, out_of_memory
 from fewshot.memory import forget_peak_memory
@@ -66,7 +67,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         raise UserError(f"another process is at work on {folder}: wait for it, or choose another seed") from None
     except OSError as error:
         raise UserError(
-            f"the run of {folder} cannot read or write a file: {error}; the same command goes on when it can"
+            f"the run of {folder} cannot read or write a file: {error}; {stopping.again()} goes on when it can"
         ) from error
     finally:
         end_wandb()
@@ -79,7 +80,7 @@ def fit_and_test(run: Run) -> dict[str, Any]:
     except (UserError, OSError):
         raise
     except LostProcess as error:
-        return {"status": "failed", "reason": f"{error}: the same command goes on from the state saved last"}
+        return {"status": "failed", "reason": f"{error}: {stopping.again()} goes on from the state saved last"}
     except Exception as error:
         if out_of_memory(error):
             raise
