@@ -74,7 +74,7 @@ def test_a_limit_and_a_cancelled_job(tmp_path: Path) -> None:
     assert "4/4" in err
     logs = {path: path.read_text() for path in (outputs / "multirun" / ".submitit").rglob("*_log.err")}
     [again] = [text for text in logs.values() if "goes on at update" in text]  # the cell that met its limit
-    assert "stopped by SIGUSR2: the same command goes on from update" in again
+    assert "stopped by SIGUSR2: the same command without force=true goes on from update" in again
     assert sum("preparing glyphs" in text for text in logs.values()) == 1
     assert not any("Traceback" in text for text in logs.values())
     assert len(list(outputs.rglob("result.json"))) == 3
