@@ -81,9 +81,8 @@ def test_a_dashboard_is_of_the_studys_runs_and_puts_seeds_alone_together(
     assert [key["name"] for key in runs["grouping"]] == groups
     [chosen] = runs["filters"]["filters"]
     assert (chosen["key"]["name"], chosen["op"]) == ("displayName", "IN")
-    of_report = f"{study} {' '.join(told).replace('=', ' ').replace('+', ' ')}" + (
-        ", shrunk" if "profile=quick" in told else ""
-    )
+    in_order = " ".join(sorted(told, key=lambda setting: setting.lstrip("+")))
+    of_report = f"{study} {in_order.replace('=', ' ').replace('+', ' ')}" + ", shrunk" * ("profile=quick" in told)
     runs_then_tests = [of_report, *(run_name(cell.cfg, cell.folder) for cell in found)]
     if study == "table4":  # of evaluate.py
         other = {"mini": "cub", "cub": "mini"}

@@ -82,7 +82,7 @@ def single(told: Sequence[str]) -> list[str]:
 def what_differs(told: Sequence[str]) -> list[str]:
     """The settings that say which runs a report is of, in whatever order they were told."""
     differing = [setting for setting in told if not setting.startswith(("logger", "paths."))]
-    return sorted(differing, key=lambda setting: setting.split("=")[0])
+    return sorted(differing, key=lambda setting: setting.lstrip("+").split("=")[0])
 
 
 def title(study: str, told: Sequence[str], shrunk: bool) -> str:
