@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from fewshot.backbones import task_weight
 from fewshot.config.checks import check
 from fewshot.errors import UserError
 from fewshot.runs import compiled as module
@@ -89,7 +90,12 @@ def test_a_long_run_on_a_gpu_is_told_of_graphs(
     assert capsys.readouterr().err.count("by CUDA graphs") == lines
 
 
-def test_the_first_pass_is_the_code_of_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("products", [True, False])
+def test_the_first_pass_is_the_code_of_the_others(
+    products: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also where outer products would be kept as such, more in each pass: torch compiles eight kinds at most."""
+    monkeypatch.setattr(task_weight, "fewer", lambda *_: products)
     pieces = []
     counting = partial(torch.compile, backend=lambda graph, _: pieces.append(graph) or graph.forward)
     learner = make_named("oplstm-released", "mlp")

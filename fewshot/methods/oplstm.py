@@ -135,18 +135,21 @@ class OPLSTM(MetaLearner):
         return self.update(weights, directions[::-1]), new[::-1]
 
     def alike(self, *told: Any) -> tuple[Any, ...]:
-        """The first pass's arguments as the later ones have them: weights after a step of zero, and states of zero."""
+        """The first pass's arguments as the later ones have them: states of zero, and weights a task.
+
+        Products would grow from pass to pass, and each number of them is compiled anew.
+        """
         weights, states, x, targets = told
         if states[0] is not None:
             return told
         tasks, examples, _ = targets.shape
-        none = [[x.new_zeros(tasks, 1, size) for size in weight.base.shape] for weight in weights]
+        each = [TaskWeight(w.whole(tasks).clone(memory_format=torch.contiguous_format)) for w in weights]
         rows = [tasks * examples * len(weight.base) for weight in weights]
         at_rest = [
             [tuple(x.new_zeros(cell.hidden_size, n, requires_grad=True) for _ in "hc") for cell in self.cells(layer)]
             for layer, n in enumerate(rows)
         ]
-        return [w.plus(*zeros) for w, zeros in zip(weights, none, strict=True)], at_rest, x, targets
+        return each, at_rest, x, targets
 
     def cells(self, layer: int) -> Any:
         """The LSTM's cells of a layer: hidden ones share theirs."""
