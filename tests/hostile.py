@@ -39,8 +39,9 @@ from fewshot.errors import UserError
 from fewshot.mistakes import plain
 from fewshot.report.figures import learning, logs_of
 from fewshot.report.frame import load
-from fewshot.report.runs import cells, of_study
+from fewshot.report.runs import cells
 from fewshot.report.summary import summarise
+from fewshot.report.tested import of_study
 from tests.made_files import fill_folder, fill_tar, fill_zip, picture
 from tests.test_report import some, stored
 

@@ -13,7 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from fewshot.config.checks import check
 from fewshot.config.compose import CONF, composed, quote_shots
 from fewshot.report.__main__ import queries_of
-from fewshot.report.runs import cells, of_study, params
+from fewshot.report.runs import cells, params
+from fewshot.report.tested import of_study
 from tests.conftest import tables
 
 

@@ -29,8 +29,9 @@ from fewshot.report import load
 from fewshot.report.__main__ import main, report
 from fewshot.report.figures import curve_of, curves_of, headline, three_across
 from fewshot.report.paired import Pair, corrected, paired, pairs, ranks, verdict
-from fewshot.report.runs import Cell, cells, of_study, planned, studies, title
+from fewshot.report.runs import Cell, cells, studies, title
 from fewshot.report.summary import carries, summarise
+from fewshot.report.tested import of_study, planned
 from fewshot.report.write import with_width
 from fewshot.results.paper import FIGURES, INTERVALS, OVER_SEEDS
 from fewshot.results.statistics import half_width

@@ -23,8 +23,9 @@ from fewshot.errors import UserError
 from fewshot.mistakes import any_letters, say
 from fewshot.options import Few, check_values
 from fewshot.report import figures, paired, search, write
-from fewshot.report.runs import Cell, cells, choice, of_study, studies, title, what_differs
+from fewshot.report.runs import Cell, cells, choice, studies, title, what_differs
 from fewshot.report.summary import carries, summarise
+from fewshot.report.tested import of_study
 
 UNTESTED = ("untested", "unreadable scores")  # runs that evaluate.py can test
 HELP = """python -m fewshot.report STUDY [setting=value …]
@@ -113,9 +114,9 @@ def to_be_tested(runs: pd.DataFrame, queries: int | None) -> list[str]:
     """The command for each kind of test that finished runs lack."""
     lacking, known = runs[runs["status"].isin(UNTESTED)], choices_of("data")
     more = f" queries={queries}" * (queries is not None)
-    elsewhere = lacking.loc[lacking["data"] != lacking["trained_on"], "data"].unique()
-    kinds = {f" data={data}" if data in known else " data=folder path=…" for data in elsewhere}
-    kinds |= {""} if len(lacking[lacking["data"] == lacking["trained_on"]]) else set()
+    own = lacking["data"] == lacking["trained_on"]
+    kinds = {f" data={data}" if data in known else " data=folder path=…" for data in lacking.loc[~own, "data"]}
+    kinds |= {""} if own.any() else set()
     return [f"python evaluate.py run=FOLDER{kind}{more} makes a test that is missing" for kind in sorted(kinds)]
 
 

@@ -24,8 +24,9 @@ from fewshot.config.settings import choices_of
 from fewshot.config.tested import further_tests
 from fewshot.errors import UserError
 from fewshot.mistakes import say
-from fewshot.report.runs import Cell, cells, in_wandb, params, parsed, planned, title
+from fewshot.report.runs import Cell, cells, in_wandb, params, parsed, title
 from fewshot.report.search import searched
+from fewshot.report.tested import planned
 from fewshot.runs.kept import table_of
 
 GROUPS = ("method", "data", "backbone")  # of a run's config, which are told by their names

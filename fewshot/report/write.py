@@ -230,13 +230,12 @@ def write(report: Report, folder: Path, runs: pd.DataFrame) -> None:
     write_whole(folder / "report.tex", latex(report))
     write_whole(folder / "report.html", page(report))
     as_shown = {short(caption): frame for caption, frame in report.tables.items()}
-    frames = as_shown | report.numbers | {"runs": runs.drop(columns=["scores"])}
+    every = as_shown | report.numbers | {"runs": runs.drop(columns=["scores"])}
+    frames = {name: frame for name, frame in every.items() if len(frame)}
     for name, frame in frames.items():
-        if len(frame):
-            write_whole(folder / f"{name}.csv", frame.to_csv(index=False))
+        write_whole(folder / f"{name}.csv", frame.to_csv(index=False))
     for name, figure in report.figures.items():
         save_figure(figure, folder / name)
-    now = {name for name, frame in frames.items() if len(frame)} | set(report.figures)
     for path in folder.iterdir():
-        if path.suffix in (".csv", ".png", ".pdf") and path.stem not in now:  # of an earlier report
+        if path.suffix in (".csv", ".png", ".pdf") and path.stem not in frames | report.figures:  # of an earlier report
             path.unlink()
