@@ -11,6 +11,7 @@ import torch
 from fewshot.backbones import task_weight
 from fewshot.config.checks import check
 from fewshot.errors import UserError
+from fewshot.methods.oplstm import OPLSTM as Learner
 from fewshot.runs import compiled as module
 from fewshot.runs.compiled import LONG, compiled
 from fewshot.runs.train import train
@@ -48,8 +49,8 @@ def test_compiled_gradients_are_those_of_the_learner(
     batch = episode(learner, tasks=2)
     expected = gradients(learner, batch)
     monkeypatch.setattr(torch, "compile", TRACED)
-    with compiled(learner, config(tmp_path, *OPLSTM, "trainer.compile=true"), CPU) as on:
-        assert on
+    with compiled(learner, config(tmp_path, *OPLSTM, "trainer.compile=true"), CPU):
+        assert learner.compiled
         found = gradients(learner, batch)
     assert str(learner.repeated) not in vars(learner)
     for parameter in expected:
@@ -124,8 +125,8 @@ def test_a_compiled_inner_loop_has_the_learners_gradients(
     batch = episode(learner, tasks=3)
     expected = gradients(learner, batch)
     monkeypatch.setattr(torch, "compile", TRACED)
-    with compiled(learner, config(tmp_path, "method=maml", "trainer.compile=true"), CPU) as on:
-        assert on
+    with compiled(learner, config(tmp_path, "method=maml", "trainer.compile=true"), CPU):
+        assert learner.compiled
         found = gradients(learner, batch)
     for parameter in expected:
         close(found[parameter], expected[parameter])
@@ -137,8 +138,8 @@ def test_an_inner_loop_of_few_large_operations_is_not_compiled(
 ) -> None:
     learner = make("maml", backbone, **MAML | {"clamp": clamp})
     cfg = config(tmp_path, "method=maml", "trainer.updates=1000000")
-    with compiled(learner, cfg, CPU) as on:
-        assert not on
+    with compiled(learner, cfg, CPU):
+        assert not learner.compiled
     cfg.trainer.compile = True
     with (
         pytest.raises(UserError, match=r"trainer.compile=true: method=maml with backbone=mlp names no part"),
@@ -176,8 +177,8 @@ def test_a_short_run_does_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     passes = learner.passes  # type: ignore[union-attr]
 
     def on(*settings: str) -> bool:
-        with compiled(learner, config(tmp_path, *OPLSTM, *settings), CPU) as whether:
-            return whether
+        with compiled(learner, config(tmp_path, *OPLSTM, *settings), CPU):
+            return learner.compiled
 
     enough = -(-LONG // passes)  # type: ignore[operator]
     assert not on()
@@ -201,6 +202,26 @@ def test_no_compiler_is_told_in_a_line(
         train(config(tmp_path, *OPLSTM, "trainer.compile=true", "seed=1"))
 
 
+def test_what_cannot_be_compiled_is_trained_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "LONG", 1)
+    monkeypatch.setattr(torch, "compile", TRACED)
+    expected = train(config(tmp_path, *OPLSTM, "trainer.compile=false"))
+    one_pass = Learner.one_pass
+
+    def unclear(self: Learner, *told: Any) -> Any:
+        torch._dynamo.graph_break()
+        return one_pass(self, *told)
+
+    monkeypatch.setattr(Learner, "one_pass", unclear)
+    result = train(config(tmp_path, *OPLSTM, "force=true"))
+    assert (result["compiled"], result["mean"]) == (False, expected["mean"])
+    assert capsys.readouterr().err.count("trains one_pass without compiling") == 1
+    asked = train(config(tmp_path, *OPLSTM, "force=true", "trainer.compile=true"))
+    assert asked["status"] == "failed"
+
+
 def test_a_learner_without_such_a_part_is_told_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"trainer.compile=true: method=warpmaml names no part"):
         check(config(tmp_path, "method=warpmaml", "data=omniglot", "trainer.compile=true"))
@@ -215,5 +236,5 @@ def test_a_learner_without_such_a_part_is_told_before_any_work(tmp_path: Path) -
 
 def test_a_sequence_is_left_to_torchs_own_lstm(tmp_path: Path) -> None:
     learner = make_named("lstm-sequence", "mlp")
-    with compiled(learner, config(tmp_path, "trainer.updates=1000000"), CPU) as on:
-        assert not on
+    with compiled(learner, config(tmp_path, "trainer.updates=1000000"), CPU):
+        assert not learner.compiled

@@ -63,8 +63,8 @@ def test_replayed_gradients_are_those_of_the_learner(name: str, backbone: str, t
     learner = make_named(name, backbone).cuda()
     batches = [Episode(*(x.cuda() for x in episode(learner, tasks=2))) for _ in range(4)]
     expected = [losses_and_gradient(learner, batch) for batch in batches]
-    with compiled(learner, config(tmp_path, "trainer.compile=true"), torch.device("cuda")) as on:
-        assert on
+    with compiled(learner, config(tmp_path, "trainer.compile=true"), torch.device("cuda")):
+        assert learner.compiled
         found = [losses_and_gradient(learner, batch) for batch in batches]
     for here, there in zip(found, expected, strict=True):
         torch.testing.assert_close(here, there, rtol=1e-7, atol=1e-9)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from torch._dynamo.exc import TorchDynamoException
 
 from fewshot.errors import UserError
 from fewshot.methods.base import MetaLearner
@@ -15,17 +16,19 @@ LONG = 150_000  # passes or inner steps: each saves .3 ms or more on a CPU, and 
 
 
 @contextmanager
-def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Iterator[bool]:
-    """Whether training inside calls compiled code in the place of the learner's method `repeated`; on a GPU, where it
-    is asked for, in that of all its `losses`, as CUDA graphs, if the learner is `one_graph`.
+def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Iterator[None]:
+    """Training inside may call compiled code in the place of the learner's method `repeated`; on a GPU, where it is
+    asked for, in that of all its `losses`, as CUDA graphs, if the learner is `one_graph`. `learner.compiled` tells.
 
-    Torch keeps the code for the next run. It is for the shapes of training: validation and test do without.
+    Torch keeps the code for the next run. It is for the shapes of training: validation and test do without. What
+    `trainer.compile=auto` cannot compile is trained as it is, which a line says.
 
     Raises:
         UserError: `trainer.compile=true`, and the machine has no compiler.
     """
-    if not wanted(learner, cfg, device):
-        yield False
+    learner.compiled = wanted(learner, cfg, device)
+    if not learner.compiled:
+        yield
         return
     name = str(piece(learner, device))
     how_long = "half a minute or more the first time"
@@ -39,10 +42,23 @@ def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Ite
         setattr(learner, name, lambda episode: tuple(result.clone() for result in replayed(episode)))
     else:
         quick = torch.compile(plain, fullgraph=True, dynamic=False)
-        setattr(learner, name, lambda *told: quick(*learner.alike(*told)) if torch.is_grad_enabled() else plain(*told))
+
+        def either(*told: Any) -> Any:
+            if not learner.compiled or not torch.is_grad_enabled():
+                return plain(*told)
+            try:
+                return quick(*learner.alike(*told))
+            except TorchDynamoException as error:
+                if cfg.trainer.compile is True:
+                    raise
+                learner.compiled = False
+                print(f"trains {name} without compiling, which torch cannot ({brief(error)})", file=sys.stderr)
+                return plain(*told)
+
+        setattr(learner, name, either)
     try:
         with torch._dynamo.config.patch(allow_rnn=True):  # a learner may read the weights of a torch.nn.LSTM
-            yield True
+            yield
     finally:
         delattr(learner, name)
         torch._dynamo.reset()  # it takes eight kinds of one method, and a multirun may have more
@@ -80,5 +96,9 @@ def no_compiler(device: torch.device) -> str:
     try:
         probe(torch.zeros(8, device=device))
     except Exception as error:
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+        return brief(error)
     return ""
+
+
+def brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"

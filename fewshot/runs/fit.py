@@ -83,7 +83,7 @@ def fit(run: Run, trainer: L.Trainer, state: Path | None, done: int) -> tuple[st
     if state is not None:
         print(f"goes on at update {done} of {cfg.trainer.updates}", file=sys.stderr)
     try:
-        with compiled(run.learner, cfg, trainer.strategy.root_device) as run.compiled:
+        with compiled(run.learner, cfg, trainer.strategy.root_device):
             trainer.fit(run.learner, datamodule=run.datamodule, ckpt_path=state, weights_only=True)
     except OutOfTime:
         return (

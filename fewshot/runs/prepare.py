@@ -33,7 +33,6 @@ class Run:
     description: dict[str, Any]  # the part of the result that the configuration settles
     wandb: Any = None  # the W&B run
     scores: Scores = NO_SCORES  # of its test
-    compiled: bool = False  # whether it was trained so, at last
 
 
 def refuse_impossible(cfg: DictConfig) -> None:
