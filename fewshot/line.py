@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot.config.compose import conf_folders, refuse_bare
+from fewshot.config.compose import check_words, conf_folders
 from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
 from fewshot.options import nearest
@@ -25,7 +25,7 @@ def check_line(arguments: list[str]) -> None:
     if unknown := [a for a in arguments if a.startswith("-") and a.split("=")[0] not in parser._option_string_actions]:
         raise UserError(f"{unknown[0]}: a setting is given without dashes, as shots=5")
     told, _ = parser.parse_known_args([a for a in arguments if not a.startswith("--version")])
-    refuse_bare(told.overrides)
+    check_words(told.overrides)
     told_of = {o.lstrip("+").split("=")[0] for o in told.overrides}
     if {"experiment", "search"} <= told_of:
         raise UserError("experiment=… and search=…: a command runs one study, leave out one of them")

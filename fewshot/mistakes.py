@@ -63,6 +63,8 @@ def explain(error: Exception, program: str = "train") -> str:
         return f"{text} leave out the +"
     if text.startswith("Config group override must be"):
         return f"{text}: choose by name, as method=maml"
+    if text.startswith("Error resolving interpolation '${method}"):  # there is none
+        return "a run has a learner: choose it by name, as method=maml"
     if text.startswith("Error merging override") or (type(error) is ValueError and "invalid literal" in text):
         return f"{text}: {WHOLE}"
     if text.startswith("Ambiguous value for argument") and any(f"'{key}=" in text for key in PATHS):

@@ -561,6 +561,7 @@ def test_nothing_run_is_a_table_of_dots(capsys: pytest.CaptureFixture[str]) -> N
         (["table1", "method=lstm", "method.passes=0"], "method.passes=0: give"),
         (["demo"], "demo is a single run"),
         (["table1", "method=5,6"], "choose by name, as method=maml"),
+        (["table1", "method=[lstm,maml]"], "method is one name, or several of a grid"),
         (["table1", "method=lstm,glob(m*)"], "method=… names none of its choices, one of lstm"),
         (["table1", "+shots=5"], "choose by name, as method=maml"),
         (["table1", "seed=range(3,3)"], "table1 seed=range(3,3): no values, no cells"),

@@ -88,10 +88,14 @@ def quote_shots(arguments: list[str]) -> list[str]:
     return [quoted(a) if a.startswith("shots=") else a for a in arguments]
 
 
-def refuse_bare(arguments: list[str]) -> None:
+def check_words(arguments: list[str]) -> None:
+    """UserError for what is no setting, or is several of a group's, of which Hydra would merge one into the other."""
     for argument in arguments:
         if "=" not in argument and not argument.startswith("~"):
             raise UserError(f"{argument or 'an empty argument'}: a setting is given as name=value, as method=maml")
+        name, _, value = argument.lstrip("+").partition("=")
+        if name and value.startswith("[") and any((folder / name).is_dir() for folder in conf_folders()):
+            raise UserError(f"{argument}: {name} is one name, or several of a grid, as -m {name}={value.strip('[]')}")
 
 
 def quoted(argument: str) -> str:

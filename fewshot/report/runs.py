@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 
 from fewshot.config.checks import check
-from fewshot.config.compose import FOLDERS, at_home, composed, quote_shots, refuse_bare
+from fewshot.config.compose import FOLDERS, at_home, check_words, composed, quote_shots
 from fewshot.config.identity import run_folder
 from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
@@ -95,7 +95,7 @@ def cells(study: str, told: Sequence[str] = ()) -> list[Cell]:
     Raises:
         UserError: there is no such study, it is a single run, or its settings make no sense.
     """
-    refuse_bare(told := quote_shots(list(told)))
+    check_words(told := quote_shots(list(told)))
     if other := [o for o in told if o.lstrip("+").startswith(("experiment=", "search="))]:
         raise UserError(f"{other[0]}: a report is of one study, {study}")
     if not (swept := params(study, told)):
