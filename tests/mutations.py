@@ -21,7 +21,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("benchmarks", "fewshot", "tests", "conf", "train.py", "pyproject.toml")
+COPIED = ("benchmarks", "fewshot", "tests", "conf", "docs/compare.md", "train.py", "pyproject.toml")
 TESTS = (
     "tests/test_against_reference.py",
     "tests/test_learners.py",
@@ -499,7 +499,7 @@ def copy(source: Path, target: Path) -> None:
         if (source / name).is_dir():
             shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
         elif (source / name).exists():
-            target.mkdir(parents=True, exist_ok=True)
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source / name, target / name)
 
 
