@@ -1,4 +1,4 @@
-"""What ends a run with one line: a user's mistake, no time left, and numbers that are no longer finite."""
+"""What ends a run with one line: a user's mistake, no time left, numbers that are no longer finite; and the line."""
 
 
 class UserError(Exception):
@@ -25,3 +25,8 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error))
     )
+
+
+def brief(error: BaseException, letters: int) -> str:
+    """Its kind and what it says, in one line of as many letters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:letters]}"

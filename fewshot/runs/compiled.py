@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 from torch._dynamo.exc import TorchDynamoException
 
-from fewshot.errors import UserError
+from fewshot.errors import UserError, brief
 from fewshot.methods.base import MetaLearner
 
 LONG = 150_000  # passes or inner steps: each saves .3 ms or more on a CPU, and compiling takes half a minute or more
@@ -52,7 +52,7 @@ def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Ite
                 if cfg.trainer.compile is True:
                     raise
                 learner.compiled = False
-                print(f"trains {name} without compiling, which torch cannot ({brief(error)})", file=sys.stderr)
+                print(f"trains {name} without compiling, which torch cannot ({brief(error, 100)})", file=sys.stderr)
                 return plain(*told)
 
         setattr(learner, name, either)
@@ -96,9 +96,5 @@ def no_compiler(device: torch.device) -> str:
     try:
         probe(torch.zeros(8, device=device))
     except Exception as error:
-        return brief(error)
+        return brief(error, 100)
     return ""
-
-
-def brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"

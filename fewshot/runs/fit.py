@@ -11,7 +11,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from fewshot import stopping
 from fewshot.config.settings import seconds
-from fewshot.errors import Diverged, OutOfTime, UserError, out_of_memory
+from fewshot.errors import Diverged, OutOfTime, UserError, brief, out_of_memory
 from fewshot.runs import ranks
 from fewshot.runs.build import make_lightning
 from fewshot.runs.callbacks import Bar, Lines, SaveBest, SaveLast, TaskAxis, ValidateFirst
@@ -98,7 +98,7 @@ def fit(run: Run, trainer: L.Trainer, state: Path | None, done: int) -> tuple[st
         other_cause = other_cause or cfg.trainer.devices > 1 or "CUDA" in str(error)
         if state is None or save_last.began or other_cause:
             raise
-        line = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        line = brief(error, 160)
         why = f"{state} is no state that a run can go on from ({line})"
         if state.name == "last.ckpt" and (run.folder / "previous.ckpt").exists():
             set_aside(state, f"{why}: going on from the state before")

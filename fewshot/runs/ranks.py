@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 
 from fewshot import stopping
-from fewshot.errors import LostProcess
+from fewshot.errors import LostProcess, brief
 
 READY = "ready"
 _host: Any = None  # the group in which processes talk without waiting for their devices
@@ -136,7 +136,7 @@ def begin(pipe: Connection, place: dict[str, str], work: Callable[..., Any], *to
         pass
     except Exception as error:
         with suppress(OSError):  # who would hear it may have gone
-            pipe.send(f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+            pipe.send(f"failed: {brief(error, 200)}")
         os._exit(1)
 
 

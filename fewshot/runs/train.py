@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fewshot import stopping
 from fewshot.config.identity import run_folder
-from fewshot.errors import Diverged, LostProcess, UserError, out_of_memory
+from fewshot.errors import Diverged, LostProcess, UserError, brief, out_of_memory
 from fewshot.memory import forget_peak_memory
 from fewshot.methods.base import MetaLearner
 from fewshot.results.record import (
@@ -85,7 +85,7 @@ def fit_and_test(run: Run) -> dict[str, Any]:
         if out_of_memory(error):
             raise
         traceback.print_exc()
-        return {"status": "failed", "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        return {"status": "failed", "reason": brief(error, 300)}
 
 
 def measure(run: Run) -> dict[str, Any]:
