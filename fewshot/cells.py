@@ -83,7 +83,17 @@ def add(outcome: dict[str, Any]) -> None:
 
 def outcomes() -> list[dict[str, Any]]:
     """How each cell ended at last: what a cluster stops and queues again ends more than once."""
-    return list({outcome["cell"]: outcome for outcome in ends()}.values())
+    return [since(outcome) for outcome in {outcome["cell"]: outcome for outcome in ends()}.values()]
+
+
+def since(outcome: dict[str, Any]) -> dict[str, Any]:
+    """How a cell ended at which another process was at work, once that has a result of it."""
+    if busy := outcome.get("busy"):
+        from fewshot.results.record import read_result
+
+        if (result := read_result(Path(busy) / "result.json")) and result["status"] in ("finished", "diverged"):
+            return outcome | {"status": result["status"], "reason": result["reason"]}
+    return outcome
 
 
 def ends() -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from fewshot import cells, stopping
 from fewshot.config.checks import check, check_evaluation, check_there
 from fewshot.config.compose import FOLDERS, at_home, quote_shots
 from fewshot.config.tested import trained_and_tested
-from fewshot.errors import UserError, out_of_memory
+from fewshot.errors import Busy, UserError, out_of_memory
 from fewshot.light import first
 from fewshot.line import check_line, is_multirun, refuse_other_way, refuse_renamed, tell_of_others
 from fewshot.mistakes import any_letters, explain, say
@@ -199,6 +199,8 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
     except (UserError, OmegaConfBaseException, HydraException) as error:
         say(error)
         outcome = {"status": "refused", "reason": explain(error)}
+        if isinstance(error, Busy):
+            outcome["busy"] = str(error.folder)
     except Exception as error:
         if out_of_memory(error):
             error = UserError(f"{MEMORY} ({' '.join(str(error).split())[:160]})")
@@ -210,7 +212,7 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
     status = outcome["status"]
     ran = status != "refused" and outcome.get("ran", True)
     told = {"name": name, "multirun": multirun, "total": total, "status": status, "reason": outcome.get("reason")}
-    cells.add(told | {"ran": ran, "cell": hydra_cfg.job.num if multirun else 0})
+    cells.add(told | {"ran": ran, "cell": hydra_cfg.job.num if multirun else 0, "busy": outcome.get("busy")})
     if multirun:
         cells.show(console, total)
     score = outcome.get("best_validation", outcome.get("mean"))

@@ -1,11 +1,21 @@
 """What ends a run with one line: a user's mistake, no time left, numbers that are no longer finite; and the line."""
 
+from pathlib import Path
+
 
 class UserError(Exception):
     """Something the user can mend: shown as one line, without a traceback, with exit code 2.
 
     The message names what is wrong and how to mend it.
     """
+
+
+class Busy(UserError):
+    """Another process is at work on the run of `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"another process is at work on {folder}: wait for it, or choose another seed")
+        self.folder = folder
 
 
 class Diverged(Exception):

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+from filelock import FileLock
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
@@ -194,6 +195,31 @@ def test_a_cell_that_fails_does_not_stop_the_others(
     assert "2 of 6 cells have no result" in err
     assert "method=maml: failed, RuntimeError: broken" in err
     assert "method=oplstm: refused, odd" in err
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_cell_at_which_another_process_is_at_work(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, ended: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    elsewhere = config(tmp_path)
+    runs.train(elsewhere)
+    result = run_folder(elsewhere) / "result.json"
+    hidden = result.rename(tmp_path / "later")
+
+    def run(cfg: DictConfig) -> dict[str, Any]:
+        if cfg.seed == 0:
+            return runs.train(elsewhere)
+        if ended:
+            hidden.rename(result)
+        return {"status": "finished"}
+
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=0,1"])
+    with FileLock(result.with_name(".lock")):
+        assert main(run, "train") == (0 if ended else 2)
+    err = capfd.readouterr().err
+    assert f"error: another process is at work on {result.parent}: wait for it" in err
+    assert ("1 of 2 cells have no result:\n  seed=0: refused, another process" in err) is not ended
 
 
 def test_a_terminal_that_cannot_print_a_sign(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fewshot import stopping
 from fewshot.config.identity import run_folder
-from fewshot.errors import Diverged, LostProcess, UserError, brief, out_of_memory
+from fewshot.errors import Busy, Diverged, LostProcess, UserError, brief, out_of_memory
 from fewshot.memory import forget_peak_memory
 from fewshot.methods.base import MetaLearner
 from fewshot.results.record import (
@@ -64,7 +64,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             run = prepare(cfg, folder)
             return with_further_tests(cfg, folder, publish(run, fit_and_test(run)), run.wandb)
     except Timeout:
-        raise UserError(f"another process is at work on {folder}: wait for it, or choose another seed") from None
+        raise Busy(folder) from None
     except OSError as error:
         raise UserError(
             f"the run of {folder} cannot read or write a file: {error}; {stopping.again()} goes on when it can"
