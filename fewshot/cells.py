@@ -89,9 +89,9 @@ def outcomes() -> list[dict[str, Any]]:
 def since(outcome: dict[str, Any]) -> dict[str, Any]:
     """How a cell ended at which another process was at work, once that has a result of it."""
     if busy := outcome.get("busy"):
-        from fewshot.results.record import read_result
+        from fewshot.results.record import final_result
 
-        if (result := read_result(Path(busy) / "result.json")) and result["status"] in ("finished", "diverged"):
+        if result := final_result(Path(busy)):
             return outcome | {"status": result["status"], "reason": result["reason"]}
     return outcome
 

@@ -86,6 +86,12 @@ def read_result(path: Path) -> dict[str, Any] | None:
     return result if fits and not steers else None
 
 
+def final_result(folder: Path) -> dict[str, Any] | None:
+    """The result of a run that has ended for good; None where it has not, or has left none."""
+    result = read_result(folder / "result.json")
+    return result if result and result["status"] in ("finished", "diverged") else None
+
+
 def describe(cfg: DictConfig, learner: MetaLearner) -> dict[str, Any]:
     """The part of a result that its configuration and this code settle.
 

@@ -9,13 +9,12 @@ from omegaconf import DictConfig
 from fewshot.config.tested import further_tests
 from fewshot.data.images import full_name
 from fewshot.errors import UserError
-from fewshot.results.record import read_result, show
+from fewshot.results.record import final_result, show
 
 
 def kept_result(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
     """The result of a run that has one and need not run; None otherwise, or with `cfg.force`."""
-    result = None if cfg.force else read_result(folder / "result.json")
-    kept = result if result and result["status"] in ("finished", "diverged") else None
+    kept = None if cfg.force else final_result(folder)
     refuse_unmeasured(cfg, folder, kept is not None)
     return kept
 
