@@ -91,8 +91,8 @@ def measure(name: str, told: argparse.Namespace) -> dict[str, Any]:
 
         if rival_jax.has_rival(case.learner):
             steps["jax"], jax_compile = rival_jax.rival(case.learner, case.batches("train"))
-    with compiled(quick.learner, quick.cfg, torch.device(told.device)) as compiles:
-        if compiles:
+    with compiled(quick.learner, quick.cfg, torch.device(told.device)) as quicker:
+        if quicker:
             steps["compiled"] = quick.train()
             started = time.perf_counter()
             steps["compiled"]()

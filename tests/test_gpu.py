@@ -13,7 +13,7 @@ from fewshot.runs.build import make_lightning
 from fewshot.runs.compiled import compiled
 from fewshot.runs.train import train
 from tests.conftest import LSTM, MAML, OPLSTM, SAP, TEXT, WARPMAML, episode, make
-from tests.test_learners import losses_and_gradient, make_named
+from tests.test_learners import ALL, losses_and_gradient, make_named
 from tests.test_runs import config
 
 pytestmark = [
@@ -70,10 +70,49 @@ def test_replayed_gradients_are_those_of_the_learner(name: str, backbone: str, t
         torch.testing.assert_close(here, there, rtol=1e-7, atol=1e-9)
 
 
-def test_a_run_on_a_gpu_in_two_sittings(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "backbone"), ALL)
+def test_recorded_gradients_are_those_of_the_learner(name: str, backbone: str, tmp_path: Path) -> None:
+    learner = make_named(name, backbone).cuda()
+    batches = [Episode(*(x.cuda() for x in episode(learner, tasks=2))) for _ in range(4)]
+    expected = [losses_and_gradient(learner, batch) for batch in batches]
+    with compiled(learner, config(tmp_path), torch.device("cuda")) as replays:
+        assert replays
+        assert not learner.compiled
+        found = [losses_and_gradient(learner, batch) for batch in batches]
+    for here, there in zip(found, expected, strict=True):
+        torch.testing.assert_close(here, there, rtol=1e-7, atol=1e-9)
+
+
+def test_what_cannot_be_recorded_is_trained_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learner = make_named("protonet", "fc").cuda()
+    batches = [Episode(*(x.cuda() for x in episode(learner, tasks=2))) for _ in range(3)]
+    expected = [losses_and_gradient(learner, batch) for batch in batches]
+    plain = learner.losses
+    monkeypatch.setattr(learner, "losses", lambda batch: plain(batch) if batch.tasks.sum().item() > -1 else None)
+    with compiled(learner, config(tmp_path), torch.device("cuda")):
+        found = [losses_and_gradient(learner, batch) for batch in batches]
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
+    assert capsys.readouterr().err.count("trains without CUDA graphs, which torch cannot record") == 1
+
+
+@pytest.mark.parametrize(("compiles", "precision"), [("true", "tf32"), ("auto", "32-true")])
+def test_a_run_on_a_gpu_in_two_sittings(compiles: str, precision: str, tmp_path: Path) -> None:
     settings = ["method=oplstm", "data=glyphs", "trainer.updates=60", "trainer.val_every=20", "trainer.val_tasks=20"]
-    settings += ["trainer.test_tasks=20", "trainer.accelerator=gpu", "trainer.compile=true", "trainer.precision=tf32"]
+    settings += ["trainer.test_tasks=20", "trainer.accelerator=gpu"]
+    settings += [f"trainer.compile={compiles}", f"trainer.precision={precision}"]
     short = train(config(tmp_path, *settings, "trainer.max_time=00:00:00:01", "trainer.save_every=1"))
     assert short["status"] == "timeout"
     result = train(config(tmp_path, *settings))
-    assert (result["status"], result["compiled"], result["tf32"]) == ("finished", True, True)
+    assert (result["status"], result["compiled"]) == ("finished", compiles == "true")
+    assert result["tf32"] == (precision == "tf32")
+
+
+@pytest.mark.parametrize("method", ["maml", "lstm"])
+def test_a_run_that_replays_is_the_run_that_does_not(method: str, tmp_path: Path) -> None:
+    settings = [f"method={method}", "data=glyphs", "trainer.updates=40", "trainer.val_every=20", "trainer.val_tasks=20"]
+    settings += ["trainer.test_tasks=20", "trainer.accelerator=gpu"]
+    replayed = train(config(tmp_path / "replayed", *settings))
+    launched = train(config(tmp_path / "launched", *settings, "trainer.compile=false"))
+    assert (replayed["mean"], replayed["best_validation"]) == (launched["mean"], launched["best_validation"])

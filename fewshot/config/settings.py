@@ -76,7 +76,7 @@ class Search:
 
 class Trainer:
     train_batch: Annotated[Units | None, "tasks at a time in an update: memory, not the scores; null: all"]
-    compile: Annotated[Literal["auto"] | bool, "train by compiled code; auto: where a run is long enough for it"]
+    compile: Annotated[Literal["auto"] | bool, "train by compiled code, or as a GPU recorded it; auto: where it pays"]
     val_every: Annotated[Many, "updates between validations"]
     save_every: Annotated[Many, "updates between saves of the last state"]
     log_every: Annotated[Many, "updates between logged losses"]

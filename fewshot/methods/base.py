@@ -36,6 +36,7 @@ class MetaLearner(L.LightningModule):
     inner_steps: str | None = None  # the attribute that says how many passes or inner steps a test prediction takes
     repeated: str | None = None  # the method that training calls again and again, with equal shapes: to be compiled
     one_graph = False  # whether `losses` takes no gradient of its own, so that a GPU can replay it as a whole
+    replayable = False  # whether `losses` is the same operations for every episode: no value read, no step counted
     compiled = False  # whether training called one of these two as compiled code, at last
     regression = True  # False where a learner classifies only
     train_batch: int | None = None  # tasks at a time in an update; None: all

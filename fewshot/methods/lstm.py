@@ -29,6 +29,7 @@ class PlainLSTM(MetaLearner):
     """
 
     inner_steps = "passes"
+    replayable = True
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ class MAML(MetaLearner):
     """
 
     inner_steps = "eval_steps"
+    replayable = True
 
     def __init__(
         self,

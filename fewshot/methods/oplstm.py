@@ -36,6 +36,7 @@ class OPLSTM(MetaLearner):
     inner_steps = "passes"
     repeated = "one_pass"
     one_graph = True
+    replayable = True
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ class ProtoNet(MetaLearner):
 
     has_head = False
     one_graph = True
+    replayable = True
     regression = False
 
     def __init__(self, task: Task, backbone: Mapping[str, Any], lr: Lr) -> None:

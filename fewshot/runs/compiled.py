@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,14 +11,16 @@ from torch._dynamo.exc import TorchDynamoException
 
 from fewshot.errors import UserError, brief
 from fewshot.methods.base import MetaLearner
+from fewshot.runs.recorded import recordable, recorded
 
 LONG = 150_000  # passes or inner steps: each saves .3 ms or more on a CPU, and compiling takes half a minute or more
 
 
 @contextmanager
-def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Iterator[None]:
+def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Iterator[bool]:
     """Training inside may call compiled code in the place of the learner's method `repeated`; on a GPU, where it is
     asked for, in that of all its `losses`, as CUDA graphs, if the learner is `one_graph`. `learner.compiled` tells.
+    On a GPU `trainer.compile=auto` compiles nothing: the `losses` are `recorded` as they are. Gives whether either is.
 
     Torch keeps the code for the next run. It is for the shapes of training: validation and test do without. What
     `trainer.compile=auto` cannot compile is trained as it is, which a line says.
@@ -28,7 +30,9 @@ def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Ite
     """
     learner.compiled = wanted(learner, cfg, device)
     if not learner.compiled:
-        yield
+        replays = cfg.trainer.compile == "auto" and recordable(learner, cfg, device)
+        with recorded(learner) if replays else nullcontext():
+            yield replays
         return
     name = str(piece(learner, device))
     how_long = "half a minute or more the first time"
@@ -58,7 +62,7 @@ def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Ite
         setattr(learner, name, either)
     try:
         with torch._dynamo.config.patch(allow_rnn=True):  # a learner may read the weights of a torch.nn.LSTM
-            yield
+            yield True
     finally:
         delattr(learner, name)
         torch._dynamo.reset()  # it takes eight kinds of one method, and a multirun may have more
@@ -76,8 +80,8 @@ def wanted(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> bool:
         which = f"method={cfg.method.name} with backbone={cfg.backbone.name}"
         raise UserError(f"trainer.compile=true: {which} names no part that pays, choose auto or false")
     steps = cfg.trainer.updates * (getattr(learner, learner.inner_steps) if learner.inner_steps else 1)
-    if choice == "auto" and name == "losses":
-        if cfg.backbone.name == "conv4" and cfg.trainer.updates >= 10_000:  # which repay the half minute
+    if choice == "auto" and (name == "losses" or recordable(learner, cfg, device)):
+        if name == "losses" and cfg.backbone.name == "conv4" and cfg.trainer.updates >= 10_000:  # repays half a minute
             faster = "trainer.compile=true trainer.precision=tf32 took half the time on images, by CUDA graphs"
             print(faster, file=sys.stderr)
         return False

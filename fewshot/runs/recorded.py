@@ -1,0 +1,63 @@
+"""A GPU's update in two launches: a learner's losses and their gradient, recorded once as CUDA graphs and replayed."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from fewshot.episodes import Episode
+from fewshot.errors import brief
+from fewshot.methods.base import MetaLearner
+
+
+class Losses(nn.Module):
+    """A learner's `losses` as torch records them: of tensors, with the parameters of a module."""
+
+    def __init__(self, learner: MetaLearner, losses: Callable[[Episode], tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.learner, self.losses = learner, losses
+
+    def forward(self, *parts: Tensor) -> tuple[Tensor, Tensor]:
+        losses, predictions = self.losses(Episode(*parts))
+        return losses, predictions.detach()
+
+
+def recordable(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> bool:
+    """Whether each update is the same operations, by one process, for a GPU."""
+    whole = learner.train_batch is None and cfg.trainer.devices == 1 and "mixed" not in cfg.trainer.precision
+    return learner.replayable and whole and device.type == "cuda"
+
+
+@contextmanager
+def recorded(learner: MetaLearner) -> Iterator[None]:
+    """Training inside replays the learner's `losses`, by the same kernels; they are recorded with the first episode.
+
+    A step's kernels are then launched at once, where Python would launch each. What cannot be recorded is trained as it
+    is, which a line says.
+    """
+    module, began = Losses(learner, learner.losses), False
+
+    def losses(episode: Episode) -> tuple[Tensor, Tensor]:
+        nonlocal began
+        if not began:
+            began = True
+            record(module, episode)
+        losses, predictions = module(*episode)
+        return losses.clone(), predictions.clone()  # the next update's come into the same memory
+
+    learner.losses = losses  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del learner.losses
+
+
+def record(module: Losses, episode: Episode) -> None:
+    """From now on the module replays, for episodes of this shape, unless it cannot be recorded."""
+    try:
+        torch.cuda.make_graphed_callables(module, tuple(x.clone() for x in episode), allow_unused_input=True)
+    except RuntimeError as error:
+        print(f"trains without CUDA graphs, which torch cannot record ({brief(error, 100)})", file=sys.stderr)
