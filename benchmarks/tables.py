@@ -15,7 +15,8 @@ def show(found: dict[str, Any], console: Console | None = None) -> None:
     if found["cases"]:
         console.print(times(found), work(found))
         console.print(
-            "omniglot, mini: random images in their shape. CPU: this process's time, which others disturb least."
+            "omniglot, mini: random images in their shape. CPU: this process's time, which others disturb least. "
+            "compiled: on a GPU the step that is recorded and replayed, unless trainer.compile=true."
         )
     if "growth" in found:
         console.print(growth(found["growth"]))

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,15 @@ def test_one_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "sine/lstm" in printed
     assert "a training step, counted" in printed
+
+
+def test_compiled_code_beside_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    asked = ["method.hidden=[4]", "method.passes=2", "trainer.compile=true"]
+    [case] = benchmarks.main(["--cases", "sine/lstm", "--seconds", "0.1", "--set", *asked])["cases"]
+    assert case["ms_per_task"]["compiled"]["steps"] >= 3
+    assert case["compile_seconds"] > 0
+    assert "compiled CPU" in capsys.readouterr().out
 
 
 def test_cases_are_those_with_settings() -> None:

@@ -89,8 +89,8 @@ def test_what_cannot_be_recorded_is_trained_as_it_is(
     learner = make_named("protonet", "fc").cuda()
     batches = [Episode(*(x.cuda() for x in episode(learner, tasks=2))) for _ in range(3)]
     expected = [losses_and_gradient(learner, batch) for batch in batches]
-    plain = learner.losses
-    monkeypatch.setattr(learner, "losses", lambda batch: plain(batch) if batch.tasks.sum().item() > -1 else None)
+    plain = type(learner).losses
+    monkeypatch.setattr(type(learner), "losses", lambda self, batch: plain(self, batch) if batch.tasks.any() else None)
     with compiled(learner, config(tmp_path), torch.device("cuda")):
         found = [losses_and_gradient(learner, batch) for batch in batches]
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)

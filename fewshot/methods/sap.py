@@ -28,6 +28,8 @@ class SAP(MAML):
     Names are those of the SAP paper and its code: candidate operations, and activation strengths that mix them.
     """
 
+    replayable = True
+
     def __init__(
         self,
         task: Task,

@@ -24,6 +24,7 @@ class WarpMAML(MAML):
     """
 
     repeated = None
+    replayable = True
 
     def __init__(
         self,

@@ -26,9 +26,9 @@ class Losses(nn.Module):
 
 
 def recordable(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> bool:
-    """Whether each update is the same operations, by one process, for a GPU."""
+    """Whether each update is the same operations, by one process, for a GPU: a derived learner says so anew."""
     whole = learner.train_batch is None and cfg.trainer.devices == 1 and "mixed" not in cfg.trainer.precision
-    return learner.replayable and whole and device.type == "cuda"
+    return vars(type(learner)).get("replayable", False) and whole and device.type == "cuda"
 
 
 @contextmanager

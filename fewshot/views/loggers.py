@@ -36,6 +36,7 @@ def quiet() -> None:
         "The number of training batches",
         ".*does not have many workers",
         "The `srun` command",
+        "The AccumulateGrad node's stream",  # of graphs that were recorded beside it
     ):
         warnings.filterwarnings("ignore", text)
 
