@@ -87,6 +87,12 @@ def raw() -> str:
     return os.environ["FEWSHOT_RAW"]
 
 
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Path:
+    """Where the real archives are prepared, once for all of xdist's workers."""
+    return tmp_path_factory.getbasetemp().parent / f"prepared-{testrun_uid}"
+
+
 def make(method: str, backbone: str, bn: str | None = None, regression: bool = False, **options: object) -> MetaLearner:
     """A small learner in float64 with every weight away from its default (batch norm's too)."""
     shape = (1,) if backbone == "mlp" else (2, 8, 8) if backbone == "conv4" else (1, 3, 3)

@@ -1,6 +1,7 @@
 """Glyphs: enough classes of enough distinct faces, each distorted in ways of its own, the same every time."""
 
 import zlib
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,8 @@ def test_twice_the_same(made: tuple[Content, np.ndarray]) -> None:
     content, images = made
     again = glyphs.content(28, 3)
     assert again.counts == content.counts
-    assert np.array_equal(np.stack([image for _, image in again.images]), images.repeat(3, axis=3))
+    some = [image for _, image in islice(again.images, 2000)]
+    assert np.array_equal(np.stack(some), images[:2000].repeat(3, axis=3))
 
 
 def upright(size: int = 28) -> np.ndarray:

@@ -14,8 +14,8 @@ from fewshot.data.images import open_or_prepare
 from fewshot.data.splits import by_csv
 
 
-def test_omniglot(raw: str, tmp_path: Path) -> None:
-    table = open_or_prepare("omniglot", Path(raw), tmp_path, 28, 1, download=False)
+def test_omniglot(raw: str, prepared: Path) -> None:
+    table = open_or_prepare("omniglot", Path(raw), prepared, 28, 1, download=False)
     assert table.images.shape == (1623 * 20, 28, 28, 1)
     published = json.loads((Path(raw) / "omniglot" / "split_vinyals.json").read_text())
     assert {split: list(classes.names) for split, classes in table.splits.items()} == published
@@ -43,8 +43,8 @@ def test_closer_look_split_by_rule(raw: str, classes: int) -> None:
         assert {cub.split_of(int(bird[:3])) for bird in published[key]} == {split}
 
 
-def test_cub50(raw: str, tmp_path: Path) -> None:
-    table = open_or_prepare("cub50", Path(raw), tmp_path, 84, 3, download=False)
+def test_cub50(raw: str, prepared: Path) -> None:
+    table = open_or_prepare("cub50", Path(raw), prepared, 84, 3, download=False)
     assert table.images.shape == (2889, 84, 84, 3)
     published = json.loads((Path(raw) / "cub50" / "split_closerlook_50.json").read_text())
     assert [list(table.splits[split].names) for split in ("train", "val", "test")] == list(published.values())

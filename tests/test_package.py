@@ -62,11 +62,10 @@ def test_the_pages_method_and_backbone_run(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "backbone mine, bn none" in done.stderr
-    refused = run("train", f"method=mine method.depth=0 {TINY}", tmp_path, PYTHONPATH=str(tmp_path))
-    assert "method.depth=0: give a whole number" in refused.stderr
-    for value, why in (("0", "give a whole number"), ("x", "give a whole number")):
-        refused = run("train", f"backbone=mine backbone.width={value} {TINY}", tmp_path, PYTHONPATH=str(tmp_path))
-        assert f"backbone.width={value}: {why}" in refused.stderr
+    for wrong in ("method=mine method.depth=0", "backbone=mine backbone.width=x"):
+        refused = run("train", f"{wrong} {TINY}", tmp_path, PYTHONPATH=str(tmp_path))
+        assert refused.returncode == 2
+        assert f"{wrong.split()[1]}: give a whole number" in refused.stderr
 
 
 def test_a_method_a_backbone_and_configs_from_outside(tmp_path: Path) -> None:
@@ -103,9 +102,6 @@ def test_a_method_a_backbone_and_configs_from_outside(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     [folder] = (tmp_path / "outputs" / "glyphs" / "mine" / "1-shot").iterdir()
     assert run("evaluate", f"run={folder} bar=false", tmp_path, **own).returncode == 0
-    refused = run("train", f"method=mine method.depth=0 {TINY}", tmp_path, **own)
-    assert refused.returncode == 2
-    assert "method.depth=0: give a whole number from 1 to 10000" in refused.stderr
     alone = run("evaluate", f"run={folder} bar=false", tmp_path)
     assert alone.returncode == 2
     assert "unknown method 'mine'" in alone.stderr or "unknown backbone 'flat'" in alone.stderr

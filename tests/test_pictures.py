@@ -293,7 +293,9 @@ def test_offline_run_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("WANDB_MODE", "offline")
     learner, datamodule = images()
     figures = pictures.test_figures(learner, datamodule, (0, 1))
-    run = wandb.init(project="fewshot", dir=tmp_path, settings=wandb.Settings(silent=True, console="off"))
+    run = wandb.init(
+        project="fewshot", dir=tmp_path, mode="offline", settings=wandb.Settings(silent=True, console="off")
+    )
     try:
         log_result(run, RESULT | {"data": "glyphs"}, figures, publish=False)
         assert run.summary["test/ci95_high"] == 61.5

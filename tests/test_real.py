@@ -23,12 +23,6 @@ SHORT = [
 ]
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Path:
-    """One folder for all of xdist's workers."""
-    return tmp_path_factory.getbasetemp().parent / f"prepared-{testrun_uid}"
-
-
 def run(raw: str, prepared: Path, tmp_path: Path, *overrides: str) -> Path:
     paths = [f"paths.raw={raw}", f"paths.prepared={prepared}", f"paths.outputs={tmp_path}"]
     cfg = composed([*overrides, *SHORT, *paths])
@@ -46,7 +40,7 @@ def test_omniglot(method: str, raw: str, prepared: Path, tmp_path: Path) -> None
     assert (across["data"], across["trained_on"], across["tasks"]) == ("glyphs", "omniglot", 4)
 
 
-@pytest.mark.parametrize("method", ["protonet", "oplstm", "maml", "lstm", "warpmaml", "sap"])
+@pytest.mark.parametrize("method", ["protonet", "oplstm", "lstm"])
 def test_mini_and_then_cub50(method: str, raw: str, prepared: Path, tmp_path: Path) -> None:
     narrow = ["backbone.widths=[4,4,4,4]", "data.train_queries=2", "data.val_queries=2"]
     narrow += ["method.hidden=[16,8]"] if method == "lstm" else []

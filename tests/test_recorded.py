@@ -17,7 +17,7 @@ from tests.test_learners import close, losses_and_gradient, make_named
 from tests.test_runs import config
 
 CUDA = torch.device("cuda")
-KINDS = ["protonet", "maml", "warpmaml", "sap", "lstm-set", "lstm-sequence", "lstm-offset", "oplstm-released"]
+KINDS = ["protonet", "maml", "warpmaml", "lstm-set", "lstm-sequence", "oplstm-released"]
 
 
 def traced(module: nn.Module, inputs: tuple[Tensor, ...], **_: Any) -> None:

@@ -485,7 +485,7 @@ def test_a_report_that_cannot_be_written_is_a_line(tmp_path: Path, capsys: pytes
 
 
 def test_everything_is_written_and_printed(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for cell in cells("table1"):
+    for cell in cells("table1", ["shots=5"]):
         stored(cell, some(0.04 if cell.name == "lstm" else 0.1, cell.cfg.seed))
     assert main(["table1", "logger=csv"]) == 0
     folder = outputs / "reports" / "table1"
@@ -511,7 +511,7 @@ def test_everything_is_written_and_printed(outputs: Path, capsys: pytest.Capture
     markdown = (folder / "report.md").read_text().splitlines()
     table = [line for line in markdown if line.startswith("| ")]
     assert len({line.replace("\\|", "").count("|") for line in table[:4]}) == 1
-    for cell in cells("table1", ["method=maml,oplstm"]):
+    for cell in cells("table1", ["shots=5", "method=maml,oplstm"]):
         shutil.rmtree(cell.folder)
     assert main(["table1", "logger=csv"]) == 0
     assert names - {path.name for path in folder.iterdir()} == {"mean_rank.csv", "pairs.csv"}  # of one row

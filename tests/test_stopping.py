@@ -131,8 +131,7 @@ def test_stopped_by_a_signal_in_training(by: signal.Signals, tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-@pytest.mark.parametrize("program", ["train", "evaluate"])
-@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("program", "by"), [("train", signal.SIGTERM), ("evaluate", signal.SIGINT)])
 def test_stopped_by_a_signal_during_the_imports(by: signal.Signals, program: str, tmp_path: Path) -> None:
     process = start([sys.executable, str(ROOT / f"{program}.py"), "run=nowhere"], tmp_path)
     wait_for(process, lambda: listens(process))
