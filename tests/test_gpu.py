@@ -79,6 +79,7 @@ def test_recorded_gradients_are_those_of_the_learner(name: str, backbone: str, t
         assert replays
         assert not learner.compiled
         found = [losses_and_gradient(learner, batch) for batch in batches]
+    assert learner.recorded
     for here, there in zip(found, expected, strict=True):
         torch.testing.assert_close(here, there, rtol=1e-7, atol=1e-9)
 
@@ -106,6 +107,7 @@ def test_a_run_on_a_gpu_in_two_sittings(compiles: str, precision: str, tmp_path:
     assert short["status"] == "timeout"
     result = train(config(tmp_path, *settings))
     assert (result["status"], result["compiled"]) == ("finished", compiles == "true")
+    assert result["recorded"] == (compiles == "auto")
     assert result["tf32"] == (precision == "tf32")
 
 

@@ -20,6 +20,11 @@ CUDA = torch.device("cuda")
 KINDS = ["protonet", "maml", "warpmaml", "lstm-set", "lstm-sequence", "oplstm-released"]
 
 
+def one_hot(y: Tensor, classes: int) -> Tensor:
+    """Torch's, which looks at the labels on a CPU and on a GPU does not."""
+    return (y.unsqueeze(-1) == torch.arange(classes)).long()
+
+
 def traced(module: nn.Module, inputs: tuple[Tensor, ...], **_: Any) -> None:
     """As torch.cuda.make_graphed_callables: from now on `module` does what it did for `inputs`, by their values' sizes.
 
@@ -50,10 +55,12 @@ def test_an_update_is_the_same_operations_for_every_episode(
     batches = [episode(learner, tasks=2) for _ in range(3)]
     expected = [losses_and_gradient(learner, batch) for batch in batches]
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", traced)
+    monkeypatch.setattr(torch.nn.functional, "one_hot", one_hot)
     with compiled(learner, config(tmp_path), CUDA) as replays:
         assert replays
         assert not learner.compiled
         found = [losses_and_gradient(learner, batch) for batch in batches]
+    assert learner.recorded
     assert "losses" not in vars(learner)
     for here, there in zip(found, expected, strict=True):
         for part, other in zip(here, there, strict=True):
@@ -97,5 +104,6 @@ def test_what_cannot_be_recorded_is_told_once_and_trained_as_it_is(
         found = [losses_and_gradient(learner, batch) for _ in range(2)]
     for part, other in zip(found[1], expected, strict=True):
         close(part, other)
+    assert not learner.recorded
     line = "trains without CUDA graphs, which torch cannot record (RuntimeError: operation not permitted when stream"
     assert capsys.readouterr().err.count(line) == 1

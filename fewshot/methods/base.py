@@ -38,6 +38,7 @@ class MetaLearner(L.LightningModule):
     one_graph = False  # whether `losses` takes no gradient of its own, so that a GPU can replay it as a whole
     replayable = False  # whether `losses` is the same operations for every episode: no value read, no step counted
     compiled = False  # whether training called one of these two as compiled code, at last
+    recorded = False  # whether a GPU replayed its `losses`, at last
     regression = True  # False where a learner classifies only
     train_batch: int | None = None  # tasks at a time in an update; None: all
     has_head = True  # False where nothing is sized by the number of ways, so that a test may have others

@@ -36,15 +36,16 @@ def recorded(learner: MetaLearner) -> Iterator[None]:
     """Training inside replays the learner's `losses`, by the same kernels; they are recorded with the first episode.
 
     A step's kernels are then launched at once, where Python would launch each. What cannot be recorded is trained as it
-    is, which a line says.
+    is, which a line says and `learner.recorded` tells.
     """
     module, began = Losses(learner, learner.losses), False
+    learner.recorded = False
 
     def losses(episode: Episode) -> tuple[Tensor, Tensor]:
         nonlocal began
         if not began:
             began = True
-            record(module, episode)
+            learner.recorded = record(module, episode)
         losses, predictions = module(*episode)
         return losses.clone(), predictions.clone()  # the next update's come into the same memory
 
@@ -55,9 +56,11 @@ def recorded(learner: MetaLearner) -> Iterator[None]:
         del learner.losses
 
 
-def record(module: Losses, episode: Episode) -> None:
-    """From now on the module replays, for episodes of this shape, unless it cannot be recorded."""
+def record(module: Losses, episode: Episode) -> bool:
+    """Whether the module replays from now on, for episodes of this shape: what torch cannot record does not."""
     try:
         torch.cuda.make_graphed_callables(module, tuple(x.clone() for x in episode), allow_unused_input=True)
     except RuntimeError as error:
         print(f"trains without CUDA graphs, which torch cannot record ({brief(error, 100)})", file=sys.stderr)
+        return False
+    return True

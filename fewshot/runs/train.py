@@ -124,6 +124,7 @@ def fit_and_test_from(run: Run, state: Path | None, done: int) -> tuple[L.Traine
         "train_seconds": took,
         "tasks_per_second": tasks / took if took else None,
         "compiled": run.learner.compiled,
+        "recorded": run.learner.recorded,
     }
 
 
