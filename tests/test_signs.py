@@ -20,6 +20,8 @@ SOUND = {
     "ci95": 1.0,
     "metric": "accuracy",
     "floors": {"nearest_neighbour": 50.0, "chance": 20.0},
+    "precision": "32-true",
+    "tf32": False,
 }
 SHAPE = {"ways": 5, "shots": 1, "train_shots": 1, "train_queries": 15, "test_queries": 1, "bn": "transductive"}
 WAVES = {"mean": 0.1, "ci95": 0.01, "metric": "mse", "floors": {"support_mean": 4.0}, "ways": 1, "bn": "none"}
@@ -50,6 +52,13 @@ def test_chance(mean: float, ci95: float, warns: bool, tmp_path: Path) -> None:
     found = told(tmp_path, mean=mean, ci95=ci95)
     expected = f"it never left chance: {mean:.4g} ± {ci95:.4g} in the test, and a guess has 20"
     assert found == [expected] * warns
+
+
+@pytest.mark.parametrize("rounded", [{"tf32": True}, {"precision": "bf16-mixed"}])
+def test_rounded_products_may_be_why(rounded: dict[str, Any], tmp_path: Path) -> None:
+    [sign] = told(tmp_path, mean=20.0, ci95=0.0, **rounded)
+    assert sign.endswith("; rounding may hide small differences, so try trainer.precision=32-true")
+    assert told(tmp_path, **rounded) == []
 
 
 @pytest.mark.parametrize(("mean", "warns"), [(3.8, False), (3.95, True), (5.0, True)])

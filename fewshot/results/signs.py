@@ -31,7 +31,11 @@ def at_chance(result: Mapping[str, Any]) -> str:
         guess, learned = floors["chance"], mean - ci95 > floors["chance"]
     else:
         guess, learned = floors["support_mean"], mean + ci95 < floors["support_mean"]
-    return "" if learned else f"it never left chance: {mean:.4g} ± {ci95:.4g} in the test, and a guess has {guess:.4g}"
+    if learned:
+        return ""
+    rounded = result["tf32"] or result["precision"] != "32-true"
+    hint = "; rounding may hide small differences, so try trainer.precision=32-true" * rounded
+    return f"it never left chance: {mean:.4g} ± {ci95:.4g} in the test, and a guess has {guess:.4g}{hint}"
 
 
 def small_sets(result: Mapping[str, Any]) -> str:
