@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
+from fewshot import dashboard
 from fewshot.config.checks import check
 from fewshot.config.compose import composed
 from fewshot.config.identity import run_folder, run_name
-from fewshot.report import dashboard, sweep
+from fewshot.report import sweep
 from fewshot.report.runs import cells
 from fewshot.runs.train import train
 from tests.offline import history, summary
@@ -102,7 +103,7 @@ def test_tests_across_domains_are_shown() -> None:
 @pytest.mark.parametrize("program", [dashboard, sweep])
 def test_help(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert program.main(["--help"]) == program.main(["table1", "--help"]) == 0
-    assert "python -m fewshot.report." in capsys.readouterr().out
+    assert f"python -m {program.__name__}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("program", [dashboard, sweep])

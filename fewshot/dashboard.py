@@ -1,4 +1,4 @@
-"""A study's dashboard in W&B, a saved workspace and a report page: `python -m fewshot.report.dashboard table1`.
+"""A study's dashboard in W&B, a saved workspace and a report page: `python -m fewshot.dashboard table1`.
 
 It shows exactly the study's runs, what evaluate.py tested of them, and its report, by their names. They must be there:
 offline ones are sent by `wandb sync`, those of outputs/*/*/*/*/wandb and of outputs/reports/*/wandb. With `spec` after
