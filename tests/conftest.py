@@ -1,9 +1,13 @@
 """Shared by the tests: small networks in float64, random episodes, and one thread (timings decide nothing here)."""
 
 import os
-from collections.abc import Iterator
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,12 +50,35 @@ SAP = {name: value for name, value in MAML.items() if name != "clamp_each"} | {"
 for name in [name for name in os.environ if name.startswith(("FEWSHOT_", "WANDB_")) and name != "FEWSHOT_RAW"]:
     del os.environ[name]  # a user's own settings are none of the tests'
 torch.set_num_threads(1)
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:  # as nohup and background jobs have it: children would inherit that
+        signal.signal(number, lambda *_: None)  # a handler, which a child does not inherit
+
+Start = Callable[..., subprocess.Popen[str]]
 os.environ.setdefault("WANDB__SERVICE_WAIT", "300")  # its service starts slowly on a busy machine
 
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts a command in a process group of its own, which is killed when the test ends."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(command: list[str], folder: Path, **options: Any) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(command, cwd=folder, text=True, start_new_session=True, **pipes | options)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @cache

@@ -26,8 +26,9 @@ from fewshot.errors import LostProcess, UserError
 from fewshot.runs import ranks
 from fewshot.runs.build import make_datamodule, make_learner, make_source, use_threads
 from fewshot.runs.train import train
+from tests.conftest import Start
 from tests.test_runs import TINY, config, rows
-from tests.test_stopping import start, wait_for
+from tests.test_stopping import wait_for
 
 METHODS = ("lstm", "maml", "oplstm", "protonet", "warpmaml", "sap")
 UPDATES = 20
@@ -166,7 +167,7 @@ def test_what_is_wrong_with_all_processes_is_said() -> None:
         raise ValueError("of all")
 
 
-def test_a_lost_process_ends_the_run_which_another_number_goes_on_with(tmp_path: Path) -> None:
+def test_a_lost_process_ends_the_run_which_another_number_goes_on_with(tmp_path: Path, start: Start) -> None:
     shared, alone = config(tmp_path, *LONG, "trainer.devices=2", outputs="shared"), config(tmp_path, *LONG)
     folder = run_folder(shared)
     process = start(command(tmp_path, 2), tmp_path)
@@ -194,7 +195,7 @@ def test_a_lost_process_ends_the_run_which_another_number_goes_on_with(tmp_path:
     assert "LOCAL_RANK" not in os.environ
 
 
-def test_a_signal_ends_all_processes_of_a_run_after_a_save(tmp_path: Path) -> None:
+def test_a_signal_ends_all_processes_of_a_run_after_a_save(tmp_path: Path, start: Start) -> None:
     folder = run_folder(config(tmp_path, *LONG, outputs="shared"))
     process = start(command(tmp_path, 2), tmp_path)
     wait_for(process, lambda: (folder / "last.ckpt").exists())

@@ -35,7 +35,7 @@ from fewshot.runs.evaluate import evaluate
 from fewshot.runs.train import train
 from fewshot.views.curves import learning_curve
 from fewshot.views.loggers import start_wandb
-from tests.conftest import tables
+from tests.conftest import Start, tables
 from tests.made_files import fill_folder, picture
 
 pytestmark = pytest.mark.usefixtures("composed_once", "undrawn")
@@ -321,12 +321,12 @@ def test_an_evaluation_waits_for_another_to_write(tmp_path: Path) -> None:
     assert len(list(folder.glob("*.json"))) == 1
 
 
-def test_several_evaluations_of_one_run_at_once(tmp_path: Path) -> None:
+def test_several_evaluations_of_one_run_at_once(tmp_path: Path, start: Start) -> None:
     cfg = config(tmp_path, "trainer.updates=10")
     train(cfg)
     code = "from fewshot.config.compose import composed\nfrom fewshot.runs.evaluate import evaluate\n"
     code += f"evaluate(composed(['run={run_folder(cfg)}', 'bar=false'], 'evaluate'))"
-    many = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    many = [start([sys.executable, "-c", code], CONF.parent) for _ in range(2)]
     assert [(process.communicate()[1], process.returncode) for process in many] == [("", 0)] * 2
     assert not list((run_folder(cfg) / "evaluations").glob("*.part"))
 
@@ -573,13 +573,13 @@ def test_settings_of_another_method_are_refused(tmp_path: Path) -> None:
         train(config(tmp_path, "method=maml", "method.name=sap"))
 
 
-def test_kill_minus_nine(tmp_path: Path) -> None:
+def test_kill_minus_nine(tmp_path: Path, start: Start) -> None:
     undisturbed = train(config(tmp_path, "trainer.updates=150"))
     cfg = config(tmp_path, "trainer.updates=150", outputs="killed")
     paths = [f"paths.outputs={cfg.paths.outputs}", f"paths.prepared={cfg.paths.prepared}"]
     program = str(CONF.parent / "train.py")
     command = [sys.executable, program, "data=sine", "method=lstm", *TINY, *paths, "trainer.updates=150"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start(command, tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     metrics = run_folder(cfg) / "metrics.csv"
     while process.poll() is None and not (metrics.exists() and len(rows(metrics)) > 12):
         time.sleep(0.02)

@@ -13,6 +13,7 @@ import pytest
 
 from fewshot.config.compose import CONF
 from fewshot.runs.train import train
+from tests.conftest import Start
 from tests.test_runs import config
 from tests.test_stopping import without_times
 
@@ -27,12 +28,10 @@ SLURM = ["hydra/launcher=slurm", *(f"hydra.launcher.{setting}" for setting in (
 ))]  # fmt: skip
 
 
-def start(folder: Path, *more: str) -> subprocess.Popen[str]:
+def grid(folder: Path, *more: str) -> list[str]:
     paths = [f"paths.outputs={folder / 'outputs'}", f"paths.prepared={folder / 'prepared'}"]
-    grid = [f"trainer.updates={SHORT},{LONG}", "seed=0,1"]
-    command = [sys.executable, str(ROOT / "train.py"), "-m", *SLURM, *RUN, *grid, *paths, *more]
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
+    cells = [f"trainer.updates={SHORT},{LONG}", "seed=0,1"]
+    return [sys.executable, str(ROOT / "train.py"), "-m", *SLURM, *RUN, *cells, *paths, *more]
 
 
 def folder_of(outputs: Path, updates: int, seed: int) -> Path | None:
@@ -55,9 +54,13 @@ def hurry() -> None:
             subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], capture_output=True)
 
 
-def test_a_limit_and_a_cancelled_job(tmp_path: Path) -> None:
+def test_a_limit_and_a_cancelled_job(tmp_path: Path, start: Start) -> None:
     outputs = tmp_path / "outputs"
-    process, cancelled = start(tmp_path, "force=true"), False  # which is for a job's first part alone
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = start(
+        grid(tmp_path, "force=true"), tmp_path, env=env, stdout=None
+    )  # which is for a job's first part alone
+    cancelled = False
     while process.poll() is None:
         time.sleep(1)
         hurry()
@@ -79,7 +82,7 @@ def test_a_limit_and_a_cancelled_job(tmp_path: Path) -> None:
     assert not any("Traceback" in text for text in logs.values())
     assert len(list(outputs.rglob("result.json"))) == 3
 
-    second = start(tmp_path)  # what was cancelled goes on, the others are there
+    second = start(grid(tmp_path), tmp_path, env=env, stdout=None)  # what was cancelled goes on, the others are there
     while second.poll() is None:
         time.sleep(1)
         hurry()

@@ -34,6 +34,7 @@ from fewshot.runs import build, callbacks
 from fewshot.runs.checkpoints import WholeCheckpoints
 from fewshot.runs.evaluate import evaluate
 from fewshot.runs.train import train
+from tests.conftest import Start
 from tests.test_cli import call
 from tests.test_runs import MEASURED, TINY, config, evaluation, kill_at, rows
 
@@ -41,6 +42,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 ROOT = CONF.parent
 SLOW = ["trainer.updates=100000", "trainer.val_every=50000", "trainer.save_every=50000"]  # stopped before it saves
+SLOW += ["trainer.max_time=00:00:05:00"]  # ends by itself if the test is killed
 
 
 def same_files(cfg: DictConfig, undisturbed: DictConfig) -> None:
@@ -94,11 +96,6 @@ def command_of(cfg: DictConfig, *more: str) -> list[str]:
     return [sys.executable, str(ROOT / "train.py"), "data=sine", "method=lstm", *TINY, *paths, *more]
 
 
-def start(command: list[str], folder: Path, **more: str) -> subprocess.Popen[str]:
-    env, pipe = {**os.environ, **more}, subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=folder, env=env)
-
-
 def wait_for(process: subprocess.Popen[str], seen: Callable[[], bool]) -> None:
     while process.poll() is None and not seen():
         time.sleep(0.01)
@@ -111,7 +108,7 @@ def listens(process: subprocess.Popen[str]) -> bool:
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_by_a_signal_in_training(by: signal.Signals, tmp_path: Path) -> None:
+def test_stopped_by_a_signal_in_training(by: signal.Signals, tmp_path: Path, start: Start) -> None:
     longer = ["trainer.updates=500", "trainer.val_every=250", "trainer.save_every=250"]
     cfg = config(tmp_path, *longer, outputs="stopped")
     process = start(command_of(cfg, *longer), tmp_path)
@@ -132,7 +129,7 @@ def test_stopped_by_a_signal_in_training(by: signal.Signals, tmp_path: Path) -> 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 @pytest.mark.parametrize(("program", "by"), [("train", signal.SIGTERM), ("evaluate", signal.SIGINT)])
-def test_stopped_by_a_signal_during_the_imports(by: signal.Signals, program: str, tmp_path: Path) -> None:
+def test_stopped_by_a_signal_during_the_imports(by: signal.Signals, program: str, tmp_path: Path, start: Start) -> None:
     process = start([sys.executable, str(ROOT / f"{program}.py"), "run=nowhere"], tmp_path)
     wait_for(process, lambda: listens(process))
     process.send_signal(by)
@@ -141,7 +138,7 @@ def test_stopped_by_a_signal_during_the_imports(by: signal.Signals, program: str
     assert (out, err) == ("", f"stopped by {by.name}: nothing is lost, give the same command again\n")
 
 
-def test_a_reader_that_is_gone_does_not_change_how_a_run_ends(tmp_path: Path) -> None:
+def test_a_reader_that_is_gone_does_not_change_how_a_run_ends(tmp_path: Path, start: Start) -> None:
     """As `2>&1 | tee` is on Ctrl-C."""
     cfg = config(tmp_path, *SLOW)
     process = start(command_of(cfg, *SLOW), tmp_path)
@@ -156,16 +153,15 @@ def test_a_reader_that_is_gone_does_not_change_how_a_run_ends(tmp_path: Path) ->
     assert (run_folder(cfg) / "last.ckpt").exists()
 
 
-def test_a_terminal_that_hangs_up_is_a_signal_like_others(tmp_path: Path) -> None:
+def test_a_terminal_that_hangs_up_is_a_signal_like_others(tmp_path: Path, start: Start) -> None:
     cfg = config(tmp_path, *SLOW)
     master, slave = pty.openpty()
-    process = subprocess.Popen(
+    process = start(
         command_of(cfg, *SLOW, "trainer.bar=true"),
+        tmp_path,
         stdin=slave,
         stdout=slave,
         stderr=slave,
-        cwd=tmp_path,
-        start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
     os.close(slave)
@@ -212,7 +208,7 @@ def test_a_cell_does_not_keep_the_threads_of_the_one_before() -> None:
         torch.set_num_threads(1)
 
 
-def test_a_signal_ends_a_multirun(tmp_path: Path) -> None:
+def test_a_signal_ends_a_multirun(tmp_path: Path, start: Start) -> None:
     cfg = config(tmp_path, *SLOW)
     command = command_of(cfg, "-m", *SLOW, "method.lr=1e30,0.001", "seed=1,2")
     process = start(command, tmp_path)
@@ -227,11 +223,12 @@ def test_a_signal_ends_a_multirun(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGKILL])
-def test_a_signal_ends_a_multirun_of_several_at_a_time(by: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_ends_a_multirun_of_several_at_a_time(by: signal.Signals, tmp_path: Path, start: Start) -> None:
     """Whoever runs the cells of a launcher that has gone saves them, and ends."""
     cfg = config(tmp_path, *SLOW)
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    process = start(command_of(cfg, "-m", *SLOW, *parallel, "seed=1,2,3"), tmp_path, TMPDIR=str(tmp_path))
+    command = command_of(cfg, "-m", *SLOW, *parallel, "seed=1,2,3")
+    process = start(command, tmp_path, env=os.environ | {"TMPDIR": str(tmp_path)})
     folders = [run_folder(config(tmp_path, *SLOW, f"seed={seed}")) for seed in (1, 2)]
     metrics = [folder / "metrics.csv" for folder in folders]
     wait_for(process, lambda: all(file.exists() and len(rows(file)) > 5 for file in metrics))

@@ -6,6 +6,7 @@ the temporary folder's finds what is not renamed but copied.
 """
 
 import argparse
+import atexit
 import csv
 import json
 import random
@@ -108,6 +109,7 @@ def main() -> int:
                 text=True,
                 cwd=here,
             )
+            atexit.register(process.kill)  # whatever ends this program
             by = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
             try:
                 out, err = process.communicate(timeout=chance.uniform(0.15, 0.9) * seconds if attempt < 10 else None)
