@@ -16,6 +16,7 @@ from fewshot.episodes import Episode, Task
 from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner
 from fewshot.runs.build import make_lightning
+from fewshot.runs.checkpoints import load_weights
 from fewshot.runs.evaluate import evaluate
 from fewshot.runs.train import train
 from fewshot.views.loggers import quiet
@@ -78,6 +79,24 @@ def test_a_learner_is_built_from_its_checkpoint(number: int, tmp_path: Path) -> 
     assert again.task == Task((1, 3, 3), 3, False)
     assert {name: again.hparams[name] for name in kept} == kept
     assert all(torch.equal(again.state_dict()[name], value) for name, value in learner.state_dict().items())
+
+
+RAN: list[object] = []
+
+
+def test_a_checkpoint_that_names_code_runs_nothing(tmp_path: Path) -> None:
+    """`_instantiator` is where Lightning before 2.6.6 took a function from (GHSA-qqmf-gpg7-g8gw)."""
+    learner, _ = waves()
+    trainer = L.Trainer(**STOCK, default_root_dir=tmp_path)
+    trainer.strategy.connect(learner)
+    trainer.save_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+    checkpoint = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"]["_instantiator"] = f"{__name__}.RAN.append"
+    torch.save(checkpoint, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match="blocked"):
+        type(learner).load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+    assert load_weights(learner, tmp_path / "x.ckpt", "maml") == 0
+    assert not RAN
 
 
 def test_options_of_lightning_reach_it(tmp_path: Path) -> None:

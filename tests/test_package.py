@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 import fewshot
 from fewshot.config.compose import CONF
@@ -32,6 +33,31 @@ def test_every_folder_of_the_package_is_in_it() -> None:
     told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     found = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in (ROOT / "fewshot").rglob("__init__.py")}
     assert set(told["packages"]) == found | {"fewshot.conf"}
+
+
+ADVISORIES = {  # the newest version that each advisory names
+    "lightning==2.6.3": "GHSA-w37p-236h-pfx3, steals credentials",
+    "lightning==2.6.5": "GHSA-qqmf-gpg7-g8gw, runs a checkpoint's _instantiator",
+    "hydra-core==1.3.5": "GHSA-37p2, instantiate's block list can be bypassed",
+    "torch==2.9.1": "CVE-2026-24747, weights_only",
+    "pillow==12.2.0": "PYSEC-2026-3451 to 3453",
+    "filelock==3.20.2": "CVE-2025-68146 and CVE-2026-22701",
+    "pydantic==2.3.0": "CVE-2024-3772",
+    "pytest==9.0.2": "CVE-2025-71176",
+    "setuptools==78.1.0": "CVE-2025-47273",
+}
+
+
+@pytest.mark.parametrize("version", ADVISORIES)
+def test_no_version_with_a_known_advisory_is_allowed(version: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    lists = [project["build-system"]["requires"], project["project"]["dependencies"]]
+    lists += project["project"]["optional-dependencies"].values()
+    name, _, bad = version.partition("==")
+    asked = [Requirement(line) for lines in lists for line in lines]
+    bounds = [requirement.specifier for requirement in asked if requirement.name == name]
+    assert bounds
+    assert not any(bad in bound for bound in bounds)
 
 
 def test_what_a_notebook_imports_is_there_and_light() -> None:
