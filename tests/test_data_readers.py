@@ -660,6 +660,16 @@ def test_what_can_be_read_in_two_ways_or_none_is_an_error(tmp_path: Path, files:
     fails(tmp_path, str(tmp_path / "zoo"), *said.split("|"), name="folder", path=tmp_path / "zoo")
 
 
+def test_split_folders_in_two_places_are_copies_or_an_error(tmp_path: Path) -> None:
+    fill_folder(tmp_path / "zoo", {f"zoo/{name}": data for name, data in BY_SPLIT.items()})
+    fill_zip(tmp_path / "zoo" / "zoo.zip", BY_SPLIT)
+    assert len(prepare(tmp_path, "folder", path=tmp_path / "zoo").images) == 20
+    fill_folder(tmp_path / "pair", {f"v{v}/{name}": data for name, data in BY_SPLIT.items() for v in (1, 2)})
+    fill_folder(tmp_path / "pair", {"v2/train/animal0/extra.png": picture(250)})
+    with pytest.raises(UserError, match="more than one way, train classes are in several places, .* others: v1; v2"):
+        prepare(tmp_path, "folder", path=tmp_path / "pair")
+
+
 def test_readings_that_agree_are_one(tmp_path: Path) -> None:
     fill_folder(tmp_path / "zoo", BY_SPLIT | {"all.csv": rows_of("filename,label,split")})
     assert names(prepare(tmp_path, "folder", path=tmp_path / "zoo")) == TOLD

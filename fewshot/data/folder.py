@@ -80,8 +80,7 @@ def content(path: Path, size: int, channels: int) -> Content:
             f"none for {' and '.join(lacking)} ({note}){unread(files, found)}"
         )
     if unused := sum(map(is_image, files)) - len(used):
-        where = "that no row lists, or there twice," if labels or lists else "in no class, or there twice,"
-        note += f"; {unused} images {where} left out"
+        note += f"; {unused} images {'that no row lists' if labels or lists else 'in no class'}, or copies, left out"
     return from_members(splits, size, channels, note=note + unread(files, found), apart=True)
 
 
