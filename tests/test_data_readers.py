@@ -666,7 +666,7 @@ def test_split_folders_in_two_places_are_copies_or_an_error(tmp_path: Path) -> N
     assert len(prepare(tmp_path, "folder", path=tmp_path / "zoo").images) == 20
     fill_folder(tmp_path / "pair", {f"v{v}/{name}": data for name, data in BY_SPLIT.items() for v in (1, 2)})
     fill_folder(tmp_path / "pair", {"v2/train/animal0/extra.png": picture(250)})
-    with pytest.raises(UserError, match="more than one way, train classes are in several places, .* others: v1; v2"):
+    with pytest.raises(UserError, match=r"more than one way, train classes are in several places, .* others: v1; v2"):
         prepare(tmp_path, "folder", path=tmp_path / "pair")
 
 
