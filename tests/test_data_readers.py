@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import unicodedata
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -357,7 +359,7 @@ def test_a_split_without_validation_takes_it_from_training(tmp_path: Path) -> No
         ({"split.mat": b"x"}, "looks like a split"),
         ({"novel_classes.txt": b"animal0"}, "looks like a split"),
         ({"partition.csv": b"class,partition\nanimal0,1"}, "looks like a split"),
-        ({"annotations.csv": b"image,set\n0.png,train\n1.png,test"}, "looks like a split"),
+        ({"annotations.csv": b"image,set\n0.png,train\n1.png,test"}, "has the columns image, set"),
         ({"unseen/animal9/1.png": picture(200)}, "looks like a split"),
         ({"ILSVRC_train/a/1.png": picture(200), "ILSVRC_test/b/1.png": picture(201)}, "look like splits"),
         ({"splits.json": b"[1, 2]"}, "looks like a split"),
@@ -473,6 +475,234 @@ def test_folder_missing_empty_or_damaged(tmp_path: Path) -> None:
     fails(tmp_path, "three class folders", name="folder", path=tmp_path / "zoo")
     fill_folder(tmp_path / "zoo", animals() | {"animal3/1.png": b"no image"})
     fails(tmp_path, str(tmp_path / "zoo" / "animal3" / "1.png"), name="folder", path=tmp_path / "zoo")
+
+
+# lists of images: how a listed path names an image
+
+
+def split_csvs(listed: str, ways: int = 3) -> dict[str, bytes]:
+    """train.csv, val.csv and test.csv of one class each, c0 ... c2, with `listed` as the path of an image."""
+    rows = {split: [f"{listed.format(c=c, i=i)},c{c}" for i in range(4)] for c, split in enumerate(SPLITS[:ways])}
+    return {f"{split}.csv": "\n".join(["filename,label", *lines]).encode() for split, lines in rows.items()}
+
+
+CLASS_IMAGES = {f"images/c{c}/{i}.png": picture(20 * c + i) for c in range(3) for i in range(4)}
+
+
+@pytest.mark.parametrize(
+    "listed", ["c{c}/{i}.png", "images\\c{c}\\{i}.png", "./images/c{c}/{i}", "{i}.png", "C{c}/{i}.PNG"]
+)
+def test_split_csvs_name_images_by_path(tmp_path: Path, listed: str) -> None:
+    """Every class has a 0.png: the path, or else the label's folder, tells which one is meant."""
+    fill_folder(tmp_path / "zoo", CLASS_IMAGES | split_csvs(listed))
+    table = prepare(tmp_path, "folder", path=tmp_path / "zoo")
+    assert names(table) == {"train": ("c0",), "val": ("c1",), "test": ("c2",)}
+    assert table.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 20, 21, 22, 23, 40, 41, 42, 43]
+
+
+def test_paths_may_begin_above_the_folder(tmp_path: Path) -> None:
+    fill_folder(
+        tmp_path / "zoo", CLASS_IMAGES | {f"images/{n}": d for n, d in split_csvs("images/c{c}/{i}.png").items()}
+    )
+    assert len(prepare(tmp_path, "folder", path=tmp_path / "zoo" / "images").images) == 12
+
+
+def test_mini_names_images_by_path(tmp_path: Path, small_mini: dict) -> None:
+    files = csv_files(small_mini)
+    files["train.csv"] = b"filename,label\nn1/1.png,n1\nn1/2.png,n1\nn2\\1.png,n2\nn2\\2.png,n2"
+    pictures = mini_images(small_mini) | {
+        f"images/n{c}/{i}.png": picture(2 * c - 2 + i) for c in (1, 2) for i in (1, 2)
+    }
+    fill_folder(tmp_path / "raw" / "mini", files | pictures)
+    check_mini(prepare(tmp_path, "mini"))
+
+
+def test_a_path_is_never_matched_by_its_last_name_alone(tmp_path: Path) -> None:
+    fill_folder(tmp_path / "zoo", CLASS_IMAGES | split_csvs("c{c}/{i}.png"))
+    (tmp_path / "zoo" / "images" / "c1" / "0.png").unlink()
+    fails(tmp_path, "1 images are missing", "lists c1/0.png, which is not there", name="folder", path=tmp_path / "zoo")
+
+
+def test_a_name_of_several_images_is_an_error(tmp_path: Path) -> None:
+    files = {name.replace("/c", "/part"): data for name, data in CLASS_IMAGES.items()}
+    fill_folder(tmp_path / "zoo", files | split_csvs("{i}.png"))
+    said = ("lists 0.png, and 3 images are called so", "part0/0.png", "part1/0.png")
+    fails(tmp_path, *said, name="folder", path=tmp_path / "zoo")
+
+
+def test_identical_copies_count_once(tmp_path: Path) -> None:
+    files = CLASS_IMAGES | split_csvs("c{c}/{i}.png")
+    fill_folder(tmp_path / "zoo", files)
+    fill_zip(tmp_path / "zoo" / "all.zip", files)
+    table = prepare(tmp_path, "folder", path=tmp_path / "zoo")
+    assert len(table.images) == 12
+    fill_zip(tmp_path / "other" / "all.zip", files | {"images/c0/0.png": picture(99)})
+    fill_folder(tmp_path / "other", files)
+    with pytest.raises(UserError, match=r"lists c0/0\.png, and 2 images are called so"):
+        prepare(tmp_path, "folder", path=tmp_path / "other")
+
+
+# a csv of labels, without a split
+
+
+def batches(suffix: str = ".png", number: int = 10) -> dict[str, bytes]:
+    """Images in folders that are no classes."""
+    return {f"batch{i % 3}/{100 * c + i}{suffix}": picture(20 * c + i) for c in range(number) for i in range(4)}
+
+
+def label_csv(columns: str = "filename,label", row: str = "{n}.png,kind {c}", number: int = 10) -> bytes:
+    rows = [row.format(n=100 * c + i, c=c) for c in range(number) for i in range(4)]
+    return "\n".join([columns, *rows]).encode()
+
+
+@pytest.mark.parametrize(
+    ("columns", "row"),
+    [
+        ("filename,label", "{n}.png,kind {c}"),
+        ("FILE_NAME,CATEGORY", "{n}.png,kind {c}"),
+        ("id,label", "{n},kind {c}"),
+        ("Image Id;Species", "{n} ; kind {c}"),
+        ("path\tclass", "{n}.PNG\tkind {c}"),
+        (",id,image,breed,width", "7,{n},{n}.png,kind {c},3"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_labels_of_a_csv_are_the_classes(tmp_path: Path, columns: str, row: str, encoding: str) -> None:
+    data = label_csv(columns, row).decode().replace("kind", "Käfer").encode(encoding)
+    fill_folder(tmp_path / "zoo", batches() | {"labels.csv": data, "batch0/extra.png": picture(255)})
+    table = prepare(tmp_path, "folder", path=tmp_path / "zoo")
+    assert sorted(sum(names(table).values(), ())) == [f"Käfer {c}" for c in range(10)]
+    assert [len(found) for found in names(table).values()] == [6, 2, 2]
+    assert all((classes.counts == 4).all() for classes in table.splits.values())
+    kinds = [int(name[-1]) for split in SPLITS for name in names(table)[split]]
+    assert table.images[:, 0, 0, 0].tolist() == [20 * c + i for c in kinds for i in range(4)]
+    assert f"zoo{os.sep}labels.csv" in table.note
+    assert "10 classes, 40 images" in table.note
+    assert "1 images that no row lists" in table.note
+
+
+def test_labels_with_a_list_of_classes(tmp_path: Path) -> None:
+    split = {"train": [f"kind {c}" for c in range(6)], "val": ["kind 6", "kind 7"], "test": ["kind 8"]}
+    fill_folder(tmp_path / "zoo", batches() | {"labels.csv": label_csv(), "split.json": json.dumps(split).encode()})
+    found = prepare(tmp_path, "folder", path=tmp_path / "zoo")
+    assert names(found) == {split: tuple(classes) for split, classes in split.items()}
+    assert (found.images[:, 0, 0, 0] < 180).all()
+
+
+def test_a_usual_kaggle_download(tmp_path: Path) -> None:
+    files = {f"train/{n.split('/')[1]}": data for n, data in batches().items()}
+    files |= {f"test/t{i}.png": picture(250 + i) for i in range(3)}
+    files |= {"train.csv": label_csv("id,label", "{n},kind {c}"), "test.csv": b"id\nt0\nt1\nt2"}
+    files["sample_submission.csv"] = b"id,label\nt0,kind 0\nt1,kind 0\nt2,kind 0"
+    fill_folder(tmp_path / "zoo", files)
+    table = prepare(tmp_path, "folder", path=tmp_path / "zoo")
+    assert (len(table.images), sum(map(len, names(table).values()))) == (40, 10)
+    assert "3 images that no row lists" in table.note
+    assert "not read: sample_submission.csv, test.csv" in table.note
+
+
+BY_SPLIT = {f"{SPLIT_OF[int(name[6])]}/{name}": data for name, data in animals(4).items()}
+ANIMAL_LABELS = "\n".join(["filename,label", *(f"{name},{name[:7]}" for name in animals(4))]).encode()
+CSVS = {
+    split: "\n".join(["filename,label", *(f"{n},{n[:7]}" for n in found)]).encode() for split, found in FILES.items()
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (BY_SPLIT | {"labels.csv": ANIMAL_LABELS}, "labels.csv|folders for train, val and test|more than one way"),
+        (
+            animals(4) | {f"{s}{v}.csv": CSVS[s] for s in SPLITS for v in ("", "_v2")},
+            "more than one way|train.csv|train_v2.csv|keep one of them",
+        ),
+        (
+            animals(4) | {f"{v}/{s}.csv": CSVS[s] + v.encode() for s in SPLITS for v in "ab"},
+            "more than one way|a/train.csv|b/train.csv",
+        ),
+        (animals(4) | {f"{s}{v}.txt": b"animal0" for s in SPLITS for v in ("", "2")}, "more than one way|train2.txt"),
+        (animals(4) | {"a.csv": ANIMAL_LABELS, "b.csv": ANIMAL_LABELS}, "more than one way|a.csv|b.csv"),
+        (
+            animals(4) | {"a.csv": ANIMAL_LABELS, "s.csv": rows_of("filename,label,split")},
+            "more than one way|a.csv|s.csv",
+        ),
+        (BY_SPLIT | {"s.csv": rows_of("filename,label,split").replace(b"test", b"val", 1)}, "more than one way|s.csv"),
+        (
+            {f"{'test' if n[6] in '23' else 'train'}_images/{n.replace('/', '')}": d for n, d in animals(4).items()}
+            | {"labels.csv": ANIMAL_LABELS.replace(b"/", b"", 1).replace(b"/", b"")},
+            "labels.csv|test_images, train_images|look like splits",
+        ),
+        (
+            animals(4) | {"a.csv": ANIMAL_LABELS, "novel_classes.txt": b"animal0"},
+            "novel_classes.txt looks like a split",
+        ),
+        (animals(4) | {"a.csv": b"image,width\nanimal0/1.png,4"}, "a.csv|image, width|label"),
+        (animals(4) | {"a.csv": b"image,label,category\nanimal0/1.png,4,5"}, "a.csv|label, category"),
+        (animals(4) | {"a.csv": b"photo,label\nanimal0/1.png,4"}, "a.csv|photo, label|filename"),
+        (animals(4) | {"a.csv": b"image,path,label\nanimal0/1.png,animal0/1.png,4"}, "a.csv|image, path, label"),
+        (animals(4) | {"a.csv": b"animal0/1.png,4\nanimal0/2.jpeg,5"}, "a.csv|no header"),
+        (
+            animals(4) | {"a.csv": b"image,label,set\nanimal0/1.png,4,train\nanimal1/1.png,4,test"},
+            "column set looks like",
+        ),
+        (animals(4) | {"a.csv": b"image,label,is_train\nanimal0/1.png,4,1"}, "column is_train looks like"),
+        (animals(4) | {"a.csv": b"image,label\nanimal0/1.png,big, fat"}, "a.csv|more cells than the header"),
+        (animals(4) | {"a.csv": b'image,label\nanimal0/1.png,"big\nanimal0/2.jpeg,small'}, "a.csv is no csv"),
+        (animals(4) | {"a.csv": b"image,label\nanimal0/1.png,"}, "a row with an empty label"),
+        (animals(4) | {"a.csv": b"image,label\nanimal0/9.png,a"}, "a.csv lists animal0/9.png, which is not there"),
+        (animals(4) | {"a.csv": ANIMAL_LABELS + b"\nanimal0/1.png,b"}, "listed under two classes"),
+        (animals(4) | {"a.csv": "image,label\nanimal0/1.png,Käfer".encode("cp1252")}, "a.csv is no UTF-8 text"),
+        (animals(4) | {"a.csv": "image,label\nanimal0/1.png,Kafer".encode("utf-16-le")}, "a.csv is no UTF-8 text"),
+    ],
+)
+def test_what_can_be_read_in_two_ways_or_none_is_an_error(tmp_path: Path, files: dict[str, bytes], said: str) -> None:
+    fill_folder(tmp_path / "zoo", files)
+    fails(tmp_path, str(tmp_path / "zoo"), *said.split("|"), name="folder", path=tmp_path / "zoo")
+
+
+def test_split_folders_in_two_places_are_copies_or_an_error(tmp_path: Path) -> None:
+    fill_folder(tmp_path / "zoo", {f"zoo/{name}": data for name, data in BY_SPLIT.items()})
+    fill_zip(tmp_path / "zoo" / "zoo.zip", BY_SPLIT)
+    assert len(prepare(tmp_path, "folder", path=tmp_path / "zoo").images) == 20
+    fill_folder(tmp_path / "pair", {f"v{v}/{name}": data for name, data in BY_SPLIT.items() for v in (1, 2)})
+    fill_folder(tmp_path / "pair", {"v2/train/animal0/extra.png": picture(250)})
+    with pytest.raises(UserError, match=r"more than one way, train classes are in several places, .* others: v1; v2"):
+        prepare(tmp_path, "folder", path=tmp_path / "pair")
+
+
+def test_readings_that_agree_are_one(tmp_path: Path) -> None:
+    fill_folder(tmp_path / "zoo", BY_SPLIT | {"all.csv": rows_of("filename,label,split")})
+    assert names(prepare(tmp_path, "folder", path=tmp_path / "zoo")) == TOLD
+
+
+def test_the_note_says_what_the_classes_are_and_which_files_are_not_read(tmp_path: Path) -> None:
+    unread = {"readme.txt": b"hello", "labels.xlsx": b"x", "animals.csv": b"id,width\nx,y"}
+    fill_folder(tmp_path / "zoo", animals() | unread)
+    note = prepare(tmp_path, "folder", path=tmp_path / "zoo").note
+    assert "classes from the names of folders" in note
+    assert "10 classes, 50 images" in note
+    assert "not read: animals.csv, labels.xlsx, readme.txt" in note
+
+
+class MacEntry(zipfile.ZipInfo):
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:
+        return self.filename.encode(), self.flag_bits
+
+
+def test_a_zip_of_another_system(tmp_path: Path) -> None:
+    """Backslashes, macOS's own files, and names in UTF-8 that are not marked as such."""
+    files = {f"Zoo\\{name}".replace("/", "\\"): data for name, data in animals().items()}
+    fill_zip(tmp_path / "windows.zip", files)
+    table = prepare(tmp_path, "folder", path=tmp_path / "windows.zip")
+    assert sum(map(len, names(table).values())) == 10
+    files = {f"Käfer{name}": data for name, data in animals().items()}
+    files |= {f"__MACOSX/._{name}": b"x" for name in animals()}
+    files["labels.csv"] = "\n".join(["image,label", *(f"Käfer{name},{name[:7]}" for name in animals())]).encode()
+    with zipfile.ZipFile(tmp_path / "mac.zip", "w") as archive:
+        for name, data in files.items():
+            archive.writestr(MacEntry(unicodedata.normalize("NFD", name)), data)
+    table = prepare(tmp_path, "folder", path=tmp_path / "mac.zip")
+    assert sorted(sum(names(table).values(), ())) == [f"animal{c}" for c in range(10)]
 
 
 # all

@@ -11,7 +11,7 @@ from fewshot.data import cub, mini, omniglot
 from fewshot.data.archives import members, opened, read
 from fewshot.data.decode import decode
 from fewshot.data.images import open_or_prepare
-from fewshot.data.splits import by_csv
+from fewshot.data.listed import by_csv
 
 
 def test_omniglot(raw: str, prepared: Path) -> None:

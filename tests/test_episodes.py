@@ -16,6 +16,7 @@ from fewshot.data.image_source import ImageSource
 from fewshot.data.sine import SineSource
 from fewshot.data.table import Classes, Table
 from fewshot.episodes import SPLITS, Episode, draw_images, draw_order, random_bits, task_keys, uniform
+from fewshot.errors import UserError
 from tests.test_learners import LEARNERS, make_named
 
 COUNTS = np.array([20, 7, 31, 9, 12, 20, 8, 45, 6, 14, 11, 10], dtype=np.int64)
@@ -359,3 +360,39 @@ def test_only_sequences_notice_the_order(name: str) -> None:
     )
     same = torch.allclose(shown, sorted_by_label, rtol=1e-9, atol=1e-10)
     assert same == (name not in ("lstm-sequence", "lstm-offset"))
+
+
+# ---------------------------------------------------------------- classes with few images
+def long_tail(ways: int = 3) -> ImageSource:
+    """Seven classes of 9, 1, 9, 4, 9, 9 and 2 one-pixel images a split; a pixel's value says its class."""
+    counts = np.array([9, 1, 9, 4, 9, 9, 2])
+    classes = Classes(tuple("abcdefg"), np.cumsum(counts) - counts, counts)
+    images = np.repeat(np.arange(7), counts).astype(np.uint8)[:, None, None, None]
+    return ImageSource(0, Table(images, dict.fromkeys(SPLITS, classes), ""), ways)
+
+
+def test_classes_with_too_few_images_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    source, tasks = long_tail(), np.arange(200)
+    module = EpisodicDataModule(source, 1, 4, 10, train_queries=4, val_queries=3, test_queries=15, val_tasks=200)
+    module.setup("validate")
+    module.setup("validate")  # Lightning does it once more
+    said = "2 of 7 val classes have fewer than 4 images (shots=1 + data.val_queries=3) and are left out: b (1), g (2)"
+    assert capsys.readouterr().err.splitlines() == [said]
+    names = module.class_names("val", range(200))
+    assert {name for task in names for name in task} == set("acdef")
+    drawn = module.episode("val", range(200))
+    assert [["abcdefg"[round(255 * x)] for x in task[::3].tolist()] for task in drawn.query_x.flatten(1)] == names
+    fewer = module.episode("val", range(200), queries=1)  # the same tasks, and the same classes
+    assert torch.equal(fewer.query_x, drawn.query_x[:, ::3])
+    others = EpisodicDataModule(source, 2, 4, 10, val_queries=7)
+    others.setup("validate")
+    assert {name for task in others.class_names("val", range(200)) for name in task} == set("acef")
+    assert module.class_names("val", range(200)) == names
+    assert dict(source.classes()["val"])["b"] == 1
+    with pytest.raises(
+        UserError, match=r"data.ways=3 is more than the 0 test classes with 16 images .*=15\): 7 of 7 have"
+    ):
+        module.setup("test")
+    full = long_tail()
+    full.check("val", 1, 0)
+    assert torch.equal(full.draw("val", tasks, 1, 0)["index"], long_tail().draw("val", tasks, 1, 0)["index"])

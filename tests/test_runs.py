@@ -271,6 +271,34 @@ def test_a_folder_that_has_grown_is_not_the_runs_own(ways: int, tmp_path: Path) 
         train(cfg)
 
 
+def test_a_run_on_a_long_tail_keeps_its_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Classes with too few images are left out; images added to one make another run."""
+    overrides = [*images_of(tmp_path), "method=protonet", "trainer.updates=10", "data.test_queries=3"]
+    rows = [
+        f"{name}{c},{('train', 'val', 'test')[c % 3]}" for name, n in (("class", 12), ("rare", 6)) for c in range(n)
+    ]
+    files = {f"rare{c}/{i}.png": picture(241 + 2 * c + i) for c in range(6) for i in range(2)}
+    fill_folder(tmp_path / "images", files | {"split.csv": "\n".join(["class,split", *rows]).encode()})
+    cfg = config(tmp_path, *overrides)
+    result, folder = train(cfg), run_folder(cfg)
+    said = capsys.readouterr().err
+    kept = json.loads((folder / "split.json").read_text())
+    rare = {split: [name for name, count in kept[split] if count == 2] for split in ("train", "val", "test")}
+    assert sum(map(len, rare.values())) == 6
+    assert kept["left_out"] == {split: names for split, names in rare.items() if names}
+    for split, names in kept["left_out"].items():
+        assert f"{len(names)} of {len(kept[split])} {split} classes have fewer than" in said
+    assert evaluate(evaluation(folder, tmp_path))["mean"] == pytest.approx(result["mean"])
+    evaluate(evaluation(folder, tmp_path, shots=1, queries=1))
+    assert "left out" in capsys.readouterr().err.split("mean")[0]
+    with pytest.raises(UserError, match=r"data.ways=2 is more than the 0 test classes with 31 images"):
+        evaluate(evaluation(folder, tmp_path, queries=30))
+    fill_folder(tmp_path / "images", {f"rare0/{i}.png": picture(i, side=9) for i in range(3, 9)})
+    assert run_folder(config(tmp_path, *overrides)) != folder
+    with pytest.raises(UserError, match="the run's data have changed since it began: class rare0 was 2 images"):
+        evaluate(evaluation(folder, tmp_path))
+
+
 def test_a_run_does_not_go_on_with_other_classes(tmp_path: Path) -> None:
     cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
     first = train(cfg)

@@ -4,11 +4,12 @@ import os
 import stat
 import sys
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from lzma import LZMAError
@@ -54,7 +55,8 @@ def members(root: Path, skip: Sequence[str] = ()) -> list[Member]:
     found = []
     for file in files_in(root, skip):
         with _reading(file):
-            itself = Member(file, _kind(file), file.relative_to(root).as_posix() if file != root else file.name)
+            name = file.relative_to(root).as_posix() if file != root else file.name
+            itself = Member(file, _kind(file), _composed(name))
         unsafe = []
         with _held(itself) as files:
             for name, size, _ in files:
@@ -104,13 +106,27 @@ def _held(member: Member) -> Iterator[Iterable[tuple[str, int, Callable[[], IO[b
         if member.kind == "zip":
             with zipfile.ZipFile(member.container) as archive:
                 entries = (e for e in archive.infolist() if not e.is_dir() and not stat.S_ISLNK(e.external_attr >> 16))
-                yield ((e.filename, e.file_size, partial(archive.open, e)) for e in entries)
+                yield ((_name_in_zip(e), e.file_size, partial(archive.open, e)) for e in entries)
         elif member.kind == "tar":
             with tarfile.open(member.container) as tar:
                 opener = cast(Callable[[tarfile.TarInfo], IO[bytes]], tar.extractfile)  # None for links alone
-                yield ((e.name, e.size, partial(opener, e)) for e in tar if e.isreg())
+                yield ((_composed(e.name), e.size, partial(opener, e)) for e in tar if e.isreg())
         else:
             yield [(member.name, member.container.stat().st_size, lambda: member.container.open("rb"))]
+
+
+def _name_in_zip(entry: zipfile.ZipInfo) -> str:
+    """An entry's path with "/": Windows may write backslashes, and macOS writes UTF-8 without saying so."""
+    name = entry.filename
+    if not entry.flag_bits & 0x800:  # then zipfile reads it as cp437
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    return _composed(name.replace("\\", "/"))
+
+
+def _composed(name: str) -> str:
+    """One name for what looks alike: macOS stores letters and their accents apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def files_in(root: Path, skip: Iterable[str] = ()) -> Iterator[Path]:

@@ -1,6 +1,7 @@
 """The one LightningDataModule: seeded streams of episodes for training, validation and test."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Annotated, Protocol
 
 import lightning as L
@@ -100,7 +101,7 @@ class EpisodicDataModule(L.LightningDataModule):
         eval_batch: Annotated[Units, "tasks at a time in validation and test: speed and memory, not the scores"] = 20,
     ) -> None:
         super().__init__()
-        self.source = source
+        self.source = source = copy(source)  # `setup` chooses its classes, and another module may have others
         in_training = TaskStream(source, "train", train_shots or shots, train_queries, meta_batch, meta_batch * updates)
         in_validation = TaskStream(source, "val", shots, val_queries, eval_batch, val_tasks)
         in_test = TaskStream(source, "test", shots, test_queries, eval_batch, test_tasks)

@@ -30,7 +30,11 @@ warnings.filterwarnings("ignore", module="PIL")  # of torn notes beside an image
 
 
 def is_image(member: Member) -> bool:
-    return member.name.lower().endswith(SUFFIXES)
+    return is_image_name(member.name)
+
+
+def is_image_name(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
 
 
 def from_members(

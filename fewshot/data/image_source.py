@@ -1,5 +1,7 @@
 """Episodes from a prepared image table: indices drawn on the CPU, images gathered on the training device."""
 
+import sys
+from itertools import compress
 from typing import Annotated
 
 import numpy as np
@@ -7,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.data.table import Table
+from fewshot.data.table import Classes, Table
 from fewshot.episodes import Episode, Task, draw_images, draw_order
 from fewshot.errors import UserError
 from fewshot.options import Seed, Ways, checked
@@ -22,20 +24,35 @@ class ImageSource:
         height, width, channels = table.images.shape[1:]
         self.task = Task((channels, height, width), ways, regression=False)
         self.images = torch.from_numpy(table.images)
+        self.kept: dict[str, Classes] = {}  # by split, once checked
 
     def check(self, split: str, shots: int, queries: int) -> None:
-        """UserError where a split has too few classes for a task, or a class too few images."""
-        classes = self.table.splits[split]
-        if self.ways > len(classes.names):
-            raise UserError(f"data.ways={self.ways} is more than the {len(classes.names)} {split} classes")
-        smallest = int(classes.counts.argmin())
-        count = int(classes.counts[smallest])
-        if shots + queries > count:
-            asked = f"{'data.train_shots' if split == 'train' else 'shots'}={shots} + data.{split}_queries={queries}"
-            raise UserError(
-                f"{asked} is more than the {count} images of the {split} class {classes.names[smallest]}: "
-                f"ask for at most {count} in all"
-            )
+        """Tasks of a split are drawn from its classes with `shots + queries` images or more; others are printed.
+
+        UserError where these are too few for a task.
+        """
+        classes, need = self.table.splits[split], shots + queries
+        enough = classes.counts >= need
+        few = [f"{classes.names[number]} ({classes.counts[number]})" for number in np.flatnonzero(~enough)]
+        which = ", ".join(few[:5]) + ", …" * (len(few) > 5)
+        asked = f"{'data.train_shots' if split == 'train' else 'shots'}={shots} + data.{split}_queries={queries}"
+        if self.ways > enough.sum():
+            reason = f" with {need} images ({asked}): {len(few)} of {len(enough)} have fewer, {which}" if few else ""
+            raise UserError(f"data.ways={self.ways} is more than the {enough.sum()} {split} classes{reason}")
+        kept = Classes(tuple(compress(classes.names, enough)), classes.starts[enough], classes.counts[enough])
+        if few and kept.names != self._drawn(split).names:
+            said = f"{len(few)} of {len(enough)} {split} classes have fewer than {need} images ({asked})"
+            print(f"{said} and are left out: {which}", file=sys.stderr)
+        self.kept = self.kept | {split: kept}
+
+    def _drawn(self, split: str) -> Classes:
+        """The classes that tasks of a split are drawn from."""
+        return self.kept.get(split, self.table.splits[split])
+
+    def left_out(self) -> dict[str, list[str]]:
+        """The classes, by split, that have too few images for the tasks asked for."""
+        few = {split: sorted({*self.table.splits[split].names} - {*kept.names}) for split, kept in self.kept.items()}
+        return {split: names for split, names in few.items() if names}
 
     def classes(self) -> dict[str, list[tuple[str, int]]]:
         """Name and number of images of every class, by split."""
@@ -44,7 +61,7 @@ class ImageSource:
 
     def class_names(self, split: str, tasks: NDArray[np.int64]) -> list[list[str]]:
         """The classes of some tasks, by label."""
-        classes = self.table.splits[split]
+        classes = self._drawn(split)
         rows_BN = draw_images(self.seed, split, tasks, classes.starts, classes.counts, self.ways, 1)[..., 0]
         numbers_BN = np.searchsorted(classes.starts, rows_BN, side="right") - 1
         return [[classes.names[number] for number in row] for row in numbers_BN]
@@ -52,7 +69,7 @@ class ImageSource:
     def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]:
         """Row numbers of some tasks' images, (B, ways, shots + queries), by label; the order in which the support set
         shows the labels, (B, ways); and the task numbers (B,)."""
-        classes = self.table.splits[split]
+        classes = self._drawn(split)
         index = draw_images(self.seed, split, tasks, classes.starts, classes.counts, self.ways, shots + queries)
         order = draw_order(self.seed, split, tasks, self.ways)
         drawn = {"index": index, "order": order, "tasks": tasks}

@@ -12,7 +12,8 @@ from PIL import Image
 
 from fewshot.data.archives import Member, NotFound, opened
 from fewshot.data.decode import from_members, refuse_shared, resize
-from fewshot.data.splits import by_csv, by_folders, find
+from fewshot.data.listed import by_csv
+from fewshot.data.splits import by_folders, find
 from fewshot.data.table import Content
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError

@@ -1,18 +1,15 @@
-"""The ways in which files say which class and which split they belong to."""
+"""Splits by the names of folders, or by a seed."""
 
-import csv
 import hashlib
-import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
-from fewshot.data.archives import Member, opened
+from fewshot.data.archives import Member
 from fewshot.data.decode import is_image
 from fewshot.episodes import SPLITS
-from fewshot.errors import UserError
 
-Images = dict[str, Member]  # by file name: what is there twice, say packed and unpacked, counts once
+Images = dict[str, Member]  # by file name, in the order of the table
 Files = dict[str, dict[str, Images]]  # by split and class
 
 WORDS = {
@@ -20,33 +17,8 @@ WORDS = {
     "val": {"val", "valid", "validation", "dev"},
     "test": {"test", "testing", "novel", "evaluation"},
 }
-LARGEST = 50_000_000  # bytes of a list
+ALSO = {"split", "splits", "partition", "partitions", "seen", "unseen", "learn", "eval", "holdout"}
 SEEDED_NOTE = "classes split 64/16/20% in the order of sha256('0/' + class name)"
-
-
-def by_csv(files: Sequence[Member]) -> tuple[Files, list[str]] | None:
-    """Ravi's form: train.csv, val.csv and test.csv with columns filename, label; None where one is not there.
-
-    Returns:
-        The files, found by name in any folder or archive (the first of that name), and the names not found.
-    """
-    tables = {split: table for split in SPLITS if (table := find(files, f"{split}.csv"))}
-    if len(tables) < len(SPLITS):
-        return None
-    images: Images = {}
-    for file in filter(is_image, files):
-        images.setdefault(file.parts[-1], file)
-    splits: Files = {split: {} for split in SPLITS}
-    missing = []
-    for split, table in tables.items():
-        if (told := rows(table, "filename", "label")) is None:
-            raise UserError(f"{table} needs the columns filename,label")
-        for name, label in told:
-            if name not in images:
-                missing.append(name)
-            else:
-                splits[split].setdefault(label, {})[name] = images[name]
-    return splits, missing
 
 
 def split_named(name: str) -> str | None:
@@ -55,13 +27,27 @@ def split_named(name: str) -> str | None:
     return next((split for split, words in WORDS.items() if {word, word.removesuffix("s")} & words), None)
 
 
+def split_word(name: str) -> tuple[str, str | None]:
+    """The first word of a name that means a split, and which: of train_v2, "train" and "train"."""
+    words = re.findall("[A-Za-z]+", name)
+    return next(((word, split) for word in words if (split := split_named(word))), ("", None))
+
+
+def speaks_of_splits(name: str) -> bool:
+    return split_word(name)[1] is not None or bool(ALSO & {*re.findall("[a-z]+", name.lower())})
+
+
 def by_folders(files: Iterable[Member]) -> Files | None:
-    """Class folders in folders that are named as splits; None where there are none to train on, or to test on."""
+    """Class folders in folders that are named as splits; None where there are none to train on, or to test on.
+
+    A single folder train in a folder train is no class.
+    """
     splits: Files = {split: {} for split in SPLITS}
     for file in filter(is_image, files):
         if len(file.parts) >= 3 and (split := split_named(file.parts[-3])):
             splits[split].setdefault(file.parts[-2], {}).setdefault(file.parts[-1], file)
-    return splits if splits["train"] and splits["test"] else None
+    nested = any(len(classes) == 1 and split_named(*classes) == split for split, classes in splits.items())
+    return splits if splits["train"] and splits["test"] and not nested else None
 
 
 def class_folders(files: Sequence[Member]) -> dict[str, Images]:
@@ -98,30 +84,3 @@ def by_hash(names: Iterable[str], seed: int = 0) -> list[str]:
 def find(files: Iterable[Member], name: str) -> Member | None:
     """The first file of that name, in any folder or archive."""
     return next((file for file in files if file.parts[-1] == name), None)
-
-
-def text_of(file: Member) -> str:
-    with opened(file) as stream:
-        try:
-            return stream.read(LARGEST).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{file} is no UTF-8 text: save it as such, or take it away") from error
-
-
-def rows(table: Member, *columns: str) -> list[tuple[str, ...]] | None:
-    """The named columns of a csv file, whose own names may be in any case; None where it has not all of them.
-
-    Raises:
-        UserError: a row is too short, or no csv, or has an empty cell.
-    """
-    try:
-        reader = csv.DictReader(io.StringIO(text_of(table), newline=""))
-        names = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
-        if not names.keys() >= {*columns}:
-            return None
-        told = [tuple(row[names[c]].strip() for c in columns) for row in reader]
-    except (AttributeError, csv.Error) as error:
-        raise UserError(f"{table} needs the columns {','.join(columns)} in every row") from error
-    if bare := [row for row in told if not all(row)]:
-        raise UserError(f"{table} has a row with an empty {columns[bare[0].index('')]}: fill it in, or remove the row")
-    return told

@@ -12,9 +12,10 @@ from fewshot.files import write_whole
 
 
 def keep_split(folder: Path, source: Source) -> None:
-    """Keeps the classes of each split, and their numbers of images, in the run's `split.json`."""
+    """Keeps the classes of each split, their numbers of images, and which have too few, in the run's `split.json`."""
     if isinstance(source, ImageSource):
-        write_whole(folder / "split.json", json.dumps(source.classes()) + "\n")
+        left_out = {"left_out": few} if (few := source.left_out()) else {}
+        write_whole(folder / "split.json", json.dumps(source.classes() | left_out) + "\n")
 
 
 def check_split(folder: Path, source: Source) -> None:
