@@ -11,10 +11,16 @@ from fewshot.errors import UserError
 from fewshot.files import write_whole
 
 
-def keep_split(folder: Path, source: Source) -> None:
-    """Keeps the classes of each split, and their numbers of images, in the run's `split.json`."""
+def keep_split(folder: Path, source: Source, table: str) -> None:
+    """Keeps the name of the table, the classes of each split, and their numbers of images in the run's `split.json`."""
     if isinstance(source, ImageSource):
-        write_whole(folder / "split.json", json.dumps(source.classes()) + "\n")
+        write_whole(folder / "split.json", json.dumps({"table": table} | source.classes()) + "\n")
+
+
+def kept_table(folder: Path) -> str | None:
+    """The name of the table that the run was trained on; None where the run keeps none."""
+    path = folder / "split.json"
+    return read_split(path)[0] if path.is_file() else None
 
 
 def check_split(folder: Path, source: Source) -> None:
@@ -47,10 +53,15 @@ def kept_split(folder: Path) -> dict[str, tuple[str, int]] | None:
                 f"{folder} keeps no split.json: that its classes are split as they were is not checked", file=sys.stderr
             )
         return None
+    return read_split(path)[1]
+
+
+def read_split(path: Path) -> tuple[str | None, dict[str, tuple[str, int]]]:
+    """The name of the table, and the split and number of images of each class; UserError where that is not there."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return {name: (split, count) for split in SPLITS for name, count in kept[split]}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return kept.get("table"), {name: (split, count) for split in SPLITS for name, count in kept[split]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is not a run's split: {type(error).__name__} {error}") from error
 
 
