@@ -141,6 +141,7 @@ EVALUATION: dict[str, Sense] = {
     "queries": optional(count()),
     "ways": optional(count(2)),
     "tasks": optional(count()),
+    "bn": optional(among("support")),
     "eval_batch": optional(count()),
     "accelerator": DEVICE,
     "threads": count(0, 1000),

@@ -17,7 +17,7 @@ from fewshot.config.identity import run_folder
 from fewshot.errors import UserError
 from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner, Task
-from fewshot.runs.evaluate import evaluate
+from fewshot.runs.evaluate import evaluate, normalise_by_support
 from fewshot.runs.train import train
 from tests.conftest import LSTM, MAML, OPLSTM, RELEASED, SAP, WARPMAML, episode
 from tests.test_runs import config, evaluation
@@ -112,6 +112,29 @@ def test_with_bn_support_queries_do_not_depend_on_each_other(backbone: dict[str,
     batch = episode(made, tasks=2, shots=1, queries=2)
     few = made(batch.support_x, batch.support_y, batch.query_x[:, :1])
     torch.testing.assert_close(made.predict(batch)[:, :1], few)
+
+
+@pytest.mark.parametrize("method", LEARNERS)
+@pytest.mark.parametrize("backbone", [RESNET, TORCHVISION], ids=["resnet12", "torchvision"])
+def test_one_query_alone_needs_bn_support(backbone: dict[str, Any], method: str) -> None:
+    if method == "maml" and backbone is TORCHVISION:
+        pytest.skip("MAML adapts no library's model")
+    made = learner(method, backbone)
+    batch = episode(made, tasks=2, shots=1, queries=1)
+    alone = batch.query_x[:, :1]
+    with pytest.raises(UserError, match=r"set of one example.*backbone\.bn=support"):
+        made(batch.support_x, batch.support_y, alone)
+    normalise_by_support(made)
+    torch.testing.assert_close(made(batch.support_x, batch.support_y, alone), made.predict(batch)[:, :1])
+
+
+@pytest.mark.parametrize(
+    ("network", "why"),
+    [({"bn": "stored"}, "stored statistics"), ({"model": "convnext_tiny"}, "no batch norm")],
+)
+def test_bn_support_needs_batch_norm_by_sets(network: dict[str, str], why: str) -> None:
+    with pytest.raises(UserError, match=f"^bn=support: the run has {why}"):
+        normalise_by_support(learner_class("protonet")(Task((3, 32, 32), 3, False), TORCHVISION | network, lr=1e-3))
 
 
 @pytest.mark.parametrize("bn", ["transductive", "stored"])

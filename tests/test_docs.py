@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -24,7 +25,7 @@ def test_the_notebook_page_runs(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEWSHOT_PREPARED", str(tables(tmp_path)))
     blocks = re.findall(r"```python\n(.*?)```", (CONF.parent / "docs" / "notebook.md").read_text(), re.S)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     names: dict[str, Any] = {}
     for block in blocks:
         exec(block, names)
@@ -33,6 +34,8 @@ def test_the_notebook_page_runs(
     assert "normalisation=rows: choose one of example, matrix, joint, none" in printed
     assert names["episode"].support_x.shape == (3, 5, 1, 28, 28)
     assert names["predictions"].shape == (3, 25, 5)
+    together = names["single"].predict(names["episode"])
+    torch.testing.assert_close(names["logits"], together[:, :1])
     assert (tmp_path / "task.png").stat().st_size > 1000
 
 

@@ -20,6 +20,7 @@ from fewshot.methods.base import MetaLearner, Task
 from fewshot.methods.maml import MAML as Maml
 from fewshot.methods.warpmaml import WarpMAML
 from fewshot.options import options
+from fewshot.runs.evaluate import normalise_by_support
 from tests.conftest import FC, LSTM, MAML, OPLSTM, RELEASED, SAP, TEXT, WARPMAML, episode, make, whole
 
 NORMALISATIONS = ("example", "matrix", "joint", "none")
@@ -245,6 +246,30 @@ def test_queries_see_each_other_only_through_transductive_bn(name: str, backbone
         assert (after - before).abs().amax(1).min() > 1e-4
     else:
         close(after, before)
+
+
+@pytest.mark.parametrize(("name", "backbone"), [pair for pair in ALL if takes_bn(*pair)])
+def test_one_query_alone_is_predicted_as_in_a_batch_with_bn_support(name: str, backbone: str) -> None:
+    learner = make_named(name, backbone)
+    batch = episode(learner)
+    normalise_by_support(learner)
+    together = learner.predict(batch)
+    for query, alone in enumerate(batch.query_x.split(1, 1)):
+        close(learner(batch.support_x, batch.support_y, alone), together[:, query : query + 1])
+
+
+@pytest.mark.parametrize(("name", "backbone"), [pair for pair in ALL if takes_bn(*pair)])
+def test_one_query_alone_is_an_error_with_transductive_bn(name: str, backbone: str) -> None:
+    learner = make_named(name, backbone)
+    batch = episode(learner)
+    with pytest.raises(UserError, match=r"set of one example.*backbone\.bn=support"):
+        learner(batch.support_x, batch.support_y, batch.query_x[:, :1])
+
+
+@pytest.mark.parametrize(("name", "backbone"), [pair for pair in ALL if not takes_bn(*pair)])
+def test_bn_support_is_for_learners_with_batch_norm(name: str, backbone: str) -> None:
+    with pytest.raises(UserError, match=r"^bn=support: the run has no batch norm"):
+        normalise_by_support(make_named(name, backbone))
 
 
 # ---------------------------------------------------------------- MAML's meta-gradient

@@ -62,6 +62,7 @@ def test_the_papers_figure_stands_beside_its_protocol() -> None:
         {"status": "diverged"},
         {"run_status": "timeout"},
         {"run_status": "unfinished"},
+        {"bn": "support", "train_bn": "transductive"},
     ],
     ids=str,
 )
@@ -86,6 +87,15 @@ def test_a_score_names_its_protocol() -> None:
     sine = {"data": "sine", "trained_on": "sine", "ways": 1, "test_queries": 50, "metric": "mse", "shots": 5}
     assert "(5-shot, 600 tasks, 50 queries, trained for 1-shot, bn" in score_line(RESULT | sine)
     assert Protocol.of(RESULT | across).file_name("cub") == "cub-10way-5shot-15queries-600tasks"
+
+
+def test_another_batch_norm_in_the_test_is_another_protocol() -> None:
+    support = Protocol.of(RESULT | {"bn": "support", "train_bn": "transductive"})
+    assert ", tested with bn support" in str(support)
+    assert support.file_name("mini") == "mini-5way-1shot-1queries-600tasks-bn-support"
+    same = [RESULT, RESULT | {"train_bn": "transductive"}, RESULT | {"train_bn": None}]
+    assert {Protocol.of(result) for result in same} == {Protocol.of(RESULT)} != {support}
+    assert Protocol.of(RESULT | {"bn": "support", "train_bn": "support"}) == Protocol.of(RESULT)
 
 
 def test_no_number_of_the_paper_hides_another() -> None:

@@ -26,12 +26,17 @@ from fewshot.cli import run_train
 from fewshot.config.checks import check
 from fewshot.config.compose import CONF, composed
 from fewshot.config.identity import changed, run_folder
-from fewshot.episodes import Episode
+from fewshot.config.settings import SHARED
+from fewshot.config.tested import trained_and_tested
+from fewshot.episodes import SPLITS, Episode
 from fewshot.errors import UserError
+from fewshot.report.frame import load
+from fewshot.results.protocol import Protocol
+from fewshot.results.record import Scores, as_options
 from fewshot.results.statistics import mean_and_ci95
 from fewshot.runs import callbacks, prepare
 from fewshot.runs.callbacks import Bar, SaveLast
-from fewshot.runs.evaluate import evaluate
+from fewshot.runs.evaluate import evaluate, test
 from fewshot.runs.train import train
 from fewshot.views.curves import learning_curve
 from fewshot.views.loggers import start_wandb
@@ -67,6 +72,7 @@ FIELDS = [
     "seed",
     "backbone",
     "bn",
+    "train_bn",
     "parameters",
     "metric",
     "mean",
@@ -258,7 +264,7 @@ def test_a_folder_that_has_grown_is_not_the_runs_own(ways: int, tmp_path: Path) 
     train(cfg)
     folder = run_folder(cfg)
     split = json.loads((folder / "split.json").read_text())
-    assert {name: len(classes) for name, classes in split.items()} == {"train": 8, "val": 2, "test": 2}
+    assert {name: len(split[name]) for name in SPLITS} == {"train": 8, "val": 2, "test": 2}
     assert evaluate(evaluation(folder, tmp_path))["tasks"] == 30
     files = {f"another{ways}/{i}.png": picture(241 + i) for i in range(14)}
     files |= {f"more{ways}/{i}.png": picture(241 + i, side=9) for i in range(14)}
@@ -783,6 +789,80 @@ def test_a_further_test_may_be_on_a_folder(tmp_path: Path) -> None:
     assert result == train(config(tmp_path, *small, f"data.test=['{tmp_path / 'other'}']"))
     with pytest.raises(UserError, match="is no folder: choose one of omniglot, mini"):
         config(tmp_path, *small, "data.test=[nowhere]")
+
+
+def test_a_run_on_a_folder_can_be_tested_on_any_named_data(tmp_path: Path) -> None:
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
+    train(cfg)
+    for name in SHARED:
+        _, tested = trained_and_tested(evaluation(run_folder(cfg), tmp_path, data=name))
+        assert (tested.data.name, tested.data.size, tested.data.ways) == (name, 8, 2)
+        assert "path" not in tested.data
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_is_tested_where_its_training_images_never_were(finished: bool, tmp_path: Path) -> None:
+    images_of(tmp_path, "other")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)  # which is not where it is tested
+        cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10", "data.test=[other]")
+        trained = train(cfg)
+    folder = run_folder(cfg)
+    shutil.rmtree(tmp_path / "images")
+    if not finished:
+        (folder / "result.json").unlink()
+    result = evaluate(evaluation(folder, tmp_path, data="folder", path=tmp_path / "other"))
+    assert (result["status"], result["changed"]) == ("finished", trained["changed"])
+    frame = load(folder)
+    assert set(frame["changed"]) == {as_options(trained["changed"])}
+    assert set(frame["test_queries"]) == ({1, 15} if finished else {15})
+    with pytest.raises(UserError, match=r"images does not exist: give .* as path="):
+        evaluate(evaluation(folder, tmp_path))
+    with pytest.raises(UserError, match=r"nowhere does not exist: give .* as path="):
+        evaluate(evaluation(folder, tmp_path, path=tmp_path / "nowhere"))
+
+
+def test_a_test_is_kept_although_its_folder_vanishes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
+    train(cfg)
+    folder = run_folder(cfg)
+
+    def test_and_remove(*args: Any) -> Scores:
+        shutil.rmtree(tmp_path / "images")
+        return test(*args)
+
+    monkeypatch.setattr("fewshot.runs.evaluate.test", test_and_remove)
+    result = evaluate(evaluation(folder, tmp_path))
+    [kept] = (folder / "evaluations").glob("folder-images-*.json")
+    assert json.loads(kept.read_text())["mean"] == result["mean"]
+
+
+def test_bn_support_is_a_test_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
+    train(cfg)
+    folder = run_folder(cfg)
+    before = (folder / "result.json").read_bytes()
+    used = list[str]()
+    monkeypatch.setattr("fewshot.runs.evaluate.test", lambda *told: used.append(told[1].body.bn) or test(*told))
+    result = evaluate(evaluation(folder, tmp_path, bn="support"))
+    assert (result["bn"], result["train_bn"], used) == ("support", "transductive", ["support"])
+    assert "tested with bn support" in str(Protocol.of(result))
+    [kept] = (folder / "evaluations").glob("*.json")
+    assert kept.name.endswith("-2way-1shot-1queries-30tasks-bn-support.json")
+    assert (folder / "result.json").read_bytes() == before
+    evaluate(evaluation(folder, tmp_path))  # as trained: neither takes the other's place
+    assert sorted(load(folder)["bn"]) == ["support", "transductive"]
+    as_trained = train(config(tmp_path, *images_of(tmp_path), "method=protonet", "backbone.bn=support"))
+    assert as_trained["train_bn"] == "support"
+    assert "tested with" not in str(Protocol.of(as_trained))
+
+
+def test_bn_support_needs_batch_norm(tmp_path: Path) -> None:
+    cfg = config(tmp_path)
+    train(cfg)
+    with pytest.raises(UserError, match=r"^bn=support: the run has no batch norm"):
+        evaluate(evaluation(run_folder(cfg), tmp_path, bn="support"))
+    assert not (run_folder(cfg) / "evaluations").exists()
 
 
 def test_a_checkpoint_of_another_method_is_refused(tmp_path: Path) -> None:

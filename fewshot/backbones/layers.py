@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewshot.errors import UserError
+
 EPS = 1e-5
 
 
@@ -36,9 +38,17 @@ def batch_norm(x_BMO: Tensor, weight: Tensor, bias: Tensor, reference: int | Non
 
     `x_BMO` is (B, M, O) or (B, M, O, H, W). With `reference` the statistics are those of the first `reference`
     examples. Running statistics are never used: the sets of a task are tiny, and the paper's runs use none.
+
+    Raises:
+        UserError: a set of one example would be normalised by its own statistics.
     """
     tasks = len(x_BMO)
     if reference is None:
+        if x_BMO.shape[1] == 1:
+            raise UserError(
+                "batch norm has no statistics for a set of one example: give more shots or queries, or normalise the "
+                "queries by the support set with backbone.bn=support (bn=support of evaluate.py)"
+            )
         weight, bias = weight.expand(tasks, -1).flatten(), bias.expand(tasks, -1).flatten()
         return apart(F.batch_norm(together(x_BMO), None, None, weight, bias, training=True, eps=eps), tasks)
     axes = (1, *range(3, x_BMO.dim()))

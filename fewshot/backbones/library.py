@@ -47,10 +47,12 @@ class LibraryBody(Body):
             load(self.net, last, Path(weights))
         replace(self.net, last, nn.Identity())
         self.sets = Sets()
+        norms = {name: module for name, module in self.net.named_modules() if isinstance(module, _BatchNorm)}
+        if not norms:
+            self.bn = "none"
         if bn != "stored":
-            for name, module in list(self.net.named_modules()):
-                if isinstance(module, _BatchNorm):
-                    replace(self.net, name, by_sets(module, self.sets))
+            for name, norm in norms.items():
+                replace(self.net, name, by_sets(norm, self.sets))
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
         try:

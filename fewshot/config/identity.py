@@ -21,8 +21,8 @@ LIGHTNING = ("gradient_clip_val", "gradient_clip_algorithm", "fast_dev_run")  # 
 TEST_ONLY = ("test_queries", "test_queries_of", "test_tasks")
 
 
-def identity(cfg: DictConfig) -> dict[str, Any]:
-    """What a run's score depends on, as plain data."""
+def identity(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
+    """What a run's score depends on, as plain data; `table` names a folder's data where the folder may be gone."""
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     for key in NOT_SCORE:
         plain.pop(key, None)
@@ -33,7 +33,7 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
         plain["trainer"]["lightning"] = of_score
     plain["data"].pop("test", None)
     if "path" in plain["data"]:
-        plain["data"]["path"] = full_name(cfg.data.name, Path(cfg.data.path))
+        plain["data"]["path"] = table or full_name(cfg.data.name, Path(cfg.data.path))
     if weights := plain["backbone"].get("weights"):
         plain["backbone"]["weights"] = with_digest(Path(weights))
     return plain
@@ -74,18 +74,18 @@ def is_shrunk(cfg: DictConfig) -> bool:
     return fewer or run.val_tasks < val_tasks or run.test_tasks < TASKS.get(cfg.data.name, 600)
 
 
-def changed(cfg: DictConfig, form: str | None = None) -> dict[str, Any]:
+def changed(cfg: DictConfig, form: str | None = None, table: str | None = None) -> dict[str, Any]:
     """The training settings that are not those the package ships for a method, data, shots and form, dotted.
 
-    `form` instead of the run's own: "released" is what made the paper's tables.
+    `form` instead of the run's own: "released" is what made the paper's tables. `table` as in `identity`.
     """
     whole = shipped(cfg, form)
     own = [key for key, value in flatten(OmegaConf.to_container(whole)).items() if value == "???"]
     for key in own:
         OmegaConf.update(whole, key, OmegaConf.select(cfg, key))
-    there = flatten(identity(whole))
+    there = flatten(identity(whole, table))
     return {
         key: value
-        for key, value in flatten(identity(cfg)).items()
+        for key, value in flatten(identity(cfg, table)).items()
         if not set(key.split(".")) & set(TEST_ONLY) and (key in own or key not in there or there[key] != value)
     }

@@ -126,6 +126,7 @@ class Evaluation:
     queries: Annotated[Few | None, "test queries a class; null: the run's own; on other data 15"]
     ways: Annotated[Ways | None, "classes of a task; null: as trained; a linear head has no other"]
     tasks: Annotated[Many | None, "test tasks; null: the run's own"]
+    bn: Annotated[Literal["support"] | None, "whose statistics normalise the queries; null: as trained"]
     eval_batch: Annotated[Units | None, "tasks at a time"]
     accelerator: Accelerator
     threads: Threads

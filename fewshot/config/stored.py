@@ -40,6 +40,7 @@ def stored_config(folder: Path) -> DictConfig:
         groups = ("data", "method", "backbone", "logger")
         choices = {group: stored[group]["name"] for group in groups} | {"form": stored["form"]}
         shots = int(stored["shots"])
+        stored["data"].pop("test", None)  # folders that may be gone
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
         raise UserError(f"{path} is not a run's configuration: {type(error).__name__} {error}") from error
     interpolated = any("${" in f"{key} {value}" for key, value in flatten(stored).items())

@@ -32,14 +32,17 @@ def test_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
     name = cfg.data or trained.data.name
     if cfg.path is not None and name != "folder":
         raise UserError(f"path={cfg.path} is for data=folder, and the test is on data={name}: leave out one of them")
+    path = (cfg.path or trained.data.get("path")) if name == "folder" else None
+    if name == "folder" and not path:
+        raise UserError("data=folder needs path=<a folder of class folders>")
+    if path and not Path(path).exists():
+        raise UserError(f"{path} does not exist: give a folder of class folders as path=…")
     with open_dict(tested):
-        if name == "folder":
-            tested.data.path = cfg.path or trained.data.get("path")
-            if not tested.data.path:
-                raise UserError("data=folder needs path=<a folder of class folders>")
         tested.data.name = name
+        if path:
+            tested.data.path = path
         if not same_data(trained, tested):
-            tested.data = across(trained, name, tested.data.get("path")).data
+            tested.data = across(trained, name, path).data
         changes = {
             "paths": cfg.paths,
             "trainer.accelerator": cfg.accelerator,

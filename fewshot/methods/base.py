@@ -98,7 +98,15 @@ class MetaLearner(L.LightningModule):
         return told
 
     def predict(self, episode: Episode) -> Tensor:
-        """What `forward` makes of the queries; UserError where that is not of its shape."""
+        """Predictions for the queries of an episode, (B, Q, outputs), as `forward` makes them.
+
+        With transductive batch norm, the default, the queries of a task are normalised by each other's statistics: a
+        query is predicted differently among other queries, and cannot be predicted alone. With `bn="support"` of the
+        backbone each query is predicted independently of the others, as a new image has to be.
+
+        Raises:
+            UserError: `forward` gives another shape, or a set has one example under transductive batch norm.
+        """
         predictions = self(episode.support_x, episode.support_y, episode.query_x)
         wanted, found = (*episode.query_y.shape[:2], self.task.outputs), getattr(predictions, "shape", None)
         if found != wanted:

@@ -13,7 +13,7 @@ from fewshot.errors import UserError
 from fewshot.results.paper import paper_figure
 from fewshot.results.record import as_options, read_result
 
-OF_TEST = ("data", "ways", "shots", "test_queries", "tasks")  # what tells the tests of a run apart
+OF_TEST = ("data", "ways", "shots", "test_queries", "tasks", "bn")  # what tells the tests of a run apart
 
 
 def load(folder: str | Path) -> pd.DataFrame:

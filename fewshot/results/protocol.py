@@ -27,6 +27,7 @@ class Protocol:
         form: "released" or "text".
         settings: what differs from the settings shipped for this method, data and form, from `as_settings`.
         status: of the run, "finished" or why it is not.
+        bn: whose statistics normalised the queries in the test, where that differs from training; "" otherwise.
     """
 
     trained_on: str
@@ -39,6 +40,7 @@ class Protocol:
     form: str
     settings: tuple[tuple[str, str], ...]
     status: str
+    bn: str = ""
 
     @classmethod
     def of(cls, result: Mapping[str, Any]) -> "Protocol":
@@ -54,6 +56,7 @@ class Protocol:
             result["form"],
             as_settings(result["changed"]),
             result.get("run_status", result["status"]),
+            "" if result.get("train_bn") in (None, result["bn"]) else result["bn"],
         )
 
     def __str__(self) -> str:
@@ -62,8 +65,10 @@ class Protocol:
         elsewhere = f", trained on {self.trained_on}" if self.trained_on != self.data else ""
         otherwise = f", trained for {self.trained_for}-shot" if self.trained_for != self.shots else ""
         unfinished = f", run {self.status}" if self.status != "finished" else ""
-        return f"{ways}{self.shots}-shot, {self.tasks} tasks, {queries}{elsewhere}{otherwise}{unfinished}"
+        bn = f", tested with bn {self.bn}" if self.bn else ""
+        return f"{ways}{self.shots}-shot, {self.tasks} tasks, {queries}{elsewhere}{otherwise}{bn}{unfinished}"
 
     def file_name(self, table: str) -> str:
         """For a test on `table`, the data set's name or what tells one folder from others."""
-        return f"{table}-{self.ways}way-{self.shots}shot-{self.queries}queries-{self.tasks}tasks"
+        bn = f"-bn-{self.bn}" if self.bn else ""
+        return f"{table}-{self.ways}way-{self.shots}shot-{self.queries}queries-{self.tasks}tasks{bn}"

@@ -29,7 +29,7 @@ MAY_LACK: dict[str, Any] = {  # a result that failed, or a stranger's
     **dict.fromkeys(("mean", "ci95", "train_seconds", "tasks_per_second", "peak_memory_bytes"), Number | None),
     "best_validation": Number | None,
     **dict.fromkeys(("tasks", "train_tasks", "parameters", "threads"), int | None),
-    **dict.fromkeys(("reason", "git_commit"), str | None),
+    **dict.fromkeys(("reason", "git_commit", "train_bn"), str | None),
     "unlike_paper": dict | None,
 }
 SHOWN: dict[str, Any] = {  # what is read of a kept result
@@ -92,16 +92,17 @@ def final_result(folder: Path) -> dict[str, Any] | None:
     return result if result and result["status"] in ("finished", "diverged") else None
 
 
-def describe(cfg: DictConfig, learner: MetaLearner) -> dict[str, Any]:
-    """The part of a result that its configuration and this code settle.
+def describe(cfg: DictConfig, learner: MetaLearner, table: str | None = None) -> dict[str, Any]:
+    """The part of a result that its configuration and this code settle; `table` as in `identity`.
 
     `changed` names the settings that are not as shipped for its form, `unlike_paper` those that are not what made the
     paper's table; None where it has no such table.
     """
-    own, unlike_paper = changed(cfg), None
+    own, unlike_paper = changed(cfg, table=table), None
     if has_table(cfg.method.name, cfg.data.name):
         unlike_paper = own if cfg.form == "released" else changed(cfg, "released")
     regression, has_body = learner.task.regression, learner.uses_backbone
+    bn = cfg.backbone.get("bn", "none") if has_body else "none"
     return {
         "method": cfg.method.name,
         "form": cfg.form,
@@ -116,7 +117,8 @@ def describe(cfg: DictConfig, learner: MetaLearner) -> dict[str, Any]:
         "test_queries": cfg.data.test_queries,
         "seed": cfg.seed,
         "backbone": "/".join(filter(None, (cfg.backbone.name, cfg.backbone.get("model")))) if has_body else "raw",
-        "bn": cfg.backbone.get("bn", "none") if has_body else "none",
+        "bn": bn,
+        "train_bn": bn,
         "published_settings": unlike_paper == {},
         "changed": own,
         "unlike_paper": unlike_paper,

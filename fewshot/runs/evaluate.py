@@ -29,7 +29,7 @@ from fewshot.results.surroundings import surroundings
 from fewshot.runs.build import announced, make_datamodule, make_learner, make_lightning, make_source, use_threads
 from fewshot.runs.checkpoints import load_weights
 from fewshot.runs.kept import table_of
-from fewshot.runs.split import check_split, tell_of_trained_classes
+from fewshot.runs.split import check_split, kept_table, tell_of_trained_classes
 from fewshot.views.inner_pictures import draw_all
 from fewshot.views.loggers import end_wandb, quiet, staged_in, start_wandb
 
@@ -46,22 +46,33 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     quiet()
     folder = Path(cfg.run)
     trained, tested = trained_and_tested(cfg)
-    usual = all(cfg[key] is None for key in ("shots", "queries", "ways", "tasks"))
+    usual = all(cfg[key] is None for key in ("shots", "queries", "ways", "tasks", "bn"))
     entry = table_of(tested) if usual and not same_data(trained, tested) else None
-    return evaluate_on(folder, trained, tested, entry=entry, pictures=cfg.pictures)
+    return evaluate_on(folder, trained, tested, entry=entry, pictures=cfg.pictures, bn=cfg.bn)
 
 
 def evaluate_on(
-    folder: Path, trained: DictConfig, tested: DictConfig, entry: str | None, pictures: bool = False, run: Any = None
+    folder: Path,
+    trained: DictConfig,
+    tested: DictConfig,
+    entry: str | None,
+    pictures: bool = False,
+    bn: str | None = None,
+    run: Any = None,
 ) -> dict[str, Any]:
     """Tests the run of `folder`, trained as `trained` says, as `tested` says; keeps nothing of a test that diverged.
 
     Args:
         entry: the name under which the result is also kept in `tests` of the run's `result.json`.
         pictures: whether to draw test tasks.
+        bn: "support" normalises the queries by the support set, although the run was trained otherwise.
         run: the run's W&B run, where it is still going on; otherwise the test has one of its own.
     """
     trainer, learner, datamodule, best_step = prepare_test(folder, trained, tested)
+    table, description = table_of(tested), describe(trained, learner, kept_table(folder))  # may fail: before the test
+    if bn == "support":
+        normalise_by_support(learner)
+        description["bn"] = bn
     status = (read_result(folder / "result.json") or {}).get("status", "unfinished")
     if status != "finished":
         print(f"the run is {status}: this is its best state so far, after update {best_step}", file=sys.stderr)
@@ -71,13 +82,13 @@ def evaluate_on(
     except Diverged as error:
         print(f"{error}: this state has no mean on these tasks", file=sys.stderr)
         return {"status": "diverged", "reason": str(error)}
-    result = {"status": "finished"} | describe(trained, learner) | scores.summary
+    result = {"status": "finished"} | description | scores.summary
     result |= surroundings(trainer) | {"run": folder.name, "run_status": status, "best_step": best_step}
-    result |= {"data": trained.data.name if same_data(trained, tested) else table_of(tested), "shots": tested.shots}
+    result |= {"data": trained.data.name if same_data(trained, tested) else table, "shots": tested.shots}
     result |= {"ways": tested.data.get("ways", 1), "test_queries": tested.data.test_queries}
-    place = keep(folder, tested, result, scores, entry)
+    place = keep(folder, table, result, scores, entry)
     if place and trained.logger.name == "wandb":
-        tell_wandb(folder, trained, table_of(tested), result, scores, run, place.stem)
+        tell_wandb(folder, trained, table, result, scores, run, place.stem)
     show(result, place)
     if pictures and place:
         with FileLock(place.parent / ".lock"):
@@ -114,15 +125,25 @@ def prepare_test(
     return trainer, learner, make_datamodule(tested, source, ["test"]), best_step
 
 
+def normalise_by_support(learner: MetaLearner) -> None:
+    """Makes a trained learner normalise queries by the support set; UserError without batch norm of its own."""
+    body: Any = getattr(learner, "body", None)
+    bn = getattr(body, "bn", "none")
+    if bn in ("none", "stored"):
+        why = "no batch norm" if bn == "none" else "stored statistics (bn=stored)"
+        raise UserError(f"bn=support: the run has {why}: leave it out")
+    body.bn = "support"
+
+
 def test(trainer: L.Trainer, learner: MetaLearner, datamodule: EpisodicDataModule) -> Scores:
     """The scores of the test tasks; Diverged where one is not finite."""
     trainer.test(learner, datamodule=datamodule, verbose=False)
     return scored(learner)
 
 
-def keep(folder: Path, tested: DictConfig, result: dict[str, Any], scores: Scores, entry: str | None) -> Path | None:
+def keep(folder: Path, table: str, result: dict[str, Any], scores: Scores, entry: str | None) -> Path | None:
     """Where the result is kept; None, and a line that says why, where it cannot be."""
-    kept = folder / "evaluations" / f"{Protocol.of(result).file_name(table_of(tested))}.json"
+    kept = folder / "evaluations" / f"{Protocol.of(result).file_name(table)}.json"
     try:
         kept.parent.mkdir(exist_ok=True)
         with FileLock(kept.parent / ".lock"):  # several may test one run at once

@@ -19,6 +19,7 @@ from fewshot.memory import keep_freed_memory
 from fewshot.methods.base import MetaLearner
 from fewshot.results.record import NO_SCORES, Scores, describe
 from fewshot.runs.build import announced, make_datamodule, make_learner, make_lightning, make_source, use_threads
+from fewshot.runs.kept import table_of
 from fewshot.runs.split import check_split, keep_split
 
 
@@ -60,7 +61,7 @@ def prepare(cfg: DictConfig, folder: Path) -> Run:
     for part in folder.glob("*.part"):  # what a kill left of a file
         part.unlink()
     write_whole(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    keep_split(folder, source)
+    keep_split(folder, source, table_of(cfg))
     description = describe(cfg, learner)
     what = "{method} on {data}: {parameters} parameters, backbone {backbone}, bn {bn}, form {form}"
     size = f"{cfg.trainer.updates} updates of {cfg.method.meta_batch} tasks"

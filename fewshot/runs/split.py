@@ -11,11 +11,18 @@ from fewshot.errors import UserError
 from fewshot.files import write_whole
 
 
-def keep_split(folder: Path, source: Source) -> None:
-    """Keeps the classes of each split, their numbers of images, and which have too few, in the run's `split.json`."""
+def keep_split(folder: Path, source: Source, table: str) -> None:
+    """Writes the run's `split.json`: the table's name, each split's classes and their numbers of images, and which
+    classes have too few."""
     if isinstance(source, ImageSource):
         left_out = {"left_out": few} if (few := source.left_out()) else {}
-        write_whole(folder / "split.json", json.dumps(source.classes() | left_out) + "\n")
+        write_whole(folder / "split.json", json.dumps({"table": table} | source.classes() | left_out) + "\n")
+
+
+def kept_table(folder: Path) -> str | None:
+    """The name of the table that the run was trained on; None where the run keeps none."""
+    path = folder / "split.json"
+    return read_split(path)[0] if path.is_file() else None
 
 
 def check_split(folder: Path, source: Source) -> None:
@@ -48,10 +55,15 @@ def kept_split(folder: Path) -> dict[str, tuple[str, int]] | None:
                 f"{folder} keeps no split.json: that its classes are split as they were is not checked", file=sys.stderr
             )
         return None
+    return read_split(path)[1]
+
+
+def read_split(path: Path) -> tuple[str | None, dict[str, tuple[str, int]]]:
+    """The name of the table, and the split and number of images of each class; UserError where that is not there."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return {name: (split, count) for split in SPLITS for name, count in kept[split]}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return kept.get("table"), {name: (split, count) for split in SPLITS for name, count in kept[split]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is not a run's split: {type(error).__name__} {error}") from error
 
 
