@@ -16,6 +16,7 @@ from fewshot.data.image_source import ImageSource
 from fewshot.data.sine import SineSource
 from fewshot.data.table import Classes, Table
 from fewshot.episodes import SPLITS, Episode, draw_images, draw_order, random_bits, task_keys, uniform
+from fewshot.errors import UserError
 from tests.test_learners import LEARNERS, make_named
 
 COUNTS = np.array([20, 7, 31, 9, 12, 20, 8, 45, 6, 14, 11, 10], dtype=np.int64)
@@ -303,6 +304,26 @@ def image_source(ways: int = 3, seed: int = 0) -> ImageSource:
     classes = Classes(tuple(map(str, range(10))), np.arange(0, 90, 9), np.full(10, 9))
     images = np.repeat(np.arange(10), 9).astype(np.uint8)[:, None, None, None]
     return ImageSource(seed, Table(images, dict.fromkeys(SPLITS, classes), ""), ways)
+
+
+def test_training_tasks_may_have_more_ways() -> None:
+    """Drawn as any task of so many classes; validation, test and the first classes of a task stay as they are."""
+    plain = image_source()
+    source = ImageSource(0, plain.table, 3, train_ways=7)
+    classes, tasks = plain.table.splits["train"], np.arange(4)
+    for split, ways in (("train", 7), ("val", 3), ("test", 3)):
+        drawn = source.draw(split, tasks, 2, 4)
+        wanted = draw_images(0, split, tasks, classes.starts, classes.counts, ways, 6)
+        assert np.array_equal(drawn["index"], wanted)
+        assert source.episode(drawn, 2).query_y.unique().tolist() == list(range(ways))
+        assert [len(names) for names in source.class_names(split, tasks)] == [ways] * 4
+    assert torch.equal(source.draw("train", tasks, 2, 4)["index"][:, :3], plain.draw("train", tasks, 2, 4)["index"])
+    assert (source.task.outputs, source.task.train_outputs) == (3, 7)
+    assert plain.task.train_outputs is None
+    with pytest.raises(UserError, match=r"^data.train_ways=11 is more than the 10 train classes$"):
+        ImageSource(0, plain.table, 3, train_ways=11).check("train", 1, 1)
+    with pytest.raises(UserError, match=r"^data.ways=11 is more than the 10 train classes$"):
+        ImageSource(0, plain.table, 11).check("train", 1, 1)
 
 
 def image_episode(source: ImageSource, tasks: list[int], shots: int, queries: int = 2) -> Episode:

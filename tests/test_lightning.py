@@ -31,6 +31,9 @@ NAMES = {  # of run folders, as the first version gave them; of glyphs since its
     "data=sine method=lstm shots=5 form=text": "seed0-20e0edcf5c",
     "data=glyphs method=sap backbone=conv4 seed=3": "seed3-9c1d2a0271",
     "experiment=demo": "seed0-f87388b248",
+    "data=omniglot method=protonet": "seed0-795109bb2c",
+    "data=omniglot method=protonet data.train_ways=5": "seed0-795109bb2c",
+    "data=mini method=protonet shots=5 form=text": "seed0-4c4fe16cb3",
 }
 
 
@@ -73,7 +76,7 @@ def test_a_learner_is_built_from_its_checkpoint(number: int, tmp_path: Path) -> 
     trainer.strategy.connect(learner)
     trainer.save_checkpoint(tmp_path / "x.ckpt", weights_only=True)
     kept = torch.load(tmp_path / "x.ckpt", weights_only=True)["hyper_parameters"]
-    assert kept["task"] == {"input_shape": [1, 3, 3], "outputs": 3, "regression": False}
+    assert kept["task"] == {"input_shape": [1, 3, 3], "outputs": 3, "regression": False, "train_outputs": None}
     again = type(learner).load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
     assert again.task == Task((1, 3, 3), 3, False)
     assert {name: again.hparams[name] for name in kept} == kept
@@ -102,6 +105,8 @@ def test_the_names_of_run_folders_stay() -> None:
     """Else the same command would not find what an earlier version has trained."""
     for overrides, name in NAMES.items():
         assert run_folder(composed(overrides.split())).name == name
+    more_ways = composed(["data=omniglot", "method=protonet", "data.train_ways=20"])
+    assert run_folder(more_ways).name not in NAMES.values()
 
 
 def test_a_slurm_that_does_not_run_it_is_no_news(

@@ -14,20 +14,31 @@ from fewshot.options import Seed, Ways, checked
 
 
 class ImageSource:
-    """Tasks of `ways` classes from `table`, whose uint8 images move to the device once."""
+    """Tasks of `ways` classes (`train_ways` in training) from `table`, whose uint8 images move to the device once."""
 
     @checked
-    def __init__(self, seed: Seed, table: Table, ways: Annotated[Ways, "classes of a task"] = 5) -> None:
+    def __init__(
+        self,
+        seed: Seed,
+        table: Table,
+        ways: Annotated[Ways, "classes of a task"] = 5,
+        train_ways: Annotated[Ways | None, "classes in training, of learners without a head; null: the same"] = None,
+    ) -> None:
         self.seed, self.table, self.ways, self.note = seed, table, ways, table.note
+        self.train_ways = train_ways or ways
         height, width, channels = table.images.shape[1:]
-        self.task = Task((channels, height, width), ways, regression=False)
+        self.task = Task((channels, height, width), ways, regression=False, train_outputs=train_ways)
         self.images = torch.from_numpy(table.images)
+
+    def ways_of(self, split: str) -> int:
+        return self.train_ways if split == "train" else self.ways
 
     def check(self, split: str, shots: int, queries: int) -> None:
         """UserError where a split has too few classes for a task, or a class too few images."""
         classes = self.table.splits[split]
-        if self.ways > len(classes.names):
-            raise UserError(f"data.ways={self.ways} is more than the {len(classes.names)} {split} classes")
+        if (ways := self.ways_of(split)) > len(classes.names):
+            name = "data.ways" if ways == self.ways else "data.train_ways"
+            raise UserError(f"{name}={ways} is more than the {len(classes.names)} {split} classes")
         smallest = int(classes.counts.argmin())
         count = int(classes.counts[smallest])
         if shots + queries > count:
@@ -45,16 +56,17 @@ class ImageSource:
     def class_names(self, split: str, tasks: NDArray[np.int64]) -> list[list[str]]:
         """The classes of some tasks, by label."""
         classes = self.table.splits[split]
-        rows_BN = draw_images(self.seed, split, tasks, classes.starts, classes.counts, self.ways, 1)[..., 0]
+        ways = self.ways_of(split)
+        rows_BN = draw_images(self.seed, split, tasks, classes.starts, classes.counts, ways, 1)[..., 0]
         numbers_BN = np.searchsorted(classes.starts, rows_BN, side="right") - 1
         return [[classes.names[number] for number in row] for row in numbers_BN]
 
     def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]:
         """Row numbers of some tasks' images, (B, ways, shots + queries), by label; the order in which the support set
         shows the labels, (B, ways); and the task numbers (B,)."""
-        classes = self.table.splits[split]
-        index = draw_images(self.seed, split, tasks, classes.starts, classes.counts, self.ways, shots + queries)
-        order = draw_order(self.seed, split, tasks, self.ways)
+        classes, ways = self.table.splits[split], self.ways_of(split)
+        index = draw_images(self.seed, split, tasks, classes.starts, classes.counts, ways, shots + queries)
+        order = draw_order(self.seed, split, tasks, ways)
         drawn = {"index": index, "order": order, "tasks": tasks}
         return {name: torch.from_numpy(values) for name, values in drawn.items()}
 
