@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from fewshot.config.compose import composed
 from fewshot.config.identity import changed, run_folder
@@ -57,6 +58,53 @@ def test_a_stock_trainer_returns_the_score(tmp_path: Path) -> None:
         "test/mse": pytest.approx(scores.mean().item()),
         "test/support_mean": pytest.approx(learner.test_floors.compute().mean().item()),
     }
+
+
+class Seen(Callback):
+    """The numbers of the training tasks, in order."""
+
+    def __init__(self) -> None:
+        self.tasks: list[int] = []
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, _: int) -> None:
+        self.tasks += batch.tasks.tolist()
+
+
+def two_epochs(tmp_path: Path, saves: ModelCheckpoint, ckpt: Path | None = None) -> tuple[list[int], MetaLearner]:
+    L.seed_everything(0, verbose=False)
+    learner, module = waves()
+    seen = Seen()
+    told = STOCK | {"enable_checkpointing": True, "default_root_dir": tmp_path, "callbacks": [seen, saves]}
+    trainer = L.Trainer(**told, max_epochs=2, inference_mode=False)
+    trainer.fit(learner, datamodule=module, ckpt_path=ckpt, weights_only=True)
+    return seen.tasks, learner
+
+
+@pytest.mark.parametrize(
+    ("how", "states"), [({"every_n_train_steps": 1}, 8), ({}, 2), ({"save_on_train_epoch_end": False}, 2)]
+)
+def test_a_second_epoch_has_new_tasks(how: dict[str, Any], states: int, tmp_path: Path) -> None:
+    """Also when resumed from a state of an update, of an epoch's end, or of the validation before it."""
+    saves = [ModelCheckpoint(tmp_path / name, save_top_k=-1, filename="{step}", **how) for name in ("one", "two")]
+    tasks, whole = two_epochs(tmp_path, saves[0])
+    assert tasks == list(range(16))
+    kept = list((tmp_path / "one").glob("*.ckpt"))
+    assert len(kept) == states
+    for path in kept:
+        done = int(path.stem.removeprefix("step="))
+        seen, resumed = two_epochs(tmp_path, saves[1], path)
+        assert seen == list(range(2 * done, 16)), path
+        assert all(map(torch.equal, resumed.parameters(), whole.parameters())), path
+
+
+def test_each_fit_begins_with_the_first_task(tmp_path: Path) -> None:
+    """Two learners trained on one data module see the same tasks."""
+    learner, module = waves()
+    for _ in range(2):
+        seen = Seen()
+        trainer = L.Trainer(**STOCK, max_epochs=2, inference_mode=False, default_root_dir=tmp_path, callbacks=[seen])
+        trainer.fit(learner, datamodule=module)
+        assert seen.tasks == list(range(16))
 
 
 def test_a_loader_yields_episodes() -> None:
