@@ -112,4 +112,4 @@ def random_images(cfg: DictConfig) -> ImageSource:
         splits[split] = Classes(tuple(map(str, own)), own, np.full(len(own), images))
     shape = (sum(of_splits) * images, cfg.data.size, cfg.data.size, cfg.data.channels)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    return ImageSource(cfg.seed, Table(pixels, splits, ""), cfg.data.ways)
+    return ImageSource(cfg.seed, Table(pixels, splits, ""), cfg.data.ways, cfg.data.train_ways)

@@ -25,11 +25,15 @@ ORDER = np.uint64(2**32)  # which of a task's streams orders its support set; th
 
 @dataclass(frozen=True)
 class Task:
-    """The shape of a learner's tasks: one example's shape, the number of outputs, and whether they are real."""
+    """The shape of a learner's tasks: one example's shape, the number of outputs, and whether they are real.
+
+    `train_outputs` is the number of outputs in training where that is another one.
+    """
 
     input_shape: tuple[int, ...]
     outputs: int
     regression: bool
+    train_outputs: int | None = None
 
     @property
     def metric(self) -> str:

@@ -158,6 +158,7 @@ def keys(method: str, data: str) -> dict[str, Sense]:
     else:
         names = ("omniglot", "mini", "cub", "cub50")
         of_data |= {"size": count(), "channels": among(1, 3), "ways": count(2), "test_queries_of.text": count()}
+        of_data["train_ways"] = optional(count(2)) if method == "protonet" else lambda v: v is None
         of_data["test"] = lambda v: type(v) is list and all(n in names and v.count(n) == 1 for n in v)
     groups = {
         "method": METHODS[method] | {"lr": positive, "meta_batch": count(), "name": among(method)},
@@ -350,7 +351,11 @@ def callables() -> list[tuple[Callable[..., Any], dict[str, Any], dict[str, Sens
         *learners,
         (Blocks, {"input_shape": (1, 8, 8), "layer": "linear", "widths": [3, 2]}, BACKBONE),
         (SineSource, {"seed": 0, "sign": 1}, {"seed": SEED, "sign": among(1, -1)}),
-        (ImageSource, {"seed": 0, "table": table, "ways": 3}, {"seed": SEED, "ways": count(2)}),
+        (
+            ImageSource,
+            {"seed": 0, "table": table, "ways": 3},
+            {"seed": SEED, "ways": count(2), "train_ways": optional(count(2))},
+        ),
         (EpisodicDataModule, datamodule, TASKS | {"shots": count()}),
     ]
 

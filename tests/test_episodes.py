@@ -263,21 +263,32 @@ def test_batch_s_holds_tasks_from_s_times_j(batch: int, total: int) -> None:
 @quick
 @given(st.integers(1, 5), st.integers(1, 6), st.data())
 def test_resumed_stream_goes_on_with_the_next_batch(batch: int, updates: int, data: st.DataObject) -> None:
-    """A run stopped after any update sees the same tasks as one that was never stopped, and then starts over."""
-    whole = list(stream(batch, batch * updates))
-    seen = data.draw(st.integers(1, updates))
+    """A run stopped after any update of any epoch sees the same tasks as one that was never stopped."""
     first = stream(batch, batch * updates)
-    walk = iter(first)
-    before = [next(walk) for _ in range(seen)]
-    state = first.state_dict()
+    whole = [*first, *first, *first]
+    assert torch.cat([episode.tasks for episode in whole]).tolist() == list(range(3 * batch * updates))
+    seen = data.draw(st.integers(0, 2 * updates))
+    left = stream(batch, batch * updates)
+    walk = (episode for _ in range(3) for episode in left)
+    for _ in range(seen):
+        next(walk)
+    state = left.state_dict()
     assert state == {"next": seen}
     resumed = stream(batch, batch * updates)
     resumed.load_state_dict(state)
-    after = list(resumed)
-    assert len(before) + len(after) == updates
-    for found, expected in zip(before + after, whole, strict=True):
+    after = [episode for _ in range(3) for episode in resumed][: 3 * updates - seen]
+    for found, expected in zip(after, whole[seen:], strict=True):
         assert all(map(torch.equal, found, expected))
-    assert [e.tasks.tolist() for e in resumed] == [e.tasks.tolist() for e in whole]  # the next epoch is whole
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_only_training_has_new_tasks_in_each_epoch(split: str) -> None:
+    held_out, training = stream(2, 5, split), stream(2, 5)
+    for _ in range(2):
+        assert torch.cat([episode.tasks for episode in held_out]).tolist() == list(range(5))
+    next(iter(training))  # a look at a task changes nothing
+    assert torch.cat([episode.tasks for episode in training]).tolist() == list(range(5))
+    assert [episode.tasks.tolist() for episode in training] == [[5, 6], [7, 8], [9]]
 
 
 def test_data_module_has_a_stream_a_split() -> None:
@@ -304,6 +315,26 @@ def image_source(ways: int = 3, seed: int = 0) -> ImageSource:
     classes = Classes(tuple(map(str, range(10))), np.arange(0, 90, 9), np.full(10, 9))
     images = np.repeat(np.arange(10), 9).astype(np.uint8)[:, None, None, None]
     return ImageSource(seed, Table(images, dict.fromkeys(SPLITS, classes), ""), ways)
+
+
+def test_training_tasks_may_have_more_ways() -> None:
+    """Drawn as any task of so many classes; validation, test and the first classes of a task stay as they are."""
+    plain = image_source()
+    source = ImageSource(0, plain.table, 3, train_ways=7)
+    classes, tasks = plain.table.splits["train"], np.arange(4)
+    for split, ways in (("train", 7), ("val", 3), ("test", 3)):
+        drawn = source.draw(split, tasks, 2, 4)
+        wanted = draw_images(0, split, tasks, classes.starts, classes.counts, ways, 6)
+        assert np.array_equal(drawn["index"], wanted)
+        assert source.episode(drawn, 2).query_y.unique().tolist() == list(range(ways))
+        assert [len(names) for names in source.class_names(split, tasks)] == [ways] * 4
+    assert torch.equal(source.draw("train", tasks, 2, 4)["index"][:, :3], plain.draw("train", tasks, 2, 4)["index"])
+    assert (source.task.outputs, source.task.train_outputs) == (3, 7)
+    assert plain.task.train_outputs is None
+    with pytest.raises(UserError, match=r"^data.train_ways=11 is more than the 10 train classes$"):
+        ImageSource(0, plain.table, 3, train_ways=11).check("train", 1, 1)
+    with pytest.raises(UserError, match=r"^data.ways=11 is more than the 10 train classes$"):
+        ImageSource(0, plain.table, 11).check("train", 1, 1)
 
 
 def image_episode(source: ImageSource, tasks: list[int], shots: int, queries: int = 2) -> Episode:

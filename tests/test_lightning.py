@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from fewshot.config.compose import composed
 from fewshot.config.identity import changed, run_folder
@@ -32,6 +33,9 @@ NAMES = {  # of run folders, as the first version gave them; of glyphs since its
     "data=sine method=lstm shots=5 form=text": "seed0-20e0edcf5c",
     "data=glyphs method=sap backbone=conv4 seed=3": "seed3-9c1d2a0271",
     "experiment=demo": "seed0-f87388b248",
+    "data=omniglot method=protonet": "seed0-795109bb2c",
+    "data=omniglot method=protonet data.train_ways=5": "seed0-795109bb2c",
+    "data=mini method=protonet shots=5 form=text": "seed0-4c4fe16cb3",
 }
 
 
@@ -57,6 +61,53 @@ def test_a_stock_trainer_returns_the_score(tmp_path: Path) -> None:
     }
 
 
+class Seen(Callback):
+    """The numbers of the training tasks, in order."""
+
+    def __init__(self) -> None:
+        self.tasks: list[int] = []
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, _: int) -> None:
+        self.tasks += batch.tasks.tolist()
+
+
+def two_epochs(tmp_path: Path, saves: ModelCheckpoint, ckpt: Path | None = None) -> tuple[list[int], MetaLearner]:
+    L.seed_everything(0, verbose=False)
+    learner, module = waves()
+    seen = Seen()
+    told = STOCK | {"enable_checkpointing": True, "default_root_dir": tmp_path, "callbacks": [seen, saves]}
+    trainer = L.Trainer(**told, max_epochs=2, inference_mode=False)
+    trainer.fit(learner, datamodule=module, ckpt_path=ckpt, weights_only=True)
+    return seen.tasks, learner
+
+
+@pytest.mark.parametrize(
+    ("how", "states"), [({"every_n_train_steps": 1}, 8), ({}, 2), ({"save_on_train_epoch_end": False}, 2)]
+)
+def test_a_second_epoch_has_new_tasks(how: dict[str, Any], states: int, tmp_path: Path) -> None:
+    """Also when resumed from a state of an update, of an epoch's end, or of the validation before it."""
+    saves = [ModelCheckpoint(tmp_path / name, save_top_k=-1, filename="{step}", **how) for name in ("one", "two")]
+    tasks, whole = two_epochs(tmp_path, saves[0])
+    assert tasks == list(range(16))
+    kept = list((tmp_path / "one").glob("*.ckpt"))
+    assert len(kept) == states
+    for path in kept:
+        done = int(path.stem.removeprefix("step="))
+        seen, resumed = two_epochs(tmp_path, saves[1], path)
+        assert seen == list(range(2 * done, 16)), path
+        assert all(map(torch.equal, resumed.parameters(), whole.parameters())), path
+
+
+def test_each_fit_begins_with_the_first_task(tmp_path: Path) -> None:
+    """Two learners trained on one data module see the same tasks."""
+    learner, module = waves()
+    for _ in range(2):
+        seen = Seen()
+        trainer = L.Trainer(**STOCK, max_epochs=2, inference_mode=False, default_root_dir=tmp_path, callbacks=[seen])
+        trainer.fit(learner, datamodule=module)
+        assert seen.tasks == list(range(16))
+
+
 def test_a_loader_yields_episodes() -> None:
     _, module = waves()
     batches = list(module.val_dataloader())
@@ -74,7 +125,7 @@ def test_a_learner_is_built_from_its_checkpoint(number: int, tmp_path: Path) -> 
     trainer.strategy.connect(learner)
     trainer.save_checkpoint(tmp_path / "x.ckpt", weights_only=True)
     kept = torch.load(tmp_path / "x.ckpt", weights_only=True)["hyper_parameters"]
-    assert kept["task"] == {"input_shape": [1, 3, 3], "outputs": 3, "regression": False}
+    assert kept["task"] == {"input_shape": [1, 3, 3], "outputs": 3, "regression": False, "train_outputs": None}
     again = type(learner).load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
     assert again.task == Task((1, 3, 3), 3, False)
     assert {name: again.hparams[name] for name in kept} == kept
@@ -121,6 +172,8 @@ def test_the_names_of_run_folders_stay() -> None:
     """Else the same command would not find what an earlier version has trained."""
     for overrides, name in NAMES.items():
         assert run_folder(composed(overrides.split())).name == name
+    more_ways = composed(["data=omniglot", "method=protonet", "data.train_ways=20"])
+    assert run_folder(more_ways).name not in NAMES.values()
 
 
 def test_a_slurm_that_does_not_run_it_is_no_news(

@@ -111,6 +111,18 @@ def test_the_shares_of_a_stream_are_disjoint_and_whole(total: int, batch: int, r
     assert max(lengths) - min(lengths) <= 1
 
 
+def test_the_shares_of_later_epochs_are_new_tasks() -> None:
+    """Resumed within an epoch as well, by another number of processes."""
+    for processes, done in ((1, 5), (2, 5), (3, 5), (2, 0)):
+        seen = []
+        for rank in range(processes):
+            stream = EpisodicDataModule(SineSource(0, 1), 5, 6, 4).streams["train"]
+            stream.rank, stream.ranks = rank, processes
+            stream.load_state_dict({"next": done})
+            seen += [episode.tasks for _ in range(2) for episode in stream]
+        assert sorted(torch.cat(seen).tolist()) == list(range(6 * done, 6 * 4 * (done // 4 + 2)))
+
+
 def scores(folder: Path) -> Any:
     return np.loadtxt(folder / "test_scores.csv", delimiter=",", skiprows=1)
 

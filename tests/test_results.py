@@ -79,6 +79,14 @@ def test_every_part_of_a_protocol_counts() -> None:
         assert FIGURES.get(("oplstm", replace(protocol, **{field.name: others[type(value)]}))) is None, field.name
 
 
+def test_more_ways_in_training_are_not_the_papers() -> None:
+    cfg = composed(["data=omniglot", "method=protonet", "data.train_ways=20"])
+    assert changed(cfg) == {"data.train_ways": 20}
+    plain = RESULT | {"method": "protonet"}
+    assert paper_figure(plain) == 83.60
+    assert paper_figure(plain | {"changed": changed(cfg)}) is None
+
+
 def test_a_score_names_its_protocol() -> None:
     assert "(5-way 1-shot, 600 tasks, 1 query a class, bn" in score_line(RESULT)
     across = {"ways": 10, "shots": 5, "val_shots": 1, "trained_on": "mini", "data": "cub", "test_queries": 15}

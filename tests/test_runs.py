@@ -28,13 +28,15 @@ from fewshot.config.compose import CONF, composed
 from fewshot.config.identity import changed, run_folder
 from fewshot.config.settings import SHARED
 from fewshot.config.tested import trained_and_tested
-from fewshot.episodes import SPLITS, Episode
+from fewshot.episodes import SPLITS, Episode, Task
 from fewshot.errors import UserError
+from fewshot.methods.protonet import ProtoNet
 from fewshot.report.frame import load
 from fewshot.results.protocol import Protocol
 from fewshot.results.record import Scores, as_options
 from fewshot.results.statistics import mean_and_ci95
 from fewshot.runs import callbacks, prepare
+from fewshot.runs.build import make_learner
 from fewshot.runs.callbacks import Bar, SaveLast
 from fewshot.runs.evaluate import evaluate, test
 from fewshot.runs.train import train
@@ -237,6 +239,32 @@ def images_of(tmp_path: Path, name: str = "images") -> list[str]:
     fill_folder(tmp_path / name, files)
     small = ["data=folder", f"data.path={tmp_path / name}", "backbone.widths=[4,4]", "data.size=8", "data.channels=1"]
     return [*small, "data.ways=2", "data.train_queries=3", "data.val_queries=3"]
+
+
+def test_training_with_more_ways_than_the_test(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10", "data.train_ways=4")
+    result = train(cfg)
+    assert (result["train_ways"], result["ways"], result["changed"]["data.train_ways"]) == (4, 2, 4)
+    assert result["floors"]["chance"] == 50
+    assert "data.train_ways=4" in capfd.readouterr().out
+    best = ProtoNet.load_from_checkpoint(run_folder(cfg) / "best.ckpt", weights_only=True)
+    assert (best.task.outputs, best.task.train_outputs) == (2, 4)
+    assert (best.train().outputs, best.eval().outputs) == (4, 2)
+    assert best.train().scores(torch.eye(2)[None], torch.tensor([[0, 1]])) == 100  # of test tasks, after training
+    own = evaluate(evaluation(run_folder(cfg), tmp_path))
+    assert (own["mean"], own["ways"], own["train_ways"]) == (pytest.approx(result["mean"], rel=1e-6), 2, 4)
+    plain = train(config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10"))
+    assert (plain["train_ways"], "data.train_ways" in plain["changed"]) == (2, False)
+
+
+@pytest.mark.parametrize("method", ["oplstm", "lstm", "maml", "sap", "warpmaml"])
+def test_a_head_has_one_number_of_ways(method: str) -> None:
+    small = ["data=glyphs", f"method={method}", "logger=csv"]
+    with pytest.raises(UserError, match=rf"^data.train_ways=30: method={method} .* choose method=protonet$"):
+        check(composed([*small, "data.train_ways=30", "method.lr=1e-3"]))
+    cfg = composed(small)
+    with pytest.raises(UserError, match=r"^train_ways=30: \w+ .* ProtoNet$"):
+        make_learner(cfg, Task((1, 28, 28), 5, regression=False, train_outputs=30))
 
 
 def test_predictions_that_are_not_finite_are_no_guesses(tmp_path: Path) -> None:

@@ -23,7 +23,15 @@ SOUND = {
     "precision": "32-true",
     "tf32": False,
 }
-SHAPE = {"ways": 5, "shots": 1, "train_shots": 1, "train_queries": 15, "test_queries": 1, "bn": "transductive"}
+SHAPE = {
+    "ways": 5,
+    "shots": 1,
+    "train_ways": 5,
+    "train_shots": 1,
+    "train_queries": 15,
+    "test_queries": 1,
+    "bn": "transductive",
+}
 WAVES = {"mean": 0.1, "ci95": 0.01, "metric": "mse", "floors": {"support_mean": 4.0}, "ways": 1, "bn": "none"}
 
 
@@ -73,6 +81,8 @@ def test_chance_on_waves_is_the_mean_of_the_support_set(mean: float, warns: bool
         ({"ways": 2}, 2),
         ({"ways": 3, "shots": 5, "train_shots": 5}, 3),  # of its queries
         ({"ways": 2, "shots": 5, "train_shots": 5, "test_queries": 15}, None),
+        ({"ways": 2, "train_ways": 30, "shots": 5, "test_queries": 15}, None),
+        ({"ways": 5, "train_ways": 2}, 2),
         ({"ways": 3, "bn": "support"}, 3),
         ({"ways": 2, "bn": "stored"}, None),
         ({"ways": 2, "bn": "none"}, None),

@@ -29,6 +29,9 @@ def check(cfg: DictConfig) -> None:
     check_alone(cfg, "train")
     check_together(cfg)
     learner = learner_class(method)
+    if (ways := cfg.data.get("train_ways")) is not None and learner.has_head:
+        why = "has one output per class of a test task: leave it out, or choose method=protonet"
+        raise UserError(f"data.train_ways={ways}: method={method} {why}")
     if cfg.trainer.compile is True and learner.repeated is None and not learner.one_graph:
         raise UserError(f"trainer.compile=true: method={method} names no part of it to compile, choose auto or false")
     try:

@@ -32,6 +32,8 @@ def identity(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
     if of_score := {key: value for key, value in lightning.items() if key in LIGHTNING}:
         plain["trainer"]["lightning"] = of_score
     plain["data"].pop("test", None)
+    if plain["data"].get("train_ways") in (None, plain["data"].get("ways")):
+        plain["data"].pop("train_ways", None)
     if "path" in plain["data"]:
         plain["data"]["path"] = table or full_name(cfg.data.name, Path(cfg.data.path))
     if weights := plain["backbone"].get("weights"):

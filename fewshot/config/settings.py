@@ -167,7 +167,8 @@ def of_training(method: str, data: str, logger: str, body: str) -> dict[str, Any
         of_data |= {"sign": options(SineSource)["sign"]}
         of_data |= group("sign_of", dict.fromkeys(("released", "text"), Annotated[Sign, "sign in this form"]))
     else:
-        of_data |= {"size": image["size"], "channels": image["channels"], "ways": images["ways"]}
+        of_data |= {"size": image["size"], "channels": image["channels"]}
+        of_data |= {"ways": images["ways"], "train_ways": images["train_ways"]}
         of_data |= {"test": Annotated[list[Text], "further data sets, as [cub,mini], or folders to test on"]}
         of_form = Annotated[Few, "test_queries in this form"]
         of_data |= group("test_queries_of", dict.fromkeys(("released", "text"), of_form))

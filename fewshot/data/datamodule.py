@@ -29,10 +29,13 @@ class Source(Protocol):
 
 
 class TaskStream:
-    """Episodes: batch s holds the tasks s * batch ... s * batch + batch - 1 of a split, `total` tasks in all.
+    """Episodes: batch s holds the tasks s * batch ... s * batch + batch - 1 of a split, `total` tasks in an epoch.
 
-    Tasks are drawn on the CPU, as indices, and gathered on `device`. The state is the number of the next batch, so that
-    a resumed run goes on with the task it would have seen. Of `ranks` processes `rank` has its share of a batch.
+    A further epoch of training has new tasks: task numbers are counted across epochs. Validation and test have the same
+    tasks every time. An epoch that was left early begins again with its first task.
+    Tasks are drawn on the CPU, as indices, and gathered on `device`. The state is the number of the next batch, counted
+    across epochs, so that a resumed run continues with the task it would have seen. Of `ranks` processes `rank` has its
+    share of a batch.
     """
 
     at_once = 128  # tasks drawn together: a draw's cost is numpy's calls, and a copy to the device
@@ -43,23 +46,29 @@ class TaskStream:
         self.start = self.next = 0
         self.rank, self.ranks = 0, 1
 
+    @property
+    def steps(self) -> int:
+        return -(-self.total // self.batch)
+
     def __len__(self) -> int:
-        steps = -(-self.total // self.batch)
-        return steps - (len(self.share(steps - 1)) == 0)
+        return self.steps - (len(self.share(self.steps - 1)) == 0)
 
     def share(self, step: int) -> NDArray[np.int64]:
-        tasks = np.arange(step * self.batch, min((step + 1) * self.batch, self.total))
+        epoch, step = divmod(step, self.steps)
+        tasks = np.arange(step * self.batch, min((step + 1) * self.batch, self.total)) + epoch * self.total
         return np.array_split(tasks, self.ranks)[self.rank]
 
     def __iter__(self) -> Iterator[Episode]:
-        start, self.start = self.start, 0  # only the first pass after a restore begins in the middle
+        start, end = self.start, self.start // self.steps * self.steps + len(self)
         together = max(self.at_once // self.batch, 1)
-        for first in range(start, len(self), together):
-            shares = [self.share(step) for step in range(first, min(first + together, len(self)))]
+        for first in range(start, end, together):
+            shares = [self.share(step) for step in range(first, min(first + together, end))]
             drawn = self.drawn(np.concatenate(shares), self.queries)
             parts = zip(*(x.split([len(tasks) for tasks in shares]) for x in drawn.values()), strict=True)
             for step, part in enumerate(parts, first):
                 self.next = step + 1
+                if self.split == "train":  # here, as nobody may ask for more than the last batch of an epoch
+                    self.start = self.next // self.steps * self.steps
                 yield self.source.episode(dict(zip(drawn, part, strict=True)), self.shots)
 
     def episode(self, tasks: NDArray[np.int64], queries: int | None = None) -> Episode:
@@ -109,6 +118,8 @@ class EpisodicDataModule(L.LightningDataModule):
         self.streams = dict(zip(SPLITS, (in_training, in_validation, in_test), strict=True))
 
     def setup(self, stage: str) -> None:
+        if stage == "fit":  # each fit begins with the first task, unless it restores a checkpoint
+            self.load_state_dict({"next": 0})
         for split in STAGES.get(stage, SPLITS):
             self.source.check(split, self.streams[split].shots, self.streams[split].queries)
 
@@ -129,6 +140,13 @@ class EpisodicDataModule(L.LightningDataModule):
             if split != "train":
                 stream.batch = self.eval_batch * stream.ranks
         return stream
+
+    def state_dict(self) -> dict[str, int]:
+        return self.streams["train"].state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """The position in the training tasks, which Lightning restores from a checkpoint at an epoch's end, too."""
+        self.streams["train"].load_state_dict(state)
 
     def transfer_batch_to_device(self, batch: Episode, device: torch.device, dataloader_idx: int) -> Episode:
         return batch  # it was made there

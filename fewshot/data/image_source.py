@@ -16,15 +16,25 @@ from fewshot.options import Seed, Ways, checked
 
 
 class ImageSource:
-    """Tasks of `ways` classes from `table`, whose uint8 images move to the device once."""
+    """Tasks of `ways` classes (`train_ways` in training) from `table`, whose uint8 images move to the device once."""
 
     @checked
-    def __init__(self, seed: Seed, table: Table, ways: Annotated[Ways, "classes of a task"] = 5) -> None:
+    def __init__(
+        self,
+        seed: Seed,
+        table: Table,
+        ways: Annotated[Ways, "classes of a task"] = 5,
+        train_ways: Annotated[Ways | None, "classes in training, of learners without a head; null: the same"] = None,
+    ) -> None:
         self.seed, self.table, self.ways, self.note = seed, table, ways, table.note
+        self.train_ways = train_ways or ways
         height, width, channels = table.images.shape[1:]
-        self.task = Task((channels, height, width), ways, regression=False)
+        self.task = Task((channels, height, width), ways, regression=False, train_outputs=train_ways)
         self.images = torch.from_numpy(table.images)
         self.kept: dict[str, Classes] = {}  # by split, once checked
+
+    def ways_of(self, split: str) -> int:
+        return self.train_ways if split == "train" else self.ways
 
     def check(self, split: str, shots: int, queries: int) -> None:
         """Tasks of a split are drawn from its classes with `shots + queries` images or more; others are printed.
@@ -36,9 +46,10 @@ class ImageSource:
         few = [f"{classes.names[number]} ({classes.counts[number]})" for number in np.flatnonzero(~enough)]
         which = ", ".join(few[:5]) + ", …" * (len(few) > 5)
         asked = f"{'data.train_shots' if split == 'train' else 'shots'}={shots} + data.{split}_queries={queries}"
-        if self.ways > enough.sum():
+        if (ways := self.ways_of(split)) > enough.sum():
+            name = "data.ways" if ways == self.ways else "data.train_ways"
             reason = f" with {need} images ({asked}): {len(few)} of {len(enough)} have fewer, {which}" if few else ""
-            raise UserError(f"data.ways={self.ways} is more than the {enough.sum()} {split} classes{reason}")
+            raise UserError(f"{name}={ways} is more than the {enough.sum()} {split} classes{reason}")
         kept = Classes(tuple(compress(classes.names, enough)), classes.starts[enough], classes.counts[enough])
         if few and kept.names != self._drawn(split).names:
             said = f"{len(few)} of {len(enough)} {split} classes have fewer than {need} images ({asked})"
@@ -61,17 +72,17 @@ class ImageSource:
 
     def class_names(self, split: str, tasks: NDArray[np.int64]) -> list[list[str]]:
         """The classes of some tasks, by label."""
-        classes = self._drawn(split)
-        rows_BN = draw_images(self.seed, split, tasks, classes.starts, classes.counts, self.ways, 1)[..., 0]
+        classes, ways = self._drawn(split), self.ways_of(split)
+        rows_BN = draw_images(self.seed, split, tasks, classes.starts, classes.counts, ways, 1)[..., 0]
         numbers_BN = np.searchsorted(classes.starts, rows_BN, side="right") - 1
         return [[classes.names[number] for number in row] for row in numbers_BN]
 
     def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]:
         """Row numbers of some tasks' images, (B, ways, shots + queries), by label; the order in which the support set
         shows the labels, (B, ways); and the task numbers (B,)."""
-        classes = self._drawn(split)
-        index = draw_images(self.seed, split, tasks, classes.starts, classes.counts, self.ways, shots + queries)
-        order = draw_order(self.seed, split, tasks, self.ways)
+        classes, ways = self._drawn(split), self.ways_of(split)
+        index = draw_images(self.seed, split, tasks, classes.starts, classes.counts, ways, shots + queries)
+        order = draw_order(self.seed, split, tasks, ways)
         drawn = {"index": index, "order": order, "tasks": tasks}
         return {name: torch.from_numpy(values) for name, values in drawn.items()}
 

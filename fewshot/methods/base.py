@@ -41,7 +41,7 @@ class MetaLearner(L.LightningModule):
     recorded = False  # whether a GPU replayed its `losses`, at last
     regression = True  # False where a learner classifies only
     train_batch: int | None = None  # tasks at a time in an update; None: all
-    has_head = True  # False where nothing is sized by the number of ways, so that a test may have others
+    has_head = True  # False where nothing is sized by the number of ways: training and test may differ
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -53,11 +53,14 @@ class MetaLearner(L.LightningModule):
     def prepare(cls, arguments: dict[str, Any]) -> None:
         """Checks a constructor's arguments together; a task may be plain data, as a checkpoint has it."""
         if isinstance(task := arguments["task"], Mapping):
-            arguments["task"] = Task(tuple(task["input_shape"]), task["outputs"], task["regression"])
+            shape, train_outputs = tuple(task["input_shape"]), task.get("train_outputs")
+            arguments["task"] = Task(shape, task["outputs"], task["regression"], train_outputs)
         if not isinstance(arguments["task"], Task):
             raise UserError(f"task={arguments['task']!r}: give the task of a source, or Task(input_shape, outputs, …)")
         if arguments["task"].regression and not cls.regression:
             raise UserError(f"{cls.__name__} classifies, and the task is regression: choose another learner or data")
+        if cls.has_head and (ways := arguments["task"].train_outputs) is not None:
+            raise UserError(f"train_ways={ways}: {cls.__name__} has one output per class of a test task; use ProtoNet")
         if "backbone" in arguments:
             told(arguments["backbone"])
         cls.check(**{name: value for name, value in arguments.items() if name not in ("self", "task")})
@@ -79,6 +82,11 @@ class MetaLearner(L.LightningModule):
         self.lr = lr
         self.val_scores, self.val_losses = (CatMetric(nan_strategy="disable") for _ in range(2))
         self.test_scores, self.test_floors, self.test_tasks = (CatMetric(nan_strategy="disable") for _ in range(3))
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs of a task: training may have other ways than validation and test."""
+        return (self.training and self.task.train_outputs) or self.task.outputs
 
     @property
     def uses_backbone(self) -> bool:
@@ -108,7 +116,7 @@ class MetaLearner(L.LightningModule):
             UserError: `forward` gives another shape, or a set has one example under transductive batch norm.
         """
         predictions = self(episode.support_x, episode.support_y, episode.query_x)
-        wanted, found = (*episode.query_y.shape[:2], self.task.outputs), getattr(predictions, "shape", None)
+        wanted, found = (*episode.query_y.shape[:2], self.outputs), getattr(predictions, "shape", None)
         if found != wanted:
             told = type(predictions).__name__ if found is None else tuple(found)
             raise UserError(f"forward of {type(self).__name__} gives {told}, not {wanted}: tasks, queries, outputs")
@@ -122,7 +130,7 @@ class MetaLearner(L.LightningModule):
 
     def targets(self, y: Tensor) -> Tensor:
         """What a learner may be told of the support set, (B, M, outputs): one-hot classes or the values."""
-        return y if self.task.regression else F.one_hot(y, self.task.outputs).to(self.dtype)
+        return y if self.task.regression else F.one_hot(y, self.outputs).to(self.dtype)
 
     def scores(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """Each task's score, (B,): accuracy in %, or mean squared error; NaN where a prediction is not finite."""
@@ -130,7 +138,7 @@ class MetaLearner(L.LightningModule):
             errors = mean_squared_error(predictions.flatten(1).T, targets.flatten(1).T, num_outputs=len(targets))
             return nan_unless_finite(errors.view(-1), predictions)
         kwargs: Mapping[str, Any] = {"average": "micro", "multidim_average": "samplewise"}
-        right = 100 * multiclass_accuracy(predictions.transpose(1, 2), targets, self.task.outputs, **kwargs)
+        right = 100 * multiclass_accuracy(predictions.transpose(1, 2), targets, predictions.shape[2], **kwargs)
         return nan_unless_finite(right, predictions)
 
     def losses(self, episode: Episode) -> tuple[Tensor, Tensor]:

@@ -110,6 +110,7 @@ def describe(cfg: DictConfig, learner: MetaLearner, table: str | None = None) ->
         "trained_on": cfg.data.name,
         "split": "test",
         "shots": cfg.shots,
+        "train_ways": 1 if regression else cfg.data.train_ways or cfg.data.ways,
         "train_shots": cfg.data.train_shots or cfg.shots,
         "val_shots": cfg.shots,
         "ways": 1 if regression else cfg.data.ways,

@@ -40,11 +40,10 @@ def at_chance(result: Mapping[str, Any]) -> str:
 
 def small_sets(result: Mapping[str, Any]) -> str:
     """Batch norm by the statistics of a handful of examples."""
-    examples = {
-        "transductive": min(result[key] for key in ("train_shots", "shots", "train_queries", "test_queries")),
-        "support": min(result["train_shots"], result["shots"]),
-    }
-    size = result["ways"] * examples.get(result["bn"], FEW)
+    train_ways, ways = result["train_ways"], result["ways"]
+    support = min(train_ways * result["train_shots"], ways * result["shots"])
+    queries = min(train_ways * result["train_queries"], ways * result["test_queries"])
+    size = {"transductive": min(support, queries), "support": support}.get(result["bn"], FEW)
     return f"batch norm sees {size} examples at a time" * (size < FEW)
 
 

@@ -35,7 +35,7 @@ def make_source(cfg: DictConfig) -> Source:
         return SineSource(cfg.seed, cfg.data.sign)
     from fewshot.runs.tables import open_table  # sine waves need none of it
 
-    return ImageSource(cfg.seed, open_table(cfg), cfg.data.ways)
+    return ImageSource(cfg.seed, open_table(cfg), cfg.data.ways, cfg.data.train_ways)
 
 
 def announced(name: str, source: Source) -> Source:

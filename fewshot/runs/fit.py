@@ -100,8 +100,9 @@ def fit(run: Run, trainer: L.Trainer, state: Path | None, done: int) -> tuple[st
             raise
         line = brief(error, 160)
         why = f"{state} is no state that a run can go on from ({line})"
-        if state.name == "last.ckpt" and (run.folder / "previous.ckpt").exists():
-            set_aside(state, f"{why}: going on from the state before")
+        previous = (run.folder / "previous.ckpt").exists()
+        if state.name == "last.ckpt" and (previous or run.extended):
+            set_aside(state, f"{why}: {'going on from the state before' if previous else 'starting from scratch'}")
             return "damaged", None
         raise UserError(f"{why}; force=true runs it anew") from error
     finally:

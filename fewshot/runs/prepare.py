@@ -34,6 +34,7 @@ class Run:
     description: dict[str, Any]  # the part of the result that the configuration settles
     wandb: Any = None  # the W&B run
     scores: Scores = NO_SCORES  # of its test
+    extended: bool = False  # whether it starts from the final state of a shorter run
 
 
 def refuse_impossible(cfg: DictConfig) -> None:

@@ -33,6 +33,7 @@ from fewshot.results.surroundings import surroundings
 from fewshot.runs.callbacks import SaveBest, finite
 from fewshot.runs.checkpoints import load_weights, newest_state
 from fewshot.runs.evaluate import evaluate_on, test
+from fewshot.runs.extend import extend
 from fewshot.runs.fit import fit, make_trainer
 from fewshot.runs.kept import kept_result, show_kept, untested
 from fewshot.runs.prepare import Run, assemble, prepare, refuse_impossible
@@ -92,11 +93,15 @@ def measure(run: Run) -> dict[str, Any]:
     """Fits, from the newest state if there is one, and tests the best validated state."""
     cfg, status = run.cfg, "damaged"
     forget_peak_memory()
+    if not cfg.force and not any((run.folder / name).exists() for name in ("last.ckpt", "previous.ckpt")):
+        run.extended = extend(run)
     while status == "damaged":  # twice at most: there is one state before the last
         state, done = newest_state(run.learner, run.folder, cfg.method.name)
         with together(cfg.trainer.devices, share, OmegaConf.to_container(cfg, resolve=True), run.folder, state, done):
             trainer, outcome = fit_and_test_from(run, state, done)
         status = outcome["status"]
+        if status == "damaged" and run.extended:
+            run.datamodule, run.learner = assemble(cfg)  # untrained again
     if status == "finished":
         write_scores(run.folder / "test_scores.csv", run.scores)
     return run.scores.summary | outcome | surroundings(trainer)
