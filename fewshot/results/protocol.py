@@ -56,7 +56,7 @@ class Protocol:
             result["form"],
             as_settings(result["changed"]),
             result.get("run_status", result["status"]),
-            "" if result.get("train_bn") in (None, result["bn"]) else result["bn"],
+            result["bn"] if result.get("train_bn") not in (None, result.get("bn")) else "",
         )
 
     def __str__(self) -> str:
