@@ -33,6 +33,11 @@ def whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         part.unlink(missing_ok=True)
 
 
+def weights_file(path: Path) -> Path:
+    """The file that holds the weights: of a run's folder its best state."""
+    return path / "best.ckpt" if path.is_dir() else path
+
+
 def write_whole(path: Path, text: str) -> None:
     with whole(path) as file:
         file.write(text)

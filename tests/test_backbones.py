@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fewshot.backbones import body_class, make_body, told
 from fewshot.backbones.library import LibraryBody
 from fewshot.backbones.resnet12 import ResNet12
-from fewshot.config.identity import run_folder
+from fewshot.config.identity import identity, run_folder
 from fewshot.errors import UserError
 from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner, Task
@@ -264,3 +264,77 @@ def test_names_and_options() -> None:
     cls, own = told(TORCHVISION)
     assert cls is LibraryBody
     assert own == {"library": "torchvision", "model": "resnet18"}
+
+
+OWN: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+    "conv": ({"layer": "conv", "widths": [3, 4], "bn": "transductive"}, (1, 16, 16)),
+    "linear": ({"layer": "linear", "widths": [6, 5], "bn": "none"}, (7,)),
+    "resnet12": (RESNET, (1, 16, 16)),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("ending", [".pt", ".safetensors"])
+def test_own_networks_start_from_a_file(name: str, ending: str, tmp_path: Path) -> None:
+    backbone, shape = OWN[name]
+    trained, file = make_body(shape, backbone), tmp_path / f"own{ending}"
+    if ending == ".safetensors":
+        pytest.importorskip("safetensors.torch").save_file(trained.state_dict(), file)
+    else:
+        torch.save({"model": trained.state_dict()}, file)
+    body = make_body(shape, backbone | {"weights": str(file)})
+    assert all(torch.equal(value, trained.state_dict()[key]) for key, value in body.state_dict().items())
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    backbone, shape = OWN["linear"]
+    state = make_body(shape, backbone).state_dict()
+    state["2.weight"] = state.pop("1.weight")
+    state["0.bias"] = torch.zeros(5)
+    torch.save(state, file := tmp_path / "own.pt")
+    why = r"missing 1\.weight; unexpected 2\.weight; wrong shape 0\.bias \(5, not 6\)"
+    with pytest.raises(UserError, match=why):
+        make_body(shape, backbone | {"weights": str(file)})
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("protonet", {"lr": 1e-3}), ("lstm", LSTM), ("oplstm", OPLSTM), ("maml", MAML), ("warpmaml", WARPMAML), ("sap", SAP)],
+)
+def test_every_learner_starts_from_a_run_of_another(method: str, options: dict[str, Any], tmp_path: Path) -> None:
+    """Pretrained as a prototypical network or by MAML, which keep their body under different names."""
+    backbone, shape = OWN["conv"]
+    task = Task(shape, 3, False)
+    for first, own in (("protonet", {"lr": 1e-3}), ("maml", MAML)):
+        pretrained = learner_class(first)(task, backbone, **own)
+        folder = tmp_path / first
+        folder.mkdir()
+        state = {"state_dict": pretrained.state_dict(), "pytorch-lightning_version": "2.6.6"}
+        torch.save(state, folder / "best.ckpt")
+        made = learner_class(method)(task, backbone | {"weights": str(folder)}, **options)
+        body = made.body.state_dict()  # type: ignore[union-attr, operator]
+        assert all(torch.equal(value, pretrained.body.state_dict()[key]) for key, value in body.items())  # type: ignore[union-attr, operator]
+        assert made.hparams["backbone"]["weights"] is None
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_pretrained_by_another(tmp_path: Path) -> None:
+    """Its folder's name has the digest of the other's best state; a test does not read it."""
+    chosen = ["data=glyphs", "backbone=fc", "backbone.widths=[8]"]
+    first = config(tmp_path, *chosen, "method=protonet", "method.lr=1e-4")
+    assert "weights" not in identity(first)["backbone"]
+    train(first)
+    pretrained = run_folder(first)
+    second = config(tmp_path, *chosen, "method=maml", f"backbone.weights={pretrained}")
+    result = train(second)
+    assert result["changed"]["backbone.weights"].startswith(f"{pretrained.name}-")
+    folder = run_folder(second)
+    best = pretrained / "best.ckpt"
+    best.write_bytes(best.read_bytes() + b"0")
+    assert run_folder(second) != folder
+    best.unlink()
+    assert evaluate(evaluation(folder, tmp_path))["mean"] == result["mean"]
+    again = learner_class("maml").load_from_checkpoint(folder / "best.ckpt", map_location="cpu", weights_only=True)
+    assert again.hparams["backbone"]["weights"] is None
+    with pytest.raises(UserError, match=r"has no best.ckpt: leave it out for random weights"):
+        train(second)

@@ -1,12 +1,14 @@
 """What every backbone is to a learner: flat features of examples, and whose statistics its batch norm takes."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
 from fewshot.backbones.layers import linear
-from fewshot.options import checked
+from fewshot.options import Text, checked
+
+Weights = Annotated[Text | None, "file of pretrained weights, or a run's folder; null: random ones"]
 
 
 class Body(nn.Module):

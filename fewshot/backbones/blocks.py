@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.backbones.base import Body
+from fewshot.backbones.base import Body, Weights
 from fewshot.backbones.layers import alone, apart, batch_norm, conv, linear, together
+from fewshot.backbones.weights import load
 from fewshot.errors import UserError
 from fewshot.options import UnitsOfLayers
 
@@ -76,12 +77,15 @@ class Blocks(Body, nn.ModuleList):
         widths: Annotated[UnitsOfLayers, "outputs, or feature maps, of each block"],
         bn: Annotated[Literal["none", "transductive", "support"], "whose statistics normalise"] = "transductive",
         zero_bias: Annotated[bool, "biases start at 0"] = False,
+        weights: Weights = None,
     ) -> None:
         pixels = math.prod(size >> len(widths) for size in input_shape[1:]) if layer == "conv" else 1
         sizes = [input_shape[0] if layer == "conv" else math.prod(input_shape), *widths]
         super().__init__(Block(i, o, layer, bn != "none", zero_bias) for i, o in pairwise(sizes))
         self.flat, self.bn = layer == "linear", bn
         self.features = widths[-1] * pixels
+        if weights is not None:
+            load(self, weights)
 
     def __iter__(self) -> Iterator[Block]:
         return super().__iter__()  # type: ignore[return-value]

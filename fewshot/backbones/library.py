@@ -3,7 +3,6 @@
 import importlib.util
 from collections.abc import Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -12,11 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fewshot.backbones.base import Body
 from fewshot.backbones.layers import batch_norm
+from fewshot.backbones.weights import load
 from fewshot.errors import UserError
 from fewshot.options import Text
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which weights of these libraries expect
-WRAPPED = ("state_dict", "model")  # under which a checkpoint may keep its weights
 
 
 class LibraryBody(Body):
@@ -44,7 +43,7 @@ class LibraryBody(Body):
         self.net, self.bn = make_model(library, model), bn
         *_, last = (name for name, module in self.net.named_modules() if isinstance(module, nn.Linear))
         if weights is not None:
-            load(self.net, last, Path(weights))
+            load(self.net, weights, last)
         replace(self.net, last, nn.Identity())
         self.sets = Sets()
         norms = {name: module for name, module in self.net.named_modules() if isinstance(module, _BatchNorm)}
@@ -143,24 +142,3 @@ def make_model(library: str, name: str) -> nn.Module:
     import torchvision
 
     return torchvision.models.get_model(name, weights=None)
-
-
-def load(net: nn.Module, last: str, file: Path) -> None:
-    """Loads weights, all but the classifier's, without executing anything in the file."""
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        for name in WRAPPED:
-            state = state.get(name, state)
-        body = {name: value for name, value in state.items() if not name.startswith(f"{last}.")}
-        found = net.load_state_dict(body, strict=False)
-        unknown = [*found.unexpected_keys, *(k for k in found.missing_keys if not k.startswith(f"{last}."))]
-    except Exception as error:  # a foreign file can fail in any way
-        line = " ".join(str(error).split())[:160]
-        raise UserError(f"backbone.weights={file} cannot be loaded: {line}") from error
-    if unknown:
-        raise UserError(f"backbone.weights={file} are those of another model: {', '.join(unknown[:3])} do not fit")

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from fewshot.backbones.base import Body
+from fewshot.backbones.base import Body, Weights
 from fewshot.backbones.layers import apart, batch_norm, conv, together
+from fewshot.backbones.weights import load
 from fewshot.errors import UserError
 from fewshot.options import Units
 
@@ -29,10 +30,13 @@ class ResNet12(Body):
         input_shape: Sequence[int],
         widths: Annotated[Sequence[Units], Field(min_length=4, max_length=4), "feature maps of the four blocks"],
         bn: Annotated[Literal["transductive", "support"], "whose statistics normalise"] = "transductive",
+        weights: Weights = None,
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Residual(i, o) for i, o in pairwise([input_shape[0], *widths]))
         self.bn, self.features = bn, widths[-1]
+        if weights is not None:
+            load(self, weights)
 
     @classmethod
     def check(cls, input_shape: Sequence[int], **_: Any) -> None:

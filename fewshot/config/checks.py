@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from fewshot.config.compose import config_file, flatten
 from fewshot.config.settings import SHARED, declared, known, learner_options
 from fewshot.errors import UserError
+from fewshot.files import weights_file
 from fewshot.light import first
 from fewshot.options import check_values, nearest
 
@@ -48,8 +49,9 @@ def check_there(cfg: DictConfig) -> None:
         if name not in SHARED and not Path(name).expanduser().is_dir():
             raise UserError(f"data.test={list(cfg.data.test)}: {name} is no folder, add it or leave it out")
     weights = cfg.backbone.get("weights")
-    if weights is not None and not Path(weights).is_file():
-        raise UserError(f"backbone.weights={weights} is no file: leave it out for random weights")
+    if weights is not None and not weights_file(Path(weights)).is_file():
+        why = "has no best.ckpt" if Path(weights).is_dir() else "is no file"
+        raise UserError(f"backbone.weights={weights} {why}: leave it out for random weights")
     if cfg.logger.name == "tensorboard" and find_spec("tensorboard") is None:
         raise UserError("logger=tensorboard needs tensorboard: pip install tensorboard")
 

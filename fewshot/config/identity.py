@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import composed, flatten
 from fewshot.data.images import full_name
+from fewshot.files import weights_file
 from fewshot.results.paper import TASKS
 
 # keys that do not change a score, left out of a run's identity
@@ -38,14 +39,17 @@ def identity(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
         plain["data"]["path"] = table or full_name(cfg.data.name, Path(cfg.data.path))
     if weights := plain["backbone"].get("weights"):
         plain["backbone"]["weights"] = with_digest(Path(weights))
+    elif plain["backbone"].get("body") in (None, "resnet12"):  # runs made before these networks had this setting
+        plain["backbone"].pop("weights", None)
     return plain
 
 
 def with_digest(path: Path) -> str:
-    """A file's name with what tells its content from others', wherever it lies; the name alone where it is gone."""
-    if not path.is_file():
+    """The name of a file, or of a run's folder, with what tells its weights from others', wherever it lies; the name
+    alone where they are gone."""
+    if not (weights := weights_file(path)).is_file():
         return path.name
-    with path.open("rb") as file:
+    with weights.open("rb") as file:
         return f"{path.name}-{hashlib.file_digest(file, 'sha256').hexdigest()[:10]}"
 
 
