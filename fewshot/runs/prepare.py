@@ -33,6 +33,7 @@ class Run:
     description: dict[str, Any]  # the part of the result that the configuration settles
     wandb: Any = None  # the W&B run
     scores: Scores = NO_SCORES  # of its test
+    predictions: Any = None  # of its test, a table, where they are kept
 
 
 def refuse_impossible(cfg: DictConfig) -> None:
@@ -77,6 +78,7 @@ def assemble(cfg: DictConfig) -> tuple[EpisodicDataModule, MetaLearner]:
     L.seed_everything(cfg.seed, verbose=False)
     learner = make_learner(cfg, source.task)
     learner.train_batch = cfg.trainer.train_batch
+    learner.keep_predictions = cfg.predictions
     return datamodule, learner
 
 
