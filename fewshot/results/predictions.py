@@ -21,7 +21,7 @@ def predictions_of(learner: MetaLearner, datamodule: EpisodicDataModule) -> pd.D
     tasks, kept = learner.test_tasks.compute().long().view(-1), learner.test_predictions.compute()
     order = tasks.argsort()
     numbers, queries = tasks[order].cpu().numpy(), kept.shape[1]
-    first, second, *others = kept[order].cpu().double().numpy().transpose(2, 0, 1)
+    first, second, *others = kept[order].cpu().float().numpy().transpose(2, 0, 1)
     frame = pd.DataFrame({"task": numbers.repeat(queries), "query": np.tile(np.arange(queries), len(numbers))})
     if learner.task.regression:
         return frame.assign(target=first.ravel(), prediction=second.ravel())
@@ -35,10 +35,12 @@ def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
 
 
 def class_accuracies(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy in % and number of queries of each class, over all tasks that it occurs in; the lowest first."""
+    """Accuracy in % and number of queries of each class, over all tasks that it occurs in; the lowest first, of equal
+    ones those of more queries."""
     right = 100.0 * (predictions["true"] == predictions["predicted"])
     of_classes = right.groupby(predictions["true"]).agg(["mean", "size"])
-    return of_classes.set_axis(["accuracy", "queries"], axis=1).sort_values("accuracy", kind="stable")
+    of_classes.columns = ["accuracy", "queries"]
+    return of_classes.sort_values(["accuracy", "queries"], ascending=[True, False])
 
 
 def confusions(predictions: pd.DataFrame) -> pd.DataFrame:
