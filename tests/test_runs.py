@@ -263,7 +263,7 @@ def test_a_head_has_one_number_of_ways(method: str) -> None:
     with pytest.raises(UserError, match=rf"^data.train_ways=30: method={method} .* choose method=protonet$"):
         check(composed([*small, "data.train_ways=30", "method.lr=1e-3"]))
     cfg = composed(small)
-    with pytest.raises(UserError, match=r"^train_ways=30: \w+ .* ProtoNet$"):
+    with pytest.raises(UserError, match=r"^train_ways=30: \w+ .* choose ProtoNet$"):
         make_learner(cfg, Task((1, 28, 28), 5, regression=False, train_outputs=30))
 
 

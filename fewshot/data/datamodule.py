@@ -29,13 +29,13 @@ class Source(Protocol):
 
 
 class TaskStream:
-    """Episodes: batch s holds the tasks s * batch ... s * batch + batch - 1 of a split, `total` tasks in an epoch.
+    """Episodes: batch s holds the tasks s * batch ... s * batch + batch - 1 of a split, `total` tasks an epoch.
 
-    A further epoch of training has new tasks: task numbers are counted across epochs. Validation and test have the same
-    tasks every time. An epoch that was left early begins again with its first task.
-    Tasks are drawn on the CPU, as indices, and gathered on `device`. The state is the number of the next batch, counted
-    across epochs, so that a resumed run continues with the task it would have seen. Of `ranks` processes `rank` has its
-    share of a batch.
+    A further epoch of training has new tasks: task numbers are counted across epochs. Validation and test have
+    the same tasks every time. An epoch that was left early begins again with its first task.
+    Tasks are drawn on the CPU, as indices, and gathered on `device`. The state is the number of the next batch,
+    counted across epochs, so that a resumed run continues with the task it would have seen. Of `ranks` processes
+    `rank` has its share of a batch.
     """
 
     at_once = 128  # tasks drawn together: a draw's cost is numpy's calls, and a copy to the device
@@ -145,7 +145,7 @@ class EpisodicDataModule(L.LightningDataModule):
         return self.streams["train"].state_dict()
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """The position in the training tasks, which Lightning restores from a checkpoint at an epoch's end, too."""
+        """The position in the training tasks; Lightning restores a stream's own only within an epoch."""
         self.streams["train"].load_state_dict(state)
 
     def transfer_batch_to_device(self, batch: Episode, device: torch.device, dataloader_idx: int) -> Episode:

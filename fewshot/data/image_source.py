@@ -16,7 +16,10 @@ from fewshot.options import Seed, Ways, checked
 
 
 class ImageSource:
-    """Tasks of `ways` classes (`train_ways` in training) from `table`, whose uint8 images move to the device once."""
+    """Tasks of `ways` classes from `table`, whose uint8 images move to the device once.
+
+    `train_ways` is the number of classes in training, for learners without an output per class.
+    """
 
     @checked
     def __init__(
@@ -24,7 +27,7 @@ class ImageSource:
         seed: Seed,
         table: Table,
         ways: Annotated[Ways, "classes of a task"] = 5,
-        train_ways: Annotated[Ways | None, "classes in training, of learners without a head; null: the same"] = None,
+        train_ways: Annotated[Ways | None, "classes of a training task; null: the same"] = None,
     ) -> None:
         self.seed, self.table, self.ways, self.note = seed, table, ways, table.note
         self.train_ways = train_ways or ways

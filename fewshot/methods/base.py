@@ -61,7 +61,8 @@ class MetaLearner(L.LightningModule):
         if arguments["task"].regression and not cls.regression:
             raise UserError(f"{cls.__name__} classifies, and the task is regression: choose another learner or data")
         if cls.has_head and (ways := arguments["task"].train_outputs) is not None:
-            raise UserError(f"train_ways={ways}: {cls.__name__} has one output per class of a test task; use ProtoNet")
+            why = "has one output per class of a test task: leave it out, or choose ProtoNet"
+            raise UserError(f"train_ways={ways}: {cls.__name__} {why}")
         if "backbone" in arguments:
             told(arguments["backbone"])
         cls.check(**{name: value for name, value in arguments.items() if name not in ("self", "task")})
@@ -139,8 +140,9 @@ class MetaLearner(L.LightningModule):
         if self.task.regression:
             errors = mean_squared_error(predictions.flatten(1).T, targets.flatten(1).T, num_outputs=len(targets))
             return nan_unless_finite(errors.view(-1), predictions)
+        ways = predictions.shape[2]
         kwargs: Mapping[str, Any] = {"average": "micro", "multidim_average": "samplewise"}
-        right = 100 * multiclass_accuracy(predictions.transpose(1, 2), targets, predictions.shape[2], **kwargs)
+        right = 100 * multiclass_accuracy(predictions.transpose(1, 2), targets, ways, **kwargs)
         return nan_unless_finite(right, predictions)
 
     def losses(self, episode: Episode) -> tuple[Tensor, Tensor]:

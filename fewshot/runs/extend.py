@@ -25,11 +25,11 @@ from fewshot.runs.recorded import recordable
 from fewshot.runs.split import check_split
 
 SAME_TRAINER = ("val_every", "log_every", "similarity", "train_batch", "eval_batch", "lightning")
-SAME_RESULT = ("device", "devices", "tf32", "threads", "versions", "compiled", "recorded")  # they change the rounding
+SAME_RESULT = ("device", "devices", "tf32", "threads", "versions", "compiled", "recorded")  # change the rounding
 
 
 def extend(run: Run) -> bool:
-    """Copies the longest such run's final state to the run's folder where the scores stay the same to the last bit.
+    """Copies the final state of the longest such run to the run's folder where the scores stay the same, bit for bit.
 
     A line on stderr says so, or why a shorter run cannot be continued. The shorter run is only read.
     """
@@ -54,12 +54,13 @@ def extend(run: Run) -> bool:
 
 
 def shorter(run: Run) -> list[tuple[DictConfig, Path]]:
-    """Finished runs with fewer updates and otherwise the same identity; `read` rejects another `val_every`."""
+    """Finished runs with fewer updates and else the same identity; `read` rejects another `val_every`."""
     found, mine, changed = [], flatten(identity(run.cfg)), run.description["changed"]
     keys = mine.keys() - {"trainer.updates", "trainer.val_every"}
     for folder in run.folder.parent.glob(f"seed{run.cfg.seed}-*"):
         result = final_result(folder) or {"status": "missing"}
-        if result["status"] != "finished" or any(result["changed"].get(key) != changed.get(key) for key in keys):
+        theirs = result.get("changed", {})
+        if result["status"] != "finished" or any(theirs.get(key) != changed.get(key) for key in keys):
             continue  # composing the configuration of each trial of a search would take seconds
         with suppress(Exception):  # not a run of this version
             other = flatten(identity(cfg := stored_config(folder)))
@@ -70,7 +71,7 @@ def shorter(run: Run) -> list[tuple[DictConfig, Path]]:
 
 
 def read(run: Run, folder: Path, cfg: DictConfig) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The files and final state of a shorter run; an error where the longer run would not have passed through them."""
+    """The files and final state of a shorter run; an error where the longer run would not pass through them."""
     result, learner = final_result(folder) or {}, copy.deepcopy(run.learner)
     then = {key: cfg.trainer[key] for key in SAME_TRAINER} | {key: result.get(key) for key in SAME_RESULT}
     for key, now in conditions(run).items():

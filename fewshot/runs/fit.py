@@ -102,7 +102,8 @@ def fit(run: Run, trainer: L.Trainer, state: Path | None, done: int) -> tuple[st
         why = f"{state} is no state that a run can go on from ({line})"
         previous = (run.folder / "previous.ckpt").exists()
         if state.name == "last.ckpt" and (previous or run.extended):
-            set_aside(state, f"{why}: {'going on from the state before' if previous else 'starting from scratch'}")
+            instead = "going on from the state before" if previous else "starting from scratch"
+            set_aside(state, f"{why}: {instead}")
             return "damaged", None
         raise UserError(f"{why}; force=true runs it anew") from error
     finally:
