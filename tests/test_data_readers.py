@@ -639,6 +639,12 @@ CSVS = {
         (animals(4) | {"a.csv": b"image,width\nanimal0/1.png,4"}, "a.csv|image, width|label"),
         (animals(4) | {"a.csv": b"image,label,category\nanimal0/1.png,4,5"}, "a.csv|label, category"),
         (animals(4) | {"a.csv": b"photo,label\nanimal0/1.png,4"}, "a.csv|photo, label|filename"),
+        (animals(4) | {"a.csv": b"window,activity\nanimal0/1.png,4"}, "a.csv|window, activity|filename"),
+        (animals(4) | {"a.csv": b"Our zoo\nimage;label\nanimal0/1.png;4"}, "a.csv|first line|Our zoo"),
+        (animals(4) | {"labels.xlsx": b"PK\x03\x04"}, "labels.xlsx may hold labels|csv"),
+        (animals(4) | {"a.csv": ANIMAL_LABELS.replace(b"/1.png,a", b"/1.png,A", 1)}, "Animal0|animal0|only in case"),
+        (animals(4) | {"a.csv": b"image,label\nanimal0/1.png,7\nanimal1/1.png,7.0"}, "'7'|'7.0'|differ"),
+        (BY_SPLIT | {"lists/novel.json": b'{"label_names": ["animal0"]}'}, "novel.json may be another"),
         (animals(4) | {"a.csv": b"image,path,label\nanimal0/1.png,animal0/1.png,4"}, "a.csv|image, path, label"),
         (animals(4) | {"a.csv": b"animal0/1.png,4\nanimal0/2.jpeg,5"}, "a.csv|no header"),
         (
@@ -670,18 +676,45 @@ def test_split_folders_in_two_places_are_copies_or_an_error(tmp_path: Path) -> N
         prepare(tmp_path, "folder", path=tmp_path / "pair")
 
 
+def test_archives_named_as_splits_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "zoo").mkdir()
+    for split, part in (("train", animals(4)), ("test", {f"x{name}": data for name, data in animals(7).items()})):
+        fill_zip(tmp_path / "zoo" / f"zoo_{split}.zip", part)
+    fails(tmp_path, "zoo_test.zip, zoo_train.zip look like splits", name="folder", path=tmp_path / "zoo")
+
+
+def test_class_lists_in_one_word_are_read(tmp_path: Path) -> None:
+    lists = {"trainclasses.txt": b"animal0\nanimal1", "testclasses.txt": b"animal2", "valclasses.txt": b"animal3"}
+    fill_folder(tmp_path / "zoo", animals(4) | lists)
+    table = prepare(tmp_path, "folder", path=tmp_path / "zoo")
+    assert names(table) == {"train": ("animal0", "animal1"), "val": ("animal3",), "test": ("animal2",)}
+
+
+def test_folders_of_one_name_in_several_places_are_said(tmp_path: Path) -> None:
+    fill_folder(tmp_path / "zoo" / "day", animals(3))
+    fill_folder(tmp_path / "zoo" / "night", {name: data + b"." for name, data in animals(3).items()})
+    note = prepare(tmp_path, "folder", path=tmp_path / "zoo").note
+    assert "3 names are in several places and are different classes there, as day/animal0 and night/animal0" in note
+
+
+def test_a_competitions_test_csv_without_labels_is_not_read(tmp_path: Path) -> None:
+    test = b"id,width\n" + b"\n".join(f"{n},3".encode() for n in animals(4))
+    fill_folder(tmp_path / "zoo", animals(4) | {"train.csv": ANIMAL_LABELS, "test.csv": test})
+    assert "not read: test.csv" in prepare(tmp_path, "folder", path=tmp_path / "zoo").note
+
+
 def test_readings_that_agree_are_one(tmp_path: Path) -> None:
     fill_folder(tmp_path / "zoo", BY_SPLIT | {"all.csv": rows_of("filename,label,split")})
     assert names(prepare(tmp_path, "folder", path=tmp_path / "zoo")) == TOLD
 
 
 def test_the_note_says_what_the_classes_are_and_which_files_are_not_read(tmp_path: Path) -> None:
-    unread = {"readme.txt": b"hello", "labels.xlsx": b"x", "animals.csv": b"id,width\nx,y"}
+    unread = {"readme.txt": b"hello", "animals.csv": b"id,width\nx,y"}
     fill_folder(tmp_path / "zoo", animals() | unread)
     note = prepare(tmp_path, "folder", path=tmp_path / "zoo").note
     assert "classes from the names of folders" in note
     assert "10 classes, 50 images" in note
-    assert "not read: animals.csv, labels.xlsx, readme.txt" in note
+    assert "not read: animals.csv, readme.txt" in note
 
 
 class MacEntry(zipfile.ZipInfo):

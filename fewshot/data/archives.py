@@ -20,6 +20,7 @@ from fewshot.errors import UserError
 
 FILE_BYTES = 64 * 2**20  # no image or csv of these data sets comes near
 PICKLE_BYTES = 2 * 2**30  # the train pickle of miniImageNet has 813 MB
+SPREADSHEETS = (".xlsx", ".xls", ".ods")  # are zips, but not of images
 _TAR_STARTS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")  # gzip, bzip2, xz
 
 
@@ -151,6 +152,8 @@ def files_in(root: Path, skip: Iterable[str] = ()) -> Iterator[Path]:
 def _kind(file: Path) -> Literal["file", "zip", "tar"]:
     with file.open("rb") as stream:
         start = stream.read(262)
+    if file.suffix.lower() in SPREADSHEETS:
+        return "file"
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
     if start[257:262] == b"ustar" or (start.startswith(_TAR_STARTS) and _begins_as_tar(file)):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fewshot.data.archives import FILE_BYTES, Member, opened
 from fewshot.data.decode import is_image_name
 from fewshot.data.matching import Finder
-from fewshot.data.splits import speaks_of_splits, split_named
+from fewshot.data.splits import speaks_of_splits, split_named, split_word
 from fewshot.errors import UserError
 
 FILE = {"filename", "file", "filepath", "path", "image", "imagename", "imagepath", "imagefile", "imageid", "img", "id"}
@@ -36,10 +36,13 @@ def from_csv(file: Member, images: Finder) -> Listing | None:
         UserError: it names images or a split, but which column says what is unclear, or a row is incomplete.
     """
     columns, rows = cells(file)
-    kinds = [re.sub("[^a-z]", "", column.lower()) for column in columns]
+    kinds = kinds_of(columns)
     labels, splits = ([at for at, kind in enumerate(kinds) if kind in names] for names in (LABEL, {"split"}))
+    if len(columns) == 1 and any(len(row) > 1 for row in rows):
+        raise UserError(f"{file}: its first line must name the columns, as filename,label, and is {columns[0]!r}")
     what = image_column(file, columns, kinds, rows, images)
-    if len(columns) == 1 or (what is None and not (labels and splits)):
+    unlabelled_test = not labels and split_word(file.parts[-1])[1] == "test"  # as in downloads of a competition
+    if len(columns) == 1 or (what is None and not (labels and splits)) or unlabelled_test:
         return None
     if len(labels) != 1 or len(splits) > 1:
         raise unclear(file, columns, "one of them must be called label (or class, category, species), and only one")
@@ -78,9 +81,22 @@ def image_column(
     ids = [at for at in known if any(images.find(row[at]) for row in rows if at < len(row))]
     meant = [at for at in known if kinds[at] != "id" or "split" not in kinds] if LABEL & {*kinds} else []
     found = [at for at in files if at in known] or files or ids or meant
+    if not found and not (LABEL & {*kinds} and "split" in kinds):
+        found = [at for at, kind in enumerate(kinds) if kind not in LABEL and names_images(rows, at, images)]
     if len(found) > 1 or (found and found[0] not in known):
         raise unclear(file, columns, "the one that names the images must be called filename, and only that one")
     return found[0] if found else None
+
+
+def kinds_of(columns: Sequence[str]) -> list[str]:
+    """The names of columns without case, blanks and signs."""
+    return [re.sub("[^a-z]", "", column.lower()) for column in columns]
+
+
+def names_images(rows: Sequence[Sequence[str]], at: int, images: Finder) -> bool:
+    """Whether most cells of a column are names of images that are there, and no mere numbers."""
+    found = [bool(images.find(row[at])) and not row[at].isdigit() for row in rows if at < len(row)]
+    return sum(found) > len(found) / 2
 
 
 def unclear(file: Member, columns: Sequence[str], rule: str) -> UserError:
@@ -99,9 +115,8 @@ def refuse_hidden_split(
 
 def cells(file: Member) -> tuple[list[str], list[list[str]]]:
     """The header of a csv file and its rows, without empty ones; commas, semicolons, tabs or | separate the cells."""
-    text = text_of(file)
-    header = text.lstrip().partition("\n")[0]
-    delimiter = max(",;\t|", key=header.count)
+    text = re.sub("^sep=.\r?\n", "", text_of(file))  # a spreadsheet's first line
+    delimiter = max(",;\t|", key="\n".join(text.split("\n", 5)[:5]).count)
     try:
         read = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:

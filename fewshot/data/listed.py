@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from fewshot.data.archives import Member
 from fewshot.data.columns import UNSPLIT, Listing, Rows, from_csv, text_of
@@ -47,7 +48,9 @@ def listings(files: Sequence[Member], images: Finder) -> list[Listing]:
             found += of_set.values()
     different: dict[str, Listing] = {}
     for one in found:
-        different.setdefault(repr(([file.parts[-1] for file in one.files], one.rows)), one)
+        content = repr(([file.parts[-1] for file in one.files], one.rows))
+        first = different.setdefault(content, one)
+        different[content] = replace(first, files=tuple(dict.fromkeys([*first.files, *one.files])))
     return list(different.values())
 
 

@@ -18,6 +18,7 @@ WORDS = {
     "test": {"test", "testing", "novel", "evaluation"},
 }
 ALSO = {"split", "splits", "partition", "partitions", "seen", "unseen", "learn", "eval", "holdout"}
+LISTED = re.compile(r"(classes|class|lists?|sets?|splits?|images?|files?|names?|ids?)$")  # as in trainclasses.txt
 SEEDED_NOTE = "classes split 64/16/20% in the order of sha256('0/' + class name)"
 
 
@@ -29,8 +30,10 @@ def split_named(name: str) -> str | None:
 
 def split_word(name: str) -> tuple[str, str | None]:
     """The first word of a name that means a split, and which: of train_v2, "train" and "train"."""
-    words = re.findall("[A-Za-z]+", name)
-    return next(((word, split) for word in words if (split := split_named(word))), ("", None))
+    for word in re.findall("[A-Za-z]+", name):
+        if split := split_named(word) or split_named(LISTED.sub("", word.lower())):
+            return word, split
+    return "", None
 
 
 def speaks_of_splits(name: str) -> bool:
