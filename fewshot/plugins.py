@@ -14,7 +14,7 @@ from fewshot.errors import UserError
 
 T = TypeVar("T")
 FOLDERS = ("fewshot.methods", "fewshot.backbones")
-NOT_CHOICES = ("base", "layers", "task_weight")
+NOT_CHOICES = ("base", "layers", "task_weight", "weights")
 
 
 def installed(folder: str) -> dict[str, EntryPoint]:

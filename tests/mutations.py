@@ -44,6 +44,7 @@ WARP, SAP = "fewshot/methods/warpmaml.py", "fewshot/methods/sap.py"
 LAYERS, BODY, EPISODES = "fewshot/backbones/layers.py", "fewshot/backbones/blocks.py", "fewshot/episodes.py"
 TASK_WEIGHT = "fewshot/backbones/task_weight.py"
 RESNET, LIBRARY = "fewshot/backbones/resnet12.py", "fewshot/backbones/library.py"
+WEIGHTS = "fewshot/backbones/weights.py"
 SOURCE, PROTOCOL, PAPER = "fewshot/data/image_source.py", "fewshot/results/protocol.py", "fewshot/results/paper.py"
 EVALUATE, TESTED = "fewshot/runs/evaluate.py", "fewshot/config/tested.py"
 FLOORS, IDENTITY = "fewshot/floors.py", "fewshot/config/identity.py"
@@ -58,7 +59,7 @@ FIRST |= dict.fromkeys((PROTOCOL, PAPER, EVALUATE, TESTED), TESTS[4])
 FIRST |= dict.fromkeys((OPTIONS, CHECKS, CLI), TESTS[5])
 FIRST |= dict.fromkeys((DRAWS, SUMMARY, PAIRED, STATISTICS, "conf/search/lstm_sine.yaml"), TESTS[9])
 FIRST |= {RANKS: TESTS[10], DATAMODULE: TESTS[10], SIGNS: TESTS[11], COMPILED: TESTS[12]}
-FIRST |= {FLOORS: TESTS[6], IDENTITY: TESTS[7], RESNET: TESTS[8], LIBRARY: TESTS[8]}
+FIRST |= {FLOORS: TESTS[6], IDENTITY: TESTS[7], RESNET: TESTS[8], LIBRARY: TESTS[8], WEIGHTS: TESTS[8]}
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ MUTATIONS = [
         (BODY, "size >> len(widths)", "size // 2 * 2 >> len(widths) - 1", "features counted with one pooling less"),
         # ProtoNet
         (PROTONET, "return -torch.cdist", "return torch.cdist", "largest distance wins"),
-        (PROTONET, ".square()", "", "distance not squared"),
+        (PROTONET, 'dist").square()', 'dist")', "distance not squared"),
         (PROTONET, " / targets_BMN.sum(1).unsqueeze(-1)", "", "sums for prototypes"),
         (PROTONET, "self.body(support_x)", "self.body(support_x).detach()", "no gradient through prototypes"),
         # MAML
@@ -465,7 +466,7 @@ MUTATIONS = [
         (LIBRARY, "self.sets.reference, self.eps)", "None, self.eps)", "a library's BN reference ignored"),
         (LIBRARY, "- self.mean)", "+ self.mean)", "images not normalised"),
         (LIBRARY, "self.train()(torch", "self(torch", "stored statistics moved"),
-        (LIBRARY, "weights_only=True", "weights_only=False", "a file of weights runs code"),
+        (WEIGHTS, "weights_only=True", "weights_only=False", "a file of weights runs code"),
         (MAML, "if not alone and", "if False and", "MAML on one copy of the weights"),
         (EPISODES, "0xBF58476D1CE4E5B9", "0xBF58476D1CE4E5BB", "another constant"),
         (EPISODES, "z ^ (z >> np.uint64(31))", "z ^ (z >> np.uint64(32))", "another shift"),
