@@ -299,7 +299,14 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("method", "options"),
-    [("protonet", {"lr": 1e-3}), ("lstm", LSTM), ("oplstm", OPLSTM), ("maml", MAML), ("warpmaml", WARPMAML), ("sap", SAP)],
+    [
+        ("protonet", {"lr": 1e-3}),
+        ("lstm", LSTM),
+        ("oplstm", OPLSTM),
+        ("maml", MAML),
+        ("warpmaml", WARPMAML),
+        ("sap", SAP),
+    ],
 )
 def test_every_learner_starts_from_a_run_of_another(method: str, options: dict[str, Any], tmp_path: Path) -> None:
     """Pretrained as a prototypical network or by MAML, which keep their body under different names."""
