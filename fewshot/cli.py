@@ -57,7 +57,7 @@ def finished(cfg: DictConfig) -> dict[str, Any] | None:
         check_there(cfg)
     if result is None or untested(cfg, result):
         return None
-    show_kept(result, run_folder(cfg))
+    show_kept(cfg, result, run_folder(cfg))
     return result
 
 

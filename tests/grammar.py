@@ -147,6 +147,7 @@ EVALUATION: dict[str, Sense] = {
     "threads": count(0, 1000),
     "bar": flag,
     "pictures": flag,
+    "predictions": flag,
 }
 
 
@@ -169,7 +170,7 @@ def keys(method: str, data: str) -> dict[str, Sense]:
         "paths": PATHS,
     }
     dotted = {f"{group}.{name}": sense for group, names in groups.items() for name, sense in names.items()}
-    return dotted | {"seed": SEED, "force": flag, "form": among("released", "text")}
+    return dotted | {"seed": SEED, "force": flag, "predictions": flag, "form": among("released", "text")}
 
 
 ODD_WORDS = """

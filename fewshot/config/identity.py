@@ -13,7 +13,7 @@ from fewshot.files import weights_file
 from fewshot.results.paper import TASKS
 
 # keys that do not change a score, left out of a run's identity
-NOT_SCORE = ("logger", "paths", "force", "study", "trial", "search_seed")
+NOT_SCORE = ("logger", "paths", "force", "predictions", "study", "trial", "search_seed")
 NOT_SCORE_TRAINER = (
     *("eval_batch", "train_batch", "save_every", "log_every"),
     *("accelerator", "devices", "threads", "compile", "max_time", "bar", "similarity"),

@@ -61,6 +61,7 @@ Time = Annotated[str, AfterValidator(is_time), Field(description="days:hours:min
 Threads = Annotated[int, Field(ge=0, le=1024), "CPU threads; 0: torch's choice"]  # torch dies of some thousands
 Accelerator = Annotated[Literal["auto", "cpu", "gpu", "cuda", "mps"], "where it is computed"]
 Bar = Annotated[bool, "a progress bar"]
+Predictions = Annotated[bool, "keep each test query's prediction, as a table, and draw a confusion matrix"]
 
 
 class Run:
@@ -70,6 +71,7 @@ class Run:
     shots: Annotated[Few, "support examples a class, on sine a wave; any number"]
     form: Annotated[Literal["released", "text"], "what made the paper's tables, or the paper's equations"]
     force: Annotated[bool, "run anew although the run is finished"]
+    predictions: Predictions
     study: Annotated[Text | None, "the table, figure or search that the run is a cell of"]
 
 
@@ -138,6 +140,7 @@ class Evaluation:
     threads: Threads
     bar: Bar
     pictures: Annotated[bool, "draw test tasks; on sine every pass; OP-LSTM's weights"]
+    predictions: Predictions
 
 
 def group(name: str, declared: Mapping[str, Any]) -> dict[str, Any]:

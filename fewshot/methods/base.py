@@ -41,6 +41,7 @@ class MetaLearner(L.LightningModule):
     recorded = False  # whether a GPU replayed its `losses`, at last
     regression = True  # False where a learner classifies only
     train_batch: int | None = None  # tasks at a time in an update; None: all
+    keep_predictions = False  # whether a test collects its predictions, `test_predictions`
     has_head = True  # False where nothing is sized by the number of ways: training and test may differ
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -82,6 +83,7 @@ class MetaLearner(L.LightningModule):
         self.lr = lr
         self.val_scores, self.val_losses = (CatMetric(nan_strategy="disable") for _ in range(2))
         self.test_scores, self.test_floors, self.test_tasks = (CatMetric(nan_strategy="disable") for _ in range(3))
+        self.test_predictions = CatMetric(nan_strategy="disable")
 
     @property
     def outputs(self) -> int:
@@ -183,18 +185,32 @@ class MetaLearner(L.LightningModule):
             self.log("val/ci95", 1.96 * scores.std() / len(scores) ** 0.5, sync_dist=True)
 
     def on_test_start(self) -> None:
-        for kept in (self.test_scores, self.test_floors, self.test_tasks):
+        for kept in (self.test_scores, self.test_floors, self.test_tasks, self.test_predictions):
             kept.reset()
 
     def test_step(self, episode: Episode, batch_idx: int) -> None:
-        scores = self.scores(self.predict(episode), episode.query_y)
+        predictions = self.predict(episode)
+        scores = self.scores(predictions, episode.query_y)
         floors = floor_scores(episode, self.task)
         self.test_scores.update(scores)
         self.test_floors.update(floors)
         self.test_tasks.update(episode.tasks)
+        if self.keep_predictions:
+            self.test_predictions.update(self.rows(predictions, episode.query_y))
+
+    def rows(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """What is kept of each query: label, predicted label and its probability, (B, Q, 3); for regression targets
+        and predictions, (B, Q, 2 outputs)."""
+        if self.task.regression:
+            return torch.cat([targets, predictions], -1)
+        labels = predictions.argmax(-1, keepdim=True)
+        probability = predictions.float().softmax(-1).gather(-1, labels)
+        return torch.cat([targets.unsqueeze(-1), labels, probability], -1)
 
     def on_test_epoch_end(self) -> None:
         self.test_tasks.compute()  # where processes share the test, now: later their devices are given back
+        if self.keep_predictions:
+            self.test_predictions.compute()
         self.log(f"test/{self.task.metric}", self.test_scores.compute().mean(), sync_dist=True)
         self.log(f"test/{floor_name(self.task)}", self.test_floors.compute().mean(), sync_dist=True)
 

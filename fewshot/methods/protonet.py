@@ -27,5 +27,7 @@ class ProtoNet(MetaLearner):
         query_BQD = query_pass(self.body, self.body.bn, support_x, query_x)
         targets_BMN = self.targets(support_y)
         prototypes_BND = targets_BMN.mT @ support_BMD / targets_BMN.sum(1).unsqueeze(-1)
+        if torch.onnx.is_in_onnx_export():  # ONNX has no cdist
+            return -(query_BQD.unsqueeze(2) - prototypes_BND.unsqueeze(1)).square().sum(-1)
         # -|q - c|² less the |q|² that all classes share would be cheaper but loses digits; this is exact
         return -torch.cdist(query_BQD, prototypes_BND, compute_mode="donot_use_mm_for_euclid_dist").square()

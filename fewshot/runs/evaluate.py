@@ -8,12 +8,14 @@ import lightning as L
 from filelock import FileLock
 from lightning.pytorch.callbacks import RichProgressBar
 from omegaconf import DictConfig
+from pandas import DataFrame
 
 from fewshot.config.tested import same_data, trained_and_tested
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import Diverged, UserError
 from fewshot.memory import forget_peak_memory, keep_freed_memory
 from fewshot.methods.base import MetaLearner
+from fewshot.results.predictions import predictions_of, show_predictions, write_predictions
 from fewshot.results.protocol import Protocol
 from fewshot.results.record import (
     Scores,
@@ -30,8 +32,10 @@ from fewshot.runs.build import announced, make_datamodule, make_learner, make_li
 from fewshot.runs.checkpoints import load_weights
 from fewshot.runs.kept import table_of
 from fewshot.runs.split import check_split, kept_table, tell_of_trained_classes
+from fewshot.views.confusion import confusion_figure
 from fewshot.views.inner_pictures import draw_all
 from fewshot.views.loggers import end_wandb, quiet, staged_in, start_wandb
+from fewshot.views.pictures import save_figure
 
 TESTED = ("metric", "mean", "ci95", "tasks", "floors", "shots", "ways", "test_queries", "best_step")
 
@@ -48,7 +52,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     trained, tested = trained_and_tested(cfg)
     usual = all(cfg[key] is None for key in ("shots", "queries", "ways", "tasks", "bn"))
     entry = table_of(tested) if usual and not same_data(trained, tested) else None
-    return evaluate_on(folder, trained, tested, entry=entry, pictures=cfg.pictures, bn=cfg.bn)
+    wanted = {"pictures": cfg.pictures, "predictions": cfg.predictions, "bn": cfg.bn}
+    return evaluate_on(folder, trained, tested, entry=entry, **wanted)
 
 
 def evaluate_on(
@@ -58,6 +63,7 @@ def evaluate_on(
     entry: str | None,
     pictures: bool = False,
     bn: str | None = None,
+    predictions: bool = False,
     run: Any = None,
 ) -> dict[str, Any]:
     """Tests the run of `folder`, trained as `trained` says, as `tested` says; keeps nothing of a test that diverged.
@@ -66,6 +72,7 @@ def evaluate_on(
         entry: the name under which the result is also kept in `tests` of the run's `result.json`.
         pictures: whether to draw test tasks.
         bn: "support" normalises the queries by the support set, although the run was trained otherwise.
+        predictions: whether to keep the prediction of every query, and to draw a confusion matrix.
         run: the run's W&B run, where it is still going on; otherwise the test has one of its own.
     """
     trainer, learner, datamodule, best_step = prepare_test(folder, trained, tested)
@@ -77,6 +84,7 @@ def evaluate_on(
     if status != "finished":
         print(f"the run is {status}: this is its best state so far, after update {best_step}", file=sys.stderr)
     forget_peak_memory()
+    learner.keep_predictions = predictions
     try:
         scores = test(trainer, learner, datamodule)
     except Diverged as error:
@@ -87,9 +95,14 @@ def evaluate_on(
     result |= {"data": trained.data.name if same_data(trained, tested) else table, "shots": tested.shots}
     result |= {"ways": tested.data.get("ways", 1), "test_queries": tested.data.test_queries}
     place = keep(folder, table, result, scores, entry)
+    predicted = predictions_of(learner, datamodule) if predictions else None
     if place and trained.logger.name == "wandb":
-        tell_wandb(folder, trained, table, result, scores, run, place.stem)
+        tell_wandb(folder, trained, table, result, scores, predicted, run, place.stem)
     show(result, place)
+    show_predictions(predicted)
+    if predicted is not None and place:
+        with FileLock(place.parent / ".lock"):
+            print(keep_predictions(place, predicted, title_of(result)))
     if pictures and place:
         with FileLock(place.parent / ".lock"):
             for path in draw_all(learner, datamodule, place.with_suffix(""), title_of(result)):
@@ -159,17 +172,34 @@ def keep(folder: Path, table: str, result: dict[str, Any], scores: Scores, entry
     return kept
 
 
+def keep_predictions(place: Path, predictions: DataFrame, title: str) -> Path:
+    """Where the predictions are kept, a table and for classes a figure, beside the result's own file `place`."""
+    kept = place.with_name(f"{place.stem}-predictions.csv")
+    write_predictions(kept, predictions)
+    if "true" in predictions:
+        save_figure(confusion_figure(predictions, title), place.with_name(f"{place.stem}-confusion"))
+    return kept
+
+
 def tell_wandb(
-    folder: Path, trained: DictConfig, table: str, result: dict[str, Any], scores: Scores, run: Any, name: str
+    folder: Path,
+    trained: DictConfig,
+    table: str,
+    result: dict[str, Any],
+    scores: Scores,
+    predictions: DataFrame | None,
+    run: Any,
+    name: str,
 ) -> None:
     """Logs a test of the run of `folder` on a table; in a W&B run of the test's own, by its name, without `run`."""
-    from fewshot.views.wandb_result import log_tasks, log_test
+    from fewshot.views.wandb_result import log_predictions, log_tasks, log_test
 
     try:
         with staged_in(folder):
             log = run or start_wandb(trained, folder, name)
             log_test(log, f"test/{table}", result)
             log_tasks(log, f"test/{table}", scores)
+            log_predictions(log, f"test/{table}", predictions)
             if run is None:
                 end_wandb()
     except Exception as error:  # a score does not fall with W&B

@@ -19,8 +19,10 @@ def kept_result(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
     return kept
 
 
-def show_kept(result: dict[str, Any], folder: Path) -> None:
+def show_kept(cfg: DictConfig, result: dict[str, Any], folder: Path) -> None:
     print(f"already {result['status']}; force=true runs it anew", file=sys.stderr)
+    if cfg.predictions and result["status"] == "finished" and not (folder / "predictions.csv").exists():
+        print(f"its predictions: python evaluate.py run={folder} predictions=true", file=sys.stderr)
     show(result, folder)
 
 

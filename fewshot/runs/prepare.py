@@ -35,6 +35,7 @@ class Run:
     wandb: Any = None  # the W&B run
     scores: Scores = NO_SCORES  # of its test
     extended: bool = False  # whether it starts from the final state of a shorter run
+    predictions: Any = None  # of its test, a table, where they are kept
 
 
 def refuse_impossible(cfg: DictConfig) -> None:
@@ -79,6 +80,7 @@ def assemble(cfg: DictConfig) -> tuple[EpisodicDataModule, MetaLearner]:
     L.seed_everything(cfg.seed, verbose=False)
     learner = make_learner(cfg, source.task)
     learner.train_batch = cfg.trainer.train_batch
+    learner.keep_predictions = cfg.predictions
     return datamodule, learner
 
 

@@ -21,6 +21,7 @@ from fewshot.config.identity import run_folder
 from fewshot.errors import Busy, Diverged, LostProcess, UserError, brief, out_of_memory
 from fewshot.memory import forget_peak_memory
 from fewshot.methods.base import MetaLearner
+from fewshot.results.predictions import predictions_of, show_predictions, write_predictions
 from fewshot.results.record import (
     read_result,
     show,
@@ -38,6 +39,7 @@ from fewshot.runs.fit import fit, make_trainer
 from fewshot.runs.kept import kept_result, show_kept, untested
 from fewshot.runs.prepare import Run, assemble, prepare, refuse_impossible
 from fewshot.runs.ranks import together
+from fewshot.views.confusion import confusion_figure
 from fewshot.views.curves import learning_curve, read_curves
 from fewshot.views.loggers import end_wandb, quiet, staged_in
 from fewshot.views.pictures import save_figure, test_figures
@@ -55,7 +57,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     folder = run_folder(cfg)
     try:
         if result := kept_result(cfg, folder):
-            show_kept(result, folder)  # without a lock: it may not be ours
+            show_kept(cfg, result, folder)  # without a lock: it may not be ours
             return with_further_tests(cfg, folder, result)
         refuse_impossible(cfg)
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,6 +106,9 @@ def measure(run: Run) -> dict[str, Any]:
             run.datamodule, run.learner = assemble(cfg)  # untrained again
     if status == "finished":
         write_scores(run.folder / "test_scores.csv", run.scores)
+        if cfg.predictions:
+            run.predictions = predictions_of(run.learner, run.datamodule)
+            write_predictions(run.folder / "predictions.csv", run.predictions)
     return run.scores.summary | outcome | surroundings(trainer)
 
 
@@ -154,11 +159,12 @@ def publish(run: Run, outcome: dict[str, Any]) -> dict[str, Any]:
     result = {"status": outcome.pop("status")} | run.description | outcome | {"findings": findings(run.learner)}
     result["warnings"] = doubts(result, run.folder / "metrics.csv")
     if run.wandb is not None:
-        from fewshot.views.wandb_result import log_checkpoint, log_result, log_tasks
+        from fewshot.views.wandb_result import log_checkpoint, log_predictions, log_result, log_tasks
 
         try:
             log_result(run.wandb, result, figures, run.cfg.logger.pictures)
             log_tasks(run.wandb, "test", run.scores)
+            log_predictions(run.wandb, "test", run.predictions)
             if run.cfg.logger.checkpoint and result["status"] == "finished":
                 log_checkpoint(run.wandb, run.folder / "best.ckpt", result)
         except Exception as error:
@@ -167,6 +173,7 @@ def publish(run: Run, outcome: dict[str, Any]) -> dict[str, Any]:
     if result["status"] == "finished":
         (run.folder / "previous.ckpt").unlink(missing_ok=True)  # there is nothing left to go on from
     show(result, run.folder)
+    show_predictions(run.predictions)
     return result
 
 
@@ -202,6 +209,8 @@ def draw(run: Run) -> Drawn:
     ]
     for task, _, figure in figures:
         save_figure(figure, run.folder / f"test_task_{task}")
+    if run.predictions is not None and not run.learner.task.regression:
+        save_figure(confusion_figure(run.predictions, title), run.folder / "confusion")
     if metrics.exists():
         save_figure(learning_curve(metrics, title), run.folder / "learning_curve")
     if (definition := cfg.trainer.similarity) != "none":
@@ -213,5 +222,5 @@ def draw(run: Run) -> Drawn:
 def with_further_tests(cfg: DictConfig, folder: Path, result: dict[str, Any], run: Any = None) -> dict[str, Any]:
     """The result with those of the best state on every data set of `data.test` that it does not hold yet."""
     for name, further in untested(cfg, result).items():
-        evaluate_on(folder, cfg, further, entry=name, run=run)
+        evaluate_on(folder, cfg, further, entry=name, predictions=cfg.predictions, run=run)
     return read_result(folder / "result.json") or result

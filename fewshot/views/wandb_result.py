@@ -6,8 +6,10 @@ from typing import Any
 
 import wandb
 from matplotlib.figure import Figure
+from pandas import DataFrame
 
 from fewshot.results.paper import paper_figure
+from fewshot.results.predictions import confusions
 from fewshot.results.record import Scores
 from fewshot.views.pictures import as_image
 
@@ -52,6 +54,12 @@ def log_tasks(run: Any, under: str, scores: Scores) -> None:
         rows = [list(row) for row in zip(scores.tasks, scores.values, scores.floors, strict=True)]
         table = wandb.Table(columns=["task", "score", floor], data=rows)
         run.log({f"{under}/task_scores": table, f"{under}/scores": wandb.Histogram(scores.values)})
+
+
+def log_predictions(run: Any, under: str, predictions: DataFrame | None) -> None:
+    """Logs the confusion matrix of a test, where its predictions were kept: a row a true and a predicted class."""
+    if predictions is not None and "true" in predictions:
+        run.log({f"{under}/confusion": wandb.Table(dataframe=confusions(predictions))})
 
 
 def log_checkpoint(run: Any, best: Path, result: Mapping[str, Any]) -> None:

@@ -1,0 +1,60 @@
+"""What a test predicted for each query: the table that is kept, and which classes were taken for which."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fewshot.data.datamodule import EpisodicDataModule
+from fewshot.files import write_whole
+from fewshot.methods.base import MetaLearner
+
+SHOWN = 5  # classes, and pairs of classes
+
+
+def predictions_of(learner: MetaLearner, datamodule: EpisodicDataModule) -> pd.DataFrame:
+    """A row a query of the test just run, ordered by task: task, query, and for classes true, predicted (by name) and
+    the probability of the predicted class, for regression target and prediction."""
+    tasks, kept = learner.test_tasks.compute().long().view(-1), learner.test_predictions.compute()
+    order = tasks.argsort()
+    numbers, queries = tasks[order].cpu().numpy(), kept.shape[1]
+    first, second, *others = kept[order].cpu().double().numpy().transpose(2, 0, 1)
+    frame = pd.DataFrame({"task": numbers.repeat(queries), "query": np.tile(np.arange(queries), len(numbers))})
+    if learner.task.regression:
+        return frame.assign(target=first.ravel(), prediction=second.ravel())
+    names = np.array(datamodule.class_names("test", numbers.tolist()), dtype=object)
+    true, predicted = (np.take_along_axis(names, labels.astype(int), 1).ravel() for labels in (first, second))
+    return frame.assign(true=true, predicted=predicted, probability=others[0].ravel())
+
+
+def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
+    write_whole(path, predictions.to_csv(index=False, lineterminator="\n"))
+
+
+def class_accuracies(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy in % and number of queries of each class, over all tasks that it occurs in; the lowest first."""
+    right = 100.0 * (predictions["true"] == predictions["predicted"])
+    of_classes = right.groupby(predictions["true"]).agg(["mean", "size"])
+    return of_classes.set_axis(["accuracy", "queries"], axis=1).sort_values("accuracy", kind="stable")
+
+
+def confusions(predictions: pd.DataFrame) -> pd.DataFrame:
+    """How many queries of each class were given each class: true, predicted, queries; the most first."""
+    return predictions.value_counts(["true", "predicted"]).reset_index(name="queries")
+
+
+def show_predictions(predictions: pd.DataFrame | None) -> None:
+    """Prints the classes of the lowest accuracy and the pairs that were confused most often, if there are any."""
+    if predictions is None or "true" not in predictions:
+        return
+    accuracies, pairs = class_accuracies(predictions), confusions(predictions)
+    lowest = Table(f"lowest of {len(accuracies)} classes", "accuracy", "queries")
+    for name, accuracy, queries in accuracies.head(SHOWN).itertuples():
+        lowest.add_row(Text(str(name)), f"{accuracy:.1f}%", str(queries))
+    confused = Table("true class", "predicted", "queries")
+    for true, predicted, queries in pairs[pairs["true"] != pairs["predicted"]].head(SHOWN).itertuples(index=False):
+        confused.add_row(Text(true), Text(predicted), str(queries))
+    Console().print(lowest, confused)
