@@ -9,7 +9,7 @@ import traceback
 from argparse import ArgumentParser
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,13 @@ from rich.text import Text
 from fewshot import cells, stopping
 from fewshot.config.checks import check, check_evaluation, check_there
 from fewshot.config.compose import FOLDERS, at_home, quote_shots
-from fewshot.config.tested import trained_and_tested
+from fewshot.config.identity import run_folder
 from fewshot.errors import Busy, UserError, out_of_memory
-from fewshot.light import first
 from fewshot.line import check_line, is_multirun, refuse_other_way, refuse_renamed, tell_of_others
 from fewshot.mistakes import any_letters, explain, say
+from fewshot.runs.evaluate import evaluate
+from fewshot.runs.kept import kept_result, show_kept, untested
+from fewshot.runs.train import train
 
 EXIT_CODES = {"failed": 1, "diverged": 1, "refused": 2, "timeout": 124, "stopped": 143}  # as timeout(1), as SIGTERM
 Run = Callable[[DictConfig], dict[str, Any]]
@@ -39,26 +41,15 @@ MEMORY = "not enough memory: lower trainer.train_batch, trainer.eval_batch, data
 
 
 def run_train(cfg: DictConfig) -> dict[str, Any]:
-    if result := finished(cfg) if "torch" in sys.modules else first(lambda: finished(cfg)):
+    """The result of a run: of a finished one as it is kept, otherwise trained."""
+    if result := finished(cfg):
         return result | {"ran": False}
-    if "torch" not in sys.modules and cfg.data.name != "sine":
-        from fewshot.runs.tables import open_table
-
-        with suppress(OSError):  # told when the run meets it
-            open_table(cfg)
-        first(lambda: refuse_too_few(cfg))
-    check(cfg)
-    from fewshot.runs.train import train
-
     return train(cfg)
 
 
 def finished(cfg: DictConfig) -> dict[str, Any] | None:
     """The result of a run that needs nothing more, shown; UserError where its settings make no sense."""
     check(cfg)
-    from fewshot.config.identity import run_folder
-    from fewshot.runs.kept import kept_result, show_kept, untested
-
     if cfg.force and cells.begun_by_this_job(run_folder(cfg)):
         cfg.force = False
     result = kept_result(cfg, run_folder(cfg))
@@ -70,18 +61,8 @@ def finished(cfg: DictConfig) -> dict[str, Any] | None:
     return result
 
 
-def refuse_too_few(cfg: DictConfig) -> None:
-    """UserError where tasks ask for more classes or images than there are."""
-    from fewshot.runs.build import make_datamodule, make_source
-
-    make_datamodule(cfg, make_source(cfg))
-
-
 def run_evaluate(cfg: DictConfig) -> dict[str, Any]:
     check_evaluation(cfg)
-    first(lambda: trained_and_tested(cfg))
-    from fewshot.runs.evaluate import evaluate
-
     return evaluate(cfg)
 
 

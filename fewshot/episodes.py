@@ -11,13 +11,11 @@ Shape suffixes: B tasks, N ways, C classes of a split, E examples of a class, M 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:  # data are prepared without torch, which takes seconds to import
-    from torch import Tensor
+from torch import Tensor
 
 SPLITS = ("train", "val", "test")
 ORDER = np.uint64(2**32)  # which of a task's streams orders its support set; the first ones are its classes'

@@ -13,7 +13,6 @@ from typing import TypeVar
 from fewshot.errors import UserError
 
 T = TypeVar("T")
-FOLDERS = ("fewshot.methods", "fewshot.backbones")
 NOT_CHOICES = ("base", "layers", "task_weight", "weights")
 
 

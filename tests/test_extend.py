@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from fewshot.config.identity import run_folder
 from fewshot.runs import extend
 from fewshot.runs.train import train
-from tests.test_runs import MEASURED, WRONG, config, images_of, kill_at, rows
+from tests.test_runs import MEASURED, config, images_of, kill_at, rows
 
 pytestmark = pytest.mark.usefixtures("composed_once", "undrawn")
 
@@ -146,7 +146,7 @@ DAMAGE: dict[str, Any] = {
     **{f"{name} is garbage": garbage(name) for name in ("last.ckpt", "config.yaml")},
     **{f"{name} is missing": lambda f, name=name: (f / name).unlink() for name in ("best.ckpt", "metrics.csv")},
     "another best state": lambda folder: shutil.copy(folder / "last.ckpt", folder / "best.ckpt"),
-    **{name: spoilt(WRONG[name]) for name in ("another update", "a rate that is text", "progress that is text")},
+    "another update": spoilt(lambda state: state.update(global_step=7)),
 }
 
 

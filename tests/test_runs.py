@@ -426,64 +426,12 @@ def test_a_result_is_read_against_a_schema(text: str, tmp_path: Path, outputs_of
     assert train(cfg)["mean"] == mean
 
 
-@pytest.mark.parametrize("key", ["loops", "callbacks", "optimizer_states", "pytorch-lightning_version"])
-@pytest.mark.parametrize("value", [{}, None, "99.0", [{}]])
-def test_a_state_is_read_against_what_a_run_needs(key: str, value: Any, tmp_path: Path, outputs_of_ends: Path) -> None:
-    cfg, mean = copied(outputs_of_ends, "finished", tmp_path)
+def test_a_state_that_cannot_be_loaded_is_one_error(tmp_path: Path, outputs_of_ends: Path) -> None:
+    cfg, _ = copied(outputs_of_ends, "killed", tmp_path)
     path = run_folder(cfg) / "last.ckpt"
-    state = torch.load(path, weights_only=True)
-    torch.save(state | {key: value}, path)
-    (run_folder(cfg) / "result.json").unlink()
-    said = ""
-    try:
-        result = train(cfg)
-    except UserError as error:
-        said = str(error)
-    if said:
-        assert re.search(r"last\.ckpt is no state that a run can go on from.*; force=true runs it anew$", said)
-    else:  # from the state before, or the change was harmless
-        assert result["mean"] == mean
-
-
-WRONG = {
-    "moments of another shape": lambda s: s["optimizer_states"][0]["state"][0].update(exp_avg=torch.zeros(3)),
-    "moments of another type": lambda s: s["optimizer_states"][0]["state"][0].update(exp_avg=torch.zeros(1).long()),
-    "no moments": lambda s: s["optimizer_states"][0]["state"][0].update(exp_avg=None),
-    "no groups": lambda s: s["optimizer_states"][0].update(param_groups=[]),
-    "a rate that is text": lambda s: s["optimizer_states"][0]["param_groups"][0].update(lr="x"),
-    "a step that is text": lambda s: s["optimizer_states"][0]["state"][0].update(step="x"),
-    "time that is text": lambda s: s["callbacks"]["Timer"]["time_elapsed"].update(train="x"),
-    "time that is no number": lambda s: s["callbacks"]["Timer"]["time_elapsed"].update(train=float("nan")),
-    "another version": lambda s: s.update({"pytorch-lightning_version": "99.x"}),
-    "progress that is text": lambda s: s["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"].update(ready="x"),
-    "another update": lambda s: s.update(global_step=7),
-}
-
-
-@pytest.mark.parametrize("wrong", WRONG)
-def test_a_state_that_fails_is_set_aside_for_the_one_before(wrong: str, tmp_path: Path, outputs_of_ends: Path) -> None:
-    cfg, mean = copied(outputs_of_ends, "killed", tmp_path)
-    path = run_folder(cfg) / "last.ckpt"
-    state = torch.load(path, weights_only=True)
-    WRONG[wrong](state)
-    torch.save(state, path)
-    assert train(cfg)["mean"] == mean
-
-
-def test_a_damaged_state_never_takes_the_place_of_a_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    undisturbed = train(config(tmp_path))
-    cfg = config(tmp_path, outputs="killed")
-    kill_at(39, cfg, monkeypatch)
-    (run_folder(cfg) / "last.ckpt").write_bytes(b"garbage")
-
-    def full(*_: Any) -> None:
-        raise OSError("No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", full)
-        with pytest.raises(UserError, match="No space left"):
-            train(cfg)
-    assert train(cfg)["mean"] == undisturbed["mean"]
+    torch.save(torch.load(path, weights_only=True) | {"optimizer_states": [{}]}, path)
+    with pytest.raises(UserError, match=r"cannot resume from .*last\.ckpt .*; force=true trains from scratch$"):
+        train(cfg)
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "best.ckpt", "result.json", "last.ckpt", "split.json"])
@@ -578,7 +526,7 @@ def test_a_missing_best_state_names_the_mend(tmp_path: Path) -> None:
     train(cfg)
     (run_folder(cfg) / "best.ckpt").unlink()
     (run_folder(cfg) / "result.json").unlink()
-    with pytest.raises(UserError, match=r"best\.ckpt is missing, or no file; force=true runs it anew"):
+    with pytest.raises(UserError, match=r"best\.ckpt is missing; force=true trains from scratch"):
         train(cfg)
     with pytest.raises(UserError, match=r"best\.ckpt; train\.py with force=true makes it anew"):
         evaluate(evaluation(run_folder(cfg), tmp_path))
@@ -590,32 +538,19 @@ def test_brackets_in_a_path_are_shown(tmp_path: Path, capfd: pytest.CaptureFixtu
     assert "/[bold]x[/bold]/sine/lstm/1-shot/" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("names", [("last.ckpt",), ("best.ckpt",), ("last.ckpt", "previous.ckpt")])
 @pytest.mark.parametrize("damage", ["garbage", "another method"])
-def test_a_run_does_not_go_on_from_a_damaged_checkpoint(
-    names: tuple[str, ...],
-    damage: str,
-    tmp_path: Path,
-    outputs_of_ends: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+def test_a_run_does_not_resume_from_a_damaged_checkpoint(
+    damage: str, tmp_path: Path, outputs_of_ends: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (cfg, mean), other = copied(outputs_of_ends, "killed", tmp_path), config(tmp_path, "method=oplstm")
+    content = b"garbage"
     if damage != "garbage":
         kill_at(39, other, monkeypatch)
-    folder, name = run_folder(cfg), names[0]
-    for damaged in names:
-        (folder / damaged).write_bytes(
-            b"garbage" if damage == "garbage" else (run_folder(other) / damaged).read_bytes()
-        )
-    if names == ("last.ckpt",):  # the state before is good
-        assert train(cfg)["mean"] == mean
-        assert "going on from the state before, of update 32" in capfd.readouterr().err
-        assert (folder / "last.ckpt.damaged").exists()
-        return
-    with pytest.raises(UserError, match=rf"{name} (is not|does not).*; force=true runs it anew"):
+        content = (run_folder(other) / "last.ckpt").read_bytes()
+    (run_folder(cfg) / "last.ckpt").write_bytes(content)
+    with pytest.raises(UserError, match=r"last\.ckpt .*; force=true trains from scratch"):
         train(cfg)
-    assert not (folder / "result.json").exists()
+    assert not (run_folder(cfg) / "result.json").exists()
     assert train(config(tmp_path, "force=true"))["mean"] == mean
 
 
@@ -930,7 +865,7 @@ def test_a_strangers_folder_is_data_not_code(tmp_path: Path, monkeypatch: pytest
         evaluate(evaluation(folder, tmp_path))
     (folder / "config.yaml").write_text(yaml.safe_dump(stored))
     torch.save({"state_dict": Malice()}, folder / "best.ckpt")
-    with pytest.raises(UserError, match="not a checkpoint of weights"):
+    with pytest.raises(UserError, match="cannot be loaded"):
         evaluate(evaluation(folder, tmp_path))
     assert not (tmp_path / "executed").exists()
 
@@ -960,7 +895,7 @@ def test_what_is_read_of_a_strangers_run_names_file_and_mend(tmp_path: Path) -> 
         with pytest.raises(UserError, match=rf"best\.ckpt .*{said}; train\.py with force=true makes it anew"):
             evaluate(evaluation(folder, tmp_path))
     torch.save({"state_dict": Malice()}, folder / "best.ckpt")
-    with pytest.raises(UserError, match="weights: it holds more than tensors and plain values; train"):
+    with pytest.raises(UserError, match="loaded: it holds more than tensors and plain values; train"):
         evaluate(evaluation(folder, tmp_path))
     (folder / "best.ckpt").write_bytes(best)
     (folder / "config.yaml").write_text(stored.replace("seed: 0", "seed: -1"))

@@ -12,18 +12,17 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fewshot.backbones import told
 from fewshot.config.compose import config_file, flatten
 from fewshot.config.settings import SHARED, declared, known, learner_options
 from fewshot.errors import UserError
 from fewshot.files import weights_file
-from fewshot.light import first
+from fewshot.methods import learner_class
 from fewshot.options import check_values, nearest
 
 
 def check(cfg: DictConfig) -> None:
     """Raises UserError for settings that are unknown, missing, or wrong, alone or together."""
-    from fewshot.methods import learner_class
-
     method, data = (str(OmegaConf.select(cfg, f"{group}.name")) for group in ("method", "data"))
     if data == "sine" and not learner_class(method).regression:
         raise UserError(f"method={method} classifies and data=sine is regression: choose another method or data")
@@ -94,7 +93,7 @@ def refuse_unset(cfg: DictConfig, values: dict[str, Any]) -> None:
 
 def closest(name: str, program: str) -> str:
     """Which setting may have been meant."""
-    names = first(lambda: known(program)) or known(program)
+    names = known(program)
     if name in names:
         return "the method or data chosen has none, or its YAML leaves it out; --help shows all"
     if own := [n for n in names if n.endswith(f".{name}")]:
@@ -104,8 +103,6 @@ def closest(name: str, program: str) -> str:
 
 
 def check_together(cfg: DictConfig) -> None:
-    from fewshot.backbones import told
-
     sine, method, backbone = cfg.data.name == "sine", cfg.method, cfg.backbone
     for name in cfg.data.get("test", []):
         if name == cfg.data.name:

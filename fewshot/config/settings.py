@@ -13,9 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, Field
 
+from fewshot import backbones, methods
+from fewshot.backbones import body_options
 from fewshot.config.compose import conf_folders
+from fewshot.data.datamodule import EpisodicDataModule
+from fewshot.data.image_source import ImageSource
+from fewshot.data.images import open_or_prepare
+from fewshot.data.sine import SineSource
 from fewshot.errors import UserError
-from fewshot.light import first
+from fewshot.methods import learner_class
 from fewshot.options import (
     Few,
     Many,
@@ -151,13 +157,6 @@ def of_training(method: str, data: str, logger: str, body: str) -> dict[str, Any
     Raises:
         UserError: there is no such method or backbone, or one of its options is not declared.
     """
-    from fewshot.backbones import body_options  # torch takes seconds to import: a mistake in a name is told before
-    from fewshot.data.datamodule import EpisodicDataModule
-    from fewshot.data.image_source import ImageSource
-    from fewshot.data.images import open_or_prepare
-    from fewshot.data.sine import SineSource
-    from fewshot.methods import learner_class
-
     of_method = options(learner_class(method))
     if vague := [name for name, kind in of_method.items() if not is_plain(kind)]:
         raise UserError(
@@ -213,10 +212,7 @@ def known(program: str) -> list[str]:
     """The names of the settings that some method, data set and logger have."""
     if program == "evaluate":
         return list(of_evaluation())
-    from fewshot.backbones import NAMES as BODIES
-    from fewshot.methods import NAMES
-
-    kinds = product(NAMES, ("sine", "folder"), ("wandb",), BODIES)
+    kinds = product(methods.NAMES, ("sine", "folder"), ("wandb",), backbones.NAMES)
     of_all = [of_training(*kind) for kind in kinds]
     return sorted({name for settings in (*of_all, options(Search)) for name in settings})
 
@@ -229,7 +225,7 @@ def choices_of(group: str) -> list[str]:
 def settings_help(program: str, *, _root_: DictConfig) -> str:
     """A line a setting: its value, what it does, and what it may be."""
     lines = []
-    kinds = first(lambda: declared(_root_, program)) or declared(_root_, program)
+    kinds = declared(_root_, program)
     for name, kind in kinds.items():
         if not name.endswith(".name"):
             about = " ".join(filter(None, (help_of(kind), f"({words(kind)})")))

@@ -10,14 +10,13 @@ from fewshot.config.compose import composed
 from fewshot.config.settings import SHARED
 from fewshot.config.stored import stored_config
 from fewshot.errors import UserError
+from fewshot.methods import learner_class
 
 CROSS_DOMAIN_QUERIES = 15
 
 
 def trained_and_tested(cfg: DictConfig) -> tuple[DictConfig, DictConfig]:
     """The configurations of the run that `cfg` names and of its test; UserError where they do not fit each other."""
-    from fewshot.methods import learner_class
-
     trained = stored_config(Path(cfg.run))
     tested = test_config(cfg, trained)
     check(tested)

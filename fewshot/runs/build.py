@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -13,7 +14,9 @@ from omegaconf import DictConfig
 from fewshot.config.settings import OF_DATA, OF_TRAINER, learner_options
 from fewshot.data.datamodule import EpisodicDataModule, Source
 from fewshot.data.image_source import ImageSource
+from fewshot.data.images import open_or_prepare
 from fewshot.data.sine import SineSource
+from fewshot.data.table import Table
 from fewshot.episodes import Task
 from fewshot.errors import UserError
 from fewshot.methods import learner_class
@@ -33,9 +36,13 @@ def make_source(cfg: DictConfig) -> Source:
     """Sine waves, or the prepared table of an image set (prepared now if it is not there)."""
     if cfg.data.name == "sine":
         return SineSource(cfg.seed, cfg.data.sign)
-    from fewshot.runs.tables import open_table  # sine waves need none of it
-
     return ImageSource(cfg.seed, open_table(cfg), cfg.data.ways, cfg.data.train_ways)
+
+
+def open_table(cfg: DictConfig) -> Table:
+    """The prepared table of an image set, prepared now if it is not there; UserError where its files are not."""
+    data, path = cfg.data, Path(cfg.data.path) if "path" in cfg.data else None
+    return open_or_prepare(data.name, Path(cfg.paths.raw), Path(cfg.paths.prepared), data.size, data.channels, path)
 
 
 def announced(name: str, source: Source) -> Source:

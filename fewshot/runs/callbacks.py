@@ -98,7 +98,6 @@ class SaveLast(Checkpoint):  # Lightning runs these last and in order: the best 
     """Saves the state at each validation and every `every` updates in between; refuses to save a diverged one.
 
     Where a validation is due, only the state after it is saved: a run killed during a validation repeats it.
-    The state before the last one stays as `previous.ckpt`.
 
     Raises:
         Stopped: a signal has come, OutOfTime: `seconds` are over; both after a save, and without a trace in what is
@@ -106,19 +105,19 @@ class SaveLast(Checkpoint):  # Lightning runs these last and in order: the best 
     """
 
     def __init__(self, folder: Path, every: int, check_every: int, val_every: int, timer: Timer, seconds: float):
-        self.path, self.previous, self.new = (folder / f"{name}" for name in ("last.ckpt", "previous.ckpt", "new.part"))
+        self.path = folder / "last.ckpt"
         self.every, self.check_every, self.val_every = every, check_every, val_every
         self.timer, self.seconds = timer, seconds
-        self.began, self.saved = False, 0  # whether an update was made; the update that the last save is of
+        self.restored, self.saved = False, 0  # whether the state has been loaded; the update of the last save
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.saved = trainer.global_step
+        self.restored, self.saved = True, trainer.global_step
         stopping.train(True)
         if self.saved and self.end(trainer):
             raise self.ended(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
-        self.began, step = True, trainer.global_step
+        step = trainer.global_step
         due = step % self.check_every == 0 or step % self.every == 0
         if due and not torch.isfinite(loss := total(trainer, outputs["loss"])):
             raise Diverged(f"the loss was {loss.item()} at update {step}")
@@ -144,11 +143,7 @@ class SaveLast(Checkpoint):  # Lightning runs these last and in order: the best 
 
     def save(self, trainer: L.Trainer, pl_module: L.LightningModule, end: bool) -> None:
         check_finite(trainer, pl_module)
-        trainer.save_checkpoint(self.new)
-        if trainer.is_global_zero:
-            if self.path.exists():
-                self.path.replace(self.previous)
-            self.new.replace(self.path)
+        trainer.save_checkpoint(self.path)
         self.saved = trainer.global_step
         if end:
             raise self.ended(trainer)

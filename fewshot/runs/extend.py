@@ -78,7 +78,7 @@ def read(run: Run, folder: Path, cfg: DictConfig) -> tuple[dict[str, bytes], dic
         if then[key] != now:
             raise UserError(f"{key} was {then[key]} and is {now}")
     check_split(folder, run.datamodule.source)
-    if load_weights(learner, folder / "last.ckpt", cfg.method.name, to_go_on=True) != cfg.trainer.updates:
+    if load_weights(learner, folder / "last.ckpt", cfg.method.name) != cfg.trainer.updates:
         raise UserError("last.ckpt is not its final state")
     if load_weights(learner, folder / "best.ckpt", cfg.method.name) != result["best_step"]:
         raise UserError("best.ckpt is not its best state")

@@ -7,15 +7,14 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from torch._dynamo.exc import TorchDynamoException
 
 from fewshot import stopping
 from fewshot.config.settings import seconds
-from fewshot.errors import Diverged, OutOfTime, UserError, brief, out_of_memory
+from fewshot.errors import Diverged, OutOfTime, UserError, brief
 from fewshot.runs import ranks
 from fewshot.runs.build import make_lightning
 from fewshot.runs.callbacks import Bar, Lines, SaveBest, SaveLast, TaskAxis, ValidateFirst
-from fewshot.runs.checkpoints import WholeCheckpoints, set_aside
+from fewshot.runs.checkpoints import WholeCheckpoints
 from fewshot.runs.compiled import compiled
 from fewshot.runs.prepare import Run
 from fewshot.views.loggers import MetricsCsv, start_wandb
@@ -68,13 +67,13 @@ def make_loggers(run: Run, done: int) -> list[Any]:
 
 
 def fit(run: Run, trainer: L.Trainer, state: Path | None, done: int) -> tuple[str, str | None]:
-    """Status and reason; "damaged" where the state failed, is set aside, and another one is there.
+    """Status and reason.
 
     Args:
-        state, done: where it goes on, from `newest_state`.
+        state, done: where it resumes, from `last_state`.
 
     Raises:
-        UserError: no state that there is can be gone on from.
+        UserError: it cannot resume from `state`.
     """
     cfg = run.cfg
     [save_last] = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, SaveLast)]
@@ -94,18 +93,11 @@ def fit(run: Run, trainer: L.Trainer, state: Path | None, done: int) -> tuple[st
     except Diverged as error:
         return "diverged", str(error)
     except Exception as error:
-        other_cause = isinstance(error, (OSError, UserError, TorchDynamoException)) or out_of_memory(error)
-        other_cause = other_cause or cfg.trainer.devices > 1 or "CUDA" in str(error)
-        if state is None or save_last.began or other_cause:
+        if state is None or save_last.restored:
             raise
-        line = brief(error, 160)
-        why = f"{state} is no state that a run can go on from ({line})"
-        previous = (run.folder / "previous.ckpt").exists()
-        if state.name == "last.ckpt" and (previous or run.extended):
-            instead = "going on from the state before" if previous else "starting from scratch"
-            set_aside(state, f"{why}: {instead}")
-            return "damaged", None
-        raise UserError(f"{why}; force=true runs it anew") from error
+        raise UserError(
+            f"the run cannot resume from {state} ({brief(error, 160)}); force=true trains from scratch"
+        ) from error
     finally:
         stopping.train(False)
     if stopping.asked:  # between the last update and here

@@ -34,7 +34,6 @@ class Run:
     description: dict[str, Any]  # the part of the result that the configuration settles
     wandb: Any = None  # the W&B run
     scores: Scores = NO_SCORES  # of its test
-    extended: bool = False  # whether it starts from the final state of a shorter run
     predictions: Any = None  # of its test, a table, where they are kept
 
 

@@ -32,7 +32,7 @@ from fewshot.results.record import (
 from fewshot.results.signs import signs
 from fewshot.results.surroundings import surroundings
 from fewshot.runs.callbacks import SaveBest, finite
-from fewshot.runs.checkpoints import load_weights, newest_state
+from fewshot.runs.checkpoints import last_state, load_weights
 from fewshot.runs.evaluate import evaluate_on, test
 from fewshot.runs.extend import extend
 from fewshot.runs.fit import fit, make_trainer
@@ -93,18 +93,14 @@ def fit_and_test(run: Run) -> dict[str, Any]:
 
 def measure(run: Run) -> dict[str, Any]:
     """Fits, from the newest state if there is one, and tests the best validated state."""
-    cfg, status = run.cfg, "damaged"
+    cfg = run.cfg
     forget_peak_memory()
-    if not cfg.force and not any((run.folder / name).exists() for name in ("last.ckpt", "previous.ckpt")):
-        run.extended = extend(run)
-    while status == "damaged":  # twice at most: there is one state before the last
-        state, done = newest_state(run.learner, run.folder, cfg.method.name)
-        with together(cfg.trainer.devices, share, OmegaConf.to_container(cfg, resolve=True), run.folder, state, done):
-            trainer, outcome = fit_and_test_from(run, state, done)
-        status = outcome["status"]
-        if status == "damaged" and run.extended:
-            run.datamodule, run.learner = assemble(cfg)  # untrained again
-    if status == "finished":
+    if not cfg.force and not (run.folder / "last.ckpt").exists():
+        extend(run)
+    state, done = last_state(run.folder)
+    with together(cfg.trainer.devices, share, OmegaConf.to_container(cfg, resolve=True), run.folder, state, done):
+        trainer, outcome = fit_and_test_from(run, state, done)
+    if outcome["status"] == "finished":
         write_scores(run.folder / "test_scores.csv", run.scores)
         if cfg.predictions:
             run.predictions = predictions_of(run.learner, run.datamodule)
@@ -170,8 +166,6 @@ def publish(run: Run, outcome: dict[str, Any]) -> dict[str, Any]:
         except Exception as error:
             print(f"W&B did not take the result: {type(error).__name__}: {error}", file=sys.stderr)
     write_json(run.folder / "result.json", result)
-    if result["status"] == "finished":
-        (run.folder / "previous.ckpt").unlink(missing_ok=True)  # there is nothing left to go on from
     show(result, run.folder)
     show_predictions(run.predictions)
     return result
