@@ -43,6 +43,7 @@ ADVISORIES = {  # the newest version that each advisory names
     "pillow==12.2.0": "PYSEC-2026-3451 to 3453",
     "filelock==3.20.2": "CVE-2025-68146 and CVE-2026-22701",
     "pydantic==2.3.0": "CVE-2024-3772",
+    "onnx==1.20.1": "CVE-2026-27489 and CVE-2026-28500",
     "pytest==9.0.2": "CVE-2025-71176",
     "setuptools==78.1.0": "CVE-2025-47273",
 }
