@@ -129,7 +129,7 @@ def test_an_option_without_a_declaration_is_its_authors_mistake(monkeypatch: pyt
         def __init__(self, task, backbone, lr: Lr, layers) -> None:  # type: ignore[no-untyped-def]
             super().__init__(task, lr)
 
-    monkeypatch.setattr("fewshot.methods.learner_class", lambda _: Vague)
+    monkeypatch.setattr("fewshot.config.settings.learner_class", lambda _: Vague)
     with pytest.raises(UserError, match=r"Vague does not say what its option layers may be"):
         of_training("x", "sine", "csv", "blocks")
 
