@@ -60,5 +60,7 @@ def load_weights(learner: MetaLearner, path: Path, method: str) -> int:
     try:
         learner.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} does not hold the weights of the run's method={method}: {brief(error, 160)}") from error
+        raise UserError(
+            f"{path} does not hold the weights of the run's method={method}: {brief(error, 160)}"
+        ) from error
     return step
