@@ -38,7 +38,8 @@ from fewshot.results.statistics import mean_and_ci95
 from fewshot.runs import callbacks, prepare
 from fewshot.runs.build import make_learner
 from fewshot.runs.callbacks import Bar, SaveLast
-from fewshot.runs.evaluate import evaluate, test
+from fewshot.runs.evaluate import evaluate
+from fewshot.runs.evaluate import test as run_test
 from fewshot.runs.train import train
 from fewshot.views.curves import learning_curve
 from fewshot.views.loggers import start_wandb
@@ -792,7 +793,7 @@ def test_a_test_is_kept_although_its_folder_vanishes_meanwhile(tmp_path: Path, m
 
     def test_and_remove(*args: Any) -> Scores:
         shutil.rmtree(tmp_path / "images")
-        return test(*args)
+        return run_test(*args)
 
     monkeypatch.setattr("fewshot.runs.evaluate.test", test_and_remove)
     result = evaluate(evaluation(folder, tmp_path))
@@ -806,7 +807,7 @@ def test_bn_support_is_a_test_of_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     folder = run_folder(cfg)
     before = (folder / "result.json").read_bytes()
     used = list[str]()
-    monkeypatch.setattr("fewshot.runs.evaluate.test", lambda *told: used.append(told[1].body.bn) or test(*told))
+    monkeypatch.setattr("fewshot.runs.evaluate.test", lambda *told: used.append(told[1].body.bn) or run_test(*told))
     result = evaluate(evaluation(folder, tmp_path, bn="support"))
     assert (result["bn"], result["train_bn"], used) == ("support", "transductive", ["support"])
     assert "tested with bn support" in str(Protocol.of(result))
