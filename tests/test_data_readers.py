@@ -641,6 +641,11 @@ CSVS = {
         (animals(4) | {"a.csv": b"photo,label\nanimal0/1.png,4"}, "a.csv|photo, label|filename"),
         (animals(4) | {"a.csv": b"window,activity\nanimal0/1.png,4"}, "a.csv|window, activity|filename"),
         (animals(4) | {"a.csv": b"Our zoo\nimage;label\nanimal0/1.png;4"}, "a.csv|first line|Our zoo"),
+        (
+            animals(4)
+            | {f"{s}.csv": CSVS[s] if s == "val" else CSVS[s].replace(b",animal3", b",ANIMAL0") for s in SPLITS},
+            "ANIMAL0|only in case",
+        ),
         (animals(4) | {"labels.xlsx": b"PK\x03\x04"}, "labels.xlsx may hold labels|csv"),
         (animals(4) | {"a.csv": ANIMAL_LABELS.replace(b"/1.png,a", b"/1.png,A", 1)}, "Animal0|animal0|only in case"),
         (animals(4) | {"a.csv": b"image,label\nanimal0/1.png,7\nanimal1/1.png,7.0"}, "'7'|'7.0'|differ"),

@@ -51,7 +51,7 @@ def same_names(classes: Mapping[str, Images]) -> str:
     return f" ({len(several)} names are in several places and are different classes there, as {pair})"
 
 
-def refuse_near_names(path: Path, classes: Mapping[str, Images]) -> None:
+def refuse_near_names(path: Path, classes: Sequence[str]) -> None:
     """UserError where two classes differ only in case, in blanks, or in how a letter or a number is written."""
     seen: dict[str, str] = {}
     for name in classes:

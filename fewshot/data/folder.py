@@ -61,7 +61,6 @@ def content(path: Path, size: int, channels: int) -> Content:
     else:
         classes, how = class_folders(files), "classes from the names of folders"
         how += same_names(classes)
-    refuse_near_names(path, classes)
     if lists:
         splits = assigned(lists, classes, images)
         where = f"{lists.columns}{lists.name}"
@@ -77,6 +76,7 @@ def content(path: Path, size: int, channels: int) -> Content:
         split_of = seeded(classes)
         splits = {s: {c: of_class for c, of_class in classes.items() if split_of[c] == s} for s in SPLITS}
         how += f", {SEEDED_NOTE}"
+    refuse_near_names(path, [name for of_split in splits.values() for name in of_split])
     if len(splits["train"]) > 1:
         splits, taken = with_validation(splits)
         how += taken
