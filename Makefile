@@ -12,7 +12,7 @@ help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
 demo: $(VENV)/.made  ## make the environment and run a whole experiment: OP-LSTM on built-in characters, ~3 minutes
-	$(RUN) train.py experiment=demo force=true
+	$(RUN) train.py experiment=demo overwrite=true
 
 test: $(VENV)/.made  ## make the environment and pass the tests
 	$(RUN) -m pytest -n 2 --dist worksteal

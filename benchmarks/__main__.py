@@ -25,8 +25,8 @@ from benchmarks.grow import grow
 from benchmarks.in_a_run import lightning_times
 from benchmarks.tables import show
 from fewshot.errors import UserError
-from fewshot.results.surroundings import git_commit, installed_version, processor
-from fewshot.runs.compiled import compiled
+from fewshot.results.environment import git_commit, installed_version, processor
+from fewshot.training.compiled import compiled
 
 PACKAGES = ("torch", "lightning", "numpy", "jax", "jaxlib", "optax")
 
@@ -74,8 +74,8 @@ def fits(name: str, device: str, settings: Sequence[str]) -> bool:
     """Whether a slow case's step fits into the memory that is free, from the peak of a single task's."""
     if not name.startswith(cases.SLOW) or device != "cpu" or "SC_AVPHYS_PAGES" not in os.sysconf_names:
         return True
-    meta_batch = cases.build(name, device, settings).cfg.method.meta_batch
-    need = meta_batch * count(cases.build(name, device, [*settings, "method.meta_batch=1"]).train()).peak
+    meta_batch_size = cases.build(name, device, settings).cfg.method.meta_batch_size
+    need = meta_batch_size * count(cases.build(name, device, [*settings, "method.meta_batch_size=1"]).train()).peak
     return need < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -98,11 +98,11 @@ def measure(name: str, told: argparse.Namespace) -> dict[str, Any]:
             steps["compiled"]()
             compile_seconds = time.perf_counter() - started
         times = take_turns(steps, told.seconds * 3 / 4, on_gpu)
-    tasks = case.cfg.method.meta_batch
+    tasks = case.cfg.method.meta_batch_size
     row: dict[str, Any] = {
         "name": name,
-        "meta_batch": tasks,
-        "eval_batch": case.cfg.trainer.eval_batch,
+        "meta_batch_size": tasks,
+        "eval_batch_size": case.cfg.trainer.eval_batch_size,
         "parameters": sum(p.numel() for p in case.learner.parameters()),
         "ms_per_task": {n: t.summary(row_tasks(n, case)) for n, t in times.items()},
         "compile_seconds": compile_seconds,  # from torch's cache where it has been compiled before
@@ -116,7 +116,7 @@ def measure(name: str, told: argparse.Namespace) -> dict[str, Any]:
 
 
 def row_tasks(step: str, case: cases.Case) -> int:
-    return int(case.cfg.trainer.eval_batch if step == "test" else case.cfg.method.meta_batch)
+    return int(case.cfg.trainer.eval_batch_size if step == "test" else case.cfg.method.meta_batch_size)
 
 
 def main(given: Sequence[str] | None = None) -> dict[str, Any]:
@@ -144,7 +144,9 @@ def main(given: Sequence[str] | None = None) -> dict[str, Any]:
             for name in progress.track(names):
                 progress.update(progress.task_ids[0], description=name)
                 if not fits(name, told.device, told.set):
-                    console.print(f"{name} is left out: it needs more memory than is free; --set method.meta_batch=1")
+                    console.print(
+                        f"{name} is left out: it needs more memory than is free; --set method.meta_batch_size=1"
+                    )
                     continue
                 found["cases"].append(measure(name, told))
                 if told.json:  # a long sitting that is cut short keeps what it has

@@ -21,7 +21,7 @@ from fewshot.data.table import Classes, Table
 from fewshot.episodes import SPLITS, Episode
 from fewshot.memory import keep_freed_memory
 from fewshot.methods.base import MetaLearner
-from fewshot.runs.build import make_datamodule, make_learner, make_source
+from fewshot.training.build import make_datamodule, make_learner, make_source
 
 Step = Callable[[], object]
 

@@ -11,13 +11,13 @@ from benchmarks.clock import take_turns
 from benchmarks.counts import count
 
 LINES = [
-    ("sine/oplstm", "method.meta_batch", (1, 4, 16)),
+    ("sine/oplstm", "method.meta_batch_size", (1, 4, 16)),
     ("sine/oplstm", "shots", (5, 20, 80)),
     ("sine/oplstm", "method.passes", (1, 3, 9)),
-    ("omniglot/maml", "method.meta_batch", (2, 8, 32)),
+    ("omniglot/maml", "method.meta_batch_size", (2, 8, 32)),
     ("omniglot/maml", "data.ways", (5, 10, 20)),
     ("omniglot/maml", "shots", (1, 2, 5)),
-    ("omniglot/maml", "method.steps", (1, 2, 4)),
+    ("omniglot/maml", "method.inner_steps", (1, 2, 4)),
     ("mini/protonet", "data.size", (28, 56, 84)),
 ]
 

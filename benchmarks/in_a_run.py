@@ -12,10 +12,10 @@ from lightning.pytorch.callbacks import Callback, Timer
 
 from benchmarks.cases import build
 from benchmarks.clock import Times
-from fewshot.runs.callbacks import SaveBest
-from fewshot.runs.fit import fit, make_trainer
-from fewshot.runs.prepare import Run
-from fewshot.views.loggers import quiet
+from fewshot.training.callbacks import BestCheckpoint
+from fewshot.training.fit import fit, make_trainer
+from fewshot.training.loggers import quiet
+from fewshot.training.prepare import Run
 
 WARM_UP = 3
 
@@ -33,15 +33,17 @@ class Stamps(Callback):
 def lightning_times(name: str, device: str, settings: Sequence[str], steps: int) -> Times:
     """Times from the end of one step to that of the next, of a run of `steps` and a few to warm up."""
     updates = steps + WARM_UP
-    short = [f"trainer.updates={updates}", f"trainer.val_every={updates}", "trainer.val_tasks=1"]
-    quietly = [f"trainer.accelerator={device.split(':')[0]}", "trainer.bar=false", "logger=csv"]
+    short = [f"trainer.max_steps={updates}", f"trainer.val_check_interval={updates}", "trainer.num_val_tasks=1"]
+    quietly = [f"trainer.accelerator={device.split(':')[0]}", "trainer.enable_progress_bar=false", "logger=csv"]
     case = build(name, device, [*settings, *short, *quietly])
     del case.learner.log  # Lightning's own
     quiet()
     times, stamps = Times(), Stamps()
     with TemporaryDirectory() as folder, redirect_stderr(io.StringIO()):
         run = Run(case.cfg, Path(folder), case.learner, case.datamodule, {}, None)
-        save_best = SaveBest(run.folder, case.learner.task.metric, "min" if case.learner.task.regression else "max")
+        save_best = BestCheckpoint(
+            run.folder, case.learner.task.metric, "min" if case.learner.task.regression else "max"
+        )
         trainer = make_trainer(run, Timer(), save_best, -1)
         trainer.callbacks.append(stamps)  # type: ignore[attr-defined]
         fit(run, trainer, None, -1)

@@ -78,11 +78,11 @@ def maml(learner: MAML) -> Predict:
 
         def inner_step(weights: Params, _: None) -> tuple[Params, None]:
             grads = jax.grad(support_loss)(weights)
-            if (clamp := learner.clamp) is not None:
+            if (clamp := learner.grad_clip) is not None:
                 grads = jax.tree.map(lambda g: jnp.clip(g, -clamp, clamp), grads)
             return jax.tree.map(lambda w, g: w - learner.inner_lr * g, weights, grads), None
 
-        weights, _ = jax.lax.scan(inner_step, p, None, learner.steps)
+        weights, _ = jax.lax.scan(inner_step, p, None, learner.inner_steps)
         return network(weights, layers, query_QI)[1][-1]
 
     return predict
@@ -174,8 +174,10 @@ def has_rival(learner: MetaLearner) -> bool:
         shown = learner.pool_state or learner.softmax or learner.detach
         return learner.normalisation in ("joint", "none") and not shown
     if isinstance(learner, PlainLSTM):
-        return learner.support == "set"
-    return isinstance(learner, ProtoNet) or (type(learner) is MAML and not (learner.first_order or learner.head_only))
+        return learner.support_mode == "set"
+    return isinstance(learner, ProtoNet) or (
+        type(learner) is MAML and not (learner.first_order or learner.adapt_head_only)
+    )
 
 
 def predictor(learner: MetaLearner) -> Predict:
@@ -223,7 +225,7 @@ def gradient_function(learner: MetaLearner) -> Callable[..., Params]:
         return jax.vmap(task_loss, (None, 0, 0, 0, 0))(p, *batch).sum()
 
     def clamped(p: Params, *batch: jax.Array) -> Params:
-        bound: Any = learner.clamp
+        bound: Any = learner.grad_clip
 
         def add(total: Params, one: Params) -> tuple[Params, None]:
             return jax.tree.map(lambda t, g: jnp.clip(t + g, -bound, bound), total, one), None

@@ -59,7 +59,7 @@ def times(found: dict[str, Any]) -> Table:
         if quick := ms.get("compiled"):
             others += [""] * (0 if jax else 4) + [number(quick["cpu"]), f"{row['compile_seconds']:.1f}"]
             others += [f"{quick['cpu'] / jax['cpu']:.2f}"] if jax else []
-        table.add_row(row["name"], str(row["meta_batch"]), *ours, *others)
+        table.add_row(row["name"], str(row["meta_batch_size"]), *ours, *others)
     return table
 
 
@@ -81,7 +81,7 @@ def work(found: dict[str, Any]) -> Table:
     for head in heads:
         table.add_column(head, justify="right")
     for row in found["cases"]:
-        step, tasks = row["of_a_step"], row["meta_batch"]
+        step, tasks = row["of_a_step"], row["meta_batch_size"]
         on_cpu = found["device"] == "cpu"
         ms = tasks * row["ms_per_task"]["train"]["cpu" if on_cpu else "median"]
         gflops = step["flops"] / ms / 1e6

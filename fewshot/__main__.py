@@ -2,18 +2,18 @@
 
 import sys
 
-from fewshot import stopping
+from fewshot import signals
 
 
 def train() -> int:
-    stopping.listen()  # before anything slow, so that a signal ends in one line from the start
+    signals.listen()  # before anything slow, so that a signal ends in one line from the start
     from fewshot.cli import main, run_train
 
     return main(run_train, "train")
 
 
 def evaluate() -> int:
-    stopping.listen()
+    signals.listen()
     from fewshot.cli import main, run_evaluate
 
     return main(run_evaluate, "evaluate")

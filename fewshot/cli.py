@@ -22,22 +22,22 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.text import Text
 
-from fewshot import cells, stopping
+from fewshot import jobs, signals
 from fewshot.config.checks import check, check_evaluation, check_there
 from fewshot.config.compose import FOLDERS, at_home, quote_shots
-from fewshot.config.identity import run_folder
+from fewshot.config.run_id import run_folder
 from fewshot.errors import Busy, UserError, out_of_memory
 from fewshot.line import check_line, is_multirun, refuse_other_way, refuse_renamed, tell_of_others
 from fewshot.mistakes import any_letters, explain, say
-from fewshot.runs.evaluate import evaluate
-from fewshot.runs.kept import kept_result, show_kept, untested
-from fewshot.runs.train import train
+from fewshot.training.evaluate import evaluate
+from fewshot.training.finished import kept_result, show_kept, untested
+from fewshot.training.train import train
 
 EXIT_CODES = {"failed": 1, "diverged": 1, "refused": 2, "timeout": 124, "stopped": 143}  # as timeout(1), as SIGTERM
 Run = Callable[[DictConfig], dict[str, Any]]
 WORST = (0, 124, 143, 1, 2)  # of the cells of a multirun
 ArgumentParser._check_help = lambda *_: None  # type: ignore  # Python 3.14's would not take one of Hydra's help texts
-MEMORY = "not enough memory: lower trainer.train_batch, trainer.eval_batch, data.size or the network's widths"
+MEMORY = "not enough memory: lower trainer.micro_batch_size, trainer.eval_batch_size, data.size or the network's widths"
 
 
 def run_train(cfg: DictConfig) -> dict[str, Any]:
@@ -50,8 +50,8 @@ def run_train(cfg: DictConfig) -> dict[str, Any]:
 def finished(cfg: DictConfig) -> dict[str, Any] | None:
     """The result of a run that needs nothing more, shown; UserError where its settings make no sense."""
     check(cfg)
-    if cfg.force and cells.begun_by_this_job(run_folder(cfg)):
-        cfg.force = False
+    if cfg.overwrite and jobs.begun_by_this_job(run_folder(cfg)):
+        cfg.overwrite = False
     result = kept_result(cfg, run_folder(cfg))
     if result is None:
         check_there(cfg)
@@ -72,7 +72,7 @@ def main(run: Run, name: str) -> int:
     Returns the exit code: 0; 1 where a run failed or diverged; 2 for a user's mistake; 124 where `trainer.max_time` was
     over; 128 + its number for a signal. A cell that fails does not stop the others, unless its process is killed.
     """
-    stopping.last_words = last_words
+    signals.last_words = last_words
     any_letters()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, to be told in one line
     away = on_cluster(sys.argv[1:])
@@ -87,28 +87,28 @@ def main(run: Run, name: str) -> int:
             sys.argv[1:] = sorted(quote_shots(sys.argv[1:]), key=lambda a: a not in may_stand_anywhere)
             if any(re.match("(-c|--cfg)(=|$)", a) for a in sys.argv[1:]):
                 sys.argv.append("--resolve")  # what will run, not how it is found
-            cells.begin(Path(folder), run, sys.argv[1:])
-            with cells.followed() if away else nullcontext():
+            jobs.begin(Path(folder), run, sys.argv[1:])
+            with jobs.followed() if away else nullcontext():
                 hydra.main(version_base="1.3", config_path=FOLDERS[name], config_name=name)(CELL[name])()
-        except stopping.Stopped as stop:
-            stopping.tell(f"{stop}\n{failures()}")
+        except signals.Stopped as stop:
+            signals.tell(f"{stop}\n{failures()}")
             return stop.exit_code
         except Exception as error:  # those of a run end in run_cell: this is of the command line, or a lost worker
             print(failures(), file=sys.stderr, end="")
             code = say(error, name)
             of_line = isinstance(error, (UserError, HydraException, OmegaConfBaseException))
             lost = isinstance(error, BrokenExecutor)  # a worker was killed
-            return 1 if lost or (cells.outcomes() and not of_line) else code
+            return 1 if lost or (jobs.outcomes() and not of_line) else code
         print(failures(), file=sys.stderr, end="")
-        if not away and not cells.outcomes() and is_multirun(sys.argv[1:]):
+        if not away and not jobs.outcomes() and is_multirun(sys.argv[1:]):
             return say(UserError(f"{' '.join(a for a in sys.argv[1:] if '(' in a)}: no values, no cells"))
-        codes = (EXIT_CODES.get(outcome["status"], 0) for outcome in cells.outcomes())
+        codes = (EXIT_CODES.get(outcome["status"], 0) for outcome in jobs.outcomes())
         return max(codes, default=0, key=WORST.index)
 
 
 def failures() -> str:
     """The cells of a multirun that have no result, a line each."""
-    outcomes = cells.outcomes()
+    outcomes = jobs.outcomes()
     bad = [outcome for outcome in outcomes if outcome["status"] in EXIT_CODES]
     if not bad or not bad[0]["multirun"]:
         return ""
@@ -122,17 +122,17 @@ def on_cluster(arguments: list[str]) -> bool:
 
 def last_words() -> str:
     """Before an end that nothing cleans up after."""
-    text = failures() + f"{cells.GO_ON}\n" * on_cluster(sys.argv[1:])
-    cells.end()
+    text = failures() + f"{jobs.GO_ON}\n" * on_cluster(sys.argv[1:])
+    jobs.end()
     return text
 
 
 def train_cell(cfg: DictConfig) -> float:
-    return run_cell(cells.told or run_train, cfg)
+    return run_cell(jobs.told or run_train, cfg)
 
 
 def evaluate_cell(cfg: DictConfig) -> float:
-    return run_cell(cells.told or run_evaluate, cfg)
+    return run_cell(jobs.told or run_evaluate, cfg)
 
 
 CELL = {"train": train_cell, "evaluate": evaluate_cell}  # pickled by name, for launchers with processes of their own
@@ -147,14 +147,14 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
     hydra_cfg = HydraConfig.get()
     overrides: list[Any] = OmegaConf.to_container(hydra_cfg.overrides.task)  # type: ignore[assignment]
     multirun = hydra_cfg.mode == RunMode.MULTIRUN
-    total, swept = cells.sweep(hydra_cfg) if multirun else (1, set())
+    total, swept = jobs.sweep(hydra_cfg) if multirun else (1, set())
     name = " ".join([o for o in overrides if o.split("=")[0] in swept] or overrides * multirun)
-    if stopping.asked:  # as the cell before ended
-        raise stopping.Stopped(stopping.asked, f"stopped by {stopping.asked.name}: give {stopping.again()} again")
-    if cells.in_worker():
-        stopping.obey()
-    elif cells.in_job():
-        stopping.serve()
+    if signals.asked:  # as the cell before ended
+        raise signals.Stopped(signals.asked, f"stopped by {signals.asked.name}: give {signals.again()} again")
+    if jobs.in_worker():
+        signals.obey()
+    elif jobs.in_job():
+        signals.serve()
     console = Console(stderr=True)
     if multirun:
         console.print(Text(name, "bold"), highlight=False)
@@ -167,15 +167,15 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
         refuse_renamed(cfg, hydra_cfg.runtime.choices, overrides)
         if empty := [o for o in overrides if o.partition("=")[2].strip() == "{}"]:
             raise UserError(f"{empty[0]} says nothing: choose a group by name, or set its settings one by one")
-        stopping.forced = bool(cfg.get("force"))
+        signals.forced = bool(cfg.get("overwrite"))
         outcome = run(at_home(cfg))
-    except stopping.Stopped as stop:
-        if cells.in_worker():  # nobody waits for it
+    except signals.Stopped as stop:
+        if jobs.in_worker():  # nobody waits for it
             os._exit(stop.exit_code)
-        if not cells.in_job():
+        if not jobs.in_job():
             raise
-        stopping.tell(f"{stop}\n")
-        stopping.queue_again()
+        signals.tell(f"{stop}\n")
+        signals.queue_again()
         outcome = {"status": "stopped", "reason": str(stop)}
     except (UserError, OmegaConfBaseException, HydraException) as error:
         say(error)
@@ -193,9 +193,9 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
     status = outcome["status"]
     ran = status != "refused" and outcome.get("ran", True)
     told = {"name": name, "multirun": multirun, "total": total, "status": status, "reason": outcome.get("reason")}
-    cells.add(told | {"ran": ran, "cell": hydra_cfg.job.num if multirun else 0, "busy": outcome.get("busy")})
+    jobs.add(told | {"ran": ran, "cell": hydra_cfg.job.num if multirun else 0, "busy": outcome.get("busy")})
     if multirun:
-        cells.show(console, total)
+        jobs.show(console, total)
     score = outcome.get("best_validation", outcome.get("mean"))
     worst = math.inf if OmegaConf.select(cfg, "data.name") == "sine" else -math.inf
     return worst if score is None else float(score)

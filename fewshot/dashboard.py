@@ -5,10 +5,10 @@ offline ones are sent by `wandb sync`, those of outputs/*/*/*/*/wandb and of out
 the study's name it prints what it would send, and needs no server.
 """
 
-from fewshot import stopping
+from fewshot import signals
 
 if __name__ == "__main__":
-    stopping.listen()  # before anything slow, so that a signal ends in one line from the start
+    signals.listen()  # before anything slow, so that a signal ends in one line from the start
 
 import json
 import sys
@@ -19,15 +19,15 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fewshot.config.identity import is_shrunk, run_name
+from fewshot.config.eval_config import further_tests
+from fewshot.config.run_id import is_reduced, run_name
 from fewshot.config.settings import choices_of
-from fewshot.config.tested import further_tests
 from fewshot.errors import UserError
 from fewshot.mistakes import say
 from fewshot.report.runs import Cell, cells, in_wandb, params, parsed, title
 from fewshot.report.search import searched
 from fewshot.report.tested import planned
-from fewshot.runs.kept import table_of
+from fewshot.training.finished import table_of
 
 GROUPS = ("method", "data", "backbone")  # of a run's config, which are told by their names
 
@@ -73,7 +73,7 @@ def sections(study: str, found: Sequence[Cell]) -> dict[str, list[Any]]:
 def names(study: str, told: Sequence[str], found: Sequence[Cell]) -> list[str]:
     """Of the study's report, runs and tests in W&B, in this order."""
     kinds = {cell.kind: cell.cfg for cell in found}
-    of_report = in_wandb(title(study, told, any(map(is_shrunk, kinds.values()))))
+    of_report = in_wandb(title(study, told, any(map(is_reduced, kinds.values()))))
     plans = {kind: planned(cfg).items() for kind, cfg in kinds.items()}
     runs = {run_name(cell.cfg, cell.folder): plans[cell.kind] for cell in found}
     tests = [f"{run}-on-{p.file_name(data)}" for run, plan in runs.items() for data, p in plan if data != p.trained_on]

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 
 @contextmanager
-def whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """A file to write, which takes `path`'s place once it is complete; what was there stays until then.
 
     The part lies in the same folder, so that the rename is no copy; what a killed process left is overwritten.
@@ -38,6 +38,6 @@ def weights_file(path: Path) -> Path:
     return path / "best.ckpt" if path.is_dir() else path
 
 
-def write_whole(path: Path, text: str) -> None:
-    with whole(path) as file:
+def atomic_write(path: Path, text: str) -> None:
+    with atomic_open(path) as file:
         file.write(text)

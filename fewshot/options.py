@@ -33,15 +33,15 @@ BOUNDS = {"gt": "above", "ge": "from", "lt": "below", "le": "to"}
 NOT_OPTIONS = ("self", "task", "backbone", "input_shape")  # of a learner, and of a backbone
 
 
-def whole(value: Any) -> Any:
+def as_int(value: Any) -> Any:
     """For a Literal of whole numbers, which takes true and 1.0 for 1."""
     if type(value) is not int:
         raise ValueError
     return value
 
 
-Sign = Annotated[Literal[1, -1], BeforeValidator(whole)]
-Channels = Annotated[Literal[1, 3], BeforeValidator(whole)]
+Sign = Annotated[Literal[1, -1], BeforeValidator(as_int)]
+Channels = Annotated[Literal[1, 3], BeforeValidator(as_int)]
 
 
 def options(of: Callable[..., Any]) -> dict[str, Any]:

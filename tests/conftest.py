@@ -28,7 +28,7 @@ TEXT = {"normalisation": "example", "gamma": 0.025, "pool_state": True, "softmax
 OPLSTM = {
     "lr": 1e-3,
     "passes": 3,
-    "cells": [3, 2, 1],
+    "lstm_units": [3, 2, 1],
     "preactivation": False,
     "detach": False,
     "scalar_bias": False,
@@ -38,14 +38,14 @@ LSTM = {"lr": 1e-3, "inputs": "target", "hidden": [7, 4], "passes": 3, "first_la
 MAML = {
     "lr": 1e-3,
     "inner_lr": 0.3,
-    "steps": 3,
-    "eval_steps": 3,
+    "inner_steps": 3,
+    "eval_inner_steps": 3,
     "first_order": False,
-    "clamp": None,
-    "clamp_each": False,
+    "grad_clip": None,
+    "grad_clip_each": False,
 }
-WARPMAML = {name: value for name, value in MAML.items() if name != "clamp_each"} | {"last_loss": False}
-SAP = {name: value for name, value in MAML.items() if name != "clamp_each"} | {"centred": True}
+WARPMAML = {name: value for name, value in MAML.items() if name != "grad_clip_each"} | {"last_loss": False}
+SAP = {name: value for name, value in MAML.items() if name != "grad_clip_each"} | {"centred": True}
 
 for name in [name for name in os.environ if name.startswith(("FEWSHOT_", "WANDB_")) and name != "FEWSHOT_RAW"]:
     del os.environ[name]  # a user's own settings are none of the tests'
@@ -89,14 +89,14 @@ def _once(overrides: tuple[str, ...], **told: bool) -> DictConfig:
 @pytest.fixture
 def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A study's cells are composed once for all tests: each takes a fifth of a second."""
-    for module in ("fewshot.report.runs", "fewshot.config.identity"):
+    for module in ("fewshot.report.runs", "fewshot.config.run_id"):
         monkeypatch.setattr(f"{module}.composed", lambda overrides, **told: _once(tuple(overrides), **told).copy())
 
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run draws no pictures, which take longer than a short run."""
-    monkeypatch.setattr("fewshot.runs.train.draw", lambda _: [])
+    monkeypatch.setattr("fewshot.training.train.draw", lambda _: [])
 
 
 @pytest.fixture

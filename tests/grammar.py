@@ -38,7 +38,7 @@ from fewshot.methods import learner_class
 from fewshot.mistakes import explain, plain
 from fewshot.report.runs import cells
 from fewshot.report.sweep import sweep
-from fewshot.runs.build import make_learner
+from fewshot.training.build import make_learner
 from tests.conftest import FC, LSTM, MAML, OPLSTM, RELEASED, SAP, WARPMAML
 
 Sense = Callable[[Any], bool]
@@ -72,12 +72,15 @@ def optional(sense: Sense) -> Sense:
     return lambda v: v is None or sense(v)
 
 
-INNER = dict.fromkeys(("steps", "eval_steps"), count()) | {"inner_lr": positive, "clamp": optional(positive)}
+INNER = dict.fromkeys(("inner_steps", "eval_inner_steps"), count()) | {
+    "inner_lr": positive,
+    "grad_clip": optional(positive),
+}
 INNER["first_order"] = flag
 METHODS: dict[str, dict[str, Sense]] = {
     "protonet": {},
     "lstm": {
-        "support": among("set", "sequence"),
+        "support_mode": among("set", "sequence"),
         "inputs": among("target", "prev_target", "prev_target_pred", "prev_target_err", "prev_target_pred_err"),
         "hidden": units,
         "passes": count(),
@@ -87,7 +90,7 @@ METHODS: dict[str, dict[str, Sense]] = {
     },
     "oplstm": {
         "passes": count(),
-        "cells": units,
+        "lstm_units": units,
         "normalisation": among("example", "matrix", "joint", "none"),
         "gamma": optional(positive),
         "pool_state": flag,
@@ -96,7 +99,7 @@ METHODS: dict[str, dict[str, Sense]] = {
         "detach": flag,
         "scalar_bias": flag,
     },
-    "maml": INNER | {"clamp_each": flag, "head_only": flag},
+    "maml": INNER | {"grad_clip_each": flag, "adapt_head_only": flag},
     "warpmaml": INNER | {"last_loss": flag},
     "sap": INNER | {"centred": flag},
 }
@@ -107,29 +110,29 @@ BACKBONE = {
     "zero_bias": flag,
 }
 TASKS = {
-    "meta_batch": count(),
-    "updates": count(),
+    "meta_batch_size": count(),
+    "max_steps": count(),
     "train_shots": optional(count()),
     "train_queries": count(),
     "val_queries": count(),
     "test_queries": count(),
-    "val_tasks": count(),
-    "test_tasks": count(),
-    "eval_batch": count(),
+    "num_val_tasks": count(),
+    "num_test_tasks": count(),
+    "eval_batch_size": count(),
 }
 SEED = count(0, 2**32 - 1)
 DEVICE = among("auto", "cpu", "gpu", "cuda", "mps")
-TRAINER = {name: TASKS[name] for name in ("updates", "val_tasks", "test_tasks", "eval_batch")} | {
-    "train_batch": optional(count()),
+TRAINER = {name: TASKS[name] for name in ("max_steps", "num_val_tasks", "num_test_tasks", "eval_batch_size")} | {
+    "micro_batch_size": optional(count()),
     "compile": lambda v: v == "auto" or flag(v),
-    "val_every": count(),
-    "save_every": count(),
-    "log_every": count(),
+    "val_check_interval": count(),
+    "save_every_n_steps": count(),
+    "log_every_n_steps": count(),
     "precision": among("32-true", "bf16-mixed", "16-mixed"),
     "accelerator": DEVICE,
-    "threads": count(0, 1000),
+    "num_threads": count(0, 1000),
     "max_time": lambda v: type(v) is str and len(v) == 11 and v.replace(":", "").isdigit() and v > "00:00:00:00",
-    "bar": flag,
+    "enable_progress_bar": flag,
     "similarity": among("none", "text", "released"),
 }
 PATHS = dict.fromkeys(("raw", "prepared"), text)
@@ -142,10 +145,10 @@ EVALUATION: dict[str, Sense] = {
     "ways": optional(count(2)),
     "tasks": optional(count()),
     "bn": optional(among("support")),
-    "eval_batch": optional(count()),
+    "eval_batch_size": optional(count()),
     "accelerator": DEVICE,
-    "threads": count(0, 1000),
-    "bar": flag,
+    "num_threads": count(0, 1000),
+    "enable_progress_bar": flag,
     "pictures": flag,
     "predictions": flag,
 }
@@ -162,7 +165,7 @@ def keys(method: str, data: str) -> dict[str, Sense]:
         of_data["train_ways"] = optional(count(2)) if method == "protonet" else lambda v: v is None
         of_data["test"] = lambda v: type(v) is list and all(n in names and v.count(n) == 1 for n in v)
     groups = {
-        "method": METHODS[method] | {"lr": positive, "meta_batch": count(), "name": among(method)},
+        "method": METHODS[method] | {"lr": positive, "meta_batch_size": count(), "name": among(method)},
         "data": of_data | {"name": among(data)},
         "backbone": BACKBONE,
         "trainer": TRAINER,
@@ -170,7 +173,7 @@ def keys(method: str, data: str) -> dict[str, Sense]:
         "paths": PATHS,
     }
     dotted = {f"{group}.{name}": sense for group, names in groups.items() for name, sense in names.items()}
-    return dotted | {"seed": SEED, "force": flag, "predictions": flag, "form": among("released", "text")}
+    return dotted | {"seed": SEED, "overwrite": flag, "predictions": flag, "variant": among("released", "paper")}
 
 
 ODD_WORDS = """
@@ -231,7 +234,7 @@ def line(dice: random.Random) -> tuple[str, list[str], bool | None]:
         except Exception:
             sensible = False
     alone = len(overrides) == 1 and not overrides[0].startswith(("method.", "backbone.", "trainer.similarity", "++"))
-    too_much = any(o.startswith(("trainer.val_every", "trainer.updates", "data.size")) for o in overrides)
+    too_much = any(o.startswith(("trainer.val_check_interval", "trainer.max_steps", "data.size")) for o in overrides)
     return program, [*context, *overrides], sensible if not sensible or (alone and not too_much) else None
 
 
@@ -283,7 +286,7 @@ SETTING_WORDS = """
 seed=3 ++seed=3 ++seed=3,4 +seed=3 ~seed seed=a seed=null seed=1,, seed=range(3,3) seed=glob(*) seed=interval(0,1) x -m
 shots=5 ++shots=5 +shots=5 shots=0 shots=glob(*) method=lstm method=glob(l*) method=5 method=5,6 method= method=[lstm
 ~method trial=0 ++trial=3 trial=x profile=quick profile=slow foo=1 ++foo=1 hydra.sweeper.params=null experiment=table2
-+search=lstm_sine paths.outputs= method.passes=0 ++method.passes=2 form=text form=x trainer.updates=-1 =5 a=b=c
++search=lstm_sine paths.outputs= method.passes=0 ++method.passes=2 variant=paper variant=x trainer.max_steps=-1 =5 a=b=c
 """
 SETTINGS = re.findall(r"\S+", SETTING_WORDS)
 
@@ -340,14 +343,14 @@ def callables() -> list[tuple[Callable[..., Any], dict[str, Any], dict[str, Sens
     task = {"task": Task((1, 3, 3), 3, False), "backbone": FC}
     own = {
         "protonet": {"lr": 1e-3},
-        "lstm": LSTM | {"support": "set", "pool_cell": True, "query_cell": True},
+        "lstm": LSTM | {"support_mode": "set", "pool_cell": True, "query_cell": True},
         "oplstm": OPLSTM | RELEASED | {"normalisation": "none"},
         "maml": MAML,
         "warpmaml": WARPMAML,
         "sap": SAP,
     }
     learners = [(learner_class(m), task | own[m], METHODS[m] | {"lr": positive}) for m in METHODS]
-    datamodule = {"source": SineSource(0, 1), "shots": 2, "meta_batch": 2, "updates": 3}
+    datamodule = {"source": SineSource(0, 1), "shots": 2, "meta_batch_size": 2, "max_steps": 3}
     return [
         *learners,
         (Blocks, {"input_shape": (1, 8, 8), "layer": "linear", "widths": [3, 2]}, BACKBONE),
@@ -387,7 +390,7 @@ def faults_of_calls(number: int, seed: int) -> Iterator[str]:
 
 def together(changes: dict[str, Any]) -> bool:
     """Whether a value that makes sense does not beside the other arguments: on a linear net, or of a set."""
-    return bool({"inputs", "cells", "preactivation", "backbone", "layer", "pool_cell", "query_cell"} & {*changes})
+    return bool({"inputs", "lstm_units", "preactivation", "backbone", "layer", "pool_cell", "query_cell"} & {*changes})
 
 
 if __name__ == "__main__":

@@ -46,7 +46,9 @@ from tests.made_files import fill_folder, fill_tar, fill_zip, picture
 from tests.test_report import some, stored
 
 SECONDS = 60  # a case that takes longer hangs
-MENDS = "replace remove put delete keep leave give add save rename convert shrink pack force=true needs take run mean"
+MENDS = (
+    "replace remove put delete keep leave give add save rename convert shrink pack overwrite=true needs take run mean"
+)
 EXECUTED = "executed"  # the folder that malice would make
 SPLIT_OF = ("train", "train", "train", "val", "val", "test", "test")
 MARKS: list[Any] = [
@@ -391,13 +393,13 @@ def faults_of_data(number: int, seed: int) -> Iterator[str]:
 # ---------------------------------------------------------------- run folders and tables
 SMALL = [
     *(
-        "trainer.updates=6",
-        "trainer.val_every=3",
-        "trainer.save_every=2",
-        "trainer.val_tasks=4",
-        "trainer.test_tasks=4",
+        "trainer.max_steps=6",
+        "trainer.val_check_interval=3",
+        "trainer.save_every_n_steps=2",
+        "trainer.num_val_tasks=4",
+        "trainer.num_test_tasks=4",
     ),
-    *("trainer.threads=1", "trainer.bar=false", "method.meta_batch=1", "logger=csv"),
+    *("trainer.num_threads=1", "trainer.enable_progress_bar=false", "method.meta_batch_size=1", "logger=csv"),
 ]
 IMAGES = [
     *("method=protonet", "data=folder", "data.path=zoo", "data.size=8", "data.channels=1", "data.ways=2"),
@@ -486,7 +488,9 @@ def faults_of_runs(number: int, seed: int, real_every: int = 50) -> Iterator[str
             before = state(home / "zoo")
             told = ["paths.prepared=prepared"]
             told += (
-                [*RUNS[kind], *SMALL, "paths.outputs=outputs"] if program == "train" else [f"run={folder}", "bar=false"]
+                [*RUNS[kind], *SMALL, "paths.outputs=outputs"]
+                if program == "train"
+                else [f"run={folder}", "enable_progress_bar=false"]
             )
             with contextlib.chdir(home):
                 code, printed = asked(program, told, real=case % real_every == real_every - 1)

@@ -17,15 +17,15 @@ import numpy as np
 
 from fewshot.config.checks import check
 from fewshot.config.compose import composed
-from fewshot.runs import fit
-from fewshot.runs.callbacks import Lines
-from fewshot.runs.train import train
+from fewshot.training import fit
+from fewshot.training.callbacks import PrintValidation
+from fewshot.training.train import train
 
-SMALL = "logger=csv trainer.bar=false trainer.threads=1 trainer.val_tasks=20 trainer.test_tasks=20"
+SMALL = "logger=csv trainer.enable_progress_bar=false trainer.num_threads=1 trainer.num_val_tasks=20 trainer.num_test_tasks=20"
 RUNS = [
-    "data=sine method=lstm trainer.updates=20000 trainer.val_every=500",
-    "data=sine method=oplstm trainer.updates=4000 trainer.val_every=200",
-    "data=glyphs method=oplstm trainer.updates=2000 trainer.val_every=100 trainer.save_every=50",
+    "data=sine method=lstm trainer.max_steps=20000 trainer.val_check_interval=500",
+    "data=sine method=oplstm trainer.max_steps=4000 trainer.val_check_interval=200",
+    "data=glyphs method=oplstm trainer.max_steps=2000 trainer.val_check_interval=100 trainer.save_every_n_steps=50",
 ]
 MOST = {"memory_mb": 8, "blocks": 1.5, "open_files": 0, "temporary": 0, "in_folder": 0}  # growth allowed
 
@@ -41,7 +41,7 @@ class Row(NamedTuple):
     in_folder: int
 
 
-class Watch(Lines):
+class Watch(PrintValidation):
     """In the place of the callback that prints a line a validation: counts as well."""
 
     def __init__(self, folder: Path) -> None:
@@ -63,7 +63,7 @@ def watched(overrides: list[str], folder: Path) -> list[Row]:
     cfg = composed([*SMALL.split(), f"paths.outputs={folder}/outputs", f"paths.prepared={folder}", *overrides])
     check(cfg)
     watch = Watch(folder)
-    with patch.object(tempfile, "tempdir", f"{folder}/tmp"), patch.object(fit, "Lines", lambda: watch):
+    with patch.object(tempfile, "tempdir", f"{folder}/tmp"), patch.object(fit, "PrintValidation", lambda: watch):
         assert train(cfg)["status"] == "finished"
     return watch.rows
 

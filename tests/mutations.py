@@ -29,12 +29,12 @@ TESTS = (
     "tests/test_settings.py",
     "tests/test_results.py",
     "tests/test_grammar.py",
-    "tests/test_floors.py",
+    "tests/test_baselines.py",
     "tests/test_lightning.py",
     "tests/test_backbones.py",
     "tests/test_report.py",
-    "tests/test_ranks.py",
-    "tests/test_signs.py",
+    "tests/test_distributed.py",
+    "tests/test_diagnostics.py",
     "tests/test_compiled.py",
 )
 AT_A_TIME = 2
@@ -46,12 +46,12 @@ TASK_WEIGHT = "fewshot/backbones/task_weight.py"
 RESNET, LIBRARY = "fewshot/backbones/resnet12.py", "fewshot/backbones/library.py"
 WEIGHTS = "fewshot/backbones/weights.py"
 SOURCE, PROTOCOL, PAPER = "fewshot/data/image_source.py", "fewshot/results/protocol.py", "fewshot/results/paper.py"
-EVALUATE, TESTED = "fewshot/runs/evaluate.py", "fewshot/config/tested.py"
-FLOORS, IDENTITY = "fewshot/floors.py", "fewshot/config/identity.py"
-DRAWS, SUMMARY, PAIRED = "fewshot/config/draws.py", "fewshot/report/summary.py", "fewshot/report/paired.py"
-STATISTICS, SIGNS = "fewshot/results/statistics.py", "fewshot/results/signs.py"
-RANKS, DATAMODULE = "fewshot/runs/ranks.py", "fewshot/data/datamodule.py"
-COMPILED = "fewshot/runs/compiled.py"
+EVALUATE, TESTED = "fewshot/training/evaluate.py", "fewshot/config/eval_config.py"
+FLOORS, IDENTITY = "fewshot/baselines.py", "fewshot/config/run_id.py"
+DRAWS, SUMMARY, PAIRED = "fewshot/config/random_search.py", "fewshot/report/summary.py", "fewshot/report/paired.py"
+STATISTICS, SIGNS = "fewshot/results/statistics.py", "fewshot/results/diagnostics.py"
+RANKS, DATAMODULE = "fewshot/training/distributed.py", "fewshot/data/datamodule.py"
+COMPILED = "fewshot/training/compiled.py"
 OPTIONS, CHECKS, CLI = "fewshot/options.py", "fewshot/config/checks.py", "fewshot/cli.py"
 # the file of tests that turns red soonest
 FIRST = {BASE: TESTS[1], BODY: TESTS[1], EPISODES: TESTS[2], SOURCE: TESTS[2]}
@@ -136,15 +136,15 @@ MUTATIONS = [
         (MAML, "x.detach() if self.first_order else x", "x", "first order in the outputs alone"),
         (MAML, "create_graph = outer and not self.first_order", "create_graph = False", "always first order"),
         (MAML, "create_graph = outer and not self.first_order", "create_graph = outer", "first_order ignored"),
-        (MAML, "self.steps if self.training else self.eval_steps", "self.steps", "eval_steps ignored"),
+        (MAML, "self.steps if self.training else self.eval_inner_steps", "self.steps", "eval_inner_steps ignored"),
         (MAML, "range(self.steps if", "range(1 + self.steps if", "one inner step more"),
         (MAML, "task_losses(predictions, support_y).sum()", "task_losses(predictions, support_y).mean()", "inner mean"),
         (MAML, "clamp(g, -self.clamp, self.clamp)", "clamp(g, -self.clamp, None)", "inner clamp from below only"),
         (MAML, "grads = tuple(clamp(g, -self.clamp, self.clamp) for g in grads)", "pass", "no inner clamp"),
         (MAML, "copies.register_hook(self.clamped_sum)", "pass", "no outer clamp"),
-        (MAML, "return self.clamp_each and", "return", "clamped after each task always"),
+        (MAML, "return self.grad_clip_each and", "return", "clamped after each task always"),
         (MAML, "nn.utils.clip_grad_value_(self.parameters(), self.clamp)", "pass", "no clamp of the sum"),
-        (MAML, 'not self.head_only or name.startswith("head.")', "True", "ANIL adapts all"),
+        (MAML, 'not self.adapt_head_only or name.startswith("head.")', "True", "ANIL adapts all"),
         (
             MAML,
             "names = [name for name in weights if self.adapts(name)]",
@@ -342,7 +342,7 @@ MUTATIONS = [
         (
             MAML,
             "return self.clamps_each or self.adapts(name)",
-            "return self.clamp_each or self.adapts(name)",
+            "return self.grad_clip_each or self.adapts(name)",
             "copies for no clamp",
         ),
         # the order of a support set
@@ -359,7 +359,7 @@ MUTATIONS = [
         (PROTOCOL, 'result.get("run_status", result["status"])', '"finished"', "any status"),
         (PROTOCOL, 'result.get("run_status", result["status"])', 'result["status"]', "the test's status for the run's"),
         (PROTOCOL, 'result["val_shots"],', 'result["shots"],', "trained for any shots"),
-        (PROTOCOL, 'as_settings(result["changed"]),', "(),", "any settings"),
+        (PROTOCOL, 'as_settings(result["config_diff"]),', "(),", "any settings"),
         (PROTOCOL, 'result["trained_on"],', 'result["data"],', "trained on anything"),
         (PROTOCOL, 'result["test_queries"],', "1,", "any number of queries"),
         (PROTOCOL, 'f"{self.ways}-way "', '"5-way "', "ways not named"),
@@ -367,7 +367,7 @@ MUTATIONS = [
         (PAPER, '"sine": 2000', '"sine": 1000', "sine's number of test tasks"),
         (PAPER, '"data.train_queries": 10', '"data.train_queries": 15', "Figure 5 with other queries"),
         (PAPER, 'SEQUENCE | {"method.first_labels": True}', "SEQUENCE", "Figure 5 with other labels"),
-        (PAPER, 'form="released"', 'form="text"', "the other form's figures"),
+        (PAPER, 'variant="released"', 'variant="text"', "the other form's figures"),
         (EVALUATE, '"run_status": status', '"run_status": "finished"', "a run that timed out has finished"),
         (EVALUATE, 'tested.data.get("ways", 1)', 'tested.data.get("ways", 1) + 1', "other ways"),
         (TESTED, "CROSS_DOMAIN_QUERIES = 15", "CROSS_DOMAIN_QUERIES = 5", "queries across"),
@@ -376,14 +376,14 @@ MUTATIONS = [
         ("conf/settings/lstm-sine.yaml", "sequence}, text", "set}, text", "labels hidden from sequences"),
         (
             "conf/settings/oplstm-mini.yaml",
-            "detach: ${by_form:{released:${by_backbone:{mlp:false, fc:false, other:true}}",
-            "detach: ${by_form:{released:${by_backbone:{mlp:false, fc:false, other:false}}",
+            "detach: ${by_variant:{released:${by_backbone:{mlp:false, fc:false, other:true}}",
+            "detach: ${by_variant:{released:${by_backbone:{mlp:false, fc:false, other:false}}",
             "inputs not detached",
         ),
         ("conf/settings/oplstm-sine.yaml", "passes: 9", "passes: 8", "a pass less"),
         ("conf/settings/maml-mini.yaml", "5:2", "5:4", "another meta-batch"),
         ("conf/settings/warpmaml-mini.yaml", "{1:5, other", "{1:1, other", "trained on its own shots"),
-        ("conf/family/sine.yaml", "val_tasks: 1000", "val_tasks: 600", "fewer validation tasks"),
+        ("conf/family/sine.yaml", "num_val_tasks: 1000", "num_val_tasks: 600", "fewer validation tasks"),
         ("conf/family/omniglot.yaml", "text: 15", "text: 5", "fewer queries under text"),
         (
             "conf/experiment/figure5-omniglot.yaml",
@@ -391,10 +391,10 @@ MUTATIONS = [
             "train_queries: 15",
             "more queries than drawings",
         ),
-        ("conf/experiment/figure6.yaml", "${form}", "text", "Figure 6 by one form"),
+        ("conf/experiment/figure6.yaml", "${variant}", "text", "Figure 6 by one form"),
         # studies and their reports
         ("conf/search/lstm_sine.yaml", "1e-5,4e-2", "1e-5,4e-1", "another range of rates"),
-        ("conf/search/lstm_sine.yaml", "passes,whole,1,14", "passes,whole,1,13", "fewer passes"),
+        ("conf/search/lstm_sine.yaml", "passes,int,1,14", "passes,int,1,13", "fewer passes"),
         (DRAWS, "(int(high) - int(low) + 1)", "(int(high) - int(low))", "the last number left out"),
         (DRAWS, "math.exp(math.log(low) + where", "math.exp(where", "a rate off its range"),
         (DRAWS, "/{name}", "", "all settings drawn alike"),

@@ -60,7 +60,7 @@ def meta_gradient(method, state, options, support_x, support_y, query_x, query_y
     """
     state = {name: tensor.detach().clone().requires_grad_() for name, tensor in state.items()}
     total = {name: torch.zeros_like(tensor, requires_grad=False) for name, tensor in state.items()}
-    clamp = options["clamp"] if method in ("maml", "warpmaml", "sap") else None
+    clamp = options["grad_clip"] if method in ("maml", "warpmaml", "sap") else None
     each = method == "maml" and clamp is not None and {"each": True, "sum": False}[options["outer_clamp"]]
     for b in range(len(support_x)):
         one = slice(b, b + 1)  # a meta-batch of this task alone
@@ -287,7 +287,7 @@ def pool_memory(memory, examples):
 # ---------------------------------------------------------------- plain LSTM
 def lstm_task(state, options, support_x, support_y, query_x):
     """Feed [x, y] of the support set, then every query on its own with zeros for the label."""
-    if options["support"] == "set" and options["query_cell"] and not options["pool_cell"]:
+    if options["support_mode"] == "set" and options["query_cell"] and not options["pool_cell"]:
         raise ValueError("the query cannot start from a cell state that stays per example")
     if "body.0.weight" in state:
         embedded = forward_body(state, options, support_x)[0]
@@ -296,12 +296,12 @@ def lstm_task(state, options, support_x, support_y, query_x):
         embedded, queries = support_x.flatten(1), query_x.flatten(1)
     labels = label_vectors(support_y, len(state["head.weight"]), embedded)
     inputs = options.get("inputs", "target")
-    if options["support"] == "set" and inputs != "target":
+    if options["support_mode"] == "set" and inputs != "target":
         raise ValueError("a set has no previous step")
     blank = torch.zeros_like(labels[0])
     if inputs != "target":
         blank = torch.cat([blank for _ in EXTRAS[inputs]])
-    walk = {"set": lstm_set, "sequence": lstm_sequence}[options["support"]]
+    walk = {"set": lstm_set, "sequence": lstm_sequence}[options["support_mode"]]
     sizes = [state[f"lstm.{l}.weight_hh_l0"].shape[1] for l in range(count(state, "lstm.{}.weight_ih_l0"))]
     zeros = [embedded.new_zeros(n) for n in sizes]
     h, c = walk(state, options, embedded, labels, zeros)
@@ -367,10 +367,10 @@ def lstm_delayed(state, options, embedded, labels, h, c):
 def maml_task(state, options, support_x, support_y, query_x):
     """Gradient steps on the support loss for all body and head tensors, then the query set.
 
-    With head_only (ANIL) the steps move the head alone.
+    With adapt_head_only (ANIL) the steps move the head alone.
     """
     weights = {name: tensor for name, tensor in state.items() if name.startswith(("body.", "head."))}
-    names = [name for name in weights if name.startswith("head.") or not options.get("head_only", False)]
+    names = [name for name in weights if name.startswith("head.") or not options.get("adapt_head_only", False)]
     weights = adapt(weights, options, names, support_x, support_y)
     return head(weights, query_features(weights, options, support_x, query_x))
 
@@ -378,7 +378,7 @@ def maml_task(state, options, support_x, support_y, query_x):
 def adapt(weights, options, names, support_x, support_y):
     """All the inner steps of the named tensors."""
     weights = with_gradient(weights, names)
-    for _ in range(options["steps"]):
+    for _ in range(options["inner_steps"]):
         weights = inner_step(weights, options, names, support_x, support_y)
     return weights
 
@@ -391,7 +391,7 @@ def with_gradient(weights, names):
 
 def inner_step(weights, options, names, support_x, support_y):
     """One gradient step on the support loss for the named tensors; the others stay as they are."""
-    clamp = options["clamp"]
+    clamp = options["grad_clip"]
     with torch.enable_grad():
         prediction = head(weights, forward_body(weights, options, support_x)[0])
         support_loss = task_loss(prediction, support_y)
@@ -435,13 +435,13 @@ def warpmaml_gradient(state, options, support_x, support_y, query_x, query_y):
     total = {name: torch.zeros_like(tensor, requires_grad=False) for name, tensor in state.items()}
     names = warpmaml_names(state)
     weights = with_gradient(state, names)
-    for t in range(1, options["steps"] + 1):
+    for t in range(1, options["inner_steps"] + 1):
         phi = {n: w.detach().clone().requires_grad_() for n, w in state.items() if n.startswith("warps.")}
         weights = inner_step({**weights, **phi}, options, names, support_x, support_y)
         prediction = head(weights, query_features(weights, options, support_x, query_x))
         gradients = gradient_by_name(task_loss(prediction, query_y), {**base, **phi})
         for name, gradient in gradients.items():
-            if name in phi or t == options["steps"] or not options["last_loss"]:
+            if name in phi or t == options["inner_steps"] or not options["last_loss"]:
                 total[name] = total[name] + gradient
     return total
 

@@ -16,13 +16,13 @@ CASES: list[tuple[str, str, str | None, bool, dict]] = [
     ("maml", "fc", None, False, MAML),
     ("maml", "fc", "support", False, MAML),
     ("maml", "fc", None, False, MAML | {"first_order": True}),
-    ("maml", "fc", None, False, MAML | {"clamp": 0.05, "clamp_each": True}),
-    ("maml", "fc", None, False, MAML | {"clamp": 0.05, "clamp_each": False}),
+    ("maml", "fc", None, False, MAML | {"grad_clip": 0.05, "grad_clip_each": True}),
+    ("maml", "fc", None, False, MAML | {"grad_clip": 0.05, "grad_clip_each": False}),
     ("maml", "conv4", None, False, MAML),
     ("maml", "conv4", "support", False, MAML),
 ]
-CASES += [("maml", b, None, b == "mlp", MAML | {"head_only": True}) for b in ("fc", "mlp", "conv4")]
-CASES += [("maml", "fc", None, False, MAML | {"head_only": True, "clamp": 0.05, "clamp_each": True})]
+CASES += [("maml", b, None, b == "mlp", MAML | {"adapt_head_only": True}) for b in ("fc", "mlp", "conv4")]
+CASES += [("maml", "fc", None, False, MAML | {"adapt_head_only": True, "grad_clip": 0.05, "grad_clip_each": True})]
 for backbone, bn in (("fc", None), ("fc", "support"), ("conv4", None), ("conv4", "support"), ("mlp", None)):
     for last_loss in (False, True):
         CASES.append(("warpmaml", backbone, bn, backbone == "mlp", WARPMAML | {"last_loss": last_loss}))
@@ -30,14 +30,14 @@ for backbone, bn in (("fc", None), ("fc", "support"), ("conv4", None), ("conv4",
         CASES.append(("sap", backbone, bn, backbone == "mlp", SAP | {"centred": centred}))
 for method, options in (("warpmaml", WARPMAML), ("sap", SAP)):
     CASES += [(method, "conv4", None, False, options | {"first_order": True})]
-    CASES += [(method, "fc", None, False, options | {"clamp": 0.05})]
+    CASES += [(method, "fc", None, False, options | {"grad_clip": 0.05})]
 for inputs in ("prev_target", "prev_target_pred", "prev_target_err", "prev_target_pred_err"):
-    options = LSTM | {"support": "sequence", "inputs": inputs, "pool_cell": False, "query_cell": False}
+    options = LSTM | {"support_mode": "sequence", "inputs": inputs, "pool_cell": False, "query_cell": False}
     CASES += [("lstm", "mlp", None, True, options), ("lstm", "fc", None, False, options | {"query_cell": True})]
 CASES += [("lstm", "conv4", None, False, options)]
 for support in ("set", "sequence"):
     for pool_cell, query_cell in ((False, False), (True, True), (True, False)):
-        options = LSTM | {"support": support, "pool_cell": pool_cell, "query_cell": query_cell}
+        options = LSTM | {"support_mode": support, "pool_cell": pool_cell, "query_cell": query_cell}
         CASES.append(("lstm", "fc", None, False, options))
         CASES.append(("lstm", "mlp", None, True, options | {"first_labels": support == "sequence"}))
     CASES.append(("lstm", "conv4", None, False, options))
@@ -63,7 +63,7 @@ CASES += [
 
 def reference_options(learner: MetaLearner, backbone: str, bn: str | None, options: dict) -> dict:
     told = dict(options) | {"backbone": backbone, "bn": bn or "transductive", "ways": learner.task.outputs}
-    return told | {"outer_clamp": "each" if options.get("clamp_each") else "sum"}
+    return told | {"outer_clamp": "each" if options.get("grad_clip_each") else "sum"}
 
 
 def reference_state(learner: MetaLearner) -> dict[str, torch.Tensor]:
@@ -80,7 +80,7 @@ def test_the_other_way_equals_reference(
     """As large layers are computed, whose weights of a task are kept as products, and images on a GPU, all together."""
     monkeypatch.setattr("fewshot.backbones.task_weight.fewer", lambda *_: True)
     for module in ("backbones.blocks", "methods.maml"):
-        monkeypatch.setattr(f"fewshot.{module}.alone", lambda _: False)
+        monkeypatch.setattr(f"fewshot.{module}.loop_over_tasks", lambda _: False)
     test_learner_equals_reference(method, backbone, bn, regression, options)
 
 

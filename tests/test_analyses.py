@@ -9,26 +9,26 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 
-from fewshot.config.identity import run_folder
+from fewshot.config.run_id import run_folder
 from fewshot.errors import UserError
 from fewshot.methods.base import MetaLearner
 from fewshot.methods.oplstm import OPLSTM
 from fewshot.methods.sap import SAP
+from fewshot.plots.adaptation import inner_steps, passes_figure, weights_figure
+from fewshot.plots.similarity import similarities
 from fewshot.report import load
-from fewshot.runs import train as runs_train
-from fewshot.runs.evaluate import evaluate
-from fewshot.runs.train import train
-from fewshot.views.inner_pictures import inner_steps, passes_figure, weights_figure
-from fewshot.views.similarity import similarities
+from fewshot.training import train as runs_train
+from fewshot.training.evaluate import evaluate
+from fewshot.training.train import train
 from tests.conftest import LSTM, MAML, RELEASED, episode, make
 from tests.conftest import OPLSTM as OPTIONS
 from tests.conftest import SAP as SAP_OPTIONS
 from tests.made_files import fill_folder, picture
 from tests.offline import records, summary
-from tests.test_pictures import images, waves
+from tests.test_plots import images, waves
 from tests.test_runs import config, evaluation, rows
 
-SMALL = ["data=glyphs", "method=protonet", "trainer.updates=10", "data.ways=3"]
+SMALL = ["data=glyphs", "method=protonet", "trainer.max_steps=10", "data.ways=3"]
 
 
 # ---------------------------------------------------------------- Figure 6
@@ -82,15 +82,15 @@ def test_output_layer_is_what_predicts(backbone: str) -> None:
 
 
 def test_figure_6_is_logged_and_drawn(tmp_path: Path) -> None:
-    small = ["data=glyphs", "method=oplstm", "backbone=conv4", "backbone.widths=[3,4]", "trainer.updates=10"]
-    cfg = config(tmp_path, *small, "data.ways=3", "trainer.similarity=text")
+    small = ["data=glyphs", "method=oplstm", "backbone=conv4", "backbone.widths=[3,4]", "trainer.max_steps=10"]
+    cfg = config(tmp_path, *small, "data.ways=3", "trainer.similarity=paper")
     plain = config(tmp_path, *small, "data.ways=3")
     assert run_folder(cfg) == run_folder(plain)
     train(cfg)
     logged = [r for r in rows(run_folder(cfg) / "metrics.csv") if r["metric"] == "similarity_text/cosine_gradient"]
     assert [int(r["tasks"]) for r in logged] == [0, 20]
     assert all(-1 <= float(r["value"]) <= 1 for r in logged)
-    assert (run_folder(cfg) / "similarity-text.png").read_bytes()[:4] == b"\x89PNG"
+    assert (run_folder(cfg) / "similarity-paper.png").read_bytes()[:4] == b"\x89PNG"
     assert train(cfg)["status"] == "finished"
     with pytest.raises(UserError, match=r"began without trainer\.similarity=released"):
         train(config(tmp_path, *small, "data.ways=3", "trainer.similarity=released"))
@@ -112,7 +112,7 @@ def test_figure_6_is_logged_and_drawn(tmp_path: Path) -> None:
 def test_findings_are_the_activation_strengths(backbone: str, layers: int) -> None:
     learner = make("sap", backbone, **SAP_OPTIONS)
     assert isinstance(learner, SAP)
-    found = learner.findings()
+    found = learner.interpretability()
     assert (
         len(found) == 3 * layers + 3 * 3 + 2 * 3 + 1
     )  # three levels of multiplications and shifts, two of scales, the head
@@ -120,7 +120,7 @@ def test_findings_are_the_activation_strengths(backbone: str, layers: int) -> No
     assert [v for k, v in found.items() if k.startswith("level 1, multiplication")] == pytest.approx(expected)
     with torch.no_grad():
         learner.net.strengths[2].scale.copy_(torch.tensor([0.0, 50.0, 0.0]))  # type: ignore[union-attr,index,operator]
-    assert learner.findings()["level 2, scale: mtl"] == pytest.approx(1)
+    assert learner.interpretability()["level 2, scale: mtl"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("centred", [True, False])
@@ -157,8 +157,8 @@ def test_further_data_sets_are_tested_and_kept(tmp_path: Path, monkeypatch: pyte
         return evaluated(*told, **options)
 
     evaluated = runs_train.evaluate_on
-    monkeypatch.setattr("fewshot.config.tested.across", across)
-    monkeypatch.setattr("fewshot.runs.kept.table_of", table_of)
+    monkeypatch.setattr("fewshot.config.eval_config.across", across)
+    monkeypatch.setattr("fewshot.training.finished.table_of", table_of)
     monkeypatch.setattr(runs_train, "evaluate_on", evaluate_on)
     cfg = config(tmp_path, *SMALL)
     alone = train(cfg)
@@ -178,7 +178,7 @@ def test_further_data_sets_are_tested_and_kept(tmp_path: Path, monkeypatch: pyte
     assert asked == []
     queries = 4000
     with pytest.raises(UserError, match=r"data\.test names glyphs: .*data\.test_queries=4000.*; or leave it out"):
-        train(config(tmp_path, *SMALL, "data.test=[mini]", "force=true"))
+        train(config(tmp_path, *SMALL, "data.test=[mini]", "overwrite=true"))
     assert json.loads((run_folder(cfg) / "result.json").read_text()) == result
 
 
@@ -242,7 +242,7 @@ def test_passes_are_drawn_from_none_to_all(method: str) -> None:
 
 
 def test_sequence_without_a_pass_predicts() -> None:
-    learner = make("lstm", "fc", **LSTM, support="sequence", pool_cell=False, query_cell=False)
+    learner = make("lstm", "fc", **LSTM, support_mode="sequence", pool_cell=False, query_cell=False)
     batch = episode(learner)
     with inner_steps(learner, 0), torch.no_grad():
         assert learner.predict(batch).isfinite().all()

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from fewshot.backbones import body_class, make_body, told
 from fewshot.backbones.library import LibraryBody
 from fewshot.backbones.resnet12 import ResNet12
-from fewshot.config.identity import identity, run_folder
+from fewshot.config.run_id import identity, run_folder
 from fewshot.errors import UserError
 from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner, Task
-from fewshot.runs.evaluate import evaluate, normalise_by_support
-from fewshot.runs.train import train
+from fewshot.training.evaluate import evaluate, normalise_by_support
+from fewshot.training.train import train
 from tests.conftest import LSTM, MAML, OPLSTM, RELEASED, SAP, WARPMAML, episode
 from tests.test_runs import config, evaluation
 
@@ -229,7 +229,7 @@ def test_a_learner_says_which_backbones_it_takes(
 
 
 def test_anil_adapts_the_head_of_any_model() -> None:
-    made = learner_class("maml")(Task((3, 32, 32), 3, False), TORCHVISION, **MAML | {"head_only": True})
+    made = learner_class("maml")(Task((3, 32, 32), 3, False), TORCHVISION, **MAML | {"adapt_head_only": True})
     made.losses(episode(made.double(), shots=1, queries=1))[0].sum().backward()
     assert all(p.grad is not None for p in made.parameters())
 
@@ -334,7 +334,7 @@ def test_a_run_pretrained_by_another(tmp_path: Path) -> None:
     pretrained = run_folder(first)
     second = config(tmp_path, *chosen, "method=maml", f"backbone.weights={pretrained}")
     result = train(second)
-    assert result["changed"]["backbone.weights"].startswith(f"{pretrained.name}-")
+    assert result["config_diff"]["backbone.weights"].startswith(f"{pretrained.name}-")
     folder = run_folder(second)
     best = pretrained / "best.ckpt"
     best.write_bytes(best.read_bytes() + b"0")

@@ -63,7 +63,7 @@ def test_cases_are_those_with_settings() -> None:
 
 
 def test_arithmetic_is_what_torch_counts() -> None:
-    step = cases.build("sine/maml", settings=["method.steps=2"]).train()
+    step = cases.build("sine/maml", settings=["method.inner_steps=2"]).train()
     counted = count(step)
     with FlopCounterMode(display=False) as expected:
         step()
@@ -91,7 +91,7 @@ def test_peak_memory() -> None:
 
 
 def test_growth(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grow, "LINES", [("sine/maml", "method.steps", (1, 2))])
+    monkeypatch.setattr(grow, "LINES", [("sine/maml", "method.inner_steps", (1, 2))])
     [line] = benchmarks.main(["--grow", "--seconds", "0.1"])["growth"]
     assert [point["value"] for point in line["points"]] == [1, 2]
     assert line["points"][1]["kernels"] > line["points"][0]["kernels"]

@@ -13,13 +13,13 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from fewshot import cells
+from fewshot import jobs
 from fewshot.cli import main, run_evaluate, run_train
 from fewshot.config.compose import CONF, composed
-from fewshot.config.identity import run_folder
+from fewshot.config.run_id import run_folder
 from fewshot.errors import UserError
 from fewshot.mistakes import say
-from fewshot.runs import train as runs
+from fewshot.training import train as runs
 from tests.test_runs import config
 
 MISTAKES = [
@@ -29,35 +29,35 @@ MISTAKES = [
     ("data=cub-50", "did you mean cub50?"),
     ("experiment=figure5-omniglo", "did you mean figure5-omniglot?"),
     ("backbone=conv", "did you mean conv4?"),
-    ("form=txt", "did you mean text?"),
+    ("variant=txt", "did you mean text?"),
     ("logger=wandbb", "did you mean wandb?"),
-    ("trainer.update=3", "did you mean trainer.updates?"),
-    ("method.suport=set method=lstm", "did you mean method.support?"),
+    ("trainer.update=3", "did you mean trainer.max_steps?"),
+    ("method.suport=set method=lstm", "did you mean method.support_mode?"),
     ("shots=0", "give positive whole numbers"),
     ("shots=2.5", "give positive whole numbers"),
     ("shots=five", "give positive whole numbers"),
     ("-m shots=1,0", "give positive whole numbers"),
     ("seed=-1", "seed=-1: give a whole number"),
     ("seed=1.5", "seed=1.5: give a whole number"),
-    ("method.meta_batch=0", "method.meta_batch=0: give a whole number from 1 to 100000"),
-    ("trainer.updates=2.5", "trainer.updates=2.5: give a whole number from 1"),
+    ("method.meta_batch_size=0", "method.meta_batch_size=0: give a whole number from 1 to 100000"),
+    ("trainer.max_steps=2.5", "trainer.max_steps=2.5: give a whole number from 1"),
     ("method.lr=-1", "method.lr=-1: give a number above 0"),
     ("method.lr=fast", "method.lr=fast: give a number above 0"),
     ("method.gamma=0 data=sine", "method.gamma=0: give a number above 0 or null"),
     ("method.passes=0", "method.passes=0: give a whole number from 1 to 10000"),
     ("method.softmax=yes-please", "give true or false"),
-    ("method=lstm method.support=bag", "method.support=bag: choose one of set, sequence"),
+    ("method=lstm method.support_mode=bag", "method.support_mode=bag: choose one of set, sequence"),
     ("backbone.bn=batch", "backbone.bn=batch: choose one of none, transductive, support"),
     ("trainer.max_time=2h", "give days:hours:minutes:seconds"),
-    ("method.cells=[5,5]", "the last cell has 1 unit"),
-    ("trainer.updates=10", "trainer.val_every=2500 is more than trainer.updates=10"),
+    ("method.lstm_units=[5,5]", "the last cell has 1 unit"),
+    ("trainer.max_steps=10", "trainer.val_check_interval=2500 is more than trainer.max_steps=10"),
     ("data.ways=1", "give a whole number from 2 to 10000"),
     ("method=protonet data=sine", "choose another method or data"),
     ("data=sine backbone=conv4", "choose backbone=mlp"),
     ("data=glyphs backbone=conv4 data.size=8", "data.size is too small"),
     ("method.preactivation=true data=sine", "choose backbone=fc"),
     ("method=lstm method.query_cell=true", "method.query_cell=true needs method.pool_cell=true"),
-    ("method=maml data=mini shots=7", "set method.meta_batch="),
+    ("method=maml data=mini shots=7", "set method.meta_batch_size="),
     ("method=lstm data=folder", "set data.path="),
     ("method=[oplstm", "error: "),
     ("method=[lstm,maml]", "method is one name, or several of a grid, as -m method=lstm,maml"),
@@ -74,14 +74,14 @@ MISTAKES = [
     ("data.test=glyphs", "data.test=glyphs: give a list"),
     ("data.test=[mini,mini]", "mini stands there twice"),
     ("data=omniglot data.test=[omniglot]", "tested on its own omniglot in any case"),
-    ("data=omniglot trainer.similarity=text logger=none", "choose logger=csv or wandb"),
-    ("method.cells=5", "method.cells=5: give a list"),
+    ("data=omniglot trainer.similarity=paper logger=none", "choose logger=csv or wandb"),
+    ("method.lstm_units=5", "method.lstm_units=5: give a list"),
     ("backbone.widths=64", "backbone.widths=64: give a list"),
     ("paths.outputs=null", "paths.outputs=null: give a path or a name"),
     ("data=folder data.path=", "data.path=: give a path or a name"),
     ("data=folder data.path=nowhere", "nowhere does not exist"),
-    ("method=protonet method.steps=2", "the method or data chosen has none, or its YAML"),
-    ("-m method=protonet,maml method.steps=2", "the method or data chosen has none, or its YAML"),
+    ("method=protonet method.inner_steps=2", "the method or data chosen has none, or its YAML"),
+    ("-m method=protonet,maml method.inner_steps=2", "the method or data chosen has none, or its YAML"),
     ("methd=maml", "did you mean method?"),
     ("lr=0.01", "did you mean method.lr?"),
     ("data=folder path=there", "did you mean data.path?"),
@@ -102,10 +102,10 @@ MISTAKES = [
     ("data=mini method.name=bogus", "choose it as method=bogus"),
     ("method=lstm trainer.precision=bf16-mixed trainer.accelerator=cpu", "choose that"),
     ("trainer.precision=tf32 trainer.accelerator=cpu", "is for NVIDIA's GPUs, and this runs on cpu: choose 32-true"),
-    ("method=lstm method.support=sequence method.first_labels=false", "is for method.support=set"),
+    ("method=lstm method.support_mode=sequence method.first_labels=false", "is for method.support_mode=set"),
     ("method.passes=1000000000", "give a whole number from 1 to 10000"),
-    ("trainer.eval_batch=99999999999999999999", "give a whole number from 1 to 100000"),
-    ("trainer.threads=100000", "give a whole number from 0 to 1024"),
+    ("trainer.eval_batch_size=99999999999999999999", "give a whole number from 1 to 100000"),
+    ("trainer.num_threads=100000", "give a whole number from 0 to 1024"),
     ("trainer.max_time=0:00:00:00", "give days:hours:minutes:seconds"),
     ("trainer.max_time=99999999999:00:00:00", "give days:hours:minutes:seconds"),
     ("data=folder data.path=~/images", "needs two pairs of quotes"),
@@ -123,7 +123,7 @@ MISTAKES_OF_A_TEST = [
     ("run=. threads=abc", "threads=abc: give a whole number"),
     ("run=. shots=0", "shots=0: give positive whole numbers"),
     ("run=. paths=5", "paths=5: this is a group of settings"),
-    ("run=. threads=100000", "give a whole number from 0 to 1024"),
+    ("run=. num_threads=100000", "give a whole number from 0 to 1024"),
     ("run=. shots=99999999999999999999", "give a whole number from 1 to 10000"),
     ("rnu=.", "unknown setting 'rnu'"),
     ("run=. logger=csv", "unknown setting 'logger'"),
@@ -167,7 +167,7 @@ def test_a_mistake_in_a_test_is_one_line(
 def test_unknown_data_for_a_test_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    cfg = config(tmp_path, "trainer.updates=10")
+    cfg = config(tmp_path, "trainer.max_steps=10")
     runs.train(cfg)
     capfd.readouterr()
     assert call(monkeypatch, f"run={run_folder(cfg)} data=gyphs", "evaluate") == 2
@@ -255,7 +255,7 @@ def test_memory_that_cannot_be_had_is_one_line(
     monkeypatch.setattr(runs, "fit_and_test", greedy)
     assert call(monkeypatch, "data=sine logger=none") == 2
     told = capfd.readouterr().err.splitlines()[-1]
-    assert told.startswith("error: not enough memory: lower trainer.train_batch")
+    assert told.startswith("error: not enough memory: lower trainer.micro_batch_size")
 
 
 def test_help_shows_the_commands(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
@@ -273,14 +273,14 @@ def test_any_positive_number_of_shots_is_a_choice() -> None:
 
 
 def test_cells_of_a_sweep_are_counted() -> None:
-    total, swept = cells.count([], ["-m", "method=protonet,oplstm", "shots='1','5'", "seed=0,1,2", "data=glyphs"])
+    total, swept = jobs.count([], ["-m", "method=protonet,oplstm", "shots='1','5'", "seed=0,1,2", "data=glyphs"])
     assert total == 12
     assert swept == {"method", "shots", "seed"}
 
 
 def test_cells_of_a_sweep_in_a_yaml_are_counted_too() -> None:
-    assert cells.count(["seed=0,1", "shots='1','5'"], ["-m", "seed=3,4,5"]) == (6, {"seed", "shots"})
-    assert cells.count(["method.lr=interval(0.1,0.2)", "seed=0,1"], []) == (None, {"method.lr", "seed"})
+    assert jobs.count(["seed=0,1", "shots='1','5'"], ["-m", "seed=3,4,5"]) == (6, {"seed", "shots"})
+    assert jobs.count(["method.lr=interval(0.1,0.2)", "seed=0,1"], []) == (None, {"method.lr", "seed"})
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_habits_of_hydra(command: str, seen: list[int], monkeypatch: pytest.Monk
         ("experiment=table1 seed=0", "this is one cell of experiment=table1, which sweeps method, shots: -m runs them"),
         (
             "search=oplstm_mini method.passes=1",
-            "one cell of search=oplstm_mini, which sweeps method.meta_batch, method",
+            "one cell of search=oplstm_mini, which sweeps method.meta_batch_size, method",
         ),
         ("experiment=table1 method=lstm shots=5 seed=0", ""),
         ("search=lstm_sine ++trial=3", ""),
@@ -379,8 +379,14 @@ def test_plugins_of_hydra(
     """
     pytest.importorskip(plugin)
     monkeypatch.setenv("FEWSHOT_OUTPUTS", str(tmp_path / "outputs"))
-    small = "trainer.updates=4 trainer.val_every=2 trainer.val_tasks=4 trainer.test_tasks=4 trainer.threads=1"
-    assert call(monkeypatch, f"-m {command} data=sine method=lstm shots=5 {small} logger=csv trainer.bar=false") == 0
+    small = "trainer.max_steps=4 trainer.val_check_interval=2 trainer.num_val_tasks=4 trainer.num_test_tasks=4 trainer.num_threads=1"
+    assert (
+        call(
+            monkeypatch,
+            f"-m {command} data=sine method=lstm shots=5 {small} logger=csv trainer.enable_progress_bar=false",
+        )
+        == 0
+    )
     results = list((tmp_path / "outputs").glob("sine/lstm/5-shot/*/result.json"))
     assert len(results) == 2
     err = capfd.readouterr().err
@@ -389,8 +395,8 @@ def test_plugins_of_hydra(
 
 
 def test_settings_of_unknown_shots_follow_from_method_and_data() -> None:
-    assert composed(["method=maml", "data=mini", "shots=5"]).method.meta_batch == 2
-    assert composed(["method=protonet", "data=mini", "shots=7"]).method.meta_batch == 4
+    assert composed(["method=maml", "data=mini", "shots=5"]).method.meta_batch_size == 2
+    assert composed(["method=protonet", "data=mini", "shots=7"]).method.meta_batch_size == 4
 
 
 def test_naming_a_backbone_wins_over_the_data() -> None:
@@ -423,7 +429,7 @@ def test_shots_of_a_test_are_swept_too(monkeypatch: pytest.MonkeyPatch, tmp_path
         ("--cfg jobb", "invalid choice: 'jobb'"),
         ("-m hydra/launcher=nothing", "unknown hydra/launcher 'nothing': choose one of basic, "),
         ("-m hydra/sweeper=optuna_of_old", "hydra/sweeper=optuna_of_old is not installed: pip install '.[sweeps]'"),
-        ("trainer.threads=1024", "is more than the"),
+        ("trainer.num_threads=1024", "is more than the"),
     ],
 )
 def test_what_hydra_would_answer_with_its_usage(
@@ -461,10 +467,10 @@ def test_a_worker_that_is_killed_is_no_mistake_of_the_line(
         return {"status": "diverged" if cfg.seed else "finished", "reason": "it rose"}
 
     def show(*_: Any) -> None:
-        if len(cells.outcomes()) == 2:
+        if len(jobs.outcomes()) == 2:
             raise RuntimeError("A worker process was unexpectedly terminated")
 
-    monkeypatch.setattr(cells, "show", show)
+    monkeypatch.setattr(jobs, "show", show)
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=0,1,2"])
     assert main(run, "train") == 1
     err = capfd.readouterr().err
@@ -474,7 +480,7 @@ def test_a_worker_that_is_killed_is_no_mistake_of_the_line(
     def lost(_: Any) -> NoReturn:
         raise BrokenProcessPool("A worker process was unexpectedly terminated")
 
-    monkeypatch.setattr(cells, "sweep", lost)  # before a cell has ended
+    monkeypatch.setattr(jobs, "sweep", lost)  # before a cell has ended
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=0,1,2"])
     assert main(run, "train") == 1
 
@@ -482,11 +488,16 @@ def test_a_worker_that_is_killed_is_no_mistake_of_the_line(
 def test_done_cells_take_no_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Also once torch is there: what is left is reckoned from those that ran."""
     monkeypatch.chdir(tmp_path)
-    told = {"logger": "csv", "trainer.bar": "false", "trainer.updates": "2", "trainer.val_every": "1"}
-    told |= {"trainer.val_tasks": "3", "trainer.test_tasks": "3", "data": "sine", "method": "lstm"}
+    told = {
+        "logger": "csv",
+        "trainer.enable_progress_bar": "false",
+        "trainer.max_steps": "2",
+        "trainer.val_check_interval": "1",
+    }
+    told |= {"trainer.num_val_tasks": "3", "trainer.num_test_tasks": "3", "data": "sine", "method": "lstm"}
     argv = ["train.py", *(f"{name}={value}" for name, value in told.items())]
     ran: list[bool] = []
-    monkeypatch.setattr(cells, "add", lambda told: ran.append(told["ran"]))
+    monkeypatch.setattr(jobs, "add", lambda told: ran.append(told["ran"]))
     for _ in range(2):
         monkeypatch.setattr(sys, "argv", argv)
         assert main(run_train, "train") == 0
@@ -505,29 +516,29 @@ def test_a_command_runs_one_study(
 def test_a_command_takes_away_its_own_folder_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The variable may be that of a command that began this one."""
     (tmp_path / "own").mkdir()
-    monkeypatch.setenv(cells.FILE, str(tmp_path / "cells.jsonl"))
-    monkeypatch.setattr(cells, "told", None)
-    monkeypatch.setattr(cells, "_own", None)
-    cells.end()
+    monkeypatch.setenv(jobs.FILE, str(tmp_path / "cells.jsonl"))
+    monkeypatch.setattr(jobs, "told", None)
+    monkeypatch.setattr(jobs, "_own", None)
+    jobs.end()
     assert (tmp_path / "own").is_dir()
-    cells.begin(tmp_path / "own", run_train, [])
-    cells.end()
+    jobs.begin(tmp_path / "own", run_train, [])
+    jobs.end()
     assert tmp_path.is_dir()
     assert not (tmp_path / "own").exists()
 
 
 def test_what_is_left_is_told_from_the_cells_that_ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(cells.FILE, "")  # and back to what it was
-    monkeypatch.setattr(cells, "told", None)
-    monkeypatch.setattr(cells, "_own", None)
-    cells.begin(tmp_path, run_train, [])
+    monkeypatch.setenv(jobs.FILE, "")  # and back to what it was
+    monkeypatch.setattr(jobs, "told", None)
+    monkeypatch.setattr(jobs, "_own", None)
+    jobs.begin(tmp_path, run_train, [])
     begun = (tmp_path / "arguments.json").stat().st_mtime
-    monkeypatch.setattr(cells.time, "time", lambda: begun + 600)
+    monkeypatch.setattr(jobs.time, "time", lambda: begun + 600)
     told = io.StringIO()
     for number, ran in enumerate((False, True, True)):
-        cells.add({"cell": number, "ran": ran})
-    cells.show(Console(file=told, width=120), total=7)
+        jobs.add({"cell": number, "ran": ran})
+    jobs.show(Console(file=told, width=120), total=7)
     assert "3/7" in told.getvalue()
     assert "0:10:00 · about 0:20:00 left" in told.getvalue()  # 4 cells of 5 minutes
-    cells.show(Console(file=told, width=120), total=None)  # a sweeper decides
+    jobs.show(Console(file=told, width=120), total=None)  # a sweeper decides
     assert "3/?" in told.getvalue()

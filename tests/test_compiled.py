@@ -12,9 +12,9 @@ from fewshot.backbones import task_weight
 from fewshot.config.checks import check
 from fewshot.errors import UserError
 from fewshot.methods.oplstm import OPLSTM as Learner
-from fewshot.runs import compiled as module
-from fewshot.runs.compiled import LONG, compiled
-from fewshot.runs.train import train
+from fewshot.training import compiled as module
+from fewshot.training.compiled import LONG, compiled
+from fewshot.training.train import train
 from tests.conftest import MAML, SAP, episode, make
 from tests.test_learners import close, gradients, losses_and_gradient, make_named
 from tests.test_runs import config
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 CPU = torch.device("cpu")
 TRACED = partial(torch.compile, backend="aot_eager")  # all of the compiler but the C++
-OPLSTM = ["method=oplstm", "method.meta_batch=1"]
+OPLSTM = ["method=oplstm", "method.meta_batch_size=1"]
 
 
 @pytest.fixture(autouse=True)
@@ -75,18 +75,18 @@ def test_a_gpu_would_replay_the_learners_gradients(
 
 def test_on_a_gpu_what_differentiates_is_compiled_as_on_a_cpu() -> None:
     cuda = torch.device("cuda")
-    assert module.piece(make("maml", "mlp", **MAML | {"clamp": 0.1}), cuda) == "inner_loop"
+    assert module.piece(make("maml", "mlp", **MAML | {"grad_clip": 0.1}), cuda) == "inner_loop"
     assert module.piece(make("maml", "conv4", **MAML), cuda) is None
     in_parts = make_named("oplstm-text", "conv4")
-    in_parts.train_batch = 1
+    in_parts.micro_batch_size = 1
     assert module.piece(in_parts, cuda) == "one_pass"
 
 
-@pytest.mark.parametrize(("updates", "lines"), [(9_999, 0), (10_000, 1)])
+@pytest.mark.parametrize(("max_steps", "lines"), [(9_999, 0), (10_000, 1)])
 def test_a_long_run_on_a_gpu_is_told_of_graphs(
     updates: int, lines: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cfg = config(tmp_path, "method=protonet", "data=glyphs", "backbone=conv4", f"trainer.updates={updates}")
+    cfg = config(tmp_path, "method=protonet", "data=glyphs", "backbone=conv4", f"trainer.max_steps={updates}")
     assert not module.wanted(make_named("protonet", "conv4"), cfg, torch.device("cuda"))
     assert capsys.readouterr().err.count("by CUDA graphs") == lines
 
@@ -110,11 +110,11 @@ def test_the_first_pass_is_the_code_of_the_others(
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        ("maml", MAML | {"clamp": 0.1}),
-        ("maml", MAML | {"clamp": 0.1, "clamp_each": True}),
-        ("maml", MAML | {"clamp": 0.1, "first_order": True}),
-        ("maml", MAML | {"clamp": 0.1, "head_only": True}),
-        ("sap", SAP | {"clamp": 0.1}),
+        ("maml", MAML | {"grad_clip": 0.1}),
+        ("maml", MAML | {"grad_clip": 0.1, "grad_clip_each": True}),
+        ("maml", MAML | {"grad_clip": 0.1, "first_order": True}),
+        ("maml", MAML | {"grad_clip": 0.1, "adapt_head_only": True}),
+        ("sap", SAP | {"grad_clip": 0.1}),
     ],
 )
 def test_a_compiled_inner_loop_has_the_learners_gradients(
@@ -136,8 +136,8 @@ def test_a_compiled_inner_loop_has_the_learners_gradients(
 def test_an_inner_loop_of_few_large_operations_is_not_compiled(
     backbone: str, clamp: float | None, tmp_path: Path
 ) -> None:
-    learner = make("maml", backbone, **MAML | {"clamp": clamp})
-    cfg = config(tmp_path, "method=maml", "trainer.updates=1000000")
+    learner = make("maml", backbone, **MAML | {"grad_clip": clamp})
+    cfg = config(tmp_path, "method=maml", "trainer.max_steps=1000000")
     with compiled(learner, cfg, CPU):
         assert not learner.compiled
     cfg.trainer.compile = True
@@ -164,7 +164,7 @@ def test_a_multirun_may_have_many_kinds(monkeypatch: pytest.MonkeyPatch, tmp_pat
     """Of one method torch keeps eight in a process, and fails at the ninth."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     for units in range(1, 11):
-        learner = make("oplstm", "mlp", regression=True, lr=1e-3, passes=2, cells=(units, 1))
+        learner = make("oplstm", "mlp", regression=True, lr=1e-3, passes=2, lstm_units=(units, 1))
         cfg = config(tmp_path, "method=oplstm", "trainer.compile=true")
         with compiled(learner, cfg, torch.device("cpu")):
             gradients(learner, episode(learner))
@@ -182,9 +182,9 @@ def test_a_short_run_does_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
     enough = -(-LONG // passes)  # type: ignore[operator]
     assert not on()
-    assert on(f"trainer.updates={enough}")
-    assert not on(f"trainer.updates={enough - 1}")
-    assert not on(f"trainer.updates={enough}", "trainer.compile=false")
+    assert on(f"trainer.max_steps={enough}")
+    assert not on(f"trainer.max_steps={enough - 1}")
+    assert not on(f"trainer.max_steps={enough}", "trainer.compile=false")
     assert on("trainer.compile=true")
 
 
@@ -215,10 +215,10 @@ def test_what_cannot_be_compiled_is_trained_as_it_is(
         return one_pass(self, *told)
 
     monkeypatch.setattr(Learner, "one_pass", unclear)
-    result = train(config(tmp_path, *OPLSTM, "force=true"))
+    result = train(config(tmp_path, *OPLSTM, "overwrite=true"))
     assert (result["compiled"], result["mean"]) == (False, expected["mean"])
     assert capsys.readouterr().err.count("trains one_pass without compiling") == 1
-    asked = train(config(tmp_path, *OPLSTM, "force=true", "trainer.compile=true"))
+    asked = train(config(tmp_path, *OPLSTM, "overwrite=true", "trainer.compile=true"))
     assert asked["status"] == "failed"
 
 
@@ -236,5 +236,5 @@ def test_a_learner_without_such_a_part_is_told_before_any_work(tmp_path: Path) -
 
 def test_a_sequence_is_left_to_torchs_own_lstm(tmp_path: Path) -> None:
     learner = make_named("lstm-sequence", "mlp")
-    with compiled(learner, config(tmp_path, "trainer.updates=1000000"), CPU):
+    with compiled(learner, config(tmp_path, "trainer.max_steps=1000000"), CPU):
         assert not learner.compiled

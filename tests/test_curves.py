@@ -8,16 +8,16 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
 
-from fewshot.config.identity import run_folder
+from fewshot.config.run_id import run_folder
 from fewshot.episodes import Episode
 from fewshot.methods.base import MetaLearner
-from fewshot.runs import prepare
-from fewshot.runs.train import train
-from fewshot.views.curves import learning_curve
+from fewshot.plots.curves import learning_curve
+from fewshot.training import prepare
+from fewshot.training.train import train
 from tests.made_files import fill_folder, picture
 from tests.test_runs import config, rows
 
-FEW = ["trainer.updates=20", "trainer.val_every=10", "trainer.log_every=5"]
+FEW = ["trainer.max_steps=20", "trainer.val_check_interval=10", "trainer.log_every_n_steps=5"]
 
 
 def images(tmp_path: Path, *overrides: str) -> DictConfig:

@@ -11,10 +11,10 @@ import yaml
 from fewshot import dashboard
 from fewshot.config.checks import check
 from fewshot.config.compose import composed
-from fewshot.config.identity import run_folder, run_name
+from fewshot.config.run_id import run_folder, run_name
 from fewshot.report import sweep
 from fewshot.report.runs import cells
-from fewshot.runs.train import train
+from fewshot.training.train import train
 from tests.offline import history, summary
 from tests.test_runs import config
 
@@ -29,7 +29,7 @@ def test_an_agents_call_is_a_cell_of_the_study(study: str, capsys: pytest.Captur
     assert told["metric"]["goal"] == ("minimize" if "sine" in study else "maximize")
     spaces = [[f"{name}={value}" for value in space["values"]] for name, space in told["parameters"].items()]
     runs = list(product(*spaces))
-    narrow = {"oplstm_omniglot": ["method.passes=10", "method.meta_batch=32"], "table2": ["seed=42"]}
+    narrow = {"oplstm_omniglot": ["method.passes=10", "method.meta_batch_size=32"], "table2": ["seed=42"]}
     folders = {cell.folder for cell in cells(study, narrow.get(study, []))}
     assert len(runs) >= len(folders)
     for run in (runs[-1], *runs[:1]):  # as an agent replaces ${args_no_hyphens}
@@ -42,7 +42,7 @@ def test_an_agents_call_is_a_cell_of_the_study(study: str, capsys: pytest.Captur
 def test_a_dashboard_shows_what_runs_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb_workspaces")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    cfg = config(tmp_path, "logger=wandb", "trainer.updates=40", "trainer.log_every=5")
+    cfg = config(tmp_path, "logger=wandb", "trainer.max_steps=40", "trainer.log_every_n_steps=5")
     train(cfg)
     folder = run_folder(cfg)
     logged = {name for row in history(folder) for name in row} | set(summary(folder))

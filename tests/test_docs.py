@@ -72,7 +72,7 @@ def test_stored_runs_are_those_of_their_study(archive: Path, tmp_path: Path, mon
     monkeypatch.setenv("FEWSHOT_OUTPUTS", str(tmp_path))
     with tarfile.open(archive) as packed:
         packed.extractall(tmp_path, filter="data")
-    narrowed = {"quick": ["profile=quick"], "text": ["form=text"], "tf32": ["trainer.precision=tf32"]}
+    narrowed = {"quick": ["profile=quick"], "text": ["variant=paper"], "tf32": ["trainer.precision=tf32"]}
     named = re.fullmatch(rf"(.*?)(?:-({'|'.join(narrowed)}))?", archive.parent.name)
     assert named is not None
     told, swept = list(narrowed.get(named[2], [])), params(named[1], [])

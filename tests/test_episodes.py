@@ -294,7 +294,7 @@ def test_only_training_has_new_tasks_in_each_epoch(split: str) -> None:
 def test_data_module_has_a_stream_a_split() -> None:
     """Meta-batches and queries of training must not leak into validation and test."""
     queries = {"train_queries": 4, "val_queries": 5, "test_queries": 6}
-    sizes = {"meta_batch": 2, "updates": 7, "val_tasks": 10, "test_tasks": 9, "eval_batch": 4}
+    sizes = {"meta_batch_size": 2, "max_steps": 7, "num_val_tasks": 10, "num_test_tasks": 9, "eval_batch_size": 4}
     module = EpisodicDataModule(SineSource(0, 1), shots=3, train_shots=2, **queries, **sizes)
     loaders = {"train": module.train_dataloader(), "val": module.val_dataloader(), "test": module.test_dataloader()}
     told = {split: (s.split, s.shots, s.queries, s.batch, s.total, len(s)) for split, s in loaders.items()}
@@ -404,7 +404,7 @@ def long_tail(ways: int = 3) -> ImageSource:
 
 def test_classes_with_too_few_images_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     source, tasks = long_tail(), np.arange(200)
-    module = EpisodicDataModule(source, 1, 4, 10, train_queries=4, val_queries=3, test_queries=15, val_tasks=200)
+    module = EpisodicDataModule(source, 1, 4, 10, train_queries=4, val_queries=3, test_queries=15, num_val_tasks=200)
     module.setup("validate")
     module.setup("validate")  # Lightning does it once more
     said = "2 of 7 val classes have fewer than 4 images (shots=1 + data.val_queries=3) and are left out: b (1), g (2)"

@@ -17,9 +17,9 @@ from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner
 from tests.conftest import LSTM, MAML, OPLSTM, SAP, WARPMAML, episode, make
 
-SHORT = {"steps": 2, "eval_steps": 2}
+SHORT = {"inner_steps": 2, "eval_inner_steps": 2}
 SET = LSTM | {"passes": 2}
-SEQUENCE = SET | {"support": "sequence"}
+SEQUENCE = SET | {"support_mode": "sequence"}
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "protonet": ("protonet", "conv4", {"lr": 1e-3}),
     "lstm-set": ("lstm", "conv4", SET),
@@ -29,9 +29,9 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "oplstm-linear": ("oplstm", "fc", OPLSTM | {"passes": 2}),
     "maml": ("maml", "conv4", MAML | SHORT),
     "maml-linear": ("maml", "fc", MAML | SHORT),
-    "anil": ("maml", "conv4", MAML | SHORT | {"head_only": True}),
+    "anil": ("maml", "conv4", MAML | SHORT | {"adapt_head_only": True}),
     "warpmaml": ("warpmaml", "conv4", WARPMAML | SHORT),
-    "sap": ("sap", "conv4", SAP | {"steps": 1, "eval_steps": 1}),
+    "sap": ("sap", "conv4", SAP | {"inner_steps": 1, "eval_inner_steps": 1}),
 }
 
 

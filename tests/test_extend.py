@@ -9,9 +9,9 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from fewshot.config.identity import run_folder
-from fewshot.runs import extend
-from fewshot.runs.train import train
+from fewshot.config.run_id import run_folder
+from fewshot.training import extend
+from fewshot.training.train import train
 from tests.test_runs import MEASURED, config, images_of, kill_at, rows
 
 pytestmark = pytest.mark.usefixtures("composed_once", "undrawn")
@@ -22,8 +22,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Outputs with runs of 20 and of 40 updates, the latter in a folder of its own."""
     place = tmp_path_factory.mktemp("extend")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fewshot.runs.train.draw", lambda _: [])
-        train(config(place, "trainer.updates=20"))
+        patch.setattr("fewshot.training.train.draw", lambda _: [])
+        train(config(place, "trainer.max_steps=20"))
         train(config(place, outputs="whole"))
     return place
 
@@ -31,7 +31,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copied(finished: Path, tmp_path: Path) -> Path:
     """The folder of a copy of the run of 20 updates."""
     shutil.copytree(finished / "outputs", tmp_path / "outputs")
-    return run_folder(config(tmp_path, "trainer.updates=20"))
+    return run_folder(config(tmp_path, "trainer.max_steps=20"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -53,7 +53,7 @@ def same(one: DictConfig, other: DictConfig) -> None:
         assert all(torch.equal(*pair) for pair in pairs)
 
 
-@pytest.mark.parametrize(("updates", "killed"), [(20, 0), (25, 31)])
+@pytest.mark.parametrize(("max_steps", "killed"), [(20, 0), (25, 31)])
 def test_a_longer_run_continues(
     updates: int,
     killed: int,
@@ -62,9 +62,9 @@ def test_a_longer_run_continues(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Also from a length that is no multiple of val_every; and when it is killed and resumed."""
-    short = run_folder(config(tmp_path, f"trainer.updates={updates}"))
-    train(config(tmp_path, f"trainer.updates={updates}"))
+    """Also from a length that is no multiple of val_check_interval; and when it is killed and resumed."""
+    short = run_folder(config(tmp_path, f"trainer.max_steps={updates}"))
+    train(config(tmp_path, f"trainer.max_steps={updates}"))
     before, cfg = contents(short), config(tmp_path)
     capfd.readouterr()
     if killed:
@@ -77,19 +77,20 @@ def test_a_longer_run_continues(
 
 
 def test_an_image_run_continues(tmp_path: Path) -> None:
-    small = [*images_of(tmp_path), "method=protonet", "trainer.val_tasks=4"]
-    train(config(tmp_path, *small, "trainer.updates=10"))
+    small = [*images_of(tmp_path), "method=protonet", "trainer.num_val_tasks=4"]
+    train(config(tmp_path, *small, "trainer.max_steps=10"))
     for outputs in ("outputs", "whole"):
-        train(config(tmp_path, *small, "trainer.updates=20", outputs=outputs))
+        train(config(tmp_path, *small, "trainer.max_steps=20", outputs=outputs))
     same(
-        config(tmp_path, *small, "trainer.updates=20"), config(tmp_path, *small, "trainer.updates=20", outputs="whole")
+        config(tmp_path, *small, "trainer.max_steps=20"),
+        config(tmp_path, *small, "trainer.max_steps=20", outputs="whole"),
     )
 
 
 def test_the_longest_of_several_continues(finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     copied(finished, tmp_path)
-    train(config(tmp_path, "trainer.updates=10"))
-    train(config(tmp_path, "trainer.updates=50"))
+    train(config(tmp_path, "trainer.max_steps=10"))
+    train(config(tmp_path, "trainer.max_steps=50"))
     capfd.readouterr()
     train(config(tmp_path))
     assert "continues the finished run of 20 updates" in capfd.readouterr().err
@@ -99,12 +100,12 @@ def test_the_longest_of_several_continues(finished: Path, tmp_path: Path, capfd:
 @pytest.mark.parametrize(
     ("setting", "why"),
     [
-        ("trainer.val_every=20", "val_every was 10 and is 20"),
-        ("trainer.log_every=10", "log_every was 5 and is 10"),
-        ("trainer.eval_batch=6", "eval_batch was 12 and is 6"),
+        ("trainer.val_check_interval=20", "val_check_interval was 10 and is 20"),
+        ("trainer.log_every_n_steps=10", "log_every_n_steps was 5 and is 10"),
+        ("trainer.eval_batch_size=6", "eval_batch_size was 12 and is 6"),
         ("threads", "threads was 7 and is 1"),
         ("compiled", "compiled was False and is True"),
-        ("force=true", None),
+        ("overwrite=true", None),
     ],
 )
 def test_where_it_would_differ_it_starts_from_scratch(

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 from fewshot.data.sine import SineSource
 from fewshot.episodes import Episode
-from fewshot.runs.build import make_lightning
-from fewshot.runs.compiled import compiled
-from fewshot.runs.train import train
+from fewshot.training.build import make_lightning
+from fewshot.training.compiled import compiled
+from fewshot.training.train import train
 from tests.conftest import LSTM, MAML, OPLSTM, SAP, TEXT, WARPMAML, episode, make
 from tests.test_learners import ALL, losses_and_gradient, make_named
 from tests.test_runs import config
@@ -23,7 +23,7 @@ pytestmark = [
 CASES = {
     "protonet": ("conv4", {"lr": 1e-3}),
     "maml": ("conv4", MAML),
-    "lstm": ("conv4", LSTM | {"support": "set", "pool_cell": True, "query_cell": True}),
+    "lstm": ("conv4", LSTM | {"support_mode": "set", "pool_cell": True, "query_cell": True}),
     "oplstm": ("fc", OPLSTM | TEXT),
     "warpmaml": ("conv4", WARPMAML),
     "sap": ("conv4", SAP),
@@ -79,7 +79,7 @@ def test_recorded_gradients_are_those_of_the_learner(name: str, backbone: str, t
         assert replays
         assert not learner.compiled
         found = [losses_and_gradient(learner, batch) for batch in batches]
-    assert learner.recorded
+    assert learner.captured
     for here, there in zip(found, expected, strict=True):
         torch.testing.assert_close(here, there, rtol=1e-7, atol=1e-9)
 
@@ -100,21 +100,33 @@ def test_what_cannot_be_recorded_is_trained_as_it_is(
 
 @pytest.mark.parametrize(("compiles", "precision"), [("true", "tf32"), ("auto", "32-true")])
 def test_a_run_on_a_gpu_in_two_sittings(compiles: str, precision: str, tmp_path: Path) -> None:
-    settings = ["method=oplstm", "data=glyphs", "trainer.updates=60", "trainer.val_every=20", "trainer.val_tasks=20"]
-    settings += ["trainer.test_tasks=20", "trainer.accelerator=gpu"]
+    settings = [
+        "method=oplstm",
+        "data=glyphs",
+        "trainer.max_steps=60",
+        "trainer.val_check_interval=20",
+        "trainer.num_val_tasks=20",
+    ]
+    settings += ["trainer.num_test_tasks=20", "trainer.accelerator=gpu"]
     settings += [f"trainer.compile={compiles}", f"trainer.precision={precision}"]
-    short = train(config(tmp_path, *settings, "trainer.max_time=00:00:00:01", "trainer.save_every=1"))
+    short = train(config(tmp_path, *settings, "trainer.max_time=00:00:00:01", "trainer.save_every_n_steps=1"))
     assert short["status"] == "timeout"
     result = train(config(tmp_path, *settings))
     assert (result["status"], result["compiled"]) == ("finished", compiles == "true")
-    assert result["recorded"] == (compiles == "auto")
+    assert result["captured"] == (compiles == "auto")
     assert result["tf32"] == (precision == "tf32")
 
 
 @pytest.mark.parametrize("method", ["maml", "lstm"])
 def test_a_run_that_replays_is_the_run_that_does_not(method: str, tmp_path: Path) -> None:
-    settings = [f"method={method}", "data=glyphs", "trainer.updates=40", "trainer.val_every=20", "trainer.val_tasks=20"]
-    settings += ["trainer.test_tasks=20", "trainer.accelerator=gpu"]
+    settings = [
+        f"method={method}",
+        "data=glyphs",
+        "trainer.max_steps=40",
+        "trainer.val_check_interval=20",
+        "trainer.num_val_tasks=20",
+    ]
+    settings += ["trainer.num_test_tasks=20", "trainer.accelerator=gpu"]
     replayed = train(config(tmp_path / "replayed", *settings))
     launched = train(config(tmp_path / "launched", *settings, "trainer.compile=false"))
     assert (replayed["mean"], replayed["best_validation"]) == (launched["mean"], launched["best_validation"])

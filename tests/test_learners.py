@@ -20,17 +20,17 @@ from fewshot.methods.base import MetaLearner, Task
 from fewshot.methods.maml import MAML as Maml
 from fewshot.methods.warpmaml import WarpMAML
 from fewshot.options import options
-from fewshot.runs.evaluate import normalise_by_support
+from fewshot.training.evaluate import normalise_by_support
 from tests.conftest import FC, LSTM, MAML, OPLSTM, RELEASED, SAP, TEXT, WARPMAML, episode, make, whole
 
 NORMALISATIONS = ("example", "matrix", "joint", "none")
-SET = LSTM | {"support": "set", "pool_cell": True, "query_cell": True}
-SEQUENCE = LSTM | {"support": "sequence", "pool_cell": False, "query_cell": False}
+SET = LSTM | {"support_mode": "set", "pool_cell": True, "query_cell": True}
+SEQUENCE = LSTM | {"support_mode": "sequence", "pool_cell": False, "query_cell": False}
 RELEASED_OPLSTM = OPLSTM | RELEASED | {"normalisation": "joint"}
 LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
     "protonet": ("protonet", {"lr": 1e-3}),
     "maml": ("maml", MAML),
-    "anil": ("maml", MAML | {"head_only": True}),
+    "anil": ("maml", MAML | {"adapt_head_only": True}),
     "warpmaml": ("warpmaml", WARPMAML),
     "warpmaml-text": ("warpmaml", WARPMAML | {"last_loss": True}),
     "sap": ("sap", SAP),
@@ -315,7 +315,7 @@ def check_gradient(learner: MetaLearner, gradient: dict[str, Tensor], value: Cal
 @pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("backbone", ["fc", "conv4"])
 def test_sap_meta_gradient_equals_finite_differences(backbone: str, centred: bool) -> None:
-    learner = make("sap", backbone, **SAP | {"centred": centred, "steps": 2})
+    learner = make("sap", backbone, **SAP | {"centred": centred, "inner_steps": 2})
     batch = episode(learner, tasks=2)
     check_gradient(learner, gradients(learner, batch), lambda: summed_loss(learner, batch))
 
@@ -324,14 +324,14 @@ def test_sap_meta_gradient_equals_finite_differences(backbone: str, centred: boo
 @pytest.mark.parametrize("backbone", ["fc", "conv4"])
 def test_warp_maml_base_gradient_equals_finite_differences(backbone: str, last_loss: bool) -> None:
     """The initialisation's gradient is that of the loss after the last step, or of the sum over the steps."""
-    learner = make("warpmaml", backbone, **WARPMAML | {"last_loss": last_loss, "steps": 3})
+    learner = make("warpmaml", backbone, **WARPMAML | {"last_loss": last_loss, "inner_steps": 3})
     batch = episode(learner, tasks=2)
     base = {name: g for name, g in gradients(learner, batch).items() if ".warps." not in name}
 
     def value() -> Tensor:
         total = torch.zeros(())
         for steps in [3] if last_loss else [1, 2, 3]:
-            learner.steps = steps
+            learner.inner_steps = steps
             total = total + summed_loss(learner, batch).detach()
         return total
 
@@ -341,7 +341,7 @@ def test_warp_maml_base_gradient_equals_finite_differences(backbone: str, last_l
 @pytest.mark.parametrize("backbone", ["fc", "conv4"])
 def test_warp_maml_warp_gradient_equals_finite_differences(backbone: str) -> None:
     """The warps' gradient is the sum over the steps of that of one step from where the trajectory then stands."""
-    learner = make("warpmaml", backbone, **WARPMAML | {"steps": 3})
+    learner = make("warpmaml", backbone, **WARPMAML | {"inner_steps": 3})
     batch = episode(learner, tasks=1)
     found = {name: g for name, g in gradients(learner, batch).items() if ".warps." in name}
     stops = [learner.start(1)]  # type: ignore[operator]
@@ -349,7 +349,7 @@ def test_warp_maml_warp_gradient_equals_finite_differences(backbone: str) -> Non
         stops.append(learner.step(stops[-1], batch.support_x, batch.support_y))  # type: ignore[operator]
     stops = [{name: whole(weight, 1).detach().clone() for name, weight in stop.items()} for stop in stops]
     parameters = dict(learner.net.named_parameters())  # type: ignore[union-attr]
-    learner.steps = 1
+    learner.inner_steps = 1
 
     def value() -> Tensor:
         total = torch.zeros(())
@@ -421,14 +421,14 @@ def test_maml_equals_torch_func_task_by_task(backbone: str) -> None:
 def test_maml_clamps_gradients_where_the_released_runs_do() -> None:
     """Each task's part of the meta-gradient is clamped as it is added, or the sum once; a far bound is none."""
     learner = make("maml", "fc", **MAML)
-    learner.steps = 0  # no inner loop: plain gradients of the initial weights
+    learner.inner_steps = 0  # no inner loop: plain gradients of the initial weights
     batch = episode(learner)
     parts = [gradients(learner, Episode(*(part[b : b + 1] for part in batch))) for b in range(3)]
     bound = 0.7 * max(float(sum(p[k] for p in parts).abs().max()) for k in parts[0])
-    learner.clamp = bound
+    learner.grad_clip = bound
     differ = 0.0
     for each in (True, False):
-        learner.clamp_each = each
+        learner.grad_clip_each = each
         for name, found in gradients(learner, batch).items():
             one, two, three = (p[name] for p in parts)
             once = (one + two + three).clamp(-bound, bound)
@@ -438,17 +438,17 @@ def test_maml_clamps_gradients_where_the_released_runs_do() -> None:
     assert differ > 1e-3  # else the two would be one
     learner = make("maml", "fc", **MAML)
     free = gradients(learner, batch)
-    learner.clamp = 1e6
+    learner.grad_clip = 1e6
     for name, found in gradients(learner, batch).items():
         close(found, free[name])
 
 
 def test_maml_takes_other_steps_in_eval() -> None:
-    """T may differ at test: eval_steps there, steps in training."""
-    learner = make("maml", "fc", **MAML | {"steps": 1, "eval_steps": 4})
+    """T may differ at test: eval_inner_steps there, steps in training."""
+    learner = make("maml", "fc", **MAML | {"inner_steps": 1, "eval_inner_steps": 4})
     batch = episode(learner)
     trained, evaluated = learner.predict(batch), learner.eval().predict(batch)
-    learner.train().steps = 4
+    learner.train().inner_steps = 4
     close(evaluated, learner.predict(batch))
     assert (evaluated - trained).abs().max() > 1e-3
 
@@ -486,7 +486,7 @@ def test_step_has_length_gamma(normalisation: str, count: int) -> None:
     batch = episode(learner)
     after = learner.learn(learner.body.shape(batch.support_x), learner.targets(batch.support_y))
     weights = zip(after, learner.initial_weights(), strict=True)
-    steps = [(w.whole(3) - h.whole(3)).square().sum((1, 2)) for w, h in weights]
+    steps = [(w.materialize(3) - h.materialize(3)).square().sum((1, 2)) for w, h in weights]
     squares = torch.stack(steps) if count == 3 else torch.stack(steps).sum(0, keepdim=True)
     close(squares.sqrt(), learner.gamma.expand(count, 3))
 
@@ -568,9 +568,9 @@ def test_evaluation_equals_training_and_leaves_no_graph(name: str, backbone: str
 WIDE = {"layer": "linear", "widths": [64, 64], "bn": "transductive", "zero_bias": False}
 FITS: dict[str, tuple[str, dict[str, Any]]] = {
     "protonet": ("protonet", {}),
-    "maml": ("maml", MAML | {"inner_lr": 0.1, "steps": 2}),
-    "warpmaml": ("warpmaml", WARPMAML | {"inner_lr": 0.1, "steps": 2}),
-    "sap": ("sap", SAP | {"inner_lr": 0.1, "steps": 2}),
+    "maml": ("maml", MAML | {"inner_lr": 0.1, "inner_steps": 2}),
+    "warpmaml": ("warpmaml", WARPMAML | {"inner_lr": 0.1, "inner_steps": 2}),
+    "sap": ("sap", SAP | {"inner_lr": 0.1, "inner_steps": 2}),
     "lstm-set": ("lstm", SET | {"hidden": [64]}),
     "lstm-sequence": ("lstm", SEQUENCE | {"hidden": [64], "query_cell": True}),
     "oplstm-text": ("oplstm", OPLSTM | TEXT | {"passes": 2}),
@@ -615,7 +615,7 @@ def test_twenty_sine_waves_are_overfitted(support: str) -> None:
     """Near zero: squared error under 1/20 of its first value, which is about the variance of the waves."""
     source = SineSource(seed=0, sign=1)
     batch = source.episode(source.draw("train", np.arange(20), 5, 5), 5)
-    options = SET | {"support": support, "hidden": [40], "lr": 1e-2}
+    options = SET | {"support_mode": support, "hidden": [40], "lr": 1e-2}
     mlp = {"layer": "linear", "widths": [4], "bn": "none", "zero_bias": True}
     first, last = fit(learner_class("lstm")(Task((1,), 1, True), mlp, **options), batch, 180)
     assert first > 1.0
@@ -662,11 +662,11 @@ def test_a_prediction_that_is_not_finite_is_no_guess(name: str, value: float, mo
     assert torch.isnan(losses[1])
 
 
-@pytest.mark.parametrize("clamp_each", [True, False])
-def test_what_is_not_adapted_is_not_copied(clamp_each: bool) -> None:
-    learner = make("maml", "conv4", **MAML | {"clamp_each": clamp_each}, head_only=True)
+@pytest.mark.parametrize("grad_clip_each", [True, False])
+def test_what_is_not_adapted_is_not_copied(grad_clip_each: bool) -> None:
+    learner = make("maml", "conv4", **MAML | {"grad_clip_each": grad_clip_each}, adapt_head_only=True)
     assert sorted(learner.start(tasks=7)) == ["head.bias", "head.weight"]
-    clamped = make("maml", "conv4", **MAML | {"clamp_each": True, "clamp": 10.0}, head_only=True)
+    clamped = make("maml", "conv4", **MAML | {"grad_clip_each": True, "grad_clip": 10.0}, adapt_head_only=True)
     assert len(clamped.start(tasks=7)) == len(list(clamped.net.parameters()))
 
 
@@ -697,8 +697,8 @@ def test_meta_sgd_is_maml_with_learned_steps() -> None:
     assert all(of_sgd[f"steps_of.{name}"].abs().max() > 0 for name in sgd.steps_of)
     assert options(MetaSGD) == options(Maml)
     assert sgd.hparams["inner_lr"] == MAML["inner_lr"]
-    with pytest.raises(UserError, match="steps=0: give a whole number from 1"):
-        MetaSGD(plain.task, FC, **MAML | {"steps": 0})
+    with pytest.raises(UserError, match="inner_steps=0: give a whole number from 1"):
+        MetaSGD(plain.task, FC, **MAML | {"inner_steps": 0})
     with pytest.raises(UserError, match="unexpected keyword argument 'step'"):
         MetaSGD(plain.task, FC, **MAML, step=1)
 
@@ -717,7 +717,7 @@ def test_parts_of_a_meta_batch_have_the_gradients_of_the_whole(name: str, backbo
     batch = episode(learner, tasks=3)
     whole = gradients(learner, batch)
     learner.zero_grad()
-    learner.train_batch = 2
+    learner.micro_batch_size = 2
     losses, predictions = learner.losses_in_parts(batch)
     losses.sum().backward()
     expected, expected_predictions = learner.losses(batch)

@@ -10,17 +10,17 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from fewshot.config.compose import composed
-from fewshot.config.identity import changed, run_folder
+from fewshot.config.run_id import config_diff, run_folder
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.sine import SineSource
 from fewshot.episodes import Episode, Task
 from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner
-from fewshot.runs.build import make_lightning
-from fewshot.runs.checkpoints import load_weights
-from fewshot.runs.evaluate import evaluate
-from fewshot.runs.train import train
-from fewshot.views.loggers import quiet
+from fewshot.training.build import make_lightning
+from fewshot.training.checkpoints import load_weights
+from fewshot.training.evaluate import evaluate
+from fewshot.training.loggers import quiet
+from fewshot.training.train import train
 from tests.grammar import METHODS, callables
 from tests.test_runs import config, evaluation
 
@@ -30,20 +30,20 @@ STOCK: dict[str, Any] = QUIET | {"accelerator": "cpu"}
 NAMES = {  # of run folders, as the first version gave them; of glyphs since its images are distorted
     "data=omniglot method=oplstm": "seed0-239169fc3e",
     "data=mini method=maml shots=5": "seed0-5ac256e155",
-    "data=sine method=lstm shots=5 form=text": "seed0-20e0edcf5c",
+    "data=sine method=lstm shots=5 variant=paper": "seed0-20e0edcf5c",
     "data=glyphs method=sap backbone=conv4 seed=3": "seed3-9c1d2a0271",
     "experiment=demo": "seed0-f87388b248",
     "data=omniglot method=protonet": "seed0-795109bb2c",
     "data=omniglot method=protonet data.train_ways=5": "seed0-795109bb2c",
-    "data=mini method=protonet shots=5 form=text": "seed0-4c4fe16cb3",
+    "data=mini method=protonet shots=5 variant=paper": "seed0-4c4fe16cb3",
 }
 
 
 def waves() -> tuple[MetaLearner, EpisodicDataModule]:
     source = SineSource(0)
-    module = EpisodicDataModule(source, 3, 2, 4, train_queries=5, val_tasks=6, test_tasks=7, eval_batch=4)
+    module = EpisodicDataModule(source, 3, 2, 4, train_queries=5, num_val_tasks=6, num_test_tasks=7, eval_batch_size=4)
     backbone = {"layer": "linear", "widths": [5], "bn": "none"}
-    return learner_class("maml")(source.task, backbone, lr=1e-3, inner_lr=0.1, steps=1, eval_steps=2), module  # type: ignore[call-arg]
+    return learner_class("maml")(source.task, backbone, lr=1e-3, inner_lr=0.1, steps=1, eval_inner_steps=2), module  # type: ignore[call-arg]
 
 
 def test_a_stock_trainer_returns_the_score(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_stock_trainer_returns_the_score(tmp_path: Path) -> None:
     assert first == again
     assert first == {
         "test/mse": pytest.approx(scores.mean().item()),
-        "test/support_mean": pytest.approx(learner.test_floors.compute().mean().item()),
+        "test/support_mean": pytest.approx(learner.test_baselines.compute().mean().item()),
     }
 
 
@@ -155,7 +155,7 @@ def test_options_of_lightning_reach_it(tmp_path: Path) -> None:
     plain, clipped = config(tmp_path), config(tmp_path, "trainer.lightning.gradient_clip_val=1e-6")
     profiled = config(tmp_path, "trainer.lightning.detect_anomaly=true")
     assert run_folder(plain) == run_folder(profiled) != run_folder(clipped)
-    assert changed(clipped)["trainer.lightning.gradient_clip_val"] == 1e-6
+    assert config_diff(clipped)["trainer.lightning.gradient_clip_val"] == 1e-6
     scores = [train(cfg)["mean"] for cfg in (plain, clipped)]
     assert scores[0] != scores[1]
     best = learner_class("lstm").load_from_checkpoint(run_folder(clipped) / "best.ckpt", weights_only=True)

@@ -10,7 +10,7 @@ from fewshot.config.compose import CONF
 from tests.long_life import Row, grows
 from tests.test_runs import images_of
 
-SHORT = "trainer.updates=300 trainer.val_every=20 trainer.save_every=2 trainer.log_every=2 trainer.val_tasks=4"
+SHORT = "trainer.max_steps=300 trainer.val_check_interval=20 trainer.save_every_n_steps=2 trainer.log_every_n_steps=2 trainer.num_val_tasks=4"
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")

@@ -18,7 +18,7 @@ from tests.conftest import tables
 from tests.mutations import MUTATIONS
 
 ROOT = CONF.parent
-TINY = "trainer.updates=4 trainer.val_every=2 trainer.val_tasks=4 trainer.test_tasks=4 trainer.bar=false logger=csv"
+TINY = "trainer.max_steps=4 trainer.val_check_interval=2 trainer.num_val_tasks=4 trainer.num_test_tasks=4 trainer.enable_progress_bar=false logger=csv"
 
 
 def run(program: str, arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -83,7 +83,7 @@ def test_the_pages_method_and_backbone_run(tmp_path: Path) -> None:
         (tmp_path / "conf" / group.removesuffix("s") / "mine.yaml").write_text(settings)
     done = run(
         "train",
-        f"method=maml backbone=mine method.lr=0.001 method.meta_batch=2 {TINY}",
+        f"method=maml backbone=mine method.lr=0.001 method.meta_batch_size=2 {TINY}",
         tmp_path,
         PYTHONPATH=str(tmp_path),
     )
@@ -128,8 +128,8 @@ def test_a_method_a_backbone_and_configs_from_outside(tmp_path: Path) -> None:
     done = run("train", f"method=mine backbone=flat {TINY}", tmp_path, **own)
     assert done.returncode == 0, done.stderr
     [folder] = (tmp_path / "outputs" / "glyphs" / "mine" / "1-shot").iterdir()
-    assert run("evaluate", f"run={folder} bar=false", tmp_path, **own).returncode == 0
-    alone = run("evaluate", f"run={folder} bar=false", tmp_path)
+    assert run("evaluate", f"run={folder} enable_progress_bar=false", tmp_path, **own).returncode == 0
+    alone = run("evaluate", f"run={folder} enable_progress_bar=false", tmp_path)
     assert alone.returncode == 2
     assert "unknown method 'mine'" in alone.stderr or "unknown backbone 'flat'" in alone.stderr
 
@@ -139,7 +139,7 @@ def test_a_derived_learner_may_have_fewer_options() -> None:
 
     class Few(fewshot.MAML):
         def __init__(self, task: fewshot.Task, backbone: Any, lr: fewshot.Lr) -> None:
-            super().__init__(task, backbone, lr, inner_lr=0.1, steps=1, eval_steps=1)
+            super().__init__(task, backbone, lr, inner_lr=0.1, steps=1, eval_inner_steps=1)
 
     Few(fewshot.Task((4,), 2, False), {"layer": "linear", "widths": [3]}, lr=0.1)
 

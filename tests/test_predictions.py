@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 
 from fewshot.config.compose import composed
-from fewshot.config.identity import run_folder
+from fewshot.config.run_id import run_folder
+from fewshot.plots.confusion import MOST, confusion_figure
 from fewshot.results.predictions import class_accuracies, confusions
-from fewshot.runs.evaluate import evaluate
-from fewshot.runs.train import train
-from fewshot.views.confusion import MOST, confusion_figure
-from fewshot.views.wandb_result import log_predictions
+from fewshot.training.evaluate import evaluate
+from fewshot.training.train import train
+from fewshot.training.wandb_log import log_predictions
 from tests.test_runs import config, evaluation
 
-SMALL = ["data=glyphs", "method=protonet", "backbone.widths=[8]", "trainer.updates=2", "trainer.val_every=2"]
+SMALL = ["data=glyphs", "method=protonet", "backbone.widths=[8]", "trainer.max_steps=2", "trainer.val_check_interval=2"]
 
 
 @pytest.mark.usefixtures("composed_once")
@@ -24,7 +24,7 @@ def test_a_run_and_an_evaluation_keep_their_predictions(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With names of classes and unchanged scores."""
-    monkeypatch.setattr("fewshot.runs.train.test_figures", lambda *_, **__: [])  # they take long
+    monkeypatch.setattr("fewshot.training.train.test_figures", lambda *_, **__: [])  # they take long
     plain, kept = config(tmp_path, *SMALL), config(tmp_path, *SMALL, "predictions=true", outputs="kept")
     assert run_folder(plain).name == run_folder(kept).name
     assert train(plain)["mean"] == train(kept)["mean"]
@@ -54,7 +54,14 @@ def test_a_run_and_an_evaluation_keep_their_predictions(
 
 @pytest.mark.usefixtures("composed_once")
 def test_predictions_of_waves(tmp_path: Path) -> None:
-    small = ["data=sine", "method=lstm", "shots=5", "method.hidden=[4]", "trainer.updates=2", "trainer.val_every=2"]
+    small = [
+        "data=sine",
+        "method=lstm",
+        "shots=5",
+        "method.hidden=[4]",
+        "trainer.max_steps=2",
+        "trainer.val_check_interval=2",
+    ]
     cfg = config(tmp_path, *small, "predictions=true")
     result = train(cfg)
     found = pd.read_csv(run_folder(cfg) / "predictions.csv")

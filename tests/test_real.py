@@ -6,20 +6,20 @@ import pytest
 
 from fewshot.config.checks import check
 from fewshot.config.compose import composed
-from fewshot.config.identity import run_folder
-from fewshot.runs.evaluate import evaluate
-from fewshot.runs.train import train
+from fewshot.config.run_id import run_folder
+from fewshot.training.evaluate import evaluate
+from fewshot.training.train import train
 from tests.test_runs import evaluation
 
 SHORT = [
-    "trainer.updates=2",
-    "trainer.val_every=1",
-    "trainer.val_tasks=2",
-    "trainer.test_tasks=4",
-    "trainer.eval_batch=2",
-    "trainer.bar=false",
+    "trainer.max_steps=2",
+    "trainer.val_check_interval=1",
+    "trainer.num_val_tasks=2",
+    "trainer.num_test_tasks=4",
+    "trainer.eval_batch_size=2",
+    "trainer.enable_progress_bar=false",
     "logger=csv",
-    "method.meta_batch=2",
+    "method.meta_batch_size=2",
 ]
 
 

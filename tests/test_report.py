@@ -23,8 +23,8 @@ from scipy import stats
 from benchmarks.cases import make_seeded, random_images
 from fewshot.config.checks import check
 from fewshot.config.compose import CONF, composed
-from fewshot.config.draws import draw
-from fewshot.config.identity import run_folder
+from fewshot.config.random_search import draw
+from fewshot.config.run_id import run_folder
 from fewshot.report import load
 from fewshot.report.__main__ import main, report
 from fewshot.report.figures import curve_of, curves_of, headline, three_across
@@ -35,7 +35,7 @@ from fewshot.report.tested import of_study, planned
 from fewshot.report.write import with_width
 from fewshot.results.paper import FIGURES, INTERVALS, OVER_SEEDS
 from fewshot.results.statistics import half_width
-from fewshot.runs.build import make_datamodule, make_source
+from fewshot.training.build import make_datamodule, make_source
 from tests.offline import history, records, summary
 
 pytestmark = pytest.mark.usefixtures("composed_once")
@@ -51,7 +51,7 @@ def stored(cell: Cell, scores: NDArray[np.float64] | None, **other: Any) -> None
     result = {
         "status": "finished",
         "method": cell.cfg.method.name,
-        "form": cell.cfg.form,
+        "variant": cell.cfg.variant,
         "data": cell.cfg.data.name,
         "trained_on": cell.cfg.data.name,
         "metric": "mse" if sine else "accuracy",
@@ -66,9 +66,9 @@ def stored(cell: Cell, scores: NDArray[np.float64] | None, **other: Any) -> None
         "tasks": None if scores is None else len(scores),
         "reason": None,
         "published_settings": True,
-        "findings": {},
-        "floors": {},
-        "changed": {key: json.loads(value) for key, value in protocol.settings},
+        "interpretability": {},
+        "baselines": {},
+        "config_diff": {key: json.loads(value) for key, value in protocol.settings},
         "tests": {},
         "parameters": 20201,
         "train_seconds": 90.0,
@@ -111,18 +111,18 @@ def test_the_cells_of_a_table_are_its_methods_shots_and_seeds(outputs: Path) -> 
 
 
 def test_settings_narrow_a_study_as_they_do_a_multirun() -> None:
-    found = cells("table2", ["method=oplstm,protonet", "seed=0", "shots=1", "form=text"])
-    assert [(cell.name, cell.cfg.seed, cell.cfg.shots, cell.cfg.form) for cell in found] == [
+    found = cells("table2", ["method=oplstm,protonet", "seed=0", "shots=1", "variant=paper"])
+    assert [(cell.name, cell.cfg.seed, cell.cfg.shots, cell.cfg.variant) for cell in found] == [
         ("oplstm", 0, 1, "text"),
         ("protonet", 0, 1, "text"),
     ]
     quick = cells("table2", ["method=oplstm", "seed=0", "shots=1", "profile=quick"])[0]
-    assert quick.cfg.trainer.updates == 2000
+    assert quick.cfg.trainer.max_steps == 2000
     assert quick.folder not in {cell.folder for cell in cells("table2")}
     for cell in cells("table2", ["seed=0", "profile=quick"]):
         run = cell.cfg.trainer
-        assert run.updates * cell.cfg.method.meta_batch == pytest.approx(8000, abs=8)
-        assert run.updates - 4 < 4 * run.val_every <= run.updates  # the last quarter is validated
+        assert run.max_steps * cell.cfg.method.meta_batch_size == pytest.approx(8000, abs=8)
+        assert run.max_steps - 4 < 4 * run.val_check_interval <= run.max_steps  # the last quarter is validated
 
 
 @pytest.mark.parametrize("study", ["table1", "table2", "table4", "tableA1", "figure5", "figure5-omniglot"])
@@ -214,9 +214,9 @@ def test_broken_and_foreign_folders_are_named(broken: str) -> None:
         ({"method": "maml"}, "foreign"),
         ({"seed": 7}, "foreign"),
         ({"shots": 10}, "foreign"),
-        ({"form": "text"}, "foreign"),
+        ({"variant": "text"}, "foreign"),
         ({"metric": "accuracy"}, "foreign"),
-        ({"changed": {"trainer.updates": 10}}, "foreign"),
+        ({"config_diff": {"trainer.max_steps": 10}}, "foreign"),
         ({"versions": "2.15"}, "unreadable"),
         ({"threads": "two"}, "unreadable"),
         ({"device": 3}, "unreadable"),
@@ -263,10 +263,10 @@ def test_the_forms_are_compared_as_the_page_says(
     outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(outputs.parent)
-    told = ["method=oplstm", "shots=1,5", "form=released,text", "method.passes=1,2", "seed=1337,0,42,7"]
+    told = ["method=oplstm", "shots=1,5", "variant=released,text", "method.passes=1,2", "seed=1337,0,42,7"]
     for cell in cells("table2", told):  # further seeds, shots and settings lie there, too
         stored(cell, some(80, cell.cfg.seed)[:600])
-        evaluated(cell, "omniglot", some(80, cell.cfg.seed)[:600] - 3 * (cell.cfg.form == "released"))
+        evaluated(cell, "omniglot", some(80, cell.cfg.seed)[:600] - 3 * (cell.cfg.variant == "released"))
     page = (CONF.parent / "docs" / "compare.md").read_text()
     [block] = re.findall(r"```python\n(.*?)```", page, re.S)
     exec(block, {})
@@ -275,10 +275,10 @@ def test_the_forms_are_compared_as_the_page_says(
     study, *told = command.split()
     said, runs, _ = report(study, told)
     [pair] = pairs(runs)
-    assert (pair.first, pair.where, pair.seeds) == ("oplstm form=released", "omniglot 1-shot", 3)
+    assert (pair.first, pair.where, pair.seeds) == ("oplstm variant=released", "omniglot 1-shot", 3)
     assert (pair.difference, pair.of_seeds) == (pytest.approx(-3), pytest.approx(0, abs=1e-9))
     assert runs["paper"].isna().all()  # it has one query
-    assert said.title == "table2 form=released,text method=oplstm queries=15 shots=1"
+    assert said.title == "table2 variant=released,text method=oplstm queries=15 shots=1"
 
 
 def test_tests_that_are_missing_are_told_how_to_make() -> None:
@@ -319,9 +319,9 @@ def evaluated(cell: Cell, data: str, scores: NDArray[np.float64], queries: int =
 @pytest.mark.parametrize(
     ("study", "told", "columns"),
     [
-        ("table1", ["form=released,text"], {"sine 5-shot, sin(x + p)", "sine 5-shot, sin(x - p)"}),
+        ("table1", ["variant=released,text"], {"sine 5-shot, sin(x + p)", "sine 5-shot, sin(x - p)"}),
         ("table2", ["data.ways=5,20"], {"omniglot 5-shot, 5-way", "omniglot 5-shot, 20-way"}),
-        ("table2", ["trainer.test_tasks=100,600"], {"omniglot 5-shot, 100 tasks", "omniglot 5-shot, 600 tasks"}),
+        ("table2", ["trainer.num_test_tasks=100,600"], {"omniglot 5-shot, 100 tasks", "omniglot 5-shot, 600 tasks"}),
         ("table2", ["data=folder", "data.path={0}/a,{0}/b"], {"folder 5-shot, {0}/a", "folder 5-shot, {0}/b"}),
     ],
 )
@@ -339,7 +339,7 @@ def test_a_failed_run_is_a_line_of_the_report(outputs: Path) -> None:
     for cell in found:
         stored(cell, some(0.04, cell.cfg.seed), git_commit=None)
     place = found[1].folder / "result.json"
-    result = json.loads(place.read_text()) | {"status": "failed", "reason": "ValueError: x", "unlike_paper": None}
+    result = json.loads(place.read_text()) | {"status": "failed", "reason": "ValueError: x", "differs_from_paper": None}
     lost = ("mean", "ci95", "tasks", "device", "versions", "parameters", "train_seconds", "git_commit", "threads")
     place.write_text(json.dumps({key: value for key, value in result.items() if key not in lost}))
     said, runs, _ = report("table1", ["shots=5", "method=lstm"])
@@ -356,16 +356,16 @@ def test_a_home_folder_is_the_one_of_the_runs(tmp_path: Path, monkeypatch: pytes
 
 
 def test_tests_with_other_queries_are_never_compared() -> None:
-    told = ["method=protonet", "shots=1", "form=released,text"]
+    told = ["method=protonet", "shots=1", "variant=released,text"]
     for cell in cells("table2", told):
         stored(cell, some(80, cell.cfg.seed)[:600])
     said, runs, _ = report("table2", told)
     assert {name: list(row) for name, row in summarise(runs).items()} == {
-        "protonet form=released": ["omniglot 1-shot, 1 query"],
-        "protonet form=text": ["omniglot 1-shot, 15 queries"],
+        "protonet variant=released": ["omniglot 1-shot, 1 query"],
+        "protonet variant=paper": ["omniglot 1-shot, 15 queries"],
     }
     assert not any(caption.startswith("pairs") for caption in said.tables)
-    told = ["method.support=set", "form=released,text", "seed=0"]
+    told = ["method.support_mode=set", "variant=released,text", "seed=0"]
     for cell in cells("figure5-omniglot", told):
         stored(cell, some(80, cell.cfg.shots)[:600])
     lines = report("figure5-omniglot", told)[0].figures["figure5-omniglot-shots"].axes[0].lines
@@ -374,7 +374,7 @@ def test_tests_with_other_queries_are_never_compared() -> None:
 
 
 def test_no_error_is_below_zero() -> None:
-    for cell in cells("figure5", told := ["data=sine", "method.support=set"]):
+    for cell in cells("figure5", told := ["data=sine", "method.support_mode=set"]):
         stored(cell, some(0.01, 0) * 10 ** (cell.cfg.seed % 3))
     axes = report("figure5", told)[0].figures["figure5-shots"].axes[0]
     assert axes.dataLim.y0 < 0 == axes.get_ylim()[0]
@@ -393,9 +393,9 @@ def measured(told: Sequence[str]) -> list[Cell]:
     measures = ("cosine_gradient", "cosine_prototypes", "distance_gradient", "distance_prototypes")
     found = cells("figure6", told)
     for cell in found:
-        stored(cell, some(50, cell.cfg.seed)[: cell.cfg.trainer.test_tasks])
+        stored(cell, some(50, cell.cfg.seed)[: cell.cfg.trainer.num_test_tasks])
         curve = [
-            f"{4 * n},{n},similarity_{cell.cfg.form}/{measure},{n / 100_000 + (cell.cfg.seed == 42) * 0.3}\n"
+            f"{4 * n},{n},similarity_{cell.cfg.variant}/{measure},{n / 100_000 + (cell.cfg.seed == 42) * 0.3}\n"
             for n in range(0, 80_001, 2_500)
             for measure in measures
         ]
@@ -424,7 +424,7 @@ def test_a_long_name_is_whole_above_a_figure(panels: int) -> None:
     assert 0 < where.x0 < where.x1 < figure.bbox.x1
 
 
-@pytest.mark.parametrize("other", ["data=cub", "form=text", "profile=quick"])
+@pytest.mark.parametrize("other", ["data=cub", "variant=paper", "profile=quick"])
 def test_figure_6_of_what_the_paper_has_not(other: str) -> None:
     measured([other])
     said, _, _ = report("figure6", [other])
@@ -463,17 +463,17 @@ def test_a_run_named_twice_counts_once() -> None:
 
 def test_what_shrinks_a_run_is_seen_in_its_settings() -> None:
     for told, shrunk in (
-        ("trainer.threads=1", False),
-        ("++trainer.updates=8000", True),
-        ("++trainer.updates=100000", False),
-        ("method.meta_batch=8", False),
-        ("trainer.updates=35000 method.meta_batch=2", False),  # 70 000 tasks, as the paper has
-        ("trainer.updates=34999 method.meta_batch=1", False),  # more updates than the paper's 17 500
-        ("trainer.updates=17499", True),
-        ("trainer.val_tasks=9", True),
-        ("trainer.test_tasks=9", True),
+        ("trainer.num_threads=1", False),
+        ("++trainer.max_steps=8000", True),
+        ("++trainer.max_steps=100000", False),
+        ("method.meta_batch_size=8", False),
+        ("trainer.max_steps=35000 method.meta_batch_size=2", False),  # 70 000 tasks, as the paper has
+        ("trainer.max_steps=34999 method.meta_batch_size=1", False),  # more updates than the paper's 17 500
+        ("trainer.max_steps=17499", True),
+        ("trainer.num_val_tasks=9", True),
+        ("trainer.num_test_tasks=9", True),
     ):
-        assert set(of_study(cells("table1", ["method=lstm", "shots=5", *told.split()]))["shrunk"]) == {shrunk}, told
+        assert set(of_study(cells("table1", ["method=lstm", "shots=5", *told.split()]))["reduced"]) == {shrunk}, told
 
 
 def test_a_report_that_cannot_be_written_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -631,9 +631,9 @@ def test_trials_are_ranked_by_validation() -> None:
 @pytest.mark.parametrize(
     ("told", "rates"),
     [
-        (["oplstm_omniglot", "method.meta_batch=1,8,32", "method.passes=1"], {1e-3, 1.25e-4, 3.125e-5}),
-        (["oplstm_mini", "method.meta_batch=4", "method.passes=3"], {2.5e-4}),  # the released runs'
-        (["lstm_omniglot", "trial=0", "method.meta_batch=12", "form=released,text"], {1e-3 / 12, 1e-3}),
+        (["oplstm_omniglot", "method.meta_batch_size=1,8,32", "method.passes=1"], {1e-3, 1.25e-4, 3.125e-5}),
+        (["oplstm_mini", "method.meta_batch_size=4", "method.passes=3"], {2.5e-4}),  # the released runs'
+        (["lstm_omniglot", "trial=0", "method.meta_batch_size=12", "variant=released,text"], {1e-3 / 12, 1e-3}),
     ],
 )
 def test_rates_are_of_losses_summed_over_a_meta_batch(told: list[str], rates: set[float]) -> None:
@@ -668,7 +668,8 @@ def test_trials_keep_their_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("study", "told"), [("maml_sine", ["trial=3,4"]), ("oplstm_mini", ["method.passes=1,3", "method.meta_batch=4"])]
+    ("study", "told"),
+    [("maml_sine", ["trial=3,4"]), ("oplstm_mini", ["method.passes=1,3", "method.meta_batch_size=4"])],
 )
 def test_the_command_of_a_cell_is_the_cell(study: str, told: list[str]) -> None:
     for cell in cells(study, told)[-2:]:
@@ -771,7 +772,7 @@ def test_better_is_lower_error_or_higher_accuracy(study: str, better: str) -> No
     told = ["shots=5", "method=lstm,maml"]
     for cell in cells(study, told):
         scores = some(10.0 if cell.name == "lstm" else 40.0, cell.cfg.seed)
-        stored(cell, scores[: cell.cfg.trainer.test_tasks])
+        stored(cell, scores[: cell.cfg.trainer.num_test_tasks])
     runs = of_study(cells(study, told))
     [pair] = pairs(runs)
     assert pair.better == better
@@ -797,8 +798,8 @@ NARROW = {  # where all cells are many, and what is too large for a test
     "table4": ["data=cub"],
     "lstm_mini": ["trial=0,129"],
     "lstm_omniglot": ["trial=0,99"],
-    "oplstm_mini": ["method.passes=1,10", "method.meta_batch=1"],
-    "oplstm_omniglot": ["method.passes=1,10", "method.meta_batch=1"],
+    "oplstm_mini": ["method.passes=1,10", "method.meta_batch_size=1"],
+    "oplstm_omniglot": ["method.passes=1,10", "method.meta_batch_size=1"],
 }
 
 
@@ -811,7 +812,7 @@ def test_every_study_composes_and_takes_a_step(study: str) -> None:
         check(cfg)
         OmegaConf.resolve(cfg.copy())
         assert cfg.study == study
-        cfg.method.meta_batch = 1
+        cfg.method.meta_batch_size = 1
         if cfg.data.name != "sine":
             cfg.data.size = 16
             cfg.data.name = "omniglot" if cfg.data.name == "omniglot" else "mini"
@@ -835,26 +836,26 @@ def test_a_trial_is_a_function_of_its_number(trial: int, search_seed: int) -> No
     assert draw("lr", "log", 1e-5, 4e-2, _root_=root) == draw("lr", "log", 1e-5, 4e-2, _root_=root)
     assert draw("lr", "log", 1e-5, 4e-2, _root_=root) != draw("lr", "log", 1e-5, 4e-2, _root_=other)
     assert 1e-5 <= draw("lr", "log", 1e-5, 4e-2, _root_=root) <= 4e-2
-    assert 1 <= draw("passes", "whole", 1, 14, _root_=root) <= 14
-    assert 32 <= draw("units", "log_whole", 32, 3200, _root_=root) <= 3200
+    assert 1 <= draw("passes", "int", 1, 14, _root_=root) <= 14
+    assert 32 <= draw("units", "log_int", 32, 3200, _root_=root) <= 3200
 
 
 def test_draws_have_their_distributions() -> None:
     roots = [OmegaConf.create({"study": "lstm_sine", "search_seed": 0, "trial": trial}) for trial in range(3000)]
     rates = np.log([draw("lr", "log", 1e-5, 4e-2, _root_=root) for root in roots])
     assert stats.kstest(rates, stats.uniform(np.log(1e-5), np.log(4e3)).cdf).pvalue > 0.001
-    passes = np.bincount([draw("passes", "whole", 1, 14, _root_=root) for root in roots], minlength=15)
+    passes = np.bincount([draw("passes", "int", 1, 14, _root_=root) for root in roots], minlength=15)
     assert passes[0] == 0
     assert len(passes) == 15
     assert stats.chisquare(passes[1:]).pvalue > 0.001
     units = [draw("units", "choice", [1, 3, 8], _root_=root) for root in roots]
     assert stats.chisquare([units.count(n) for n in (1, 3, 8)]).pvalue > 0.001
-    assert abs(np.corrcoef(rates, [draw("passes", "whole", 1, 14, _root_=root) for root in roots])[0, 1]) < 0.06
+    assert abs(np.corrcoef(rates, [draw("passes", "int", 1, 14, _root_=root) for root in roots])[0, 1]) < 0.06
 
 
 def test_recorded_trials_stay_what_they_are() -> None:
     cfgs = [composed(["search=lstm_sine", f"trial={trial}"]) for trial in (0, 3, 19)]
-    assert [(list(c.method.hidden), c.method.meta_batch, c.method.passes, c.trainer.updates) for c in cfgs] == [
+    assert [(list(c.method.hidden), c.method.meta_batch_size, c.method.passes, c.trainer.max_steps) for c in cfgs] == [
         ([40, 40], 1, 13, 70000),
         ([40, 40, 40], 3, 14, 23333),
         ([8], 4, 7, 17500),

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from fewshot.config.compose import composed
-from fewshot.config.identity import changed, run_folder
+from fewshot.config.run_id import config_diff, run_folder
+from fewshot.results.environment import git_commit, installed_version
 from fewshot.results.paper import ACROSS, FIGURE_5, FIGURES, TABLE_A1, WITHIN, of_figure_5, of_tables, paper_figure
 from fewshot.results.protocol import Protocol
 from fewshot.results.record import score_line
-from fewshot.results.surroundings import git_commit, installed_version
-from fewshot.runs.evaluate import evaluate
-from fewshot.runs.train import train
+from fewshot.training.evaluate import evaluate
+from fewshot.training.train import train
 from tests.test_runs import config, evaluation, images_of
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -30,8 +30,8 @@ RESULT: dict[str, Any] = {
     "val_shots": 1,
     "test_queries": 1,
     "tasks": 600,
-    "form": "released",
-    "changed": {},
+    "variant": "released",
+    "config_diff": {},
     "metric": "accuracy",
     "mean": 84.0,
     "ci95": 1.0,
@@ -49,10 +49,10 @@ def test_the_papers_figure_stands_beside_its_protocol() -> None:
     "change",
     [
         {"test_queries": 15},
-        {"form": "text"},
-        {"changed": {"method.lr": 0.1}},
-        {"changed": {"backbone.widths": [64, 64]}},
-        {"changed": {"x": [[{"y": None}]]}},
+        {"variant": "paper"},
+        {"config_diff": {"method.lr": 0.1}},
+        {"config_diff": {"backbone.widths": [64, 64]}},
+        {"config_diff": {"x": [[{"y": None}]]}},
         {"tasks": 100},
         {"val_shots": 5},
         {"data": "glyphs"},
@@ -81,10 +81,10 @@ def test_every_part_of_a_protocol_counts() -> None:
 
 def test_more_ways_in_training_are_not_the_papers() -> None:
     cfg = composed(["data=omniglot", "method=protonet", "data.train_ways=20"])
-    assert changed(cfg) == {"data.train_ways": 20}
+    assert config_diff(cfg) == {"data.train_ways": 20}
     plain = RESULT | {"method": "protonet"}
     assert paper_figure(plain) == 83.60
-    assert paper_figure(plain | {"changed": changed(cfg)}) is None
+    assert paper_figure(plain | {"config_diff": config_diff(cfg)}) is None
 
 
 def test_a_score_names_its_protocol() -> None:
@@ -114,55 +114,61 @@ def test_no_number_of_the_paper_hides_another() -> None:
 @pytest.mark.parametrize("shots", [1, 8])
 @pytest.mark.parametrize(("support", "figures"), [("set", {1: 72.60, 8: 87.35}), ("sequence", {1: 66.00, 8: 41.31})])
 def test_figure_5_on_omniglot_has_its_numbers(support: str, figures: dict[int, float], shots: int) -> None:
-    cfg = composed(["experiment=figure5-omniglot", f"shots={shots}", f"method.support={support}", "seed=42"])
-    found = {"method": "lstm", "changed": changed(cfg), "shots": shots, "val_shots": shots, "test_queries": shots}
+    cfg = composed(["experiment=figure5-omniglot", f"shots={shots}", f"method.support_mode={support}", "seed=42"])
+    found = {
+        "method": "lstm",
+        "config_diff": config_diff(cfg),
+        "shots": shots,
+        "val_shots": shots,
+        "test_queries": shots,
+    }
     assert paper_figure(RESULT | found) == figures[shots]
 
 
 @pytest.mark.parametrize(("support", "figure"), [("set", 0.0064), ("sequence", 0.0056)])
 def test_figure_5_on_sine_has_its_numbers(support: str, figure: float) -> None:
-    cfg = composed(["data=sine", "method=lstm", "shots=30", f"method.support={support}"])
+    cfg = composed(["data=sine", "method=lstm", "shots=30", f"method.support_mode={support}"])
     found = {"method": "lstm", "data": "sine", "trained_on": "sine", "ways": 1, "tasks": 2000, "test_queries": 50}
-    assert paper_figure(RESULT | found | {"changed": changed(cfg), "shots": 30, "val_shots": 30}) == figure
+    assert paper_figure(RESULT | found | {"config_diff": config_diff(cfg), "shots": 30, "val_shots": 30}) == figure
 
 
-@pytest.mark.parametrize("form", ["released", "text"])
-def test_sap_as_released_has_the_papers_figure(form: str) -> None:
+@pytest.mark.parametrize("variant", ["released", "paper"])
+def test_sap_as_released_has_the_papers_figure(variant: str) -> None:
     """Centred transformations are not what made its table."""
-    cfg = composed(["data=mini", "method=sap", f"form={form}"])
-    centred = composed(["data=mini", "method=sap", f"form={form}", f"method.centred={form == 'released'}"])
-    found = {"method": "sap", "data": "mini", "trained_on": "mini", "form": form}
-    assert changed(cfg) == {}
-    assert paper_figure(RESULT | found) == (52.96 if form == "released" else None)
-    assert paper_figure(RESULT | found | {"changed": changed(centred)}) is None
+    cfg = composed(["data=mini", "method=sap", f"variant={variant}"])
+    centred = composed(["data=mini", "method=sap", f"variant={variant}", f"method.centred={variant == 'released'}"])
+    found = {"method": "sap", "data": "mini", "trained_on": "mini", "variant": variant}
+    assert config_diff(cfg) == {}
+    assert paper_figure(RESULT | found) == (52.96 if variant == "released" else None)
+    assert paper_figure(RESULT | found | {"config_diff": config_diff(centred)}) is None
 
 
 def test_a_result_names_every_option_unlike_the_papers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Under form=text too, where nothing is changed; not where the paper has no table."""
-    result = train(config(tmp_path, "form=text"))
-    told = {"form": "text", "data.sign": -1, "method.pool_cell": True, "method.first_labels": True}
-    assert result["unlike_paper"].items() >= told.items()
+    """Under variant=paper too, where nothing is changed; not where the paper has no table."""
+    result = train(config(tmp_path, "variant=paper"))
+    told = {"variant": "paper", "data.sign": -1, "method.pool_cell": True, "method.first_labels": True}
+    assert result["differs_from_paper"].items() >= told.items()
     assert "unlike what made the paper's table: " in (out := capfd.readouterr().out)
-    assert "form=text" in out
+    assert "variant=paper" in out
     assert "method.pool_cell=true" in out
     assert not result["published_settings"]
-    whole = composed(["data=omniglot", "method=oplstm", "form=text"])
-    assert changed(whole) == {}
-    assert changed(whole, "released") == {
-        "form": "text",
+    whole = composed(["data=omniglot", "method=oplstm", "variant=paper"])
+    assert config_diff(whole) == {}
+    assert config_diff(whole, "released") == {
+        "variant": "paper",
         "method.normalisation": "example",
         "method.gamma": 0.025,
         "method.pool_state": True,
         "method.softmax": True,
         "method.preactivation": False,
     }
-    unknown = train(config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10"))
-    assert unknown["unlike_paper"] is None
+    unknown = train(config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10"))
+    assert unknown["differs_from_paper"] is None
     assert "unlike" not in capfd.readouterr().out
 
 
 def test_a_run_that_did_not_finish_is_told_as_such(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    limit = ["trainer.max_time=00:00:00:01", "trainer.updates=1000000", "trainer.val_every=1000"]
+    limit = ["trainer.max_time=00:00:00:01", "trainer.max_steps=1000000", "trainer.val_check_interval=1000"]
     cfg = config(tmp_path, *limit)
     train(cfg)
     evaluate(evaluation(run_folder(cfg), tmp_path))
@@ -180,7 +186,7 @@ def test_a_result_needs_no_git(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_test_of_another_state_is_no_entry(tmp_path: Path) -> None:
     """As of one that evaluate.py began before the run had ended."""
-    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10")
     images_of(tmp_path, "other")
     train(cfg)
     place = run_folder(cfg) / "result.json"
@@ -191,7 +197,7 @@ def test_a_test_of_another_state_is_no_entry(tmp_path: Path) -> None:
 
 def test_classes_that_were_trained_on_are_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A copy of the run's folder, in which fewer classes have moved the cut between training and test."""
-    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10")
     train(cfg)
     images_of(tmp_path, "copy")
     for name, _ in json.loads((run_folder(cfg) / "split.json").read_text())["test"]:
@@ -201,7 +207,7 @@ def test_classes_that_were_trained_on_are_told(tmp_path: Path, capfd: pytest.Cap
 
 
 def test_other_ways_have_a_name_of_their_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10", "data.ways=2")
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10", "data.ways=2")
     images_of(tmp_path, "other")
     train(cfg)
     evaluate(evaluation(run_folder(cfg), tmp_path, path=str(tmp_path / "other")))

@@ -36,12 +36,12 @@ def double(case: cases.Case) -> tuple[Any, Episode]:
     [
         ("sine/oplstm", []),
         ("sine/maml", []),
-        ("sine/maml", ["method.clamp=0.05"]),  # a bound that is reached
+        ("sine/maml", ["method.grad_clip=0.05"]),  # a bound that is reached
         ("sine/lstm", []),
-        ("sine/lstm", ["form=text"]),
+        ("sine/lstm", ["variant=paper"]),
         ("omniglot/oplstm", ["method.passes=2"]),
         ("omniglot/protonet", ["shots=2"]),
-        ("omniglot/maml", ["method.steps=2"]),
+        ("omniglot/maml", ["method.inner_steps=2"]),
     ],
 )
 def test_rival_equals_ours(name: str, settings: list[str]) -> None:

@@ -25,47 +25,47 @@ from omegaconf import DictConfig
 from fewshot.cli import run_train
 from fewshot.config.checks import check
 from fewshot.config.compose import CONF, composed
-from fewshot.config.identity import changed, run_folder
+from fewshot.config.eval_config import trained_and_tested
+from fewshot.config.run_id import config_diff, run_folder
 from fewshot.config.settings import SHARED
-from fewshot.config.tested import trained_and_tested
 from fewshot.episodes import SPLITS, Episode, Task
 from fewshot.errors import UserError
 from fewshot.methods.protonet import ProtoNet
+from fewshot.plots.curves import learning_curve
 from fewshot.report.frame import load
 from fewshot.results.protocol import Protocol
 from fewshot.results.record import Scores, as_options
 from fewshot.results.statistics import mean_and_ci95
-from fewshot.runs import callbacks, prepare
-from fewshot.runs.build import make_learner
-from fewshot.runs.callbacks import Bar, SaveLast
-from fewshot.runs.evaluate import evaluate
-from fewshot.runs.evaluate import test as run_test
-from fewshot.runs.train import train
-from fewshot.views.curves import learning_curve
-from fewshot.views.loggers import start_wandb
+from fewshot.training import callbacks, prepare
+from fewshot.training.build import make_learner
+from fewshot.training.callbacks import LastCheckpoint, ProgressBar
+from fewshot.training.evaluate import evaluate
+from fewshot.training.evaluate import test as run_test
+from fewshot.training.loggers import start_wandb
+from fewshot.training.train import train
 from tests.conftest import Start, tables
 from tests.made_files import fill_folder, picture
 
 pytestmark = pytest.mark.usefixtures("composed_once", "undrawn")
 
 TINY = [
-    "trainer.updates=40",
-    "trainer.val_every=10",
-    "trainer.val_tasks=30",
-    "trainer.test_tasks=30",
-    "trainer.eval_batch=12",
-    "trainer.save_every=4",
-    "trainer.log_every=5",
-    "trainer.bar=false",
-    "trainer.threads=1",
+    "trainer.max_steps=40",
+    "trainer.val_check_interval=10",
+    "trainer.num_val_tasks=30",
+    "trainer.num_test_tasks=30",
+    "trainer.eval_batch_size=12",
+    "trainer.save_every_n_steps=4",
+    "trainer.log_every_n_steps=5",
+    "trainer.enable_progress_bar=false",
+    "trainer.num_threads=1",
     "logger=csv",
-    "method.meta_batch=2",
+    "method.meta_batch_size=2",
 ]
 FIELDS = [
     "warnings",
     "status",
     "method",
-    "form",
+    "variant",
     "data",
     "split",
     "shots",
@@ -164,7 +164,7 @@ def test_every_learner_goes_on_to_the_same_result(method: str, tmp_path: Path, m
     fill_folder(tmp_path / "images", files)
     small = ["data=folder", f"data.path={tmp_path / 'images'}", f"method={method}", "backbone.widths=[4,4]"]
     small += ["data.size=8", "data.channels=1", "data.ways=2", "data.train_queries=3", "data.val_queries=3"]
-    small += ["trainer.updates=12", "trainer.val_every=4", "trainer.val_tasks=4"]
+    small += ["trainer.max_steps=12", "trainer.val_check_interval=4", "trainer.num_val_tasks=4"]
     small += ["method.hidden=[16,8]"] if method == "lstm" else []
     check_resumes(9, tmp_path, monkeypatch, *small)
 
@@ -184,7 +184,7 @@ def check_resumes(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *o
 
 
 def kill_at(step: int, cfg: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = callbacks.TaskAxis.on_train_batch_end
+    original = callbacks.TrainMetrics.on_train_batch_end
 
     def killing(self: Any, trainer: Any, *arguments: Any) -> None:
         if trainer.global_step == step:
@@ -192,7 +192,7 @@ def kill_at(step: int, cfg: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None
         original(self, trainer, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks.TaskAxis, "on_train_batch_end", killing)
+        patch.setattr(callbacks.TrainMetrics, "on_train_batch_end", killing)
         with pytest.raises(Killed):
             train(cfg)
 
@@ -213,7 +213,7 @@ def test_a_moved_run_goes_on_and_leaves_its_old_place_alone(tmp_path: Path, monk
 
 
 def test_one_test_task_has_no_interval(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    result = train(config(tmp_path, "trainer.test_tasks=1", "trainer.updates=10"))
+    result = train(config(tmp_path, "trainer.num_test_tasks=1", "trainer.max_steps=10"))
     assert result["ci95"] is None
     assert "±" not in capfd.readouterr().out
 
@@ -226,7 +226,13 @@ def test_the_untrained_state_may_be_the_best(tmp_path: Path) -> None:
 
 
 def test_a_score_that_is_not_finite_has_no_mean(tmp_path: Path) -> None:
-    wild = ["method=maml", "method.steps=1", "method.eval_steps=200", "method.inner_lr=5", "method.clamp=null"]
+    wild = [
+        "method=maml",
+        "method.inner_steps=1",
+        "method.eval_inner_steps=200",
+        "method.inner_lr=5",
+        "method.grad_clip=null",
+    ]
     cfg = config(tmp_path, *wild, "method.first_order=true", "method.lr=1e-6")
     result = train(cfg)
     assert (result["status"], result["mean"]) == ("diverged", None)
@@ -243,10 +249,10 @@ def images_of(tmp_path: Path, name: str = "images") -> list[str]:
 
 
 def test_training_with_more_ways_than_the_test(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10", "data.train_ways=4")
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10", "data.train_ways=4")
     result = train(cfg)
-    assert (result["train_ways"], result["ways"], result["changed"]["data.train_ways"]) == (4, 2, 4)
-    assert result["floors"]["chance"] == 50
+    assert (result["train_ways"], result["ways"], result["config_diff"]["data.train_ways"]) == (4, 2, 4)
+    assert result["baselines"]["chance"] == 50
     assert "data.train_ways=4" in capfd.readouterr().out
     best = ProtoNet.load_from_checkpoint(run_folder(cfg) / "best.ckpt", weights_only=True)
     assert (best.task.outputs, best.task.train_outputs) == (2, 4)
@@ -254,8 +260,8 @@ def test_training_with_more_ways_than_the_test(tmp_path: Path, capfd: pytest.Cap
     assert best.train().scores(torch.eye(2)[None], torch.tensor([[0, 1]])) == 100  # of test tasks, after training
     own = evaluate(evaluation(run_folder(cfg), tmp_path))
     assert (own["mean"], own["ways"], own["train_ways"]) == (pytest.approx(result["mean"], rel=1e-6), 2, 4)
-    plain = train(config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10"))
-    assert (plain["train_ways"], "data.train_ways" in plain["changed"]) == (2, False)
+    plain = train(config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10"))
+    assert (plain["train_ways"], "data.train_ways" in plain["config_diff"]) == (2, False)
 
 
 @pytest.mark.parametrize("method", ["oplstm", "lstm", "maml", "sap", "warpmaml"])
@@ -269,14 +275,14 @@ def test_a_head_has_one_number_of_ways(method: str) -> None:
 
 
 def test_predictions_that_are_not_finite_are_no_guesses(tmp_path: Path) -> None:
-    wild = ["method=maml", "method.steps=1", "method.eval_steps=60", "method.inner_lr=1e30"]
+    wild = ["method=maml", "method.inner_steps=1", "method.eval_inner_steps=60", "method.inner_lr=1e30"]
     result = train(config(tmp_path, *images_of(tmp_path), *wild))
     assert (result["status"], result["mean"]) == ("diverged", None)
     assert result["reason"] == "val/accuracy was nan after update 0"
 
 
 def test_weights_that_are_not_finite_have_no_score(tmp_path: Path) -> None:
-    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10")
     train(cfg)
     best = run_folder(cfg) / "best.ckpt"
     state = torch.load(best, weights_only=True)
@@ -289,7 +295,7 @@ def test_weights_that_are_not_finite_have_no_score(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ways", [0, 1])
 def test_a_folder_that_has_grown_is_not_the_runs_own(ways: int, tmp_path: Path) -> None:
-    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10")
     train(cfg)
     folder = run_folder(cfg)
     split = json.loads((folder / "split.json").read_text())
@@ -308,7 +314,7 @@ def test_a_folder_that_has_grown_is_not_the_runs_own(ways: int, tmp_path: Path) 
 
 def test_a_run_on_a_long_tail_keeps_its_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Classes with too few images are left out; images added to one make another run."""
-    overrides = [*images_of(tmp_path), "method=protonet", "trainer.updates=10", "data.test_queries=3"]
+    overrides = [*images_of(tmp_path), "method=protonet", "trainer.max_steps=10", "data.test_queries=3"]
     rows = [
         f"{name}{c},{('train', 'val', 'test')[c % 3]}" for name, n in (("class", 12), ("rare", 6)) for c in range(n)
     ]
@@ -335,7 +341,7 @@ def test_a_run_on_a_long_tail_keeps_its_classes(tmp_path: Path, capsys: pytest.C
 
 
 def test_a_run_does_not_go_on_with_other_classes(tmp_path: Path) -> None:
-    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10")
     first = train(cfg)
     folder = run_folder(cfg)
     (folder / "result.json").unlink()
@@ -371,7 +377,7 @@ def test_a_run_that_cannot_be_written_is_shown(program: str, tmp_path: Path, cap
 
 
 def test_an_evaluation_waits_for_another_to_write(tmp_path: Path) -> None:
-    cfg = config(tmp_path, "trainer.updates=10")
+    cfg = config(tmp_path, "trainer.max_steps=10")
     train(cfg)
     folder = run_folder(cfg) / "evaluations"
     folder.mkdir()
@@ -385,10 +391,10 @@ def test_an_evaluation_waits_for_another_to_write(tmp_path: Path) -> None:
 
 
 def test_several_evaluations_of_one_run_at_once(tmp_path: Path, start: Start) -> None:
-    cfg = config(tmp_path, "trainer.updates=10")
+    cfg = config(tmp_path, "trainer.max_steps=10")
     train(cfg)
-    code = "from fewshot.config.compose import composed\nfrom fewshot.runs.evaluate import evaluate\n"
-    code += f"evaluate(composed(['run={run_folder(cfg)}', 'bar=false'], 'evaluate'))"
+    code = "from fewshot.config.compose import composed\nfrom fewshot.training.evaluate import evaluate\n"
+    code += f"evaluate(composed(['run={run_folder(cfg)}', 'enable_progress_bar=false'], 'evaluate'))"
     many = [start([sys.executable, "-c", code], CONF.parent) for _ in range(2)]
     assert [(process.communicate()[1], process.returncode) for process in many] == [("", 0)] * 2
     assert not list((run_folder(cfg) / "evaluations").glob("*.part"))
@@ -400,15 +406,15 @@ TAMPERED = [
     '{"mean": null}',
     '{"shots": "5"}',
     '{"metric": 3}',
-    '{"changed": [1]}',
-    '{"unlike_paper": [1]}',
+    '{"config_diff": [1]}',
+    '{"differs_from_paper": [1]}',
     '{"method": "\\u009b31m"}',
-    '{"findings": {"a": "b"}}',
+    '{"interpretability": {"a": "b"}}',
     '{"mean": NaN}',
     '{"status": "[red]"}',
     '{"tests": 5}',
     '{"mean": 1' + "0" * 400 + "}",
-    '{"findings": {"a: b": null}}',
+    '{"interpretability": {"a: b": null}}',
     '{"method": "\\u001b[31m"}',
     "[" * 3000,
 ]
@@ -431,13 +437,13 @@ def test_a_state_that_cannot_be_loaded_is_one_error(tmp_path: Path, outputs_of_e
     cfg, _ = copied(outputs_of_ends, "killed", tmp_path)
     path = run_folder(cfg) / "last.ckpt"
     torch.save(torch.load(path, weights_only=True) | {"optimizer_states": [{}]}, path)
-    with pytest.raises(UserError, match=r"cannot resume from .*last\.ckpt .*; force=true trains from scratch$"):
+    with pytest.raises(UserError, match=r"cannot resume from .*last\.ckpt .*; overwrite=true trains from scratch$"):
         train(cfg)
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "best.ckpt", "result.json", "last.ckpt", "split.json"])
 def test_a_pipe_in_a_run_folder_does_not_hang(name: str, tmp_path: Path) -> None:
-    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10")
     train(cfg)
     (run_folder(cfg) / name).unlink()
     os.mkfifo(run_folder(cfg) / name)
@@ -461,7 +467,7 @@ def test_rows_without_end_do_not_stop_a_run(tmp_path: Path, monkeypatch: pytest.
 
 def test_random_numbers_go_on() -> None:
     """Dropout's, of backbones that have it."""
-    saves = [SaveLast(Path(), 1, 1, 1, Timer(), 1.0) for _ in range(2)]
+    saves = [LastCheckpoint(Path(), 1, 1, 1, Timer(), 1.0) for _ in range(2)]
     state = saves[0].state_dict()
     drawn = torch.rand(3)
     torch.manual_seed(5)
@@ -470,11 +476,11 @@ def test_random_numbers_go_on() -> None:
 
 
 def test_a_linked_folder_is_left_where_it_is(tmp_path: Path) -> None:
-    cfg = config(tmp_path, "trainer.updates=10")
+    cfg = config(tmp_path, "trainer.max_steps=10")
     train(cfg)
     (tmp_path / "scratch").mkdir()
     (run_folder(cfg) / "wandb").symlink_to(tmp_path / "scratch")
-    assert train(config(tmp_path, "trainer.updates=10", "force=true"))["status"] == "finished"
+    assert train(config(tmp_path, "trainer.max_steps=10", "overwrite=true"))["status"] == "finished"
     assert (tmp_path / "scratch").is_dir()
     assert not (run_folder(cfg) / "wandb").exists()
 
@@ -506,7 +512,7 @@ def test_a_bad_wandb_id_is_replaced(kept: str, tmp_path: Path, monkeypatch: pyte
     ids=["aliases", "nested", "infinite", "long"],
 )
 def test_a_strangers_configuration_is_bounded(text: str, said: str, tmp_path: Path) -> None:
-    cfg = config(tmp_path, "trainer.updates=10")
+    cfg = config(tmp_path, "trainer.max_steps=10")
     train(cfg)
     (run_folder(cfg) / "config.yaml").write_text(text)
     with pytest.raises(UserError, match=said):
@@ -514,7 +520,7 @@ def test_a_strangers_configuration_is_bounded(text: str, said: str, tmp_path: Pa
 
 
 def test_a_strangers_passes_are_bounded(tmp_path: Path) -> None:
-    cfg = config(tmp_path, "trainer.updates=10")
+    cfg = config(tmp_path, "trainer.max_steps=10")
     train(cfg)
     path = run_folder(cfg) / "config.yaml"
     path.write_text(re.sub(r"passes: \d+", "passes: 1000000000", path.read_text()))
@@ -527,14 +533,14 @@ def test_a_missing_best_state_names_the_mend(tmp_path: Path) -> None:
     train(cfg)
     (run_folder(cfg) / "best.ckpt").unlink()
     (run_folder(cfg) / "result.json").unlink()
-    with pytest.raises(UserError, match=r"best\.ckpt is missing; force=true trains from scratch"):
+    with pytest.raises(UserError, match=r"best\.ckpt is missing; overwrite=true trains from scratch"):
         train(cfg)
-    with pytest.raises(UserError, match=r"best\.ckpt; train\.py with force=true makes it anew"):
+    with pytest.raises(UserError, match=r"best\.ckpt; train\.py with overwrite=true makes it anew"):
         evaluate(evaluation(run_folder(cfg), tmp_path))
 
 
 def test_brackets_in_a_path_are_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    cfg = config(tmp_path, f"paths.outputs='{tmp_path}/[bold]x[/bold]'", "trainer.updates=10")
+    cfg = config(tmp_path, f"paths.outputs='{tmp_path}/[bold]x[/bold]'", "trainer.max_steps=10")
     train(cfg)
     assert "/[bold]x[/bold]/sine/lstm/1-shot/" in capfd.readouterr().out
 
@@ -549,10 +555,10 @@ def test_a_run_does_not_resume_from_a_damaged_checkpoint(
         kill_at(39, other, monkeypatch)
         content = (run_folder(other) / "last.ckpt").read_bytes()
     (run_folder(cfg) / "last.ckpt").write_bytes(content)
-    with pytest.raises(UserError, match=r"last\.ckpt .*; force=true trains from scratch"):
+    with pytest.raises(UserError, match=r"last\.ckpt .*; overwrite=true trains from scratch"):
         train(cfg)
     assert not (run_folder(cfg) / "result.json").exists()
-    assert train(config(tmp_path, "force=true"))["mean"] == mean
+    assert train(config(tmp_path, "overwrite=true"))["mean"] == mean
 
 
 @pytest.mark.parametrize("text", ["[1,2]", '{"mean": 1}', "nonsense"])
@@ -567,16 +573,18 @@ def test_a_result_that_is_none_is_made_again(text: str, tmp_path: Path) -> None:
 
 
 def test_settings_of_another_method_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"unknown setting 'method.head_only': the method or data chosen has none"):
+    with pytest.raises(
+        UserError, match=r"unknown setting 'method.adapt_head_only': the method or data chosen has none"
+    ):
         train(config(tmp_path, "method=maml", "method.name=sap"))
 
 
 def test_kill_minus_nine(tmp_path: Path, start: Start) -> None:
-    undisturbed = train(config(tmp_path, "trainer.updates=150"))
-    cfg = config(tmp_path, "trainer.updates=150", outputs="killed")
+    undisturbed = train(config(tmp_path, "trainer.max_steps=150"))
+    cfg = config(tmp_path, "trainer.max_steps=150", outputs="killed")
     paths = [f"paths.outputs={cfg.paths.outputs}", f"paths.prepared={cfg.paths.prepared}"]
     program = str(CONF.parent / "train.py")
-    command = [sys.executable, program, "data=sine", "method=lstm", *TINY, *paths, "trainer.updates=150"]
+    command = [sys.executable, program, "data=sine", "method=lstm", *TINY, *paths, "trainer.max_steps=150"]
     process = start(command, tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     metrics = run_folder(cfg) / "metrics.csv"
     while process.poll() is None and not (metrics.exists() and len(rows(metrics)) > 12):
@@ -592,7 +600,7 @@ def test_kill_minus_nine(tmp_path: Path, start: Start) -> None:
 
 
 def test_a_log_file_has_a_line_a_validation(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    train(config(tmp_path, "trainer.bar=true"))
+    train(config(tmp_path, "trainer.enable_progress_bar=true"))
     assert "update 40 of 40: val/mse" in capfd.readouterr().err
 
 
@@ -606,7 +614,7 @@ def test_a_finished_run_is_shown_not_repeated(tmp_path: Path, capfd: pytest.Capt
     assert "already finished" in err
     assert "test mse" in out
     assert (run_folder(cfg) / "best.ckpt").stat().st_mtime_ns == stamp
-    train(config(tmp_path, "force=true"))
+    train(config(tmp_path, "overwrite=true"))
     assert (run_folder(cfg) / "best.ckpt").stat().st_mtime_ns != stamp
 
 
@@ -614,7 +622,7 @@ def test_a_job_that_is_queued_again_goes_on_in_spite_of_force(tmp_path: Path, mo
     def begins_anew(job: str, restarts: str) -> bool:
         monkeypatch.setenv("SLURM_JOB_ID", job)
         monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
-        return bool(run_train(config(tmp_path, "force=true")).get("ran", True))
+        return bool(run_train(config(tmp_path, "overwrite=true")).get("ran", True))
 
     assert begins_anew("7", "0")
     assert not begins_anew("7", "1")
@@ -623,14 +631,29 @@ def test_a_job_that_is_queued_again_goes_on_in_spite_of_force(tmp_path: Path, mo
 
 
 def test_what_does_not_change_a_score_does_not_change_the_folder(tmp_path: Path) -> None:
-    same = ("trainer.max_time=00:00:01:00", "logger=none", "trainer.save_every=7", "trainer.bar=true", "force=true")
+    same = (
+        "trainer.max_time=00:00:01:00",
+        "logger=none",
+        "trainer.save_every_n_steps=7",
+        "trainer.enable_progress_bar=true",
+        "overwrite=true",
+    )
     assert len({run_folder(config(tmp_path, o)) for o in ("seed=0", *same)}) == 1
-    different = ("method.lr=0.1", "form=text", "seed=1", "trainer.updates=41", "trainer.val_tasks=31", "shots=2")
+    different = (
+        "method.lr=0.1",
+        "variant=paper",
+        "seed=1",
+        "trainer.max_steps=41",
+        "trainer.num_val_tasks=31",
+        "shots=2",
+    )
     assert len({run_folder(config(tmp_path, o)) for o in ("seed=0", *different)}) == 1 + len(different)
 
 
 def test_a_timeout_leaves_no_test_score_until_asked(tmp_path: Path) -> None:
-    cfg = config(tmp_path, "trainer.max_time=00:00:00:01", "trainer.updates=1000000", "trainer.save_every=1000")
+    cfg = config(
+        tmp_path, "trainer.max_time=00:00:00:01", "trainer.max_steps=1000000", "trainer.save_every_n_steps=1000"
+    )
     result = train(cfg)
     assert result["status"] == "timeout"
     assert result["mean"] is None
@@ -685,14 +708,14 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         train(config(tmp_path, "trainer.accelerator=mps"))
     finished = train(config(tmp_path))
     with pytest.raises(UserError, match="no such accelerator"):
-        train(config(tmp_path, "trainer.accelerator=mps", "force=true"))
+        train(config(tmp_path, "trainer.accelerator=mps", "overwrite=true"))
     assert train(config(tmp_path)) == finished
 
 
 def evaluation(folder: Path, tmp_path: Path, **changes: Any) -> DictConfig:
     told = {
         "run": folder,
-        "bar": False,
+        "enable_progress_bar": False,
         "paths.raw": tmp_path / "raw",
         "paths.prepared": tables(tmp_path),
     } | changes
@@ -743,7 +766,7 @@ def test_folders_are_told_apart(tmp_path: Path) -> None:
 
 def test_a_further_test_may_be_on_a_folder(tmp_path: Path) -> None:
     images_of(tmp_path, "other")
-    small = [*images_of(tmp_path), "method=protonet", "trainer.updates=10"]
+    small = [*images_of(tmp_path), "method=protonet", "trainer.max_steps=10"]
     result = train(config(tmp_path, *small, f"data.test=['{tmp_path / 'other'}']"))
     [(name, entry)] = result["tests"].items()
     assert name.startswith("folder-other-")
@@ -756,7 +779,7 @@ def test_a_further_test_may_be_on_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_run_on_a_folder_can_be_tested_on_any_named_data(tmp_path: Path) -> None:
-    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10")
     train(cfg)
     for name in SHARED:
         _, tested = trained_and_tested(evaluation(run_folder(cfg), tmp_path, data=name))
@@ -769,16 +792,16 @@ def test_a_run_is_tested_where_its_training_images_never_were(finished: bool, tm
     images_of(tmp_path, "other")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)  # which is not where it is tested
-        cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10", "data.test=[other]")
+        cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10", "data.test=[other]")
         trained = train(cfg)
     folder = run_folder(cfg)
     shutil.rmtree(tmp_path / "images")
     if not finished:
         (folder / "result.json").unlink()
     result = evaluate(evaluation(folder, tmp_path, data="folder", path=tmp_path / "other"))
-    assert (result["status"], result["changed"]) == ("finished", trained["changed"])
+    assert (result["status"], result["config_diff"]) == ("finished", trained["config_diff"])
     frame = load(folder)
-    assert set(frame["changed"]) == {as_options(trained["changed"])}
+    assert set(frame["config_diff"]) == {as_options(trained["config_diff"])}
     assert set(frame["test_queries"]) == ({1, 15} if finished else {15})
     with pytest.raises(UserError, match=r"images does not exist: give .* as path="):
         evaluate(evaluation(folder, tmp_path))
@@ -787,7 +810,7 @@ def test_a_run_is_tested_where_its_training_images_never_were(finished: bool, tm
 
 
 def test_a_test_is_kept_although_its_folder_vanishes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10")
     train(cfg)
     folder = run_folder(cfg)
 
@@ -795,19 +818,19 @@ def test_a_test_is_kept_although_its_folder_vanishes_meanwhile(tmp_path: Path, m
         shutil.rmtree(tmp_path / "images")
         return run_test(*args)
 
-    monkeypatch.setattr("fewshot.runs.evaluate.test", test_and_remove)
+    monkeypatch.setattr("fewshot.training.evaluate.test", test_and_remove)
     result = evaluate(evaluation(folder, tmp_path))
     [kept] = (folder / "evaluations").glob("folder-images-*.json")
     assert json.loads(kept.read_text())["mean"] == result["mean"]
 
 
 def test_bn_support_is_a_test_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.updates=10")
+    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10")
     train(cfg)
     folder = run_folder(cfg)
     before = (folder / "result.json").read_bytes()
     used = list[str]()
-    monkeypatch.setattr("fewshot.runs.evaluate.test", lambda *told: used.append(told[1].body.bn) or run_test(*told))
+    monkeypatch.setattr("fewshot.training.evaluate.test", lambda *told: used.append(told[1].body.bn) or run_test(*told))
     result = evaluate(evaluation(folder, tmp_path, bn="support"))
     assert (result["bn"], result["train_bn"], used) == ("support", "transductive", ["support"])
     assert "tested with bn support" in str(Protocol.of(result))
@@ -856,7 +879,7 @@ def test_a_strangers_folder_is_data_not_code(tmp_path: Path, monkeypatch: pytest
         ("method", stored["method"] | {"name": "os/path"}, "more than plain values"),
         ("seed", "${oc.env:HOME}", "more than plain values"),
         ("surprise", 1, "does not fit this version"),
-        ("trainer", stored["trainer"] | {"updates": "many"}, "give a whole number"),
+        ("trainer", stored["trainer"] | {"max_steps": "many"}, "give a whole number"),
     ):
         (folder / "config.yaml").write_text(yaml.safe_dump(stored | {key: value}))
         with pytest.raises(UserError, match=message):
@@ -878,14 +901,14 @@ def test_a_folder_in_a_files_place_is_told_before_training(
     cfg = config(tmp_path)
     folder = run_folder(cfg)
     (folder / name).mkdir(parents=True)
-    with pytest.raises(UserError, match=rf"{name} is no file: take it away, or force=true does"):
+    with pytest.raises(UserError, match=rf"{name} is no file: take it away, or overwrite=true does"):
         train(cfg)
     assert "update" not in capfd.readouterr().err
-    assert train(config(tmp_path, "force=true"))["status"] == "finished"
+    assert train(config(tmp_path, "overwrite=true"))["status"] == "finished"
 
 
 def test_what_is_read_of_a_strangers_run_names_file_and_mend(tmp_path: Path) -> None:
-    cfg = config(tmp_path, "trainer.updates=10")
+    cfg = config(tmp_path, "trainer.max_steps=10")
     train(cfg)
     folder = run_folder(cfg)
     best, stored = (folder / "best.ckpt").read_bytes(), (folder / "config.yaml").read_text()
@@ -893,7 +916,7 @@ def test_what_is_read_of_a_strangers_run_names_file_and_mend(tmp_path: Path) -> 
     torn[len(torn) // 2] ^= 1  # in the midst of a weight
     for data, said in ((bytes(torn), "in it is damaged"), (b"noise", "not a zip file")):
         (folder / "best.ckpt").write_bytes(data)
-        with pytest.raises(UserError, match=rf"best\.ckpt .*{said}; train\.py with force=true makes it anew"):
+        with pytest.raises(UserError, match=rf"best\.ckpt .*{said}; train\.py with overwrite=true makes it anew"):
             evaluate(evaluation(folder, tmp_path))
     torch.save({"state_dict": Malice()}, folder / "best.ckpt")
     with pytest.raises(UserError, match="loaded: it holds more than tensors and plain values; train"):
@@ -912,15 +935,15 @@ def test_a_log_of_nothing_is_drawn_in_silence(tmp_path: Path, recwarn: pytest.Wa
 
 def test_shipped_settings_count_as_published(tmp_path: Path) -> None:
     whole = composed(["data=omniglot", "method=oplstm"])
-    assert changed(whole) == {}
-    assert changed(composed(["data=omniglot", "method=oplstm", "data.test_queries=15", "seed=3"])) == {}
-    assert changed(composed(["data=omniglot", "method=oplstm", "method.lr=0.1"])) == {"method.lr": 0.1}
-    assert changed(composed(["data=omniglot", "backbone=conv4"]))["backbone.name"] == "conv4"
-    assert changed(config(tmp_path))["trainer.updates"] == 40
+    assert config_diff(whole) == {}
+    assert config_diff(composed(["data=omniglot", "method=oplstm", "data.test_queries=15", "seed=3"])) == {}
+    assert config_diff(composed(["data=omniglot", "method=oplstm", "method.lr=0.1"])) == {"method.lr": 0.1}
+    assert config_diff(composed(["data=omniglot", "backbone=conv4"]))["backbone.name"] == "conv4"
+    assert config_diff(config(tmp_path))["trainer.max_steps"] == 40
 
 
 def test_the_bar_of_a_resumed_run_has_the_whole_total() -> None:
-    bar = Bar()
+    bar = ProgressBar()
     bar._trainer = MagicMock(max_steps=3000, global_step=350)
     assert bar.total_train_batches == 3000
 
@@ -941,10 +964,19 @@ def test_a_run_says_what_happens(
 def test_a_method_without_shipped_settings_runs_with_ones_own(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    own = ["method=warpmaml", "method.lr=0.001", "method.inner_lr=0.01", "method.steps=2", "method.last_loss=false"]
-    result = train(config(tmp_path, *own, "data.train_queries=5", "trainer.updates=10"))
+    own = [
+        "method=warpmaml",
+        "method.lr=0.001",
+        "method.inner_lr=0.01",
+        "method.inner_steps=2",
+        "method.last_loss=false",
+    ]
+    result = train(config(tmp_path, *own, "data.train_queries=5", "trainer.max_steps=10"))
     assert not result["published_settings"]
-    assert result["changed"].items() >= {"method.lr": 0.001, "method.steps": 2, "method.meta_batch": 2}.items()
+    assert (
+        result["config_diff"].items()
+        >= {"method.lr": 0.001, "method.inner_steps": 2, "method.meta_batch_size": 2}.items()
+    )
     assert "seed 0, " in (out := capfd.readouterr().out)
     assert "method.inner_lr=0.01" in out
 
@@ -968,13 +1000,13 @@ def test_interval_of_known_scores() -> None:
 
 
 def test_a_meta_batch_in_parts_is_the_same_run(tmp_path: Path) -> None:
-    whole, parts = config(tmp_path), config(tmp_path, "trainer.train_batch=1", outputs="parts")
+    whole, parts = config(tmp_path), config(tmp_path, "trainer.micro_batch_size=1", outputs="parts")
     assert run_folder(whole).name == run_folder(parts).name
     results = [train(cfg) for cfg in (whole, parts)]
     assert results[0]["best_validation"] == pytest.approx(results[1]["best_validation"], rel=1e-3)
     assert results[0]["mean"] == pytest.approx(results[1]["mean"], rel=1e-3)
-    with pytest.raises(UserError, match=r"with method\.clamp_each=true leave it null"):
-        config(tmp_path, "method=maml", "trainer.train_batch=1")
+    with pytest.raises(UserError, match=r"with method\.grad_clip_each=true leave it null"):
+        config(tmp_path, "method=maml", "trainer.micro_batch_size=1")
 
 
 def test_an_update_takes_the_tasks_that_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -982,5 +1014,5 @@ def test_an_update_takes_the_tasks_that_it_is_told(tmp_path: Path, monkeypatch: 
 
     sizes, predict = [], PlainLSTM.predict
     monkeypatch.setattr(PlainLSTM, "predict", lambda self, e: sizes.append(len(e.tasks)) or predict(self, e))
-    train(config(tmp_path, "trainer.train_batch=1", "trainer.updates=2", "trainer.val_every=2"))
+    train(config(tmp_path, "trainer.micro_batch_size=1", "trainer.max_steps=2", "trainer.val_check_interval=2"))
     assert sizes.count(1) == 4  # two updates of two tasks

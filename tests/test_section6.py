@@ -116,7 +116,7 @@ def test_mamls_biases_are_all_that_it_lacks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "changed"),
+    ("kind", "config_diff"),
     [
         (Unmasked, {}),  # the derivative of ReLU left out
         (Descent, {"backbone": BN}),  # batch norm's derivative mixes examples
@@ -184,7 +184,7 @@ def episodes() -> Iterator[tuple[Tensor, float, float]]:
 
 def test_one_lstm_layer_with_a_linear_read_out_suffices() -> None:
     """c sums i g = σ(k x) tanh(k y): the label of x = 1. The output gates σ(±k x) choose its sign for the query."""
-    options: dict[str, Any] = {"support": "sequence", "inputs": "target", "passes": 1, "first_labels": True}
+    options: dict[str, Any] = {"support_mode": "sequence", "inputs": "target", "passes": 1, "first_labels": True}
     mlp = {"layer": "linear", "widths": [1], "bn": "none", "zero_bias": True}  # not used: x is read raw
     task = Task((1,), 1, True)
     learner = PlainLSTM(task, mlp, 1e-3, hidden=[2], pool_cell=False, query_cell=True, **options).double()

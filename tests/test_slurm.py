@@ -12,17 +12,23 @@ from pathlib import Path
 import pytest
 
 from fewshot.config.compose import CONF
-from fewshot.runs.train import train
+from fewshot.training.train import train
 from tests.conftest import Start
 from tests.test_runs import config
-from tests.test_stopping import without_times
+from tests.test_signals import without_times
 
 ROOT = CONF.parent
 HERE = shutil.which("sbatch") and subprocess.run(["sinfo"], capture_output=True).returncode == 0
 pytestmark = pytest.mark.skipif(not HERE, reason="needs a Slurm, as sbatch and a partition")
 SHORT, LONG = 200, 6000
-SMALL = ["trainer.val_tasks=20", "trainer.test_tasks=20", "trainer.threads=1", "trainer.bar=false", "logger=csv"]
-RUN = ["data=glyphs", "method=protonet", "trainer.val_every=200", *SMALL]
+SMALL = [
+    "trainer.num_val_tasks=20",
+    "trainer.num_test_tasks=20",
+    "trainer.num_threads=1",
+    "trainer.enable_progress_bar=false",
+    "logger=csv",
+]
+RUN = ["data=glyphs", "method=protonet", "trainer.val_check_interval=200", *SMALL]
 SLURM = ["hydra/launcher=slurm", *(f"hydra.launcher.{setting}" for setting in (
     "gpus_per_node=null", "cpus_per_task=1", "mem_gb=4", "timeout_min=1", "signal_delay_s=5",
 ))]  # fmt: skip
@@ -30,7 +36,7 @@ SLURM = ["hydra/launcher=slurm", *(f"hydra.launcher.{setting}" for setting in (
 
 def grid(folder: Path, *more: str) -> list[str]:
     paths = [f"paths.outputs={folder / 'outputs'}", f"paths.prepared={folder / 'prepared'}"]
-    cells = [f"trainer.updates={SHORT},{LONG}", "seed=0,1"]
+    cells = [f"trainer.max_steps={SHORT},{LONG}", "seed=0,1"]
     return [sys.executable, str(ROOT / "train.py"), "-m", *SLURM, *RUN, *cells, *paths, *more]
 
 
@@ -58,7 +64,7 @@ def test_a_limit_and_a_cancelled_job(tmp_path: Path, start: Start) -> None:
     outputs = tmp_path / "outputs"
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     process = start(
-        grid(tmp_path, "force=true"), tmp_path, env=env, stdout=None
+        grid(tmp_path, "overwrite=true"), tmp_path, env=env, stdout=None
     )  # which is for a job's first part alone
     cancelled = False
     while process.poll() is None:
@@ -72,12 +78,12 @@ def test_a_limit_and_a_cancelled_job(tmp_path: Path, start: Start) -> None:
     err = process.stderr.read() if process.stderr else ""
     assert cancelled
     assert process.returncode == 143, err
-    assert re.search(r"1 of 4 cells have no result:\n  trainer.updates=6000 seed=1: stopped, stopped by SIGTERM", err)
+    assert re.search(r"1 of 4 cells have no result:\n  trainer.max_steps=6000 seed=1: stopped, stopped by SIGTERM", err)
     assert "cells ━" in err
     assert "4/4" in err
     logs = {path: path.read_text() for path in (outputs / "multirun" / ".submitit").rglob("*_log.err")}
     [again] = [text for text in logs.values() if "goes on at update" in text]  # the cell that met its limit
-    assert "stopped by SIGUSR2: the same command without force=true goes on from update" in again
+    assert "stopped by SIGUSR2: the same command without overwrite=true goes on from update" in again
     assert sum("preparing glyphs" in text for text in logs.values()) == 1
     assert not any("Traceback" in text for text in logs.values())
     assert len(list(outputs.rglob("result.json"))) == 3
@@ -89,7 +95,7 @@ def test_a_limit_and_a_cancelled_job(tmp_path: Path, start: Start) -> None:
     err = second.stderr.read() if second.stderr else ""
     assert second.returncode == 0, err
     assert "have no result" not in err
-    undisturbed = config(tmp_path, *RUN, f"trainer.updates={LONG}", "method.meta_batch=4", outputs="undisturbed")
+    undisturbed = config(tmp_path, *RUN, f"trainer.max_steps={LONG}", "method.meta_batch_size=4", outputs="undisturbed")
     result = train(undisturbed)
     found = folder_of(outputs, LONG, seed=0)
     assert found

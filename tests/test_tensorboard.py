@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from fewshot.config import checks
-from fewshot.config.identity import run_folder
+from fewshot.config.run_id import run_folder
 from fewshot.errors import UserError
-from fewshot.runs.train import train
+from fewshot.training.train import train
 from tests.test_curves import curve
 from tests.test_runs import config, kill_at
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import wandb
 
-from fewshot.config.identity import run_folder
-from fewshot.runs.train import train
-from fewshot.views.loggers import staged_in, start_wandb
-from fewshot.views.wandb_result import log_test
+from fewshot.config.run_id import run_folder
+from fewshot.training.loggers import staged_in, start_wandb
+from fewshot.training.train import train
+from fewshot.training.wandb_log import log_test
 from tests.offline import history, records, summary
 from tests.test_curves import FEW, curve, images
-from tests.test_pictures import RESULT
+from tests.test_plots import RESULT
 from tests.test_runs import config
 
 
@@ -59,7 +59,7 @@ def test_every_test_task_is_kept(kept: Path) -> None:
     assert table["columns"] == ["task", "score", "nearest_neighbour"]
     assert [row[:2] for row in table["data"]] == scores
     result = json.loads((kept / "result.json").read_text())
-    assert np.mean([row[2] for row in table["data"]]) == pytest.approx(result["floors"]["nearest_neighbour"])
+    assert np.mean([row[2] for row in table["data"]]) == pytest.approx(result["baselines"]["nearest_neighbour"])
     expected = np.histogram([score for _, score in scores], told["test/scores.bins"])[0]
     assert told["test/scores.values"] == expected.tolist()
     assert told["test/tasks"] == sum(expected) == 30
@@ -71,7 +71,7 @@ def test_every_test_task_is_kept(kept: Path) -> None:
         ({}, 67.87),  # of Table 3
         ({"data": "cub", "test_queries": 15, "run_status": "finished"}, 58.47),  # a further test, of Table 4
         ({"test_queries": 15}, None),  # another protocol
-        ({"changed": {"method.lr": 0.1}}, None),
+        ({"config_diff": {"method.lr": 0.1}}, None),
     ],
 )
 def test_the_paper_stands_beside_its_own_protocol(told: dict[str, Any], figure: float | None) -> None:

@@ -22,23 +22,61 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 MEASURED = ("train_seconds", "tasks_per_second", "peak_memory_bytes")
-SMALL = ["trainer.val_tasks=20", "trainer.test_tasks=20", "trainer.threads=1", "trainer.bar=false", "logger=csv"]
+SMALL = [
+    "trainer.num_val_tasks=20",
+    "trainer.num_test_tasks=20",
+    "trainer.num_threads=1",
+    "trainer.enable_progress_bar=false",
+    "logger=csv",
+]
 TRAIN, OURS = ["train.py", *SMALL], ["paths.outputs={here}", "paths.prepared={prepared}"]
-SINE = [*TRAIN, *OURS, "data=sine", "shots=5", "trainer.updates=240", "trainer.val_every=40", "trainer.save_every=7"]
+SINE = [
+    *TRAIN,
+    *OURS,
+    "data=sine",
+    "shots=5",
+    "trainer.max_steps=240",
+    "trainer.val_check_interval=40",
+    "trainer.save_every_n_steps=7",
+]
 GLYPHS = [*TRAIN, *OURS, "data=glyphs", "shots=1"]
 CELLS = [*SINE, "-m", "method=lstm", "seed=0,1,2"]
-TRIALS = ["search=lstm_sine", "profile=quick", "trial=0,1", "trainer.updates=60", "trainer.val_every=20"]
+TRIALS = ["search=lstm_sine", "profile=quick", "trial=0,1", "trainer.max_steps=60", "trainer.val_check_interval=20"]
 CASES = {  # a command: {here} is its own folder, {prepared} a shared one, {trial} the folder of a trial that is over
-    "a long run": [*SINE, "method=lstm", "trainer.updates=1500", "trainer.val_every=250", "trainer.save_every=50"],
+    "a long run": [
+        *SINE,
+        "method=lstm",
+        "trainer.max_steps=1500",
+        "trainer.val_check_interval=250",
+        "trainer.save_every_n_steps=50",
+    ],
     "a run": [*SINE, "method=maml"],
-    "images": [*GLYPHS, "method=oplstm", "trainer.updates=200", "trainer.val_every=50", "trainer.save_every=9"],
-    "large states": [*GLYPHS, "method=lstm", "trainer.updates=12", "trainer.val_every=5", "trainer.save_every=1"],
-    "preparation": [*GLYPHS, "method=protonet", "trainer.updates=4", "trainer.val_every=2", "paths.prepared={here}"],
+    "images": [
+        *GLYPHS,
+        "method=oplstm",
+        "trainer.max_steps=200",
+        "trainer.val_check_interval=50",
+        "trainer.save_every_n_steps=9",
+    ],
+    "large states": [
+        *GLYPHS,
+        "method=lstm",
+        "trainer.max_steps=12",
+        "trainer.val_check_interval=5",
+        "trainer.save_every_n_steps=1",
+    ],
+    "preparation": [
+        *GLYPHS,
+        "method=protonet",
+        "trainer.max_steps=4",
+        "trainer.val_check_interval=2",
+        "paths.prepared={here}",
+    ],
     "two processes": [*SINE, "method=lstm", "trainer.devices=2"],
     "cells": CELLS,
     "cells at a time": [*CELLS, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
     "a search": [*TRAIN, *OURS, "-m", *TRIALS],
-    "an evaluation": ["evaluate.py", "run={trial}", "tasks=200", "threads=1", "bar=false"],
+    "an evaluation": ["evaluate.py", "run={trial}", "tasks=200", "num_threads=1", "enable_progress_bar=false"],
     "a report": ["-m", "fewshot.report", "lstm_sine", *TRIALS[1:], *SMALL, "paths.outputs={here}"],
 }
 OF_TRIALS = ("an evaluation", "a report")

@@ -42,7 +42,7 @@ class Body(nn.Module):
 
     @classmethod
     def check(cls, input_shape: Sequence[int], **options: Any) -> None:
-        """UserError for options that make no sense together, or for inputs of this shape."""
+        """UserError for options that make no sense fold_tasks, or for inputs of this shape."""
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         """Features (B, M, features) of examples (B, M, *input); for `reference` see `layers.batch_norm`."""

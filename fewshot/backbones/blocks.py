@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot.backbones.base import Body, Weights
-from fewshot.backbones.layers import alone, apart, batch_norm, conv, linear, together
+from fewshot.backbones.layers import batch_norm, conv, fold_tasks, linear, loop_over_tasks, unfold_tasks
 from fewshot.backbones.weights import load
 from fewshot.errors import UserError
 from fewshot.options import UnitsOfLayers
@@ -44,7 +44,7 @@ class Block(nn.Module):
         return F.relu(self.pool(u))  # gives the same as pooling last, and leaves ReLU a quarter of the pixels
 
     def pool(self, x: Tensor) -> Tensor:
-        return apart(F.max_pool2d(together(x), 2), len(x)) if self.is_conv else x
+        return unfold_tasks(F.max_pool2d(fold_tasks(x), 2), len(x)) if self.is_conv else x
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         return self.activate((conv if self.is_conv else linear)(x, self.weight, self.bias), reference)
@@ -95,7 +95,7 @@ class Blocks(Body, nn.ModuleList):
         return x.flatten(2) if self.flat else x
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
-        if not self.flat and len(x) > 1 and alone(x) and next(iter(self)).weight.dim() == 4:
+        if not self.flat and len(x) > 1 and loop_over_tasks(x) and next(iter(self)).weight.dim() == 4:
             return torch.cat([self(task, reference) for task in x.split(1)])
         x = self.shape(x)
         for block in self:

@@ -30,7 +30,7 @@ def conv(x_BMIHW: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     bias = None if bias is None else bias.flatten()
     if weight.dim() == 4:
         return F.conv2d(x_BMIHW.flatten(0, 1), weight, bias, padding=padding).unflatten(0, (tasks, examples))
-    return apart(F.conv2d(together(x_BMIHW), weight.flatten(0, 1), bias, padding=padding, groups=tasks), tasks)
+    return unfold_tasks(F.conv2d(fold_tasks(x_BMIHW), weight.flatten(0, 1), bias, padding=padding, groups=tasks), tasks)
 
 
 def batch_norm(x_BMO: Tensor, weight: Tensor, bias: Tensor, reference: int | None = None, eps: float = EPS) -> Tensor:
@@ -50,7 +50,7 @@ def batch_norm(x_BMO: Tensor, weight: Tensor, bias: Tensor, reference: int | Non
                 "queries by the support set with backbone.bn=support (bn=support of evaluate.py)"
             )
         weight, bias = weight.expand(tasks, -1).flatten(), bias.expand(tasks, -1).flatten()
-        return apart(F.batch_norm(together(x_BMO), None, None, weight, bias, training=True, eps=eps), tasks)
+        return unfold_tasks(F.batch_norm(fold_tasks(x_BMO), None, None, weight, bias, training=True, eps=eps), tasks)
     axes = (1, *range(3, x_BMO.dim()))
     var, mean = torch.var_mean(x_BMO[:, :reference], axes, correction=0, keepdim=True)
     shape = (-1, 1, x_BMO.shape[2], *(1 for _ in range(3, x_BMO.dim())))
@@ -67,7 +67,7 @@ def lstm_cell(gates_DR: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor
     return o.sigmoid() * new.tanh(), new
 
 
-def alone(x: Tensor) -> bool:
+def loop_over_tasks(x: Tensor) -> bool:
     """Whether tasks are better convolved one after the other: on a CPU, which is filled by one of them.
 
     Together, each layer's result is copied from the layout of convolutions to that of batch norm and back, which takes
@@ -76,11 +76,11 @@ def alone(x: Tensor) -> bool:
     return x.device.type == "cpu"
 
 
-def together(x_BMO: Tensor) -> Tensor:
+def fold_tasks(x_BMO: Tensor) -> Tensor:
     """(B, M, O, ...) → (M, B * O, ...): each task's channels are channels of their own, as torch's layers take them."""
     return x_BMO.transpose(0, 1).flatten(1, 2)
 
 
-def apart(x: Tensor, tasks: int) -> Tensor:
-    """(M, B * O, ...) → (B, M, O, ...), the inverse of `together`."""
+def unfold_tasks(x: Tensor, tasks: int) -> Tensor:
+    """(M, B * O, ...) → (B, M, O, ...), the inverse of `fold_tasks`."""
     return x.unflatten(1, (tasks, -1)).transpose(0, 1)

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fewshot.backbones.base import Body, Weights
-from fewshot.backbones.layers import apart, batch_norm, conv, together
+from fewshot.backbones.layers import batch_norm, conv, fold_tasks, unfold_tasks
 from fewshot.backbones.weights import load
 from fewshot.errors import UserError
 from fewshot.options import Units
@@ -64,7 +64,7 @@ class Residual(nn.Module):
         u = F.leaky_relu(first(x, reference), SLOPE)
         u = F.leaky_relu(second(u, reference), SLOPE)
         u = F.leaky_relu(third(u, reference) + self.shortcut(x, reference), SLOPE)
-        return apart(F.max_pool2d(together(u), 2), len(x))
+        return unfold_tasks(F.max_pool2d(fold_tasks(u), 2), len(x))
 
 
 class ConvNorm(nn.Module):

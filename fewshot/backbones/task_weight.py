@@ -51,7 +51,7 @@ class TaskWeight:
         parts = [None if part is None else part.detach() for part in (self.h_BKO, self.a_BKI)]
         return TaskWeight(self.base.detach(), *parts)
 
-    def whole(self, tasks: int) -> Tensor:
+    def materialize(self, tasks: int) -> Tensor:
         """The weights themselves, (B, O, I)."""
         base = self.base.expand(tasks, *self.base.shape[-2:])
         return base if self.h_BKO is None or self.a_BKI is None else base + self.h_BKO.mT @ self.a_BKI
@@ -63,7 +63,7 @@ def fewer(tasks: int, products: int, outputs: int, inputs: int) -> bool:
 
 
 @contextmanager
-def carrying(net: nn.Module, weights: Mapping[str, Tensor | TaskWeight]) -> Iterator[None]:
+def swap_parameters(net: nn.Module, weights: Mapping[str, Tensor | TaskWeight]) -> Iterator[None]:
     """`net` with these weights, by name, in the place of its parameters."""
     places = [(net.get_submodule(where)._parameters, last) for where, _, last in (n.rpartition(".") for n in weights)]
     before = [parameters[last] for parameters, last in places]

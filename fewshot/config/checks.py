@@ -42,8 +42,8 @@ def check(cfg: DictConfig) -> None:
 
 def check_there(cfg: DictConfig) -> None:
     """UserError for files, packages and processors that a training needs and that are not there."""
-    if cfg.trainer.threads > (cores := os.cpu_count() or 1024):
-        raise UserError(f"trainer.threads={cfg.trainer.threads} is more than the {cores} processors here")
+    if cfg.trainer.num_threads > (cores := os.cpu_count() or 1024):
+        raise UserError(f"trainer.num_threads={cfg.trainer.num_threads} is more than the {cores} processors here")
     for name in cfg.data.get("test", []):
         if name not in SHARED and not Path(name).expanduser().is_dir():
             raise UserError(f"data.test={list(cfg.data.test)}: {name} is no folder, add it or leave it out")
@@ -113,15 +113,21 @@ def check_together(cfg: DictConfig) -> None:
             raise UserError(f"data.test={list(cfg.data.test)}: {name} is no folder: choose {nearest(name, SHARED)}")
     if backbone.get("bn") == "stored" and backbone.get("weights") is None:
         raise UserError("backbone.bn=stored takes its statistics from a file of weights: give backbone.weights")
-    if cfg.trainer.train_batch and method.get("clamp_each") and method.get("clamp"):
-        raise UserError("trainer.train_batch is for gradients that add up: with method.clamp_each=true leave it null")
+    if cfg.trainer.micro_batch_size and method.get("grad_clip_each") and method.get("grad_clip"):
+        raise UserError(
+            "trainer.micro_batch_size is for gradients that add up: with method.grad_clip_each=true leave it null"
+        )
     check_shared(cfg)
-    if cfg.trainer.precision == "16-mixed" and (method.get("clamp") or cfg.trainer.lightning.get("gradient_clip_val")):
+    if cfg.trainer.precision == "16-mixed" and (
+        method.get("grad_clip") or cfg.trainer.lightning.get("gradient_clip_val")
+    ):
         raise UserError(
             "trainer.precision=16-mixed scales gradients, which would be clipped as scaled: choose bf16-mixed"
         )
-    if cfg.trainer.val_every > cfg.trainer.updates:
-        raise UserError(f"trainer.val_every={cfg.trainer.val_every} is more than trainer.updates={cfg.trainer.updates}")
+    if cfg.trainer.val_check_interval > cfg.trainer.max_steps:
+        raise UserError(
+            f"trainer.val_check_interval={cfg.trainer.val_check_interval} is more than trainer.max_steps={cfg.trainer.max_steps}"
+        )
     try:
         body, own = told(learner_options(cfg)["backbone"])
         body.check((1,) if sine else (cfg.data.channels, cfg.data.size, cfg.data.size), **own)
@@ -143,16 +149,18 @@ def check_shared(cfg: DictConfig) -> None:
     devices = cfg.trainer.devices
     if devices == 1:
         return
-    if cfg.method.meta_batch % devices:
-        raise UserError(f"trainer.devices={devices} cannot share method.meta_batch={cfg.method.meta_batch} equally")
-    if cfg.method.get("clamp_each") and cfg.method.get("clamp"):
+    if cfg.method.meta_batch_size % devices:
         raise UserError(
-            f"trainer.devices={devices} is for gradients that add up: with method.clamp_each=true, which clamps after "
+            f"trainer.devices={devices} cannot share method.meta_batch_size={cfg.method.meta_batch_size} equally"
+        )
+    if cfg.method.get("grad_clip_each") and cfg.method.get("grad_clip"):
+        raise UserError(
+            f"trainer.devices={devices} is for gradients that add up: with method.grad_clip_each=true, which clamps after "
             "each task in turn, leave it at 1"
         )
     if cfg.trainer.similarity != "none":
         raise UserError(
             f"trainer.similarity={cfg.trainer.similarity} is measured on one device: leave trainer.devices at 1"
         )
-    if few := [name for name in ("val_tasks", "test_tasks") if cfg.trainer[name] < devices]:
+    if few := [name for name in ("num_val_tasks", "num_test_tasks") if cfg.trainer[name] < devices]:
         raise UserError(f"trainer.{few[0]}={cfg.trainer[few[0]]} is fewer than trainer.devices={devices}")

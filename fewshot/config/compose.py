@@ -17,7 +17,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fewshot.config import draws  # noqa: F401  the resolvers of searches
+from fewshot.config import random_search  # noqa: F401  the resolvers of searches
 from fewshot.errors import UserError
 
 PACKAGE = Path(__file__).parent.parent
@@ -38,7 +38,7 @@ def by(key: str) -> Callable[..., Any]:
     return chosen
 
 
-TABLES = {"by_form": "form", "by_shots": "shots", "by_backbone": "backbone.name", "by_data": "data.name"}
+TABLES = {"by_variant": "variant", "by_shots": "shots", "by_backbone": "backbone.name", "by_data": "data.name"}
 for name, key in TABLES.items():
     OmegaConf.register_new_resolver(name, by(key), replace=True)
 OmegaConf.register_new_resolver(

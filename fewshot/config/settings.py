@@ -40,7 +40,7 @@ from fewshot.options import (
 
 SHARED = ("omniglot", "mini", "cub", "cub50", "glyphs")  # images that others can be tested on by name
 OF_DATA = ("train_shots", "train_queries", "val_queries", "test_queries")
-OF_TRAINER = ("updates", "val_tasks", "test_tasks", "eval_batch")
+OF_TRAINER = ("max_steps", "num_val_tasks", "num_test_tasks", "eval_batch_size")
 
 
 def seconds(time: str) -> int:
@@ -69,8 +69,8 @@ class Run:
 
     seed: Annotated[Seed, "of the tasks and of the first weights"]
     shots: Annotated[Few, "support examples a class, on sine a wave; any number"]
-    form: Annotated[Literal["released", "text"], "what made the paper's tables, or the paper's equations"]
-    force: Annotated[bool, "run anew although the run is finished"]
+    variant: Annotated[Literal["released", "paper"], "what made the paper's tables, or the paper's equations"]
+    overwrite: Annotated[bool, "run anew although the run is finished"]
     predictions: Predictions
     study: Annotated[Text | None, "the table, figure or search that the run is a cell of"]
 
@@ -83,18 +83,20 @@ class Search:
 
 
 class Trainer:
-    train_batch: Annotated[Units | None, "tasks at a time in an update: memory, not the scores; null: all"]
+    micro_batch_size: Annotated[Units | None, "tasks at a time in an update: memory, not the scores; null: all"]
     compile: Annotated[Literal["auto"] | bool, "train by compiled code, or as a GPU recorded it; auto: where it pays"]
-    val_every: Annotated[Many, "updates between validations"]
-    save_every: Annotated[Many, "updates between saves of the last state"]
-    log_every: Annotated[Many, "updates between logged losses"]
+    val_check_interval: Annotated[Many, "updates between validations"]
+    save_every_n_steps: Annotated[Many, "updates between saves of the last state"]
+    log_every_n_steps: Annotated[Many, "updates between logged losses"]
     precision: Annotated[Literal["32-true", "tf32", "bf16-mixed", "16-mixed"], "tf32: 19 bits in a GPU's products"]
     accelerator: Accelerator
     devices: Annotated[Few, "a process each, which share the tasks: speed, not the scores"]
-    threads: Threads
+    num_threads: Threads
     max_time: Annotated[Time, "over all sittings of a run"]
-    bar: Bar
-    similarity: Annotated[Literal["none", "text", "released"], "OP-LSTM's updates beside others', by form (Figure 6)"]
+    enable_progress_bar: Bar
+    similarity: Annotated[
+        Literal["none", "paper", "released"], "OP-LSTM's updates beside others', by variant (Figure 6)"
+    ]
 
 
 class Lightning:
@@ -113,7 +115,7 @@ class Lightning:
 class Wandb:
     project: Annotated[Text, "W&B project; WANDB_PROJECT"]
     entity: Annotated[Text | None, "user or team; null: your own; WANDB_ENTITY"]
-    group: Annotated[Text | None, "null: data, shots and form; WANDB_RUN_GROUP"]
+    group: Annotated[Text | None, "null: data, shots and variant; WANDB_RUN_GROUP"]
     tags: Annotated[list[Text], "further tags; also WANDB_TAGS"]
     pictures: Annotated[bool, "also log test images of data that is not ours to publish"]
     checkpoint: Annotated[bool, "also upload best.ckpt of a finished run, as an artifact of type model"]
@@ -135,10 +137,10 @@ class Evaluation:
     ways: Annotated[Ways | None, "classes of a task; null: as trained; a linear head has no other"]
     tasks: Annotated[Many | None, "test tasks; null: the run's own"]
     bn: Annotated[Literal["support"] | None, "whose statistics normalise the queries; null: as trained"]
-    eval_batch: Annotated[Units | None, "tasks at a time"]
+    eval_batch_size: Annotated[Units | None, "tasks at a time"]
     accelerator: Accelerator
-    threads: Threads
-    bar: Bar
+    num_threads: Threads
+    enable_progress_bar: Bar
     pictures: Annotated[bool, "draw test tasks; on sine every pass; OP-LSTM's weights"]
     predictions: Predictions
 
@@ -167,18 +169,18 @@ def of_training(method: str, data: str, logger: str, body: str) -> dict[str, Any
     of_data = {key: tasks[key] for key in OF_DATA}
     if data == "sine":
         of_data |= {"sign": options(SineSource)["sign"]}
-        of_data |= group("sign_of", dict.fromkeys(("released", "text"), Annotated[Sign, "sign in this form"]))
+        of_data |= group("sign_of", dict.fromkeys(("released", "paper"), Annotated[Sign, "sign in this variant"]))
     else:
         of_data |= {"size": image["size"], "channels": image["channels"]}
         of_data |= {"ways": images["ways"], "train_ways": images["train_ways"]}
         of_data |= {"test": Annotated[list[Text], "further data sets, as [cub,mini], or folders to test on"]}
-        of_form = Annotated[Few, "test_queries in this form"]
-        of_data |= group("test_queries_of", dict.fromkeys(("released", "text"), of_form))
+        of_variant = Annotated[Few, "test_queries in this variant"]
+        of_data |= group("test_queries_of", dict.fromkeys(("released", "paper"), of_variant))
     if data == "folder":
         of_data["path"] = Annotated[Text, "class folders of images"]
     return {
         **options(Run),
-        **group("method", named("method") | of_method | {"meta_batch": tasks["meta_batch"]}),
+        **group("method", named("method") | of_method | {"meta_batch_size": tasks["meta_batch_size"]}),
         **group("data", named("data") | of_data),
         **group("backbone", named("backbone") | body_options(body)),
         **group("trainer", {key: tasks[key] for key in OF_TRAINER} | options(Trainer)),
@@ -204,7 +206,7 @@ def declared(cfg: DictConfig, program: str) -> dict[str, Any]:
 def learner_options(cfg: DictConfig) -> dict[str, Any]:
     """What `cfg` tells the constructor of its learner, beside the task."""
     told: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    del told["method"]["name"], told["method"]["meta_batch"], told["backbone"]["name"]
+    del told["method"]["name"], told["method"]["meta_batch_size"], told["backbone"]["name"]
     return told["method"] | {"backbone": told["backbone"]}
 
 

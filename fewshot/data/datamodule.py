@@ -99,22 +99,26 @@ class EpisodicDataModule(L.LightningDataModule):
         self,
         source: Source,
         shots: Annotated[Few, "support examples a class, on sine a wave"],
-        meta_batch: Annotated[Units, "tasks of an update"],
-        updates: Annotated[Many, "meta-updates"],
+        meta_batch_size: Annotated[Units, "tasks of an update"],
+        max_steps: Annotated[Many, "meta-updates"],
         train_shots: Annotated[Few | None, "shots in training; null: the same"] = None,
         train_queries: Annotated[Few, "queries a class in training"] = 15,
         val_queries: Annotated[Few, "queries a class in validation"] = 15,
         test_queries: Annotated[Few, "queries a class in the test"] = 15,
-        val_tasks: Annotated[Many, "tasks of a validation"] = 600,
-        test_tasks: Annotated[Many, "tasks of the test"] = 600,
-        eval_batch: Annotated[Units, "tasks at a time in validation and test: speed and memory, not the scores"] = 20,
+        num_val_tasks: Annotated[Many, "tasks of a validation"] = 600,
+        num_test_tasks: Annotated[Many, "tasks of the test"] = 600,
+        eval_batch_size: Annotated[
+            Units, "tasks at a time in validation and test: speed and memory, not the scores"
+        ] = 20,
     ) -> None:
         super().__init__()
         self.source = source = copy(source)  # `setup` chooses its classes, and another module may have others
-        in_training = TaskStream(source, "train", train_shots or shots, train_queries, meta_batch, meta_batch * updates)
-        in_validation = TaskStream(source, "val", shots, val_queries, eval_batch, val_tasks)
-        in_test = TaskStream(source, "test", shots, test_queries, eval_batch, test_tasks)
-        self.eval_batch = eval_batch
+        in_training = TaskStream(
+            source, "train", train_shots or shots, train_queries, meta_batch_size, meta_batch_size * max_steps
+        )
+        in_validation = TaskStream(source, "val", shots, val_queries, eval_batch_size, num_val_tasks)
+        in_test = TaskStream(source, "test", shots, test_queries, eval_batch_size, num_test_tasks)
+        self.eval_batch_size = eval_batch_size
         self.streams = dict(zip(SPLITS, (in_training, in_validation, in_test), strict=True))
 
     def setup(self, stage: str) -> None:
@@ -138,7 +142,7 @@ class EpisodicDataModule(L.LightningDataModule):
             stream.device = self.trainer.strategy.root_device
             stream.rank, stream.ranks = self.trainer.global_rank, self.trainer.world_size
             if split != "train":
-                stream.batch = self.eval_batch * stream.ranks
+                stream.batch = self.eval_batch_size * stream.ranks
         return stream
 
     def state_dict(self) -> dict[str, int]:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
-from fewshot.files import whole, write_whole
+from fewshot.files import atomic_open, atomic_write
 
 FORMAT = 1  # raise it, and that of Index, when the files' meaning changes: older tables are then refused
 
@@ -136,7 +136,7 @@ def write_table(folder: Path, shape: tuple[int, int, int], content: Content) -> 
         size = _write_images(partial / "images.npy", (rows, *shape), content.images, folder.name)
         splits = {split: list(content.counts[split].items()) for split in SPLITS}
         index = {"format": FORMAT, "name": folder.name, "shape": (rows, *shape), "bytes": size, "splits": splits}
-        write_whole(partial / "index.json", json.dumps(index | {"note": content.note}, ensure_ascii=False))
+        atomic_write(partial / "index.json", json.dumps(index | {"note": content.note}, ensure_ascii=False))
         partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -149,7 +149,7 @@ def _write_images(
     columns = (TextColumn("preparing {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     written = np.zeros(shape[0], dtype=bool)
     # plain writes, not a memory map: on a full disk they raise OSError where a map would kill the process
-    with whole(file, "wb") as out, Progress(*columns, console=Console(stderr=True)) as progress:
+    with atomic_open(file, "wb") as out, Progress(*columns, console=Console(stderr=True)) as progress:
         np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
         start = out.tell()
         for row, image in progress.track(images, total=shape[0], description=name):

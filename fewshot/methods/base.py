@@ -18,9 +18,9 @@ from torchmetrics.functional import mean_squared_error
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from fewshot.backbones import told
+from fewshot.baselines import baseline_name, baseline_scores
 from fewshot.episodes import Episode, Task
 from fewshot.errors import UserError
-from fewshot.floors import floor_name, floor_scores
 from fewshot.options import Positive, checked
 
 Lr = Annotated[Positive, "learning rate of Adam, which sees the sum of the meta-batch's losses"]  # as released
@@ -33,14 +33,14 @@ class MetaLearner(L.LightningModule):
         UserError: an option is not what its annotation allows, or `check` refuses them together.
     """
 
-    inner_steps: str | None = None  # the attribute that says how many passes or inner steps a test prediction takes
+    steps_setting: str | None = None  # the attribute that says how many passes or inner steps a test prediction takes
     repeated: str | None = None  # the method that training calls again and again, with equal shapes: to be compiled
     one_graph = False  # whether `losses` takes no gradient of its own, so that a GPU can replay it as a whole
     replayable = False  # whether `losses` is the same operations for every episode: no value read, no step counted
     compiled = False  # whether training called one of these two as compiled code, at last
-    recorded = False  # whether a GPU replayed its `losses`, at last
+    captured = False  # whether a GPU replayed its `losses`, at last
     regression = True  # False where a learner classifies only
-    train_batch: int | None = None  # tasks at a time in an update; None: all
+    micro_batch_size: int | None = None  # tasks at a time in an update; None: all
     keep_predictions = False  # whether a test collects its predictions, `test_predictions`
     has_head = True  # False where nothing is sized by the number of ways: training and test may differ
 
@@ -83,7 +83,7 @@ class MetaLearner(L.LightningModule):
         self.task = task
         self.lr = lr
         self.val_scores, self.val_losses = (CatMetric(nan_strategy="disable") for _ in range(2))
-        self.test_scores, self.test_floors, self.test_tasks = (CatMetric(nan_strategy="disable") for _ in range(3))
+        self.test_scores, self.test_baselines, self.test_tasks = (CatMetric(nan_strategy="disable") for _ in range(3))
         self.test_predictions = CatMetric(nan_strategy="disable")
 
     @property
@@ -100,7 +100,7 @@ class MetaLearner(L.LightningModule):
         """Predictions for the queries, (B, Q, outputs): logits of classes, or real values. Shapes as in `Episode`."""
         raise NotImplementedError
 
-    def findings(self) -> dict[str, float]:
+    def interpretability(self) -> dict[str, float]:
         """What a trained learner tells about itself, by name; kept with its result."""
         return {}
 
@@ -151,10 +151,10 @@ class MetaLearner(L.LightningModule):
         return nan_unless_finite(self.task_losses(predictions, episode.query_y), predictions), predictions
 
     def losses_in_parts(self, episode: Episode) -> tuple[Tensor, Tensor]:
-        """`losses` of `train_batch` tasks at a time, their graph gone before the next: less memory, equal gradients."""
+        """`losses` of `micro_batch_size` tasks at a time, their graph gone before the next: less memory, equal gradients."""
         learned, done = list(self.parameters()), []
         totals = [torch.zeros_like(p) for p in learned]
-        for part in zip(*(x.split(self.train_batch) for x in episode), strict=True):
+        for part in zip(*(x.split(self.micro_batch_size) for x in episode), strict=True):
             losses, predictions = self.losses(Episode(*part))
             for total, grad in zip(totals, torch.autograd.grad(losses.sum(), learned, allow_unused=True), strict=True):
                 if grad is not None:
@@ -165,8 +165,8 @@ class MetaLearner(L.LightningModule):
 
     def training_step(self, episode: Episode, batch_idx: int) -> dict[str, Tensor]:
         """The loss, and the predictions of which whoever logs this step may make a score."""
-        losses, predictions = self.losses_in_parts(episode) if self.train_batch else self.losses(episode)
-        if getattr(self._trainer, "log_every_n_steps", True):  # a run logs by `TaskAxis`, and not every update
+        losses, predictions = self.losses_in_parts(episode) if self.micro_batch_size else self.losses(episode)
+        if getattr(self._trainer, "log_every_n_steps", True):  # a run logs by `TrainMetrics`, and not every update
             self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(losses))
         return {"loss": losses.sum(), "predictions": predictions.detach()}
 
@@ -187,15 +187,15 @@ class MetaLearner(L.LightningModule):
             self.log("val/ci95", 1.96 * scores.std() / len(scores) ** 0.5, sync_dist=True)
 
     def on_test_start(self) -> None:
-        for kept in (self.test_scores, self.test_floors, self.test_tasks, self.test_predictions):
+        for kept in (self.test_scores, self.test_baselines, self.test_tasks, self.test_predictions):
             kept.reset()
 
     def test_step(self, episode: Episode, batch_idx: int) -> None:
         predictions = self.predict(episode)
         scores = self.scores(predictions, episode.query_y)
-        floors = floor_scores(episode, self.task)
+        floors = baseline_scores(episode, self.task)
         self.test_scores.update(scores)
-        self.test_floors.update(floors)
+        self.test_baselines.update(floors)
         self.test_tasks.update(episode.tasks)
         if self.keep_predictions:
             self.test_predictions.update(self.rows(predictions, episode.query_y))
@@ -214,7 +214,7 @@ class MetaLearner(L.LightningModule):
         if self.keep_predictions:
             self.test_predictions.compute()
         self.log(f"test/{self.task.metric}", self.test_scores.compute().mean(), sync_dist=True)
-        self.log(f"test/{floor_name(self.task)}", self.test_floors.compute().mean(), sync_dist=True)
+        self.log(f"test/{baseline_name(self.task)}", self.test_baselines.compute().mean(), sync_dist=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)

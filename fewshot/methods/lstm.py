@@ -1,4 +1,4 @@
-"""Plain LSTM as a few-shot learner (sections 3.2 and 3.4): `python train.py method=lstm method.support=set`."""
+"""Plain LSTM as a few-shot learner (sections 3.2 and 3.4): `python train.py method=lstm method.support_mode=set`."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -28,7 +28,7 @@ class PlainLSTM(MetaLearner):
     raw, flat input.
     """
 
-    inner_steps = "passes"
+    steps_setting = "passes"
     replayable = True
 
     def __init__(
@@ -38,7 +38,7 @@ class PlainLSTM(MetaLearner):
         lr: Lr,
         hidden: Annotated[UnitsOfLayers, "units of each layer"],
         passes: Annotated[Few, "T, times the support set is fed"],
-        support: Annotated[Literal["set", "sequence"], "how the support set is read"] = "set",
+        support_mode: Annotated[Literal["set", "sequence"], "how the support set is read"] = "set",
         inputs: Annotated[Inputs, "what comes with x_t: its label, or what the last step left (Table A1)"] = "target",
         pool_cell: Annotated[bool, "a set's c is averaged as h is (Eq. 10); false: each example keeps its own"] = True,
         query_cell: Annotated[bool, "the queries start from the c reached; false: from 0"] = True,
@@ -53,22 +53,22 @@ class PlainLSTM(MetaLearner):
         self.lstm = nn.ModuleList(nn.LSTM(i, h, batch_first=True) for i, h in pairwise(sizes))
         self.head = nn.Linear(hidden[-1], task.outputs)
         self.hidden = list(hidden)
-        self.support, self.passes, self.offset = support, passes, inputs != "target"
+        self.support_mode, self.passes, self.offset = support_mode, passes, inputs != "target"
         self.pool_cell, self.query_cell, self.first_labels = pool_cell, query_cell, first_labels
 
     @classmethod
     def check(cls, **told: Any) -> None:
-        if told.get("support") == "set" and told.get("inputs", "target") != "target":
-            raise UserError(f"inputs={told['inputs']} needs an order of the examples: choose support=sequence")
-        if told.get("support") == "sequence" and not told.get("first_labels", True):
-            raise UserError("first_labels=false is for support=set: a sequence is always shown its labels")
-        if told.get("support") == "set" and told.get("query_cell") and not told.get("pool_cell", True):
+        if told.get("support_mode") == "set" and told.get("inputs", "target") != "target":
+            raise UserError(f"inputs={told['inputs']} needs an order of the examples: choose support_mode=sequence")
+        if told.get("support_mode") == "sequence" and not told.get("first_labels", True):
+            raise UserError("first_labels=false is for support_mode=set: a sequence is always shown its labels")
+        if told.get("support_mode") == "set" and told.get("query_cell") and not told.get("pool_cell", True):
             raise UserError("query_cell=true needs pool_cell=true: the queries start from one pooled cell")
 
     @property
     def repeated(self) -> str | None:  # type: ignore[override]
         """All of it, which for a set is a step a pass; torch reads a sequence in few calls of its own."""
-        return "forward" if self.support == "set" and not self.body else None
+        return "forward" if self.support_mode == "set" and not self.body else None
 
     @property
     def uses_backbone(self) -> bool:
@@ -80,7 +80,7 @@ class PlainLSTM(MetaLearner):
         else:
             features_BMD, query_BQD = support_x.flatten(2), query_x.flatten(2)
         sequence = self.read_offset if self.offset else self.read_sequence
-        read = self.read_set if self.support == "set" else sequence
+        read = self.read_set if self.support_mode == "set" else sequence
         state: Start = read(features_BMD, self.targets(support_y))
         if not self.query_cell:
             state = [(h, None) for h, _ in state]

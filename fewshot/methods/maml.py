@@ -1,4 +1,4 @@
-"""MAML (Finn et al. 2017), and ANIL (Raghu et al. 2020) by `method.head_only=true`: `python train.py method=maml`."""
+"""MAML (Finn et al. 2017), and ANIL (Raghu et al. 2020) by `method.adapt_head_only=true`: `python train.py method=maml`."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 from fewshot.backbones import body_class, make_body
 from fewshot.backbones.base import Body, Network
-from fewshot.backbones.layers import alone
-from fewshot.backbones.task_weight import TaskWeight, carrying
+from fewshot.backbones.layers import loop_over_tasks
+from fewshot.backbones.task_weight import TaskWeight, swap_parameters
 from fewshot.errors import UserError
 from fewshot.methods.base import Lr, MetaLearner, Task, query_pass
 from fewshot.options import Few, Positive
 
 InnerLr = Annotated[Positive, "step size of the inner loop"]
-Steps = Annotated[Few, "inner steps in training"]
-EvalSteps = Annotated[Few, "inner steps in validation and test"]
+InnerSteps = Annotated[Few, "inner steps in training"]
+EvalInnerSteps = Annotated[Few, "inner steps in validation and test"]
 FirstOrder = Annotated[bool, "the inner gradients are constants to the meta-gradient"]
-Clamp = Annotated[Positive | None, "bound on each element of the inner gradients and of the meta-gradient"]
+GradClip = Annotated[Positive | None, "bound on each element of the inner gradients and of the meta-gradient"]
 Weights = dict[str, Tensor | TaskWeight]  # by name; those that are adapted are a task's own
 
 
@@ -29,7 +29,7 @@ class MAML(MetaLearner):
     All weights, biases and batch-norm weights are adapted, each task's copy along a leading task axis.
     """
 
-    inner_steps = "eval_steps"
+    steps_setting = "eval_inner_steps"
     replayable = True
 
     def __init__(
@@ -38,26 +38,28 @@ class MAML(MetaLearner):
         backbone: Mapping[str, Any],
         lr: Lr,
         inner_lr: InnerLr,
-        steps: Steps,
-        eval_steps: EvalSteps,
+        inner_steps: InnerSteps,
+        eval_inner_steps: EvalInnerSteps,
         first_order: FirstOrder = False,
-        clamp: Clamp = None,
-        clamp_each: Annotated[bool, "the meta-gradient is clamped after each task, as released; false: once"] = False,
-        head_only: Annotated[bool, "the head alone is adapted (ANIL)"] = False,
+        grad_clip: GradClip = None,
+        grad_clip_each: Annotated[
+            bool, "the meta-gradient is clamped after each task, as released; false: once"
+        ] = False,
+        adapt_head_only: Annotated[bool, "the head alone is adapted (ANIL)"] = False,
     ) -> None:
         super().__init__(task, lr)
         self.net = self.make_net(Network(make_body(task.input_shape, backbone), task.outputs))
-        self.inner_lr, self.steps, self.eval_steps = inner_lr, steps, eval_steps
-        self.first_order, self.clamp, self.clamp_each = first_order, clamp, clamp_each
-        self.head_only = head_only
+        self.inner_lr, self.inner_steps, self.eval_inner_steps = inner_lr, inner_steps, eval_inner_steps
+        self.first_order, self.grad_clip, self.grad_clip_each = first_order, grad_clip, grad_clip_each
+        self.adapt_head_only = adapt_head_only
 
     @classmethod
     def check(cls, **told: Any) -> None:
-        alone = told.get("head_only") and not (told.get("clamp") and told.get("clamp_each"))
+        alone = told.get("adapt_head_only") and not (told.get("grad_clip") and told.get("grad_clip_each"))
         if not alone and "body" in (backbone := told["backbone"]) and not body_class(backbone["body"]).per_task:
             raise UserError(
                 f"backbone.body={backbone['body']} has one copy of its weights for all tasks: choose another backbone, "
-                f"or head_only=true with clamp_each=false"
+                f"or adapt_head_only=true with grad_clip_each=false"
             )
 
     @property
@@ -72,14 +74,14 @@ class MAML(MetaLearner):
 
     def adapts(self, name: str) -> bool:
         """Whether the inner loop moves the parameter of `net` of this name; the others are meta-learned only."""
-        return not self.head_only or name.startswith("head.")
+        return not self.adapt_head_only or name.startswith("head.")
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         return self.inner_loop(self.start(len(support_x)), support_x, support_y, query_x)
 
     def inner_loop(self, weights: Weights, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         """Predictions for the queries by weights that the support set has moved."""
-        for _ in range(self.steps if self.training else self.eval_steps):
+        for _ in range(self.inner_steps if self.training else self.eval_inner_steps):
             weights = self.step(weights, support_x, support_y)
         return self.answer(weights, support_x, query_x)
 
@@ -97,7 +99,7 @@ class MAML(MetaLearner):
         size = self.step_size(name)
         one = not isinstance(size, Tensor) or size.dim() == 0
         layer = self.body.flat and parameter.dim() == 2 and name.endswith(".weight")
-        return layer and self.clamp is None and one
+        return layer and self.grad_clip is None and one
 
     def step(self, weights: Weights, support_x: Tensor, support_y: Tensor) -> Weights:
         """The weights after one more inner step."""
@@ -119,9 +121,9 @@ class MAML(MetaLearner):
                 create_graph = outer and not self.first_order
                 moved = [w.seen[1] if isinstance(w := weights[name], TaskWeight) else w for name in names]
                 grads = torch.autograd.grad(value, moved, create_graph=create_graph)
-        if self.clamp is not None:
+        if self.grad_clip is not None:
             clamp = torch.clamp if outer else torch.clamp_
-            grads = tuple(clamp(g, -self.clamp, self.clamp) for g in grads)
+            grads = tuple(clamp(g, -self.grad_clip, self.grad_clip) for g in grads)
         return weights | {n: self.stepped(weights[n], self.step_size(n), g) for n, g in zip(names, grads, strict=True)}
 
     def stepped(self, weight: Tensor | TaskWeight, size: float | Tensor, grad: Tensor) -> Tensor | TaskWeight:
@@ -142,13 +144,13 @@ class MAML(MetaLearner):
 
     def predicted(self, weights: Weights, x: Tensor, reference: int | None = None) -> Tensor:
         """What the net makes of examples under each task's weights."""
-        if self.body.flat or not alone(x):
-            with carrying(self.net, weights):
+        if self.body.flat or not loop_over_tasks(x):
+            with swap_parameters(self.net, weights):
                 return self.net(x, reference)
         own = {name: weight.unbind() for name, weight in weights.items() if self.has_copies(name)}  # type: ignore[union-attr]
         predictions = []
         for number, task in enumerate(x.split(1)):
-            with carrying(self.net, weights | {name: copies[number] for name, copies in own.items()}):
+            with swap_parameters(self.net, weights | {name: copies[number] for name, copies in own.items()}):
                 predictions.append(self.net(task, reference))
         return torch.cat(predictions)
 
@@ -169,19 +171,19 @@ class MAML(MetaLearner):
 
     @property
     def clamps_each(self) -> bool:
-        return self.clamp_each and self.clamp is not None
+        return self.grad_clip_each and self.grad_clip is not None
 
     def clamped_sum(self, grads: Tensor) -> Tensor:
         """Each task's meta-gradient (B, ...) → the sum, clamped after each, in the first row and zeros below."""
-        assert self.clamp is not None
+        assert self.grad_clip is not None
         total = torch.zeros_like(grads)
         for part in grads:
-            total[0].add_(part).clamp_(-self.clamp, self.clamp)
+            total[0].add_(part).clamp_(-self.grad_clip, self.grad_clip)
         return total
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        if self.clamp is not None:
-            nn.utils.clip_grad_value_(self.parameters(), self.clamp)
+        if self.grad_clip is not None:
+            nn.utils.clip_grad_value_(self.parameters(), self.grad_clip)
 
 
 def leaf(weight: Tensor | TaskWeight) -> Tensor | TaskWeight:

@@ -33,7 +33,7 @@ class OPLSTM(MetaLearner):
     spread (the released code's FC net).
     """
 
-    inner_steps = "passes"
+    steps_setting = "passes"
     repeated = "one_pass"
     one_graph = True
     replayable = True
@@ -44,7 +44,7 @@ class OPLSTM(MetaLearner):
         backbone: Mapping[str, Any],
         lr: Lr,
         passes: Annotated[Few, "T, updates on the whole support set"],
-        cells: Annotated[UnitsOfLayers, "units of the coordinate-wise LSTM's cells; the last is 1"] = (5, 5, 1),
+        lstm_units: Annotated[UnitsOfLayers, "units of the coordinate-wise LSTM's cells; the last is 1"] = (5, 5, 1),
         normalisation: Annotated[Literal["example", "matrix", "joint", "none"], "of the update (Eq. 14)"] = "example",
         gamma: Annotated[Positive | None, "initial value of the learned step size; null: 1, not learned"] = 0.025,
         pool_state: Annotated[bool, "the LSTM's state is averaged over the support set each pass (Eq. 16)"] = True,
@@ -59,9 +59,9 @@ class OPLSTM(MetaLearner):
         if scalar_bias:  # the released code makes it with a layer of two inputs, whatever the features
             self.head.bias = nn.Parameter(torch.empty(1).uniform_(-(0.5**0.5), 0.5**0.5))
         self.hidden: list[Block] = list(self.body) if isinstance(self.body, Blocks) and self.body.flat else []
-        self.output_lstm = make_cells(cells)
+        self.output_lstm = make_cells(lstm_units)
         if self.hidden:
-            self.hidden_lstm = make_cells(cells)
+            self.hidden_lstm = make_cells(lstm_units)
         self.gamma = None if gamma is None else nn.Parameter(torch.tensor(float(gamma)))
         self.passes, self.normalisation = passes, normalisation
         self.pool_state, self.softmax, self.preactivation = pool_state, softmax and not task.regression, preactivation
@@ -69,8 +69,10 @@ class OPLSTM(MetaLearner):
 
     @classmethod
     def check(cls, **told: Any) -> None:
-        if told.get("cells", [1])[-1] != 1:
-            raise UserError(f"cells={list(told['cells'])}: the last cell has 1 unit, it works on one coordinate")
+        if told.get("lstm_units", [1])[-1] != 1:
+            raise UserError(
+                f"lstm_units={list(told['lstm_units'])}: the last cell has 1 unit, it works on one coordinate"
+            )
         backbone = told["backbone"]
         if told.get("preactivation") and (backbone.get("layer") != "linear" or backbone.get("bn") == "none"):
             raise UserError("preactivation=true needs linear layers with batch norm: choose backbone=fc")
@@ -80,7 +82,7 @@ class OPLSTM(MetaLearner):
         support = support_x.flatten(2) if self.hidden else self.body(support_x)
         initial, final = self.initial_weights(), self.learn(support, self.targets(support_y))
         features = self.activations(support, initial)[0][-1]
-        return features, initial[-1].whole(len(support)), final[-1].whole(len(support))
+        return features, initial[-1].materialize(len(support)), final[-1].materialize(len(support))
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         if self.hidden:
@@ -144,7 +146,7 @@ class OPLSTM(MetaLearner):
         if states[0] is not None:
             return told
         tasks, examples, _ = targets.shape
-        each = [TaskWeight(w.whole(tasks).clone(memory_format=torch.contiguous_format)) for w in weights]
+        each = [TaskWeight(w.materialize(tasks).clone(memory_format=torch.contiguous_format)) for w in weights]
         rows = [tasks * examples * len(weight.base) for weight in weights]
         at_rest = [
             [tuple(x.new_zeros(cell.hidden_size, n, requires_grad=True) for _ in "hc") for cell in self.cells(layer)]

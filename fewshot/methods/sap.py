@@ -12,7 +12,7 @@ from fewshot.backbones.base import Network
 from fewshot.backbones.blocks import Blocks
 from fewshot.backbones.layers import conv, linear
 from fewshot.methods.base import Lr, Task
-from fewshot.methods.maml import MAML, Clamp, EvalSteps, FirstOrder, InnerLr, Steps
+from fewshot.methods.maml import MAML, EvalInnerSteps, FirstOrder, GradClip, InnerLr, InnerSteps
 
 MULTIPLICATIONS = {True: ("identity", "1x1", "3x3", "svd"), False: ("identity", "matrix")}  # of conv or linear levels
 SHIFTS = ("none", "scalar", "vector")
@@ -36,14 +36,14 @@ class SAP(MAML):
         backbone: Mapping[str, Any],
         lr: Lr,
         inner_lr: InnerLr,
-        steps: Steps,
-        eval_steps: EvalSteps,
+        inner_steps: InnerSteps,
+        eval_inner_steps: EvalInnerSteps,
         first_order: FirstOrder = False,
-        clamp: Clamp = None,
+        grad_clip: GradClip = None,
         centred: Annotated[bool, "3x3 operations are centred; false: padded right and below, as released"] = True,
     ) -> None:
         self.centred = centred
-        super().__init__(task, backbone, lr, inner_lr, steps, eval_steps, first_order, clamp)
+        super().__init__(task, backbone, lr, inner_lr, inner_steps, eval_inner_steps, first_order, grad_clip)
 
     @classmethod
     def check(cls, **told: Any) -> None:
@@ -55,7 +55,7 @@ class SAP(MAML):
     def adapts(self, name: str) -> bool:
         return name.startswith(("transforms.", "transforms_head.", "head."))
 
-    def findings(self) -> dict[str, float]:
+    def interpretability(self) -> dict[str, float]:
         """How much each candidate operation counts at each level: the activation strengths after softmax or sigmoid."""
         net, found = self.net, {}
         assert isinstance(net, Transformed)

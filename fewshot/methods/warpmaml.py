@@ -12,7 +12,7 @@ from fewshot.backbones.layers import conv, linear
 from fewshot.episodes import Episode
 from fewshot.errors import UserError
 from fewshot.methods.base import Lr, Task, nan_unless_finite, with_gradients
-from fewshot.methods.maml import MAML, Clamp, EvalSteps, FirstOrder, InnerLr, Steps
+from fewshot.methods.maml import MAML, EvalInnerSteps, FirstOrder, GradClip, InnerLr, InnerSteps
 
 
 class WarpMAML(MAML):
@@ -32,13 +32,13 @@ class WarpMAML(MAML):
         backbone: Mapping[str, Any],
         lr: Lr,
         inner_lr: InnerLr,
-        steps: Steps,
-        eval_steps: EvalSteps,
+        inner_steps: InnerSteps,
+        eval_inner_steps: EvalInnerSteps,
         first_order: FirstOrder = False,
-        clamp: Clamp = None,
+        grad_clip: GradClip = None,
         last_loss: Annotated[bool, "the last step's loss trains the initialisation; false: all, as released"] = True,
     ) -> None:
-        super().__init__(task, backbone, lr, inner_lr, steps, eval_steps, first_order, clamp)
+        super().__init__(task, backbone, lr, inner_lr, inner_steps, eval_inner_steps, first_order, grad_clip)
         self.last_loss = last_loss
 
     @classmethod
@@ -59,13 +59,13 @@ class WarpMAML(MAML):
         base = [p for name, p in self.net.named_parameters() if not name.startswith("warps.")]
         warps = {name: p for name, p in self.net.named_parameters() if name.startswith("warps.")}
         weights, warp_grads, base_loss = self.start(len(episode.support_x)), [], torch.tensor(0.0)
-        for t in range(self.steps):
+        for t in range(self.inner_steps):
             fresh: dict[str, Any] = {name: p.detach().requires_grad_() for name, p in warps.items()}
             weights = self.step(weights | fresh, episode.support_x, episode.support_y)
             predictions = self.answer(weights, episode.support_x, episode.query_x)
             losses = nan_unless_finite(self.task_losses(predictions, episode.query_y), predictions)
             warp_grads.append(torch.autograd.grad(losses.sum(), list(fresh.values()), retain_graph=True))
-            if t == self.steps - 1 or not self.last_loss:
+            if t == self.inner_steps - 1 or not self.last_loss:
                 base_loss = base_loss + losses.sum()
         grads = [*torch.autograd.grad(base_loss, base), *(sum(of_steps) for of_steps in zip(*warp_grads, strict=True))]
         return with_gradients(losses, [*base, *warps.values()], grads), predictions

@@ -1,9 +1,9 @@
 """`python -m fewshot.report table1`: a study's table as the paper has it, from the runs that are there."""
 
-from fewshot import stopping
+from fewshot import signals
 
 if __name__ == "__main__":
-    stopping.listen()  # before anything slow, so that a signal ends in one line from the start
+    signals.listen()  # before anything slow, so that a signal ends in one line from the start
 
 import hashlib
 import shlex
@@ -32,7 +32,7 @@ HELP = """python -m fewshot.report STUDY [setting=value …]
 
 A study's table from the runs that are there, beside the paper's: printed, and written under outputs/reports as
 Markdown, LaTeX, CSV, HTML and figures. Settings narrow or change the study as they do for train.py: method=oplstm,
-form=text, profile=quick. queries=15 reports the tests that evaluate.py made with as many queries a class. W&B gets it
+variant=paper, profile=quick. queries=15 reports the tests that evaluate.py made with as many queries a class. W&B gets it
 as a run of its own, unless logger=csv. Studies: """
 
 
@@ -45,8 +45,8 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
     settings, queries = queries_of(told)
     found = cells(study, settings)
     runs = of_study(found, queries)
-    shrunk = bool(runs["shrunk"].any())
-    name = title(study, told, shrunk)
+    reduced = bool(runs["reduced"].any())
+    name = title(study, told, reduced)
     if runs["metric"].nunique() > 1:
         raise UserError(f"{name}: errors on sine waves and accuracies are no one table: narrow data=")
     if study in choices_of("search"):
@@ -54,7 +54,7 @@ def report(study: str, told: Sequence[str] = ()) -> tuple[write.Report, pd.DataF
         return with_origin(said, runs), runs, found
     table, pairs = summarise(runs), paired.pairs(runs)
     said = write.Report(name)
-    caption = "table: ours ± 95% over tasks [the paper's]" + ", * shrunk" * shrunk
+    caption = "table: ours ± 95% over tasks [the paper's]" + ", * reduced" * reduced
     said.tables[caption] = write.as_the_paper(table)
     full = write.in_full(table)
     rounding = "; whether they meet allows for the paper's rounding" * ("intervals meet" in full)
@@ -137,7 +137,7 @@ def with_origin(said: write.Report, runs: pd.DataFrame) -> write.Report:
 
 
 def warnings(runs: pd.DataFrame) -> pd.DataFrame:
-    """A line a kind of warning (`fewshot/results/signs.py`), as one of the runs puts it."""
+    """A line a kind of warning (`fewshot/results/diagnostics.py`), as one of the runs puts it."""
     if "warnings" not in runs:  # as where none has run
         return pd.DataFrame()
     told = runs[["folder", "warnings"]].drop_duplicates("folder").explode("warnings").dropna()

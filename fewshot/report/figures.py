@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from fewshot.options import as_told
+from fewshot.plots.curves import by_tasks, read_curves
+from fewshot.plots.episodes import INK
+from fewshot.plots.similarity import similarity_figure
 from fewshot.report.summary import Summary
 from fewshot.results.paper import FIGURE_6
-from fewshot.views.curves import by_tasks, read_curves
-from fewshot.views.pictures import INK
-from fewshot.views.similarity import similarity_figure
 
 Logs = Mapping[str, pd.DataFrame | None]
 MEASURES = {"validation": ("val/accuracy", "val/mse"), "training loss": ("train/loss",)}  # as they are logged
@@ -174,7 +174,7 @@ def similarity(runs: pd.DataFrame, logs: Logs, cfg: DictConfig, title: str) -> t
     own = runs[runs["data"] == runs["trained_on"]]
     if definition == "none" or len(own[["name", "column"]].drop_duplicates()) > 1:
         return None
-    name, tasks_between = f"similarity_{definition}", cfg.trainer.val_every * cfg.method.meta_batch
+    name, tasks_between = f"similarity_{definition}", cfg.trainer.val_check_interval * cfg.method.meta_batch_size
     curves = [frame for frame in logs.values() if frame is not None and f"{name}/cosine_gradient" in frame]
     if not curves:
         return None

@@ -40,7 +40,7 @@ def load(folder: str | Path) -> pd.DataFrame:
         elif (step := test.get("best_step")) != best.get(path.parents[1], step):
             print(f"{path} is of an earlier state of the run: left out", file=sys.stderr)
             continue
-        row = {"changed": as_options(test["changed"]), "paper": paper_figure(test)}
+        row = {"config_diff": as_options(test["config_diff"]), "paper": paper_figure(test)}
         rows.append(test | row | {"folder": str(path.parent if own else path.parents[1])})
     frame = pd.DataFrame(rows)
     return frame if frame.empty else frame.drop_duplicates(["folder", *OF_TEST], ignore_index=True)

@@ -18,7 +18,7 @@ from rich.progress import track
 
 from fewshot.config.checks import check
 from fewshot.config.compose import FOLDERS, at_home, check_words, composed, quote_shots
-from fewshot.config.identity import run_folder
+from fewshot.config.run_id import run_folder
 from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
 from fewshot.options import nearest
@@ -74,9 +74,9 @@ def what_differs(told: Sequence[str]) -> list[str]:
     return sorted(differing, key=lambda setting: setting.lstrip("+").split("=")[0])
 
 
-def title(study: str, told: Sequence[str], shrunk: bool) -> str:
+def title(study: str, told: Sequence[str], reduced: bool) -> str:
     """What a report is called, on paper and in W&B."""
-    return " ".join([study, *what_differs(told)]) + ", shrunk" * shrunk
+    return " ".join([study, *what_differs(told)]) + ", reduced" * reduced
 
 
 def in_wandb(title: str) -> str:

@@ -21,7 +21,7 @@ from fewshot.results.statistics import largest_share
 def validated(cfg: DictConfig) -> tuple[Any, ...]:
     """All that the validation of a trial depends on beside the method's settings and the seed."""
     data = OmegaConf.to_container(cfg.data, resolve=True)
-    return cfg.method.name, cfg.shots, cfg.form, cfg.trainer.val_tasks, json.dumps(data, sort_keys=True)
+    return cfg.method.name, cfg.shots, cfg.variant, cfg.trainer.num_val_tasks, json.dumps(data, sort_keys=True)
 
 
 def searched(found: Sequence[Cell]) -> dict[str, list[Any]]:
@@ -61,7 +61,7 @@ def report(title: str, study: str, found: Sequence[Cell], runs: pd.DataFrame) ->
         UserError: its trials are of several tasks, among which none is the best.
     """
     if len({validated(cell.cfg) for cell in found}) > 1:
-        raise UserError(f"{title}: trials are ranked within one method, data, shots and form: name one of each")
+        raise UserError(f"{title}: trials are ranked within one method, data, shots and variant: name one of each")
     settings = searched(found)
     drawn = as_numbers(settings)
     frame = runs[runs["data"] == runs["trained_on"]].reset_index(drop=True)

@@ -25,7 +25,7 @@ class Summary:
         status: of the cells without one.
         worst: the share of the mean that a single task has, and `median` the middle task.
         paper, paper_ci95, paper_seeds, paper_parameters, paper_minutes: as published.
-        shrunk: whether they are less than the paper's.
+        reduced: whether they are less than the paper's.
     """
 
     mean: float
@@ -48,7 +48,7 @@ class Summary:
     paper_minutes: float | None
     tasks_per_second: float | None
     peak_memory_bytes: float | None
-    shrunk: bool
+    reduced: bool
 
     @property
     def difference(self) -> float | None:
@@ -115,5 +115,5 @@ def summary(cells: pd.DataFrame) -> Summary:
         paper_minutes=first("paper_minutes"),
         tasks_per_second=mean("tasks_per_second"),
         peak_memory_bytes=mean("peak_memory_bytes"),
-        shrunk=bool(cells["shrunk"].any()),
+        reduced=bool(cells["reduced"].any()),
     )

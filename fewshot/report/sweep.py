@@ -4,10 +4,10 @@ Then `wandb sweep sweep.yaml` and `wandb agent …`, on as many machines as ther
 into the same folders as `python train.py -m search=lstm_sine`.
 """
 
-from fewshot import stopping
+from fewshot import signals
 
 if __name__ == "__main__":
-    stopping.listen()  # before anything slow, so that a signal ends in one line from the start
+    signals.listen()  # before anything slow, so that a signal ends in one line from the start
 
 import sys
 from collections.abc import Sequence

@@ -7,13 +7,13 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig
 
-from fewshot.config.identity import changed, is_shrunk
-from fewshot.config.tested import further_tests
+from fewshot.config.eval_config import further_tests
+from fewshot.config.run_id import config_diff, is_reduced
 from fewshot.report.frame import read_test
 from fewshot.report.runs import Cell
 from fewshot.results.paper import FIGURES, INTERVALS, OVER_SEEDS, PARAMETERS, RUNNING_TIMES
 from fewshot.results.protocol import Protocol, as_settings, of_queries
-from fewshot.runs.kept import table_of
+from fewshot.training.finished import table_of
 
 MADE_BY = ("device", "threads", "versions", "git_commit")
 OF_RUN = (  # what a report takes from a result beside its test
@@ -31,13 +31,13 @@ def of_study(found: Iterable[Cell], queries: int | None = None) -> pd.DataFrame:
     rows, places = [], []
     for cell in found:
         if cell.kind not in plans:
-            plans[cell.kind] = is_shrunk(cell.cfg), planned(cell.cfg)
-        shrunk, protocols = plans[cell.kind]
+            plans[cell.kind] = is_reduced(cell.cfg), planned(cell.cfg)
+        reduced, protocols = plans[cell.kind]
         own = protocols[cell.cfg.data.name]
         for tested, protocol in protocols.items():
             protocol = replace(protocol, queries=queries or protocol.queries)
             row = {"study": cell.cfg.study, "name": cell.name, "trained_on": cell.cfg.data.name, "data": tested}
-            row |= {"method": cell.cfg.method.name, "shots": cell.cfg.shots, "seed": cell.cfg.seed, "shrunk": shrunk}
+            row |= {"method": cell.cfg.method.name, "shots": cell.cfg.shots, "seed": cell.cfg.seed, "reduced": reduced}
             row |= {"metric": cell.metric}
             places.append(place(cell, tested, protocol))
             rows.append(row | published(cell.cfg, protocol) | outcome(cell, tested, protocol, own))
@@ -82,12 +82,12 @@ def published(cfg: DictConfig, protocol: Protocol) -> dict[str, float | None]:
 
 def planned(cfg: DictConfig) -> dict[str, Protocol]:
     """The protocol of each test that a run will have, by the name of the tested data."""
-    data, settings = cfg.data, as_settings(changed(cfg))
+    data, settings = cfg.data, as_settings(config_diff(cfg))
     tests = {data.name: data.test_queries} | {table_of(t): t.data.test_queries for t in further_tests(cfg)}
-    ways, tasks = data.get("ways", 1), cfg.trainer.test_tasks
+    ways, tasks = data.get("ways", 1), cfg.trainer.num_test_tasks
     common = (ways, cfg.shots, cfg.shots)
     return {
-        name: Protocol(data.name, name, *common, queries, tasks, cfg.form, settings, "finished")
+        name: Protocol(data.name, name, *common, queries, tasks, cfg.variant, settings, "finished")
         for name, queries in tests.items()
     }
 

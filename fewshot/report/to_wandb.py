@@ -7,10 +7,10 @@ from typing import Any
 import wandb
 from omegaconf import DictConfig, OmegaConf
 
+from fewshot.plots.episodes import as_image
 from fewshot.report.runs import in_wandb
 from fewshot.report.write import Report
-from fewshot.views.loggers import kept_id, staged_in, wandb_mode
-from fewshot.views.pictures import as_image
+from fewshot.training.loggers import kept_id, staged_in, wandb_mode
 
 
 def log(report: Report, cfg: DictConfig, folder: Path) -> None:
@@ -32,7 +32,7 @@ def log(report: Report, cfg: DictConfig, folder: Path) -> None:
             group=told["group"] or cfg.study,
             job_type="report",
             tags=[*filter(None, [cfg.study]), "report", *told["tags"]],
-            config={"study": cfg.study, "form": cfg.form},
+            config={"study": cfg.study, "variant": cfg.variant},
             settings=wandb.Settings(silent=True, console="off"),
         )
         shown: dict[str, Any] = {name: wandb.Image(as_image(figure)) for name, figure in report.figures.items()}

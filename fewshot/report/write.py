@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fewshot.files import write_whole
+from fewshot.files import atomic_write
+from fewshot.plots.episodes import as_image, save_figure
 from fewshot.report.paired import Pair
 from fewshot.report.summary import NOT_RUN, ROUNDED, Summary
-from fewshot.views.pictures import as_image, save_figure
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:84em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;font-size:14px}
@@ -65,7 +65,7 @@ def shown(summary: Summary) -> str:
     """`0.0475 ± 0.0030 [0.0406 ± 0.002]`: ours and its interval over tasks, and the paper's."""
     metric = summary.metric
     if summary.seeds:
-        ours = " ± ".join(with_width(summary.mean, summary.of_tasks, metric)) + "*" * summary.shrunk
+        ours = " ± ".join(with_width(summary.mean, summary.of_tasks, metric)) + "*" * summary.reduced
         if len(summary.seeds) < summary.asked:
             ours += f" ({len(summary.seeds)}/{summary.asked})"
     else:
@@ -103,7 +103,7 @@ def in_full(table: Mapping[str, Mapping[str, Summary]]) -> pd.DataFrame:
                 "": name,
                 "on": where,
                 "runs": f"{len(cell.seeds)}/{cell.asked}",
-                "mean": mean + "*" * (done and cell.shrunk),
+                "mean": mean + "*" * (done and cell.reduced),
                 "± tasks": of_tasks,
                 "± seeds": "" if cell.of_seeds is None else with_width(cell.mean, cell.of_seeds, metric)[1],
                 "median": number(cell.median, metric),
@@ -226,14 +226,14 @@ def page(report: Report) -> str:
 def write(report: Report, folder: Path, runs: pd.DataFrame) -> None:
     """Everything, under `folder`: report.md, .tex, .html, a csv a table, one of the runs, and the figures."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "report.md", markdown(report))
-    write_whole(folder / "report.tex", latex(report))
-    write_whole(folder / "report.html", page(report))
+    atomic_write(folder / "report.md", markdown(report))
+    atomic_write(folder / "report.tex", latex(report))
+    atomic_write(folder / "report.html", page(report))
     as_shown = {short(caption): frame for caption, frame in report.tables.items()}
     every = as_shown | report.numbers | {"runs": runs.drop(columns=["scores"])}
     frames = {name: frame for name, frame in every.items() if len(frame)}
     for name, frame in frames.items():
-        write_whole(folder / f"{name}.csv", frame.to_csv(index=False))
+        atomic_write(folder / f"{name}.csv", frame.to_csv(index=False))
     for name, figure in report.figures.items():
         save_figure(figure, folder / name)
     for path in folder.iterdir():

@@ -6,7 +6,7 @@ from typing import Any
 from fewshot.results.protocol import Protocol, as_settings
 
 TASKS = {"sine": 2000, "omniglot": 600, "mini": 600, "cub": 600}
-SEQUENCE = {"method.support": "sequence"}
+SEQUENCE = {"method.support_mode": "sequence"}
 SEQUENCE_ON_SINE = SEQUENCE | {"method.first_labels": True}  # only the set variant hides the labels at first
 TEN_QUERIES = {"data.train_queries": 10, "data.val_queries": 10}  # section 5.1: all that 20 drawings leave at 10 shots
 
@@ -189,7 +189,7 @@ def released(trained_on: str, data: str, shots: int, settings: Mapping[str, Any]
         trained_for=shots,
         queries=15 if trained_on != data else 50 if data == "sine" else shots,
         tasks=TASKS[data],
-        form="released",
+        variant="released",
         settings=as_settings(settings or {}),
         status="finished",
     )

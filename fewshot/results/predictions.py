@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fewshot.data.datamodule import EpisodicDataModule
-from fewshot.files import write_whole
+from fewshot.files import atomic_write
 from fewshot.methods.base import MetaLearner
 
 SHOWN = 5  # classes, and pairs of classes
@@ -31,7 +31,7 @@ def predictions_of(learner: MetaLearner, datamodule: EpisodicDataModule) -> pd.D
 
 
 def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
-    write_whole(path, predictions.to_csv(index=False, lineterminator="\n"))
+    atomic_write(path, predictions.to_csv(index=False, lineterminator="\n"))
 
 
 def class_accuracies(predictions: pd.DataFrame) -> pd.DataFrame:

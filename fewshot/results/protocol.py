@@ -24,8 +24,8 @@ class Protocol:
         ways, shots, queries: of the test's tasks; shots and queries a class (on sine a wave, with one way).
         trained_for: the shots of the validation, by which the state was chosen.
         tasks: number of test tasks; None where there was no test.
-        form: "released" or "text".
-        settings: what differs from the settings shipped for this method, data and form, from `as_settings`.
+        variant: "released" or "paper".
+        settings: what differs from the settings shipped for this method, data and variant, from `as_settings`.
         status: of the run, "finished" or why it is not.
         bn: whose statistics normalised the queries in the test, where that differs from training; "" otherwise.
     """
@@ -37,7 +37,7 @@ class Protocol:
     trained_for: int
     queries: int
     tasks: int | None
-    form: str
+    variant: str
     settings: tuple[tuple[str, str], ...]
     status: str
     bn: str = ""
@@ -53,8 +53,8 @@ class Protocol:
             result["val_shots"],
             result["test_queries"],
             result["tasks"],
-            result["form"],
-            as_settings(result["changed"]),
+            result["variant"],
+            as_settings(result["config_diff"]),
             result.get("run_status", result["status"]),
             result["bn"] if result.get("train_bn") not in (None, result.get("bn")) else "",
         )

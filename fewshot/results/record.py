@@ -13,16 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fewshot.config.identity import changed
+from fewshot.baselines import baseline_name
+from fewshot.config.run_id import config_diff
 from fewshot.errors import Diverged, UserError
-from fewshot.files import write_whole
-from fewshot.floors import floor_name
+from fewshot.files import atomic_write
 from fewshot.methods.base import MetaLearner
 from fewshot.options import as_told, check_values
+from fewshot.results.environment import git_commit
 from fewshot.results.paper import has_table, paper_figure
 from fewshot.results.protocol import Protocol
 from fewshot.results.statistics import mean_and_ci95
-from fewshot.results.surroundings import git_commit
 
 Number = Annotated[float, Field(gt=-1e300, lt=1e300)]
 MAY_LACK: dict[str, Any] = {  # a result that failed, or a stranger's
@@ -30,27 +30,33 @@ MAY_LACK: dict[str, Any] = {  # a result that failed, or a stranger's
     "best_validation": Number | None,
     **dict.fromkeys(("tasks", "train_tasks", "parameters", "threads"), int | None),
     **dict.fromkeys(("reason", "git_commit", "train_bn"), str | None),
-    "unlike_paper": dict | None,
+    "differs_from_paper": dict | None,
 }
 SHOWN: dict[str, Any] = {  # what is read of a kept result
     "status": Literal["finished", "timeout", "diverged", "failed"],
-    **dict.fromkeys(("method", "form", "data", "trained_on", "metric", "bn"), str),
+    **dict.fromkeys(("method", "variant", "data", "trained_on", "metric", "bn"), str),
     **dict.fromkeys(("ways", "shots", "val_shots", "test_queries", "seed"), int),
-    **dict.fromkeys(("findings", "floors"), dict[str, Number]),
-    **dict.fromkeys(("changed", "tests"), dict),
+    **dict.fromkeys(("interpretability", "baselines"), dict[str, Number]),
+    **dict.fromkeys(("config_diff", "tests"), dict),
     "warnings": list[str],
     "device": str,
     "versions": dict[str, str],
     "run_status": str | None,  # in what evaluate.py keeps
 } | MAY_LACK
 ABSENT: dict[str, Any] = {
-    **{"floors": {}, "findings": {}, "warnings": [], "device": "unknown", "versions": {}},  # a test has no findings
+    **{
+        "baselines": {},
+        "interpretability": {},
+        "warnings": [],
+        "device": "unknown",
+        "versions": {},
+    },  # a test has no findings
     **dict.fromkeys(MAY_LACK),
 }
 
 
 def write_json(path: Path, result: Mapping[str, Any]) -> None:
-    write_whole(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
+    atomic_write(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
 class Scores(NamedTuple):
@@ -62,14 +68,14 @@ class Scores(NamedTuple):
     floors: list[float]
 
 
-NO_SCORES = Scores({"mean": None, "ci95": None, "tasks": None, "floors": {}}, [], [], [])
+NO_SCORES = Scores({"mean": None, "ci95": None, "tasks": None, "baselines": {}}, [], [], [])
 FLOORS = {"nearest_neighbour": "nearest neighbour in pixels", "support_mean": "mean of the support set"}
 
 
 def write_scores(path: Path, scores: Scores) -> None:
     """One row a test task, ordered by task number."""
     rows = zip(scores.tasks, scores.values, strict=True)
-    write_whole(path, "task,score\n" + "".join(f"{task},{score!r}\n" for task, score in rows))
+    atomic_write(path, "task,score\n" + "".join(f"{task},{score!r}\n" for task, score in rows))
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
@@ -95,17 +101,17 @@ def final_result(folder: Path) -> dict[str, Any] | None:
 def describe(cfg: DictConfig, learner: MetaLearner, table: str | None = None) -> dict[str, Any]:
     """The part of a result that its configuration and this code settle; `table` as in `identity`.
 
-    `changed` names the settings that are not as shipped for its form, `unlike_paper` those that are not what made the
+    `changed` names the settings that are not as shipped for its variant, `unlike_paper` those that are not what made the
     paper's table; None where it has no such table.
     """
-    own, unlike_paper = changed(cfg, table=table), None
+    own, unlike_paper = config_diff(cfg, table=table), None
     if has_table(cfg.method.name, cfg.data.name):
-        unlike_paper = own if cfg.form == "released" else changed(cfg, "released")
+        unlike_paper = own if cfg.variant == "released" else config_diff(cfg, "released")
     regression, has_body = learner.task.regression, learner.uses_backbone
     bn = cfg.backbone.get("bn", "none") if has_body else "none"
     return {
         "method": cfg.method.name,
-        "form": cfg.form,
+        "variant": cfg.variant,
         "data": cfg.data.name,
         "trained_on": cfg.data.name,
         "split": "test",
@@ -121,8 +127,8 @@ def describe(cfg: DictConfig, learner: MetaLearner, table: str | None = None) ->
         "bn": bn,
         "train_bn": bn,
         "published_settings": unlike_paper == {},
-        "changed": own,
-        "unlike_paper": unlike_paper,
+        "config_diff": own,
+        "differs_from_paper": unlike_paper,
         "parameters": sum(p.numel() for p in learner.parameters()),
         "metric": learner.task.metric,
         "git_commit": git_commit(),  # as the run begins: a checkout may go on
@@ -142,11 +148,11 @@ def scored(learner: MetaLearner) -> Scores:
         if not math.isfinite(score):
             raise Diverged(f"the score of test task {task} was {score}")
     mean, ci95 = mean_and_ci95(ordered)
-    of_tasks = learner.test_floors.compute().view(-1)[order]
-    floors = {floor_name(learner.task): float(of_tasks.double().mean())}
+    of_tasks = learner.test_baselines.compute().view(-1)[order]
+    floors = {baseline_name(learner.task): float(of_tasks.double().mean())}
     if not learner.task.regression:
         floors["chance"] = 100 / learner.task.outputs
-    summary = {"mean": mean, "ci95": ci95, "tasks": len(ordered), "floors": floors}
+    summary = {"mean": mean, "ci95": ci95, "tasks": len(ordered), "baselines": floors}
     return Scores(summary, tasks[order].tolist(), ordered, of_tasks.tolist())
 
 
@@ -160,7 +166,7 @@ def score_line(result: Mapping[str, Any]) -> str:
     unit, digits = ("%", 2) if result["metric"] == "accuracy" else ("", 4)
     figure = paper_figure(result)
     beside = "" if figure is None else f"; paper, mean of 3 runs: {figure:.{digits}f}{unit}"
-    floors = "".join(f"; {FLOORS.get(k, k)} {v:.{digits}f}{unit}" for k, v in result.get("floors", {}).items())
+    floors = "".join(f"; {FLOORS.get(k, k)} {v:.{digits}f}{unit}" for k, v in result.get("baselines", {}).items())
     interval = "" if result["ci95"] is None else f" ± {result['ci95']:.{digits}f}"
     return (
         f"{result['mean']:.{digits}f}{unit}{interval} test {result['metric']} "
@@ -171,7 +177,7 @@ def score_line(result: Mapping[str, Any]) -> str:
 def title_of(result: Mapping[str, Any]) -> str:
     """What a picture of a result is headed with."""
     where = result["data"] + (f", trained on {result['trained_on']}" if result["trained_on"] != result["data"] else "")
-    return f"{result['method']} on {where}, {result['shots']}-shot, form {result['form']}, seed {result['seed']}"
+    return f"{result['method']} on {where}, {result['shots']}-shot, variant {result['variant']}, seed {result['seed']}"
 
 
 def as_options(settings: Mapping[str, Any]) -> str:
@@ -184,14 +190,14 @@ def as_options(settings: Mapping[str, Any]) -> str:
 
 def show(result: Mapping[str, Any], folder: Path | None) -> None:
     """Prints a result and the place where it is kept, if it is."""
-    name = f"{result['method']} on {result['data']}, form {result['form']}, seed {result['seed']}"
-    own, unlike = result.get("changed", {}), result.get("unlike_paper") or {}
+    name = f"{result['method']} on {result['data']}, variant {result['variant']}, seed {result['seed']}"
+    own, unlike = result.get("config_diff", {}), result.get("differs_from_paper") or {}
     if own:
         name += ", " + as_options(own)
     if unlike not in ({}, own):
         print(f"unlike what made the paper's table: {as_options(unlike)}")
-    if found := result.get("findings"):
-        table, rows = Table("findings", ""), dict[str, list[str]]()
+    if found := result.get("interpretability"):
+        table, rows = Table("interpretability", ""), dict[str, list[str]]()
         for finding, share in found.items():
             where, _, what = finding.rpartition(": ")
             rows.setdefault(where, []).append(f"{what} {share:.3f}")

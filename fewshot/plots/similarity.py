@@ -1,0 +1,109 @@
+"""Figure 6: how OP-LSTM's update of the output layer compares with gradient descent and with prototypes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from fewshot.episodes import Episode
+from fewshot.methods.oplstm import OPLSTM
+from fewshot.plots.curves import by_tasks
+from fewshot.plots.episodes import BLUE, GREY, ORANGE
+from fewshot.results.statistics import mean_and_ci95
+
+STEP = 0.01  # of gradient descent, section 5.4
+LABELS = {"gradient": f"gradient descent, steps of {STEP}", "prototypes": "the prototype classifier"}
+TITLES = {"paper": "both seen from H_0 (the paper)", "released": "prototypes without subtracting H_0 (released code)"}
+
+
+class Similarity(Callback):
+    """Logs, at every validation, the means over the validation tasks of `similarities` and their 95% intervals."""
+
+    def __init__(self, definition: str) -> None:
+        self.definition = definition
+        self.seen: list[dict[str, Tensor]] = []
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Episode, *_: Any
+    ) -> None:
+        assert isinstance(pl_module, OPLSTM)
+        self.seen.append(similarities(pl_module, batch, self.definition))
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for name in self.seen[0]:
+            mean, ci95 = mean_and_ci95(torch.cat([values[name] for values in self.seen]).tolist())
+            pl_module.log(f"similarity_{self.definition}/{name}", mean)
+            pl_module.log(f"similarity_{self.definition}/{name}_ci95", ci95 or 0.0)
+        self.seen.clear()
+
+
+def similarities(learner: OPLSTM, episode: Episode, definition: str) -> dict[str, Tensor]:
+    """Cosine similarity and Euclidean distance of the output layer's updates, (B,) each.
+
+    Args:
+        definition: "paper": H_T - H_0 against H_GD - H_0 and H_Proto - H_0 (section 5.4); "released": against
+            prototypes H_T itself and H_Proto itself, H_0 not subtracted.
+
+    H_GD is H_0 after as many gradient steps of 0.01 on the support loss as OP-LSTM makes passes, over the features
+    that the layer sees under H_0, its bias left alone. H_Proto has rows 2 c_n, the linear part of the squared
+    distance to the mean c_n of a class's features: -|x - c|² = 2 cᵀx - |c|² - |x|².
+    """
+    with torch.no_grad():
+        features_BMD, initial_BND, final_BND = learner.output_layer(episode.support_x, episode.support_y)
+        targets_BMN = learner.targets(episode.support_y)
+        descended_BND = initial_BND
+        for _ in range(learner.passes):  # the gradient of the mean cross-entropy is (p - y)ᵀ a / M
+            error_BMN = (features_BMD @ descended_BND.mT + learner.head.bias).softmax(-1) - targets_BMN
+            descended_BND = descended_BND - STEP * error_BMN.mT @ features_BMD / features_BMD.shape[1]
+        prototypes_BND = targets_BMN.mT @ features_BMD / targets_BMN.sum(1).unsqueeze(-1)
+        origin = initial_BND if definition == "paper" else torch.zeros_like(initial_BND)
+        pairs = {
+            "gradient": (final_BND - initial_BND, descended_BND - initial_BND),
+            "prototypes": (final_BND - origin, 2 * prototypes_BND - origin),
+        }
+        found = {}
+        for name, (ours, other) in pairs.items():
+            found[f"cosine_{name}"] = F.cosine_similarity(ours.flatten(1), other.flatten(1))
+            found[f"distance_{name}"] = (ours - other).flatten(1).norm(dim=1)
+        return found
+
+
+def similarity_figure(
+    runs: Sequence[Any], definition: str, title: str, published: Mapping[str, Mapping[int, float]] | None = None
+) -> Figure:
+    """Figure 6: both measures against the training tasks, with the 95% interval of one run or the range of several.
+
+    Args:
+        runs: the curves of each, from `read_curves`.
+        published: the paper's values by measure and training tasks, drawn hollow.
+    """
+    import pandas as pd  # whoever has curves has it
+
+    figure = Figure(figsize=(8, 3.3), layout="constrained", facecolor="white")
+    titles = {"cosine": "cosine similarity", "distance": "Euclidean distance"}
+    for axes, (measure, name_of_measure) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        for other, colour in (("gradient", BLUE), ("prototypes", ORANGE)):
+            name = f"similarity_{definition}/{measure}_{other}"
+            among = pd.concat([curves[name].dropna() for curves in runs], axis=1)
+            mean, low, high = among.mean(axis=1), among.min(axis=1), among.max(axis=1)
+            if len(runs) == 1:
+                ci95 = runs[0][f"{name}_ci95"].dropna()
+                low, high = mean - ci95, mean + ci95
+            axes.plot(mean.index, mean, "o-", color=colour, ms=3, lw=1.4, label=f"to {LABELS[other]}")
+            axes.fill_between(mean.index, low, high, color=colour, alpha=0.25, lw=0)
+            if points := (published or {}).get(f"{measure}_{other}"):
+                axes.plot(list(points), list(points.values()), "o", color=colour, mfc="white", ms=6)
+        if published:
+            axes.plot([], [], "o", color=GREY, mfc="white", ms=6, label="the paper's")
+        axes.set_title(name_of_measure, fontsize=9, loc="left")
+        axes.set_yscale("log" if measure == "distance" else "linear")
+        by_tasks(axes)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{title}: its update of the output layer, {TITLES[definition]}", fontsize=10)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    return figure
