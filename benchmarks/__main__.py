@@ -34,13 +34,21 @@ PACKAGES = ("torch", "lightning", "numpy", "jax", "jaxlib", "optax")
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--cases", help=f"patterns, as sine/oplstm,omniglot/*: {', '.join(cases.names())}")
-    parser.add_argument("--all", action="store_true", help="also the slow ones, Conv-4 on 84×84: minutes a case on CPU")
-    parser.add_argument("--seconds", type=float, default=6, help="measured a case, beside setting up (default 6)")
+    parser.add_argument(
+        "--all", action="store_true", help="also the slow ones, Conv-4 on 84×84: minutes a case on CPU"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=6, help="measured a case, beside setting up (default 6)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings, as train.py takes them")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings, as train.py takes them"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write everything")
-    parser.add_argument("--grow", action="store_true", help="instead: time and memory by meta-batch, shots, ways, …")
+    parser.add_argument(
+        "--grow", action="store_true", help="instead: time and memory by meta-batch, shots, ways, …"
+    )
     return parser.parse_args(given)
 
 
@@ -75,7 +83,10 @@ def fits(name: str, device: str, settings: Sequence[str]) -> bool:
     if not name.startswith(cases.SLOW) or device != "cpu" or "SC_AVPHYS_PAGES" not in os.sysconf_names:
         return True
     meta_batch_size = cases.build(name, device, settings).cfg.method.meta_batch_size
-    need = meta_batch_size * count(cases.build(name, device, [*settings, "method.meta_batch_size=1"]).train()).peak
+    need = (
+        meta_batch_size
+        * count(cases.build(name, device, [*settings, "method.meta_batch_size=1"]).train()).peak
+    )
     return need < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -127,7 +138,8 @@ def main(given: Sequence[str] | None = None) -> dict[str, Any]:
     told.jax = told.device == "cpu" and all(importlib.util.find_spec(name) for name in ("jax", "optax"))
     if not told.jax and not told.grow:
         console.print(
-            "JAX is left out: pip install '.[bench]', and --device cpu, time its learners beside ours", markup=False
+            "JAX is left out: pip install '.[bench]', and --device cpu, time its learners beside ours",
+            markup=False,
         )
     found: dict[str, Any] = surroundings(told) | {"cases": []}
     columns = (

@@ -44,7 +44,9 @@ class Case:
         """Batches of a split's tasks, for ever."""
         while True:
             for batch in self.datamodule.streams[split]:
-                yield self.datamodule.on_after_batch_transfer(batch, 0)  # where commits to compare with gather
+                yield self.datamodule.on_after_batch_transfer(
+                    batch, 0
+                )  # where commits to compare with gather
 
     def draw(self) -> Step:
         """Tasks drawn and gathered and nothing else."""
@@ -84,7 +86,9 @@ def names() -> list[str]:
 def build(name: str, device: str = "cpu", settings: Sequence[str] = ()) -> Case:
     """The case of this name; `settings` as `train.py` takes them, `method.passes=3`, have the last word."""
     data, method = name.split("/")
-    told = {"data": data, "method": method, "shots": str(SHOTS[data])} | dict(s.split("=", 1) for s in settings)
+    told = {"data": data, "method": method, "shots": str(SHOTS[data])} | dict(
+        s.split("=", 1) for s in settings
+    )
     cfg = composed([f"{key}={value}" for key, value in told.items()])
     keep_freed_memory()
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # as in a run

@@ -34,12 +34,16 @@ KINDS = ("train", "test")
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
-    parser.add_argument("commits", nargs=2, metavar="COMMIT", help="OLD and NEW, as git names them; . is what is here")
+    parser.add_argument(
+        "commits", nargs=2, metavar="COMMIT", help="OLD and NEW, as git names them; . is what is here"
+    )
     parser.add_argument("--cases", help="patterns, as sine/oplstm,omniglot/*")
     parser.add_argument("--seconds", type=float, default=6, help="a case, training and test each (default 6)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings, as train.py takes them")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings, as train.py takes them"
+    )
     return parser.parse_args(given)
 
 
@@ -50,7 +54,9 @@ def checked_out(commit: str, folder: Path) -> Iterator[Path]:
         yield HERE.parent
         return
     git = ["git", "-C", str(HERE.parent), "worktree"]
-    added = subprocess.run([*git, "add", "--detach", str(folder), commit], capture_output=True, text=True, check=False)
+    added = subprocess.run(
+        [*git, "add", "--detach", str(folder), commit], capture_output=True, text=True, check=False
+    )
     if added.returncode:
         raise UserError(f"{commit} cannot be checked out: {added.stderr.strip().splitlines()[-1]}")
     try:
@@ -70,7 +76,12 @@ class Process:
         self.errors = benchmarks / f"{checkout.name}.txt"
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=environment,
+                text=True,
             )
         self.package = Path(self.answer()["package"])
         if self.package != checkout / "fewshot":
@@ -110,7 +121,9 @@ def rounds(old: Process, new: Process, name: str, kind: str, seconds: float) -> 
                 return {"error": f"{process.errors.stem}: {found['error']}"}
             if number_of_round > 0:  # the first one warms up
                 side.append(found)
-    of_rounds = {what: [[statistics.median(turn[what]) for turn in side] for side in sides] for what in ("wall", "cpu")}
+    of_rounds = {
+        what: [[statistics.median(turn[what]) for turn in side] for side in sides] for what in ("wall", "cpu")
+    }
     ratios = sorted(b / a for a, b in zip(*of_rounds["cpu"], strict=True))
     return {what: [1e3 * statistics.median(side) for side in both] for what, both in of_rounds.items()} | {
         "ratio": statistics.median(ratios),

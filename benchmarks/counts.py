@@ -13,7 +13,15 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.cases import Step
 
 TRANSCENDENTAL = ("tanh", "sigmoid", "exp", "log", "_softmax", "_log_softmax", "sqrt", "rsqrt", "sin")
-NO_KERNEL = ("_unsafe_view", "empty", "new_empty", "empty_like", "empty_strided", "_local_scalar_dense", "detach")
+NO_KERNEL = (
+    "_unsafe_view",
+    "empty",
+    "new_empty",
+    "empty_like",
+    "empty_strided",
+    "_local_scalar_dense",
+    "detach",
+)
 
 
 @dataclass

@@ -33,8 +33,16 @@ class Stamps(Callback):
 def lightning_times(name: str, device: str, settings: Sequence[str], steps: int) -> Times:
     """Times from the end of one step to that of the next, of a run of `steps` and a few to warm up."""
     updates = steps + WARM_UP
-    short = [f"trainer.max_steps={updates}", f"trainer.val_check_interval={updates}", "trainer.num_val_tasks=1"]
-    quietly = [f"trainer.accelerator={device.split(':')[0]}", "trainer.enable_progress_bar=false", "logger=csv"]
+    short = [
+        f"trainer.max_steps={updates}",
+        f"trainer.val_check_interval={updates}",
+        "trainer.num_val_tasks=1",
+    ]
+    quietly = [
+        f"trainer.accelerator={device.split(':')[0]}",
+        "trainer.enable_progress_bar=false",
+        "logger=csv",
+    ]
     case = build(name, device, [*settings, *short, *quietly])
     del case.learner.log  # Lightning's own
     quiet()

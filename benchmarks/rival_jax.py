@@ -27,7 +27,9 @@ from fewshot.methods.protonet import ProtoNet
 FEW_WEIGHTS = 100_000
 
 Params = dict[str, jax.Array]
-Predict = Callable[[Params, jax.Array, jax.Array, jax.Array], jax.Array]  # of one task: M×I, M×O targets, Q×I → Q×O
+Predict = Callable[
+    [Params, jax.Array, jax.Array, jax.Array], jax.Array
+]  # of one task: M×I, M×O targets, Q×I → Q×O
 
 
 def batch_norm(u_MO: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
@@ -50,7 +52,9 @@ def network(p: Params, layers: int, x_MI: jax.Array) -> tuple[list[jax.Array], l
 
 def cell(p: Params, name: str, end: str, x: jax.Array, state: tuple[jax.Array, jax.Array]) -> Any:
     """The new (h, c) of an LSTM cell; its rows may have any number of axes before the last."""
-    w_ih, w_hh, b_ih, b_hh = (p[f"{name}.{kind}{end}"] for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    w_ih, w_hh, b_ih, b_hh = (
+        p[f"{name}.{kind}{end}"] for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    )
     h, c = state
     i, f, g, o = jnp.split(x @ w_ih.T + b_ih + h @ w_hh.T + b_hh, 4, -1)
     c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
@@ -114,7 +118,9 @@ def plain_lstm(learner: PlainLSTM) -> Predict:
         states, _ = jax.lax.scan(one_pass, zeros, shown)
         start = [(h[:1], c[:1] if learner.query_cell else jnp.zeros_like(c[:1])) for h, c in states]
         start = jax.tree.map(lambda s: jnp.broadcast_to(s, (queries, s.shape[1])), start)
-        top, _ = walk(p, jnp.concatenate([query_QI, jnp.zeros((queries, y_MO.shape[1]), x_MI.dtype)], -1), start)
+        top, _ = walk(
+            p, jnp.concatenate([query_QI, jnp.zeros((queries, y_MO.shape[1]), x_MI.dtype)], -1), start
+        )
         return top @ p["head.weight"].T + p["head.bias"]
 
     return predict
@@ -214,7 +220,9 @@ def gradient_function(learner: MetaLearner) -> Callable[..., Params]:
     """The meta-gradient of a batch, clamped as the learner does."""
     predict, loss_of = predictor(learner), loss_function(learner)
     # large weights of every task's own fall out of a CPU's caches: MAML's step on the FC net takes half the time so
-    one_by_one = isinstance(learner, (MAML, OPLSTM)) and sum(p.numel() for p in learner.parameters()) > FEW_WEIGHTS
+    one_by_one = (
+        isinstance(learner, (MAML, OPLSTM)) and sum(p.numel() for p in learner.parameters()) > FEW_WEIGHTS
+    )
 
     def task_loss(p: Params, x: jax.Array, y: jax.Array, query_x: jax.Array, query_y: jax.Array) -> jax.Array:
         return loss_of(predict(p, x, y, query_x), query_y)

@@ -10,8 +10,12 @@ from rich.table import Table
 def show(found: dict[str, Any], console: Console | None = None) -> None:
     console = console or Console(width=180)
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
-    console.print(f"{found['processor']}, {found['threads']} thread(s), {found['device']}, load {found['load']:.1f}")
-    console.print(f"{versions}, commit {found['git_commit']}, at best {found['best_gflops']:.0f} GFLOP/s", style="dim")
+    console.print(
+        f"{found['processor']}, {found['threads']} thread(s), {found['device']}, load {found['load']:.1f}"
+    )
+    console.print(
+        f"{versions}, commit {found['git_commit']}, at best {found['best_gflops']:.0f} GFLOP/s", style="dim"
+    )
     if found["cases"]:
         console.print(times(found), work(found))
         console.print(

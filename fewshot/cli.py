@@ -33,7 +33,13 @@ from fewshot.training.evaluate import evaluate
 from fewshot.training.finished import kept_result, show_kept, untested
 from fewshot.training.train import train
 
-EXIT_CODES = {"failed": 1, "diverged": 1, "refused": 2, "timeout": 124, "stopped": 143}  # as timeout(1), as SIGTERM
+EXIT_CODES = {
+    "failed": 1,
+    "diverged": 1,
+    "refused": 2,
+    "timeout": 124,
+    "stopped": 143,
+}  # as timeout(1), as SIGTERM
 Run = Callable[[DictConfig], dict[str, Any]]
 WORST = (0, 124, 143, 1, 2)  # of the cells of a multirun
 ArgumentParser._check_help = lambda *_: None  # type: ignore  # Python 3.14's would not take one of Hydra's help texts
@@ -77,9 +83,13 @@ def main(run: Run, name: str) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, to be told in one line
     away = on_cluster(sys.argv[1:])
     try:
-        own = tempfile.TemporaryDirectory(prefix=".cells-", dir=Path.cwd() if away else None)  # which its nodes see
+        own = tempfile.TemporaryDirectory(
+            prefix=".cells-", dir=Path.cwd() if away else None
+        )  # which its nodes see
     except OSError as error:
-        return say(UserError(f"{error}: give the command in a folder that can be written to, and that all nodes see"))
+        return say(
+            UserError(f"{error}: give the command in a folder that can be written to, and that all nodes see")
+        )
     with own as folder:
         try:
             check_line(sys.argv[1:])
@@ -93,7 +103,9 @@ def main(run: Run, name: str) -> int:
         except signals.Stopped as stop:
             signals.tell(f"{stop}\n{failures()}")
             return stop.exit_code
-        except Exception as error:  # those of a run end in run_cell: this is of the command line, or a lost worker
+        except (
+            Exception
+        ) as error:  # those of a run end in run_cell: this is of the command line, or a lost worker
             print(failures(), file=sys.stderr, end="")
             code = say(error, name)
             of_line = isinstance(error, (UserError, HydraException, OmegaConfBaseException))
@@ -135,7 +147,10 @@ def evaluate_cell(cfg: DictConfig) -> float:
     return run_cell(jobs.told or run_evaluate, cfg)
 
 
-CELL = {"train": train_cell, "evaluate": evaluate_cell}  # pickled by name, for launchers with processes of their own
+CELL = {
+    "train": train_cell,
+    "evaluate": evaluate_cell,
+}  # pickled by name, for launchers with processes of their own
 
 
 def run_cell(run: Run, cfg: DictConfig) -> float:
@@ -160,13 +175,17 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
         console.print(Text(name, "bold"), highlight=False)
     try:
         if studies := swept & {"experiment", "search"}:
-            raise UserError(f"{studies.pop()}=…,…: a command runs one study, as a study says itself what it sweeps")
+            raise UserError(
+                f"{studies.pop()}=…,…: a command runs one study, as a study says itself what it sweeps"
+            )
         if not multirun:
             tell_of_others(hydra_cfg, [o.split("=")[0].lstrip("+") for o in overrides])
         refuse_other_way(hydra_cfg, cfg)
         refuse_renamed(cfg, hydra_cfg.runtime.choices, overrides)
         if empty := [o for o in overrides if o.partition("=")[2].strip() == "{}"]:
-            raise UserError(f"{empty[0]} says nothing: choose a group by name, or set its settings one by one")
+            raise UserError(
+                f"{empty[0]} says nothing: choose a group by name, or set its settings one by one"
+            )
         signals.forced = bool(cfg.get("overwrite"))
         outcome = run(at_home(cfg))
     except signals.Stopped as stop:
@@ -192,7 +211,13 @@ def run_cell(run: Run, cfg: DictConfig) -> float:
             outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
     status = outcome["status"]
     ran = status != "refused" and outcome.get("ran", True)
-    told = {"name": name, "multirun": multirun, "total": total, "status": status, "reason": outcome.get("reason")}
+    told = {
+        "name": name,
+        "multirun": multirun,
+        "total": total,
+        "status": status,
+        "reason": outcome.get("reason"),
+    }
     jobs.add(told | {"ran": ran, "cell": hydra_cfg.job.num if multirun else 0, "busy": outcome.get("busy")})
     if multirun:
         jobs.show(console, total)

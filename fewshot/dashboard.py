@@ -40,7 +40,10 @@ def sections(study: str, found: Sequence[Cell]) -> dict[str, list[Any]]:
     search = study in choices_of("search")
     tables = ["trials, by their best validation", "rank correlation with it"]
     tables = tables if search else ["table", "in full", "pairs", "mean rank", "costs"]
-    means: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}  # of the groups of runs
+    means: dict[str, Any] = {
+        "groupby_aggfunc": "mean",
+        "groupby_rangefunc": "minmax",
+    }  # of the groups of runs
     curves = [
         wr.LinePlot(title=f"{name} by training tasks", x="tasks", y=[name], **means)
         for name in (f"val/{metric}", "val/loss", "train/loss")
@@ -51,7 +54,8 @@ def sections(study: str, found: Sequence[Cell]) -> dict[str, list[Any]]:
     shown: dict[str, list[Any]] = {
         "learning": curves,
         "test": [
-            wr.BarPlot(title=name, metrics=[wr.SummaryMetric(name)], **means) for name in (f"test/{metric}", *further)
+            wr.BarPlot(title=name, metrics=[wr.SummaryMetric(name)], **means)
+            for name in (f"test/{metric}", *further)
         ],
         "throughput and memory": [
             wr.BarPlot(title=name, metrics=[wr.SummaryMetric(name)], **means)
@@ -76,7 +80,12 @@ def names(study: str, told: Sequence[str], found: Sequence[Cell]) -> list[str]:
     of_report = in_wandb(title(study, told, any(map(is_reduced, kinds.values()))))
     plans = {kind: planned(cfg).items() for kind, cfg in kinds.items()}
     runs = {run_name(cell.cfg, cell.folder): plans[cell.kind] for cell in found}
-    tests = [f"{run}-on-{p.file_name(data)}" for run, plan in runs.items() for data, p in plan if data != p.trained_on]
+    tests = [
+        f"{run}-on-{p.file_name(data)}"
+        for run, plan in runs.items()
+        for data, p in plan
+        if data != p.trained_on
+    ]
     return [of_report, *runs, *tests]
 
 
@@ -102,7 +111,9 @@ def workspace(study: str, told: Sequence[str], found: Sequence[Cell]) -> Any:
     import wandb_workspaces.workspaces as ws
 
     where: Any = OmegaConf.to_container(found[0].cfg.logger, resolve=True)
-    shown = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections(study, found).items()]
+    shown = [
+        ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections(study, found).items()
+    ]
     of, groups = names(study, told, found), list[Any](map(ws.Config, grouped(study, told, found)))
     only = ws.RunsetSettings(filters=ws.And(ws.Metric("Name").isin(of)), groupby=groups)
     place = {"entity": where["entity"] or "", "project": where["project"]}
@@ -148,7 +159,10 @@ def main(arguments: Sequence[str]) -> int:
             made.save()
         except Exception as error:
             line = " ".join(str(error).split())[:200]
-            print(f"error: W&B did not take it ({type(error).__name__}: {line}): are you logged in?", file=sys.stderr)
+            print(
+                f"error: W&B did not take it ({type(error).__name__}: {line}): are you logged in?",
+                file=sys.stderr,
+            )
             return 1
         print(made.url)
     return 0

@@ -102,7 +102,9 @@ def draw_images(
     Sorting raw words is a permutation without modulo bias; classes smaller than the largest are masked at the end.
     """
     keys_B = task_keys(seed, split, tasks)
-    words_BC = random_bits(random_bits(keys_B, np.uint64(0))[:, None], np.arange(len(starts_C), dtype=np.uint64))
+    words_BC = random_bits(
+        random_bits(keys_B, np.uint64(0))[:, None], np.arange(len(starts_C), dtype=np.uint64)
+    )
     classes_BN = np.argsort(words_BC, axis=1)[:, :ways]
     keys_BN = random_bits(keys_B[:, None], np.arange(1, ways + 1, dtype=np.uint64))
     counts_BN = counts_C[classes_BN]

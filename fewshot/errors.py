@@ -33,7 +33,8 @@ class LostProcess(Exception):
 def out_of_memory(error: BaseException) -> bool:
     """Whether Python, numpy or torch asked for memory that cannot be had."""
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error))
+        isinstance(error, RuntimeError)
+        and ("can't allocate memory" in str(error) or "out of memory" in str(error))
     )
 
 

@@ -28,7 +28,9 @@ from fewshot.files import atomic_write
 
 FILE = "FEWSHOT_CELLS"
 JOB = ".job"
-GO_ON = "the cells are jobs of the cluster and go on without this command: squeue lists them, scancel ends them"
+GO_ON = (
+    "the cells are jobs of the cluster and go on without this command: squeue lists them, scancel ends them"
+)
 _own: Path | None = None  # the folder of this process's command
 told: Callable[[DictConfig], dict[str, Any]] | None = None  # what this process was asked to run
 
@@ -118,7 +120,9 @@ def sweep(hydra_cfg: Any) -> tuple[int | None, set[str]]:
 def count(params: Sequence[str], arguments: Sequence[str]) -> tuple[int | None, set[str]]:
     """The same, of a sweep that a YAML defines (`params`) and a command line; the latter wins."""
     hydra = GlobalHydra.instance().hydra
-    parser = OverridesParser.create(config_loader=hydra.config_loader if hydra else None)  # glob(*) asks what there is
+    parser = OverridesParser.create(
+        config_loader=hydra.config_loader if hydra else None
+    )  # glob(*) asks what there is
     given = parser.parse_overrides([a for a in arguments if "=" in a and not a.startswith("-")])
     last = {o.get_key_element(): o for o in (*parser.parse_overrides(list(params)), *given)}
     swept = [o for o in last.values() if o.is_sweep_override()]
@@ -137,7 +141,9 @@ def show(console: Console, total: int | None) -> None:
     ran = sum(outcome["ran"] for outcome in ended)
     spent = time.time() - begun.stat().st_mtime
     left = f"about {clock(spent / ran * (total - len(ended)))} left" if ran and total else ""
-    bar = Progress(TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TextColumn(f"{clock(spent)} · {left}"))
+    bar = Progress(
+        TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TextColumn(f"{clock(spent)} · {left}")
+    )
     bar.add_task("cells", total=total, completed=len(ended))
     console.print(bar)
 

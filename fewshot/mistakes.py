@@ -43,7 +43,9 @@ def explain(error: Exception, program: str = "train") -> str:
             folder = str(error.missing_cfg_file).removeprefix("data/")
             return f"data={folder}: a folder of images is data=folder data.path={folder}"
         plugin = name.split("_")[0]
-        if plugin in ("joblib", "submitit", "optuna") and not any(there.startswith(plugin) for there in error.options):
+        if plugin in ("joblib", "submitit", "optuna") and not any(
+            there.startswith(plugin) for there in error.options
+        ):
             return f"{group}={name} is not installed: pip install '.[sweeps]' has joblib, submitit and optuna"
         return f"unknown {group} {name!r}: choose {nearest(name, list(error.options))}"
     if isinstance(error, yaml.YAMLError):
@@ -51,7 +53,9 @@ def explain(error: Exception, program: str = "train") -> str:
     if type(error).__module__.startswith("submitit") or "on a slurm cluster" in str(error):
         return of_cluster(str(error))
     text = (str(error) or type(error).__name__).splitlines()[0]
-    if isinstance(error, ConfigCompositionException) and (found := re.search(r"Could not override '([^']+)'", text)):
+    if isinstance(error, ConfigCompositionException) and (
+        found := re.search(r"Could not override '([^']+)'", text)
+    ):
         key = found[1].split("@")[0]
         if program == "train" and (names := choices_of(key)):
             return f"{key}=… names none of its choices, one of {', '.join(names)}"

@@ -81,7 +81,9 @@ def checked(
     if parent is not None and len(own) < len(signature.parameters):
         inherited = named(inspect.signature(parent))
         last = [p.replace(kind=p.KEYWORD_ONLY) for name, p in own.items() if name not in inherited]
-        signature = signature.replace(parameters=[*(own.get(name, p) for name, p in inherited.items()), *last])
+        signature = signature.replace(
+            parameters=[*(own.get(name, p) for name, p in inherited.items()), *last]
+        )
         declared = options(parent) | declared
 
     @wraps(init)
@@ -105,16 +107,22 @@ def checked(
 
 def readable(signature: inspect.Signature, declared: Mapping[str, Any]) -> inspect.Signature:
     """The signature as help() should show it, with what each option does and may be."""
-    told = {name: f"{help_of(kind)} ({words(kind)})".strip() for name, kind in declared.items() if is_plain(kind)}
+    told = {
+        name: f"{help_of(kind)} ({words(kind)})".strip() for name, kind in declared.items() if is_plain(kind)
+    }
     parameters = signature.parameters.items()
-    return signature.replace(parameters=[p.replace(annotation=told.get(name, p.annotation)) for name, p in parameters])
+    return signature.replace(
+        parameters=[p.replace(annotation=told.get(name, p.annotation)) for name, p in parameters]
+    )
 
 
 def check_values(declared: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "") -> None:
     """UserError for the first value that its declaration does not allow; `prefix` is how its group is told."""
     for name, value in values.items():
         try:
-            if is_plain(declared[name]) and not is_plain_value(value):  # of which pydantic would make a number
+            if is_plain(declared[name]) and not is_plain_value(
+                value
+            ):  # of which pydantic would make a number
                 raise TypeError
             TypeAdapter(declared[name], config=STRICT).validate_python(value)
         except (ValidationError, TypeError) as error:
@@ -155,10 +163,17 @@ def words(kind: Any) -> str:
     """What an annotation allows: "a whole number from 1 up to 10000"."""
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        if told := [field.description for field in args[1:] if isinstance(field, FieldInfo) and field.description]:
+        if told := [
+            field.description for field in args[1:] if isinstance(field, FieldInfo) and field.description
+        ]:
             return told[0]
         notes = [note for field in args[1:] if isinstance(field, FieldInfo) for note in field.metadata]
-        bounds = [f"{word} {getattr(n, bound)}" for n in notes for bound, word in BOUNDS.items() if hasattr(n, bound)]
+        bounds = [
+            f"{word} {getattr(n, bound)}"
+            for n in notes
+            for bound, word in BOUNDS.items()
+            if hasattr(n, bound)
+        ]
         return " ".join([words(args[0]), *bounds])
     if origin is Literal:
         return "one of " + ", ".join(map(str, args))

@@ -15,7 +15,9 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-SIGNALS = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # not everywhere
+SIGNALS = [
+    signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]  # not everywhere
 CLUSTER = [signal.Signals[name] for name in ("SIGUSR2",) if hasattr(signal, name)]  # "your time is nearly up"
 SHOW_CURSOR = "\x1b[?25h"  # progress bars hide it
 
@@ -26,7 +28,9 @@ forced = False  # whether the run has overwrite=true
 _listening = False
 _obeying = False
 _in_job = False
-_queue_again: Callable[[int, FrameType | None], Any] | None = None  # what a cluster's job does by its own signal
+_queue_again: Callable[[int, FrameType | None], Any] | None = (
+    None  # what a cluster's job does by its own signal
+)
 _terminals: list[int] = []
 
 

@@ -47,11 +47,15 @@ MAML = {
 WARPMAML = {name: value for name, value in MAML.items() if name != "grad_clip_each"} | {"last_loss": False}
 SAP = {name: value for name, value in MAML.items() if name != "grad_clip_each"} | {"centred": True}
 
-for name in [name for name in os.environ if name.startswith(("FEWSHOT_", "WANDB_")) and name != "FEWSHOT_RAW"]:
+for name in [
+    name for name in os.environ if name.startswith(("FEWSHOT_", "WANDB_")) and name != "FEWSHOT_RAW"
+]:
     del os.environ[name]  # a user's own settings are none of the tests'
 torch.set_num_threads(1)
 for number in (signal.SIGINT, signal.SIGHUP):
-    if signal.getsignal(number) is signal.SIG_IGN:  # as nohup and background jobs have it: children would inherit that
+    if (
+        signal.getsignal(number) is signal.SIG_IGN
+    ):  # as nohup and background jobs have it: children would inherit that
         signal.signal(number, lambda *_: None)  # a handler, which a child does not inherit
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -90,7 +94,9 @@ def _once(overrides: tuple[str, ...], **told: bool) -> DictConfig:
 def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A study's cells are composed once for all tests: each takes a fifth of a second."""
     for module in ("fewshot.report.runs", "fewshot.config.run_id"):
-        monkeypatch.setattr(f"{module}.composed", lambda overrides, **told: _once(tuple(overrides), **told).copy())
+        monkeypatch.setattr(
+            f"{module}.composed", lambda overrides, **told: _once(tuple(overrides), **told).copy()
+        )
 
 
 @pytest.fixture
@@ -120,11 +126,15 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Path
     return tmp_path_factory.getbasetemp().parent / f"prepared-{testrun_uid}"
 
 
-def make(method: str, backbone: str, bn: str | None = None, regression: bool = False, **options: object) -> MetaLearner:
+def make(
+    method: str, backbone: str, bn: str | None = None, regression: bool = False, **options: object
+) -> MetaLearner:
     """A small learner in float64 with every weight away from its default (batch norm's too)."""
     shape = (1,) if backbone == "mlp" else (2, 8, 8) if backbone == "conv4" else (1, 3, 3)
     network = BACKBONES[backbone] | ({} if bn is None else {"bn": bn})
-    learner = learner_class(method)(Task(shape, 1 if regression else 3, regression), network, **options).double()
+    learner = learner_class(method)(
+        Task(shape, 1 if regression else 3, regression), network, **options
+    ).double()
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -133,7 +143,7 @@ def make(method: str, backbone: str, bn: str | None = None, regression: bool = F
 
 def whole(weight: torch.Tensor | TaskWeight, tasks: int) -> torch.Tensor:
     """An adapted weight of each task, (B, ...), however it is held."""
-    return weight.whole(tasks) if isinstance(weight, TaskWeight) else weight
+    return weight.materialize(tasks) if isinstance(weight, TaskWeight) else weight
 
 
 def tables(tmp_path: Path) -> Path:

@@ -81,7 +81,9 @@ METHODS: dict[str, dict[str, Sense]] = {
     "protonet": {},
     "lstm": {
         "support_mode": among("set", "sequence"),
-        "inputs": among("target", "prev_target", "prev_target_pred", "prev_target_err", "prev_target_pred_err"),
+        "inputs": among(
+            "target", "prev_target", "prev_target_pred", "prev_target_err", "prev_target_pred_err"
+        ),
         "hidden": units,
         "passes": count(),
         "pool_cell": flag,
@@ -122,7 +124,9 @@ TASKS = {
 }
 SEED = count(0, 2**32 - 1)
 DEVICE = among("auto", "cpu", "gpu", "cuda", "mps")
-TRAINER = {name: TASKS[name] for name in ("max_steps", "num_val_tasks", "num_test_tasks", "eval_batch_size")} | {
+TRAINER = {
+    name: TASKS[name] for name in ("max_steps", "num_val_tasks", "num_test_tasks", "eval_batch_size")
+} | {
     "micro_batch_size": optional(count()),
     "compile": lambda v: v == "auto" or flag(v),
     "val_check_interval": count(),
@@ -131,7 +135,9 @@ TRAINER = {name: TASKS[name] for name in ("max_steps", "num_val_tasks", "num_tes
     "precision": among("32-true", "bf16-mixed", "16-mixed"),
     "accelerator": DEVICE,
     "num_threads": count(0, 1000),
-    "max_time": lambda v: type(v) is str and len(v) == 11 and v.replace(":", "").isdigit() and v > "00:00:00:00",
+    "max_time": lambda v: (
+        type(v) is str and len(v) == 11 and v.replace(":", "").isdigit() and v > "00:00:00:00"
+    ),
     "enable_progress_bar": flag,
     "similarity": among("none", "text", "released"),
 }
@@ -161,7 +167,12 @@ def keys(method: str, data: str) -> dict[str, Sense]:
         of_data |= {"sign": among(1, -1), "sign_of.released": among(1, -1)}
     else:
         names = ("omniglot", "mini", "cub", "cub50")
-        of_data |= {"size": count(), "channels": among(1, 3), "ways": count(2), "test_queries_of.text": count()}
+        of_data |= {
+            "size": count(),
+            "channels": among(1, 3),
+            "ways": count(2),
+            "test_queries_of.text": count(),
+        }
         of_data["train_ways"] = optional(count(2)) if method == "protonet" else lambda v: v is None
         of_data["test"] = lambda v: type(v) is list and all(n in names and v.count(n) == 1 for n in v)
     groups = {
@@ -173,7 +184,12 @@ def keys(method: str, data: str) -> dict[str, Sense]:
         "paths": PATHS,
     }
     dotted = {f"{group}.{name}": sense for group, names in groups.items() for name, sense in names.items()}
-    return dotted | {"seed": SEED, "overwrite": flag, "predictions": flag, "variant": among("released", "paper")}
+    return dotted | {
+        "seed": SEED,
+        "overwrite": flag,
+        "predictions": flag,
+        "variant": among("released", "paper"),
+    }
 
 
 ODD_WORDS = """
@@ -201,10 +217,16 @@ def value_of(override: str) -> Any:
 def line(dice: random.Random) -> tuple[str, list[str], bool | None]:
     """A program, its command line, and whether it makes sense; None where only two settings together decide."""
     if dice.random() < 0.15:
-        program, context, known = "evaluate", ["run=nowhere"], EVALUATION | {f"paths.{n}": s for n, s in PATHS.items()}
+        program, context, known = (
+            "evaluate",
+            ["run=nowhere"],
+            EVALUATION | {f"paths.{n}": s for n, s in PATHS.items()},
+        )
     else:
         method = dice.choice(list(METHODS))
-        data = dice.choice(["glyphs", "omniglot", "mini", "sine"] if method in ("lstm", "maml", "oplstm") else ["mini"])
+        data = dice.choice(
+            ["glyphs", "omniglot", "mini", "sine"] if method in ("lstm", "maml", "oplstm") else ["mini"]
+        )
         program, context = "train", [f"method={method}", f"data={data}", "logger=csv"]
         known = keys(method, data)
     overrides, sensible = [], True
@@ -233,8 +255,12 @@ def line(dice: random.Random) -> tuple[str, list[str], bool | None]:
             )
         except Exception:
             sensible = False
-    alone = len(overrides) == 1 and not overrides[0].startswith(("method.", "backbone.", "trainer.similarity", "++"))
-    too_much = any(o.startswith(("trainer.val_check_interval", "trainer.max_steps", "data.size")) for o in overrides)
+    alone = len(overrides) == 1 and not overrides[0].startswith(
+        ("method.", "backbone.", "trainer.similarity", "++")
+    )
+    too_much = any(
+        o.startswith(("trainer.val_check_interval", "trainer.max_steps", "data.size")) for o in overrides
+    )
     return program, [*context, *overrides], sensible if not sensible or (alone and not too_much) else None
 
 
@@ -248,7 +274,9 @@ def run_line(program: str, arguments: list[str]) -> tuple[int | str, str]:
             check(cfg)
             shape = (1,) if cfg.data.name == "sine" else (cfg.data.channels, cfg.data.size, cfg.data.size)
             with torch.device("meta"):  # makes nothing, however large
-                make_learner(cfg, Task(shape, 1 if cfg.data.name == "sine" else cfg.data.ways, cfg.data.name == "sine"))
+                make_learner(
+                    cfg, Task(shape, 1 if cfg.data.name == "sine" else cfg.data.ways, cfg.data.name == "sine")
+                )
         return {"status": "finished"}
 
     before, printed = sys.argv, io.StringIO()
@@ -281,7 +309,9 @@ def faults_of_lines(number: int, seed: int) -> Iterator[str]:
             yield f"{wrong}: {program}.py {' '.join(map(repr, arguments))}: {code} {printed[-300:]}"
 
 
-STUDIES = [*("table1", "tableA1", "lstm_sine", "oplstm_mini", "demo", "table9", "", "a=b", "../table1", "--help")]
+STUDIES = [
+    *("table1", "tableA1", "lstm_sine", "oplstm_mini", "demo", "table9", "", "a=b", "../table1", "--help")
+]
 SETTING_WORDS = """
 seed=3 ++seed=3 ++seed=3,4 +seed=3 ~seed seed=a seed=null seed=1,, seed=range(3,3) seed=glob(*) seed=interval(0,1) x -m
 shots=5 ++shots=5 +shots=5 shots=0 shots=glob(*) method=lstm method=glob(l*) method=5 method=5,6 method= method=[lstm
@@ -311,8 +341,42 @@ def faults_of_studies(number: int, seed: int) -> Iterator[str]:
 
 
 VALUES: list[Any] = [
-    *(None, True, False, math.nan, math.inf, -1, 0, 1, 2, 3, 1.0, 1.5, 0.1, -0.1, 10**20, 1j, "", "foo", "a\nb", "1"),
-    *("true", "set", "sequence", "conv", "linear", "none", "matrix", "support", "target", "prev_target", [1], [1, 2]),
+    *(
+        None,
+        True,
+        False,
+        math.nan,
+        math.inf,
+        -1,
+        0,
+        1,
+        2,
+        3,
+        1.0,
+        1.5,
+        0.1,
+        -0.1,
+        10**20,
+        1j,
+        "",
+        "foo",
+        "a\nb",
+        "1",
+    ),
+    *(
+        "true",
+        "set",
+        "sequence",
+        "conv",
+        "linear",
+        "none",
+        "matrix",
+        "support",
+        "target",
+        "prev_target",
+        [1],
+        [1, 2],
+    ),
     *(
         (2, 1),
         [],
@@ -390,7 +454,9 @@ def faults_of_calls(number: int, seed: int) -> Iterator[str]:
 
 def together(changes: dict[str, Any]) -> bool:
     """Whether a value that makes sense does not beside the other arguments: on a linear net, or of a set."""
-    return bool({"inputs", "lstm_units", "preactivation", "backbone", "layer", "pool_cell", "query_cell"} & {*changes})
+    return bool(
+        {"inputs", "lstm_units", "preactivation", "backbone", "layer", "pool_cell", "query_cell"} & {*changes}
+    )
 
 
 if __name__ == "__main__":

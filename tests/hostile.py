@@ -46,13 +46,28 @@ from tests.made_files import fill_folder, fill_tar, fill_zip, picture
 from tests.test_report import some, stored
 
 SECONDS = 60  # a case that takes longer hangs
-MENDS = (
-    "replace remove put delete keep leave give add save rename convert shrink pack overwrite=true needs take run mean"
-)
+MENDS = "replace remove put delete keep leave give add save rename convert shrink pack overwrite=true needs take run mean"
 EXECUTED = "executed"  # the folder that malice would make
 SPLIT_OF = ("train", "train", "train", "val", "val", "test", "test")
 MARKS: list[Any] = [
-    *(None, True, -1, 0, 1, 2**63, 10**30, 1e308, float("nan"), float("inf"), "", "x", "../x", "\x1b[31m", "é", "1"),
+    *(
+        None,
+        True,
+        -1,
+        0,
+        1,
+        2**63,
+        10**30,
+        1e308,
+        float("nan"),
+        float("inf"),
+        "",
+        "x",
+        "../x",
+        "\x1b[31m",
+        "é",
+        "1",
+    ),
     *([], [1], [[]], {}, {"a": 1}, {"": {"": []}}, "x" * 10**5, "${oc.env:HOME}", "\ud800"),
 ]
 for _ in range(3):
@@ -98,12 +113,15 @@ def with_three_csvs() -> dict[str, bytes]:
 
 
 def with_json() -> dict[str, bytes]:
-    return folders() | {"split.json": json.dumps({f"kind{k}": split for k, split in enumerate(SPLIT_OF)}).encode()}
+    return folders() | {
+        "split.json": json.dumps({f"kind{k}": split for k, split in enumerate(SPLIT_OF)}).encode()
+    }
 
 
 def with_texts() -> dict[str, bytes]:
     lists = {
-        s: "\n".join(f"kind{k}" for k, split in enumerate(SPLIT_OF) if split == s) for s in ("train", "val", "test")
+        s: "\n".join(f"kind{k}" for k, split in enumerate(SPLIT_OF) if split == s)
+        for s in ("train", "val", "test")
     }
     return folders() | {f"{split}.txt": text.encode() for split, text in lists.items()}
 
@@ -112,11 +130,15 @@ def pickles() -> dict[str, bytes]:
     files = {}
     for split in ("train", "val", "test"):
         of_split = [(name[:5], v) for name, v in names() if SPLIT_OF[int(name[4])] == split]
-        pixels = np.tile(np.array([v for _, v in of_split], dtype=np.uint8)[:, None, None, None], (1, 8, 8, 3))
+        pixels = np.tile(
+            np.array([v for _, v in of_split], dtype=np.uint8)[:, None, None, None], (1, 8, 8, 3)
+        )
         where: dict[str, list[int]] = {}
         for row, (kind, _) in enumerate(of_split):
             where.setdefault(kind, []).append(row)
-        files[f"mini-imagenet-cache-{split}.pkl"] = pickle.dumps({"image_data": pixels, "class_dict": where}, 2)
+        files[f"mini-imagenet-cache-{split}.pkl"] = pickle.dumps(
+            {"image_data": pixels, "class_dict": where}, 2
+        )
     return files
 
 
@@ -175,12 +197,27 @@ def odd_picture(dice: random.Random, grey: int) -> tuple[str, bytes, bool]:
     other, rgb = Image.new("RGB", (8, 8), (1, 2, 3)), grey_.convert("RGB")
     what, out = (
         dice.choice(
-            ("wide", "wide tiff", "float", "lab", "huge", "GIF", "WEBP", "PNG", "TIFF", "clear", "cmyk", "exif")
+            (
+                "wide",
+                "wide tiff",
+                "float",
+                "lab",
+                "huge",
+                "GIF",
+                "WEBP",
+                "PNG",
+                "TIFF",
+                "clear",
+                "cmyk",
+                "exif",
+            )
         ),
         io.BytesIO(),
     )
     if what in ("wide", "wide tiff"):
-        Image.fromarray(np.full((8, 8), 257 * grey, dtype=np.uint16)).save(out, "PNG" if what == "wide" else "TIFF")
+        Image.fromarray(np.full((8, 8), 257 * grey, dtype=np.uint16)).save(
+            out, "PNG" if what == "wide" else "TIFF"
+        )
     elif what == "float":
         Image.fromarray(np.full((8, 8), grey, dtype=np.float32)).save(out, "TIFF")
     elif what == "lab":
@@ -209,7 +246,9 @@ def of_list(dice: random.Random, text: str) -> tuple[str, str, bool | None]:
     lines = text.splitlines()
     at = dice.randrange(1, len(lines)) if len(lines) > 1 else 0
     cells_ = lines[at].split(",")
-    what = dice.choice(("marked", "empty", "missing", "short", "header", "moved", "twice", "semicolons", "blank lines"))
+    what = dice.choice(
+        ("marked", "empty", "missing", "short", "header", "moved", "twice", "semicolons", "blank lines")
+    )
     if what == "marked":
         return what, "\ufeff" + "\r\n".join(lines) + "\r\n", False
     if what == "blank lines":
@@ -261,7 +300,9 @@ def archive_of(dice: random.Random, place: Path, files: dict[str, bytes]) -> Dam
     data = bytearray(place.read_bytes())
     at = dice.choice([m.start() for m in re.finditer(b"PK\x01\x02", data)])  # an entry of its directory
     if kind == "size":
-        data[at + 24 : at + 28] = dice.choice((b"\xff\xff\xff\x7f", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\1\0\0\0"))
+        data[at + 24 : at + 28] = dice.choice(
+            (b"\xff\xff\xff\x7f", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\1\0\0\0")
+        )
     elif kind == "encrypted":
         data[at + 8] |= 1
     elif kind == "method":
@@ -299,9 +340,14 @@ def damage_data(dice: random.Random, place: Path, files: dict[str, bytes], hold:
     elif name.endswith(".pkl") and dice.random() < 0.6:
         held = pickle.loads(files[name])
         if dice.random() < 0.5:
-            data, done = pickle.dumps(mark(dice, held) if dice.random() < 0.5 else Malice()), Damage("marked", name)
+            data, done = (
+                pickle.dumps(mark(dice, held) if dice.random() < 0.5 else Malice()),
+                Damage("marked", name),
+            )
         else:
-            held["image_data"] = held["image_data"].astype(dice.choice([np.int8, np.float32, object, "M8[s]"]))
+            held["image_data"] = held["image_data"].astype(
+                dice.choice([np.int8, np.float32, object, "M8[s]"])
+            )
             data, done = pickle.dumps(held), Damage("of another type", name, True)
     elif hold == "folder" and dice.random() < 0.3:
         fill_folder(place, files)
@@ -374,7 +420,9 @@ def faults_of_data(number: int, seed: int) -> Iterator[str]:
             counts = {split: SPLIT_OF.count(split) for split in ("train", "val", "test")}
             try:
                 with limited(), patch.object(mini, "CLASSES", counts), contextlib.redirect_stderr(printed):
-                    table = open_or_prepare(name, home / "raw", home / "prepared", 8, 3, place, download=False)
+                    table = open_or_prepare(
+                        name, home / "raw", home / "prepared", 8, 3, place, download=False
+                    )
                 wrong = "taken" if damage.refused else wrong_pixels(table, damage)
             except UserError as error:
                 line = plain(str(error))
@@ -384,7 +432,10 @@ def faults_of_data(number: int, seed: int) -> Iterator[str]:
             shutil.rmtree(home / "prepared", ignore_errors=True)
             if state(home) != before:
                 wrong = "other files have changed"
-            if any(re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", told) for told in printed.getvalue().splitlines()[:1]):
+            if any(
+                re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", told)
+                for told in printed.getvalue().splitlines()[:1]
+            ):
                 wrong = "steers a terminal"
             if wrong:
                 yield f"{wrong}: case {case}, {make.__name__} in {hold}: {damage.what} {damage.file}: {line[:300]}"
@@ -429,7 +480,9 @@ def good_run(home: Path, kind: str) -> Path:
     """A finished run below `home`, with the images and the table that it is on, as they would be a moment before."""
     fill_folder(home / "zoo", split_folders())
     with contextlib.chdir(home):
-        code, printed = asked("train", [*RUNS[kind], *SMALL, "paths.outputs=outputs", "paths.prepared=prepared"])
+        code, printed = asked(
+            "train", [*RUNS[kind], *SMALL, "paths.outputs=outputs", "paths.prepared=prepared"]
+        )
     assert code == 0, printed
     [result] = (home / "outputs").rglob("result.json")
     return result.parent.relative_to(home)
@@ -462,8 +515,18 @@ def damage_run(dice: random.Random, home: Path, folder: Path) -> Damage:
             return Damage("malice" if malice else "marked", place.name)
         if place.suffix == ".npy":
             other = np.load(place)
-            kinds = [other[:, :4], other[1:], other.astype(np.int8), other.astype(float), np.asfortranarray(other)]
-            np.save(place, dice.choice([*kinds, other[..., 0], np.array([Malice()], dtype=object)]), allow_pickle=True)
+            kinds = [
+                other[:, :4],
+                other[1:],
+                other.astype(np.int8),
+                other.astype(float),
+                np.asfortranarray(other),
+            ]
+            np.save(
+                place,
+                dice.choice([*kinds, other[..., 0], np.array([Malice()], dtype=object)]),
+                allow_pickle=True,
+            )
             return Damage("another array", place.name)
     what, data = of_bytes(dice, place.read_bytes())
     place.write_bytes(data)
@@ -481,7 +544,9 @@ def faults_of_runs(number: int, seed: int, real_every: int = 50) -> Iterator[str
             means[kind] = json.loads((good / kind / folders_[kind] / "result.json").read_text())["mean"]
         for case in range(number):
             kind, program = dice.choice(list(RUNS)), dice.choice(("train", "train", "evaluate"))
-            shutil.copytree(good / kind, home)  # with its dates: of these and the place a table's name is made
+            shutil.copytree(
+                good / kind, home
+            )  # with its dates: of these and the place a table's name is made
             damage = damage_run(dice, home, folder := folders_[kind])
             if program == "train" and damage.file != "result.json" and dice.random() < 0.85:
                 (home / folder / "result.json").unlink(missing_ok=True)
@@ -502,15 +567,25 @@ def faults_of_runs(number: int, seed: int, real_every: int = 50) -> Iterator[str
                 wrong = f"ended with {code}"
             elif code == 2 and len(said) != 1:
                 wrong = f"{len(said)} lines"
-            elif code == 2 and (re.search(r"^update \d", printed, re.M) or trouble(said[0], Path(damage.file))):
+            elif code == 2 and (
+                re.search(r"^update \d", printed, re.M) or trouble(said[0], Path(damage.file))
+            ):
                 wrong = trouble(said[0], Path("outputs" if "outputs" in said[0] else "prepared")) or (
                     "refused after training" if re.search(r"^update \d", printed, re.M) else None
                 )
             elif code == 0 and damage.file not in ("result.json", "config.yaml"):
-                mean = json.loads((home / folder / "result.json").read_text())["mean"] if program == "train" else None
+                mean = (
+                    json.loads((home / folder / "result.json").read_text())["mean"]
+                    if program == "train"
+                    else None
+                )
                 if mean not in (None, means[kind]):
                     wrong = f"another score, {mean} and not {means[kind]}"
-            if (home / EXECUTED).exists() or {p.name for p in home.iterdir()} - {"zoo", "prepared", "outputs"}:
+            if (home / EXECUTED).exists() or {p.name for p in home.iterdir()} - {
+                "zoo",
+                "prepared",
+                "outputs",
+            }:
                 wrong = "something was executed, or written elsewhere"
             if state(home / "zoo") != before:
                 wrong = "raw files have changed"
@@ -529,7 +604,9 @@ def faults_of_reports(number: int, seed: int) -> Iterator[str]:
         moved = [replace(cell, folder=home / cell.folder.relative_to(good)) for cell in found]
         for case in range(number):
             shutil.copytree(good, home)
-            place = moved[1].folder / dice.choice(("result.json", "result.json", "test_scores.csv", "metrics.csv"))
+            place = moved[1].folder / dice.choice(
+                ("result.json", "result.json", "test_scores.csv", "metrics.csv")
+            )
             if place.suffix == ".json" and dice.random() < 0.7:
                 place.write_text(json.dumps(mark(dice, json.loads(place.read_text()))))
                 what = "marked"

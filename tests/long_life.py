@@ -60,10 +60,15 @@ class Watch(PrintValidation):
 def watched(overrides: list[str], folder: Path) -> list[Row]:
     """The counts of one whole run, with its outputs and its temporary folder in `folder`."""
     (folder / "tmp").mkdir()
-    cfg = composed([*SMALL.split(), f"paths.outputs={folder}/outputs", f"paths.prepared={folder}", *overrides])
+    cfg = composed(
+        [*SMALL.split(), f"paths.outputs={folder}/outputs", f"paths.prepared={folder}", *overrides]
+    )
     check(cfg)
     watch = Watch(folder)
-    with patch.object(tempfile, "tempdir", f"{folder}/tmp"), patch.object(fit, "PrintValidation", lambda: watch):
+    with (
+        patch.object(tempfile, "tempdir", f"{folder}/tmp"),
+        patch.object(fit, "PrintValidation", lambda: watch),
+    ):
         assert train(cfg)["status"] == "finished"
     return watch.rows
 

@@ -45,10 +45,18 @@ LAYERS, BODY, EPISODES = "fewshot/backbones/layers.py", "fewshot/backbones/block
 TASK_WEIGHT = "fewshot/backbones/task_weight.py"
 RESNET, LIBRARY = "fewshot/backbones/resnet12.py", "fewshot/backbones/library.py"
 WEIGHTS = "fewshot/backbones/weights.py"
-SOURCE, PROTOCOL, PAPER = "fewshot/data/image_source.py", "fewshot/results/protocol.py", "fewshot/results/paper.py"
+SOURCE, PROTOCOL, PAPER = (
+    "fewshot/data/image_source.py",
+    "fewshot/results/protocol.py",
+    "fewshot/results/paper.py",
+)
 EVALUATE, TESTED = "fewshot/training/evaluate.py", "fewshot/config/eval_config.py"
 FLOORS, IDENTITY = "fewshot/baselines.py", "fewshot/config/run_id.py"
-DRAWS, SUMMARY, PAIRED = "fewshot/config/random_search.py", "fewshot/report/summary.py", "fewshot/report/paired.py"
+DRAWS, SUMMARY, PAIRED = (
+    "fewshot/config/random_search.py",
+    "fewshot/report/summary.py",
+    "fewshot/report/paired.py",
+)
 STATISTICS, SIGNS = "fewshot/results/statistics.py", "fewshot/results/diagnostics.py"
 RANKS, DATAMODULE = "fewshot/training/distributed.py", "fewshot/data/datamodule.py"
 COMPILED = "fewshot/training/compiled.py"
@@ -77,7 +85,12 @@ MUTATIONS = [
     for row in (
         # what shares a run
         (RANKS, "dist.all_reduce(total)", "pass", "gradients of one process alone"),
-        (RANKS, "dist.all_reduce(total)", "dist.all_reduce(total); total /= 2", "the mean of their gradients"),
+        (
+            RANKS,
+            "dist.all_reduce(total)",
+            "dist.all_reduce(total); total /= 2",
+            "the mean of their gradients",
+        ),
         (DATAMODULE, "self.ranks)[self.rank]", "self.ranks)[0]", "all processes see the same tasks"),
         # warnings
         (SIGNS, "mean - ci95 > floors", "mean + ci95 > floors", "chance left by luck"),
@@ -88,23 +101,48 @@ MUTATIONS = [
         (BASE, '"loss": losses.sum()', '"loss": losses.mean()', "mean over the meta-batch"),
         (BASE, "losses.detach().mean()", "losses.detach().sum()", "the log shows the sum"),
         (BASE, '"none").mean(1)', '"none").sum(1)', "cross-entropy summed over the queries"),
-        (BASE, '"none").flatten(1).mean(1)', '"none").flatten(1).sum(1)', "squared error summed over the queries"),
+        (
+            BASE,
+            '"none").flatten(1).mean(1)',
+            '"none").flatten(1).sum(1)',
+            "squared error summed over the queries",
+        ),
         (BASE, "if bn != ", "if bn == ", "BN choice flipped"),
         (BASE, "reference=shots)", "reference=None)", "BN statistics of support and queries together"),
         (BASE, "[:, shots:]", "[:, :-shots]", "predictions of the wrong rows"),
         (BASE, "right = 100 * ", "right = 1 * ", "accuracy as a fraction"),
-        (BASE, "targets.flatten(1).T, num_outputs=", "-targets.flatten(1).T, num_outputs=", "wrong test error"),
+        (
+            BASE,
+            "targets.flatten(1).T, num_outputs=",
+            "-targets.flatten(1).T, num_outputs=",
+            "wrong test error",
+        ),
         (BASE, "torch.optim.Adam(", "torch.optim.AdamW(", "weight decay"),
         (BASE, "update(episode.tasks)", "update(episode.tasks + 1)", "test tasks numbered from 1"),
         # layers and body
         (LAYERS, "EPS = 1e-5", "EPS = 1e-3", "another eps"),
         (LAYERS, "correction=0", "correction=1", "unbiased variance"),
-        (LAYERS, "axes = (1, *range(3, x_BMO.dim()))", "axes = (0, 1, *range(3, x_BMO.dim()))", "BN over all tasks"),
+        (
+            LAYERS,
+            "axes = (1, *range(3, x_BMO.dim()))",
+            "axes = (0, 1, *range(3, x_BMO.dim()))",
+            "BN over all tasks",
+        ),
         (LAYERS, "axes = (1, *range", "axes = tuple(range", "BN over pixels and not examples"),
         (LAYERS, "x_BMO[:, :reference]", "x_BMO", "BN reference ignored"),
-        (LAYERS, "x_BMO[:, :reference]", "x_BMO[:, :reference].detach()", "no gradient through BN statistics"),
+        (
+            LAYERS,
+            "x_BMO[:, :reference]",
+            "x_BMO[:, :reference].detach()",
+            "no gradient through BN statistics",
+        ),
         (LAYERS, "- mean * scale", "+ mean * scale", "BN adds the mean"),
-        (LAYERS, "weight.flatten(0, 1), bias, padding", "weight.flatten(0, 1), None, padding", "no task bias"),
+        (
+            LAYERS,
+            "weight.flatten(0, 1), bias, padding",
+            "weight.flatten(0, 1), None, padding",
+            "no task bias",
+        ),
         (
             LAYERS,
             "(tasks, -1)).transpose(0, 1)",
@@ -112,7 +150,12 @@ MUTATIONS = [
             "channels of tasks mixed",
         ),
         (LAYERS, "if reference is None:", "if True:", "BN over support and queries for bn=support"),
-        (LAYERS, "bias.expand(tasks, -1).flatten()", "0 * bias.expand(tasks, -1).flatten()", "BN without its bias"),
+        (
+            LAYERS,
+            "bias.expand(tasks, -1).flatten()",
+            "0 * bias.expand(tasks, -1).flatten()",
+            "BN without its bias",
+        ),
         (
             LAYERS,
             "weight.expand(tasks, -1).flatten()",
@@ -124,7 +167,12 @@ MUTATIONS = [
         (BODY, "F.max_pool2d", "F.avg_pool2d", "average pooling"),
         (BODY, "torch.zeros_like(made.bias)", "torch.ones_like(made.bias)", "hidden biases start at 1"),
         (BODY, "torch.ones(outputs)", "torch.full((outputs,), 0.1)", "BN weights start at 0.1"),
-        (BODY, "size >> len(widths)", "size // 2 * 2 >> len(widths) - 1", "features counted with one pooling less"),
+        (
+            BODY,
+            "size >> len(widths)",
+            "size // 2 * 2 >> len(widths) - 1",
+            "features counted with one pooling less",
+        ),
         # ProtoNet
         (PROTONET, "return -torch.cdist", "return torch.cdist", "largest distance wins"),
         (PROTONET, 'dist").square()', 'dist")', "distance not squared"),
@@ -135,11 +183,31 @@ MUTATIONS = [
         (MAML, "weight.plus(-size * grad", "weight.plus(size * grad", "inner ascent of layers"),
         (MAML, "x.detach() if self.first_order else x", "x", "first order in the outputs alone"),
         (MAML, "create_graph = outer and not self.first_order", "create_graph = False", "always first order"),
-        (MAML, "create_graph = outer and not self.first_order", "create_graph = outer", "first_order ignored"),
-        (MAML, "self.steps if self.training else self.eval_inner_steps", "self.steps", "eval_inner_steps ignored"),
+        (
+            MAML,
+            "create_graph = outer and not self.first_order",
+            "create_graph = outer",
+            "first_order ignored",
+        ),
+        (
+            MAML,
+            "self.steps if self.training else self.eval_inner_steps",
+            "self.steps",
+            "eval_inner_steps ignored",
+        ),
         (MAML, "range(self.steps if", "range(1 + self.steps if", "one inner step more"),
-        (MAML, "task_losses(predictions, support_y).sum()", "task_losses(predictions, support_y).mean()", "inner mean"),
-        (MAML, "clamp(g, -self.clamp, self.clamp)", "clamp(g, -self.clamp, None)", "inner clamp from below only"),
+        (
+            MAML,
+            "task_losses(predictions, support_y).sum()",
+            "task_losses(predictions, support_y).mean()",
+            "inner mean",
+        ),
+        (
+            MAML,
+            "clamp(g, -self.clamp, self.clamp)",
+            "clamp(g, -self.clamp, None)",
+            "inner clamp from below only",
+        ),
         (MAML, "grads = tuple(clamp(g, -self.clamp, self.clamp) for g in grads)", "pass", "no inner clamp"),
         (MAML, "copies.register_hook(self.clamped_sum)", "pass", "no outer clamp"),
         (MAML, "return self.grad_clip_each and", "return", "clamped after each task always"),
@@ -164,7 +232,12 @@ MUTATIONS = [
             "compiled: second order",
         ),
         (COMPILED, "quick(*learner.alike(*told))", "quick(*told)", "each kind of a pass compiled anew"),
-        (MAML, "return copies.view_as(copies)", "return copies", "inner gradients run through the clamp's hook"),
+        (
+            MAML,
+            "return copies.view_as(copies)",
+            "return copies",
+            "inner gradients run through the clamp's hook",
+        ),
         (
             MAML,
             "self.predicted(weights | moved, support_x)",
@@ -173,7 +246,12 @@ MUTATIONS = [
         ),
         (MAML, "self.body.bn, support_x", '"none", support_x', "bn=support ignored"),
         # Warp-MAML
-        (WARP, 'name.startswith(("warps.", "body.0."))', 'name.startswith("warps.")', "the first block adapted"),
+        (
+            WARP,
+            'name.startswith(("warps.", "body.0."))',
+            'name.startswith("warps.")',
+            "the first block adapted",
+        ),
         (WARP, 'name.startswith(("warps.", "body.0."))', 'name.startswith("body.0.")', "the warps adapted"),
         (WARP, "if t == self.steps - 1 or not self.last_loss:", "if True:", "last_loss ignored"),
         (WARP, "if t == self.steps - 1 or not self.last_loss:", "if t == self.steps - 1:", "last loss only"),
@@ -190,7 +268,12 @@ MUTATIONS = [
         # SAP
         (SAP, '"transforms_head.", ', "", "head's transform fixed"),
         (SAP, '"transforms_head.", "head."))', '"transforms_head."))', "head fixed"),
-        (SAP, '"transforms_head.", "head."))', '"transforms_head.", "head.", "strengths."))', "strengths adapted"),
+        (
+            SAP,
+            '"transforms_head.", "head."))',
+            '"transforms_head.", "head.", "strengths."))',
+            "strengths adapted",
+        ),
         (SAP, '("transforms.", ', '("transforms", ', "adapted by the beginning of a name"),
         (
             SAP,
@@ -205,7 +288,12 @@ MUTATIONS = [
             "simple * self.simple_scale.unsqueeze(-2)",
             "scales of inputs, not outputs",
         ),
-        (SAP, "scalar * self.scalar_shift.unsqueeze(-1)", "-scalar * self.scalar_shift.unsqueeze(-1)", "shift's sign"),
+        (
+            SAP,
+            "scalar * self.scalar_shift.unsqueeze(-1)",
+            "-scalar * self.scalar_shift.unsqueeze(-1)",
+            "shift's sign",
+        ),
         (SAP, "vector * self.vector_shift", "self.vector_shift", "shifts not mixed"),
         (
             SAP,
@@ -229,12 +317,27 @@ MUTATIONS = [
             "block.activate(u, reference)",
             "no transformation",
         ),
-        (BODY, "self.pool(transform(F.relu(u)))", "transform(self.pool(F.relu(u)))", "transformed after pooling"),
-        (BODY, "self.pool(transform(F.relu(u)))", "self.pool(F.relu(transform(u)))", "transformed before ReLU"),
+        (
+            BODY,
+            "self.pool(transform(F.relu(u)))",
+            "transform(self.pool(F.relu(u)))",
+            "transformed after pooling",
+        ),
+        (
+            BODY,
+            "self.pool(transform(F.relu(u)))",
+            "self.pool(F.relu(transform(u)))",
+            "transformed before ReLU",
+        ),
         # plain LSTM
         (LSTM, "t > 0 or self.first_labels", "self.first_labels", "labels never shown"),
         (LSTM, "t > 0 or self.first_labels", "True", "labels at the first pass"),
-        (LSTM, "c.mean(2, keepdim=True) if self.pool_cell else c", "c.mean(2, keepdim=True)", "c always pooled"),
+        (
+            LSTM,
+            "c.mean(2, keepdim=True) if self.pool_cell else c",
+            "c.mean(2, keepdim=True)",
+            "c always pooled",
+        ),
         (LSTM, "c.mean(2, keepdim=True) if self.pool_cell else c", "c", "c never pooled"),
         (LSTM, "[(h.mean(2, keepdim=True), ", "[(h, ", "h not pooled"),
         (LSTM, "[(h.mean(2, keepdim=True), ", "[(h.sum(2, keepdim=True), ", "pooled by the sum"),
@@ -265,7 +368,12 @@ MUTATIONS = [
             'inputs.removeprefix("prev_target_")',
             "the label left out of the inputs",
         ),
-        (LSTM, 'read_set if self.support == "set"', 'read_set if self.support != "set"', "set and sequence exchanged"),
+        (
+            LSTM,
+            'read_set if self.support == "set"',
+            'read_set if self.support != "set"',
+            "set and sequence exchanged",
+        ),
         (LSTM, "[(h, None) for", "[(torch.zeros_like(h), h) for", "h and c exchanged"),
         (LSTM, "c.permute(2, 1, 0)) for", "h.permute(2, 1, 0)) for", "c of a sequence lost"),
         (LSTM, "None if body.flat else body", "body", "the FC net under the LSTM"),
@@ -285,8 +393,18 @@ MUTATIONS = [
         (OPLSTM, ".clamp_min(1e-24).rsqrt()", ".clamp_min(1e-24).reciprocal()", "the squared norm divides"),
         (OPLSTM, "return h_BMO / h_BMO.shape[1], a_BMI", "return h_BMO, a_BMI", "sum over the support set"),
         (OPLSTM, "if self.pool_state:", "if not self.pool_state:", "state pooling flipped"),
-        (OPLSTM, "[(pool(h, a_BMO.shape), pool(c, a_BMO.shape))", "[(pool(h, a_BMO.shape), c)", "c not pooled"),
-        (OPLSTM, "[(pool(h, a_BMO.shape), pool(c, a_BMO.shape))", "[(h, pool(c, a_BMO.shape))", "h not pooled"),
+        (
+            OPLSTM,
+            "[(pool(h, a_BMO.shape), pool(c, a_BMO.shape))",
+            "[(pool(h, a_BMO.shape), c)",
+            "c not pooled",
+        ),
+        (
+            OPLSTM,
+            "[(pool(h, a_BMO.shape), pool(c, a_BMO.shape))",
+            "[(h, pool(c, a_BMO.shape))",
+            "h not pooled",
+        ),
         (OPLSTM, "state.mean(2, keepdim=True)", "state.mean(3, keepdim=True)", "pooled over nodes"),
         (OPLSTM, "state.mean(2, keepdim=True)", "state.mean((1, 2), keepdim=True)", "pooled over tasks too"),
         (
@@ -308,7 +426,12 @@ MUTATIONS = [
             "message of activations",
         ),
         (OPLSTM, "torch.stack([a_BMO, m_BMO])", "torch.stack([m_BMO, a_BMO])", "order inside z"),
-        (OPLSTM, "below[layer], layer, outputs", "inputs[layer], layer, outputs", "outer product of activations"),
+        (
+            OPLSTM,
+            "below[layer], layer, outputs",
+            "inputs[layer], layer, outputs",
+            "outer product of activations",
+        ),
         (
             OPLSTM,
             "if self.preactivation else inputs",
@@ -317,7 +440,12 @@ MUTATIONS = [
         ),
         (OPLSTM, "* inverse_spread(outputs[layer])", "", "update without the spread"),
         (OPLSTM, "self.hidden[layer].bn_weight * inverse", "inverse", "update without BN's weight"),
-        (OPLSTM, ".square().sum(1, keepdim=True) + 1e-7", ".square().mean(1, keepdim=True) + 1e-7", "mean square"),
+        (
+            OPLSTM,
+            ".square().sum(1, keepdim=True) + 1e-7",
+            ".square().mean(1, keepdim=True) + 1e-7",
+            "mean square",
+        ),
         (OPLSTM, "range(self.passes)", "range(self.passes + 1)", "one pass more"),
         (
             OPLSTM,
@@ -332,12 +460,27 @@ MUTATIONS = [
             "LSTMs of the wrong layers",
         ),
         (OPLSTM, "torch.empty(1)", "torch.empty(2)", "two biases"),
-        (OPLSTM, "uniform_(-(0.5**0.5), 0.5**0.5)", "uniform_(-0.025, 0.025)", "bias as torch would start it"),
+        (
+            OPLSTM,
+            "uniform_(-(0.5**0.5), 0.5**0.5)",
+            "uniform_(-0.025, 0.025)",
+            "bias as torch would start it",
+        ),
         (OPLSTM, "cell.bias_ih + cell.bias_hh", "cell.bias_ih", "one bias vector"),
         (LAYERS, "i, f, g, o = gates", "f, i, g, o = gates", "gates exchanged"),
-        (OPLSTM, "self.body.bn if self.hidden else", "self.body.bn if not self.hidden else", "bn=support ignored"),
+        (
+            OPLSTM,
+            "self.body.bn if self.hidden else",
+            "self.body.bn if not self.hidden else",
+            "bn=support ignored",
+        ),
         # numbers that are not finite
-        (BASE, ".isfinite().flatten(1)", ".isnan().logical_not().flatten(1)", "infinite predictions are guesses"),
+        (
+            BASE,
+            ".isfinite().flatten(1)",
+            ".isnan().logical_not().flatten(1)",
+            "infinite predictions are guesses",
+        ),
         (BASE, "return nan_unless_finite(right, predictions)", "return right", "NaN is a class"),
         (
             MAML,
@@ -347,7 +490,12 @@ MUTATIONS = [
         ),
         # the order of a support set
         (SOURCE, "order.sort(1).values)", "order)", "queries under the labels of other classes"),
-        (SOURCE, "self._gather(shown, order)", "self._gather(index[:, :, :shots], order)", "images in another order"),
+        (
+            SOURCE,
+            "self._gather(shown, order)",
+            "self._gather(index[:, :, :shots], order)",
+            "images in another order",
+        ),
         (EPISODES, "ORDER = np.uint64(2**32)", "ORDER = np.uint64(0)", "the order follows the classes"),
         (
             EPISODES,
@@ -357,7 +505,12 @@ MUTATIONS = [
         ),
         # results: what stands beside what
         (PROTOCOL, 'result.get("run_status", result["status"])', '"finished"', "any status"),
-        (PROTOCOL, 'result.get("run_status", result["status"])', 'result["status"]', "the test's status for the run's"),
+        (
+            PROTOCOL,
+            'result.get("run_status", result["status"])',
+            'result["status"]',
+            "the test's status for the run's",
+        ),
         (PROTOCOL, 'result["val_shots"],', 'result["shots"],', "trained for any shots"),
         (PROTOCOL, 'as_settings(result["config_diff"]),', "(),", "any settings"),
         (PROTOCOL, 'result["trained_on"],', 'result["data"],', "trained on anything"),
@@ -400,7 +553,12 @@ MUTATIONS = [
         (DRAWS, "/{name}", "", "all settings drawn alike"),
         (DRAWS, "{_root_.study}/", "", "all searches drawn alike"),
         (STATISTICS, "stats.t.ppf(0.975", "stats.t.ppf(0.95", "a 90% interval"),
-        (STATISTICS, "stats.t.ppf(0.975, values.shape[axis] - 1)", "1.96", "a normal interval for three seeds"),
+        (
+            STATISTICS,
+            "stats.t.ppf(0.975, values.shape[axis] - 1)",
+            "1.96",
+            "a normal interval for three seeds",
+        ),
         (
             SUMMARY,
             "<= self.of_tasks + of_paper",
@@ -408,7 +566,12 @@ MUTATIONS = [
             "the paper's interval left out",
         ),
         (SUMMARY, " + half_a_digit(self.paper)", "", "the paper's number taken for exact"),
-        (STATISTICS, "sizes.max() / sizes.sum()", "sizes.max() / len(sizes)", "another share of the worst task"),
+        (
+            STATISTICS,
+            "sizes.max() / sizes.sum()",
+            "sizes.max() / len(sizes)",
+            "another share of the worst task",
+        ),
         (IDENTITY, "< updates and (run", "< updates or (run", "as many tasks called shrunk"),
         (PAIRED, "one - other for", "one + other for", "a sum for a difference"),
         (PAIRED, "half_width(seeds_S)", "half_width(pooled)", "tasks for seeds"),
@@ -422,7 +585,12 @@ MUTATIONS = [
         (OPTIONS, "gt=0, allow_inf_nan=False", "gt=0", "an infinite rate"),
         (OPTIONS, "Field(min_length=1)]", "Field(min_length=0)]", "no layers at all"),
         (OPTIONS, "is_plain(declared[name]) and not is_plain_value(value)", "False", "tensors for numbers"),
-        (OPTIONS, "        before(given.arguments)", "        dict(given.arguments)", "options not checked together"),
+        (
+            OPTIONS,
+            "        before(given.arguments)",
+            "        dict(given.arguments)",
+            "options not checked together",
+        ),
         (OPTIONS, "if type(value) is not int", "if False", "true for a sign"),
         (
             BASE,
@@ -455,7 +623,12 @@ MUTATIONS = [
             "x_BMI, -y_BMO @ self.h_BKO.mT",
             "products subtracted going down",
         ),
-        (TASK_WEIGHT, "torch.cat([self.h_BKO, h_BMO], 1)", "torch.cat([h_BMO, self.h_BKO], 1)", "products mixed up"),
+        (
+            TASK_WEIGHT,
+            "torch.cat([self.h_BKO, h_BMO], 1)",
+            "torch.cat([h_BMO, self.h_BKO], 1)",
+            "products mixed up",
+        ),
         (TASK_WEIGHT, "(h_BMO @ h_BMO.mT) * (", "(h_BMO @ h_BMO.mT) + (", "another norm"),
         # further backbones
         (LAYERS, "weight.shape[-1] // 2", "1", "1×1 convolutions padded"),
@@ -526,13 +699,17 @@ def first_red(base: Path, mutation: Mutation | None) -> str | None:
         if mutation:
             path = target / mutation.file
             text = path.read_text()
-            assert text.count(mutation.old) == 1, f"{mutation.file}: {text.count(mutation.old)} times {mutation.old!r}"
+            assert text.count(mutation.old) == 1, (
+                f"{mutation.file}: {text.count(mutation.old)} times {mutation.old!r}"
+            )
             path.write_text(text.replace(mutation.old, mutation.new))
         os.chdir(target)
         os.environ["PYTHONPATH"] = str(target)
         sys.path[:] = [str(target), *(entry for entry in sys.path if entry and Path(entry).resolve() != ROOT)]
         sys.dont_write_bytecode = True
-        for name in [name for name in sys.modules if name.partition(".")[0] in ("fewshot", "tests", "benchmarks")]:
+        for name in [
+            name for name in sys.modules if name.partition(".")[0] in ("fewshot", "tests", "benchmarks")
+        ]:
             del sys.modules[name]
         file = mutation.file if mutation else ""
         first = FIRST.get(file, TESTS[3] if file.startswith("conf/") else TESTS[0])
@@ -552,7 +729,9 @@ def main(words: Sequence[str]) -> int:
     chosen = [m for m in MUTATIONS if not words or any(word in f"{m.file} {m.what}" for word in words)]
     outcomes: dict[Mutation | None, str | None] = {}
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    context = multiprocessing.get_context("forkserver")  # a new process a mutation, the libraries imported once
+    context = multiprocessing.get_context(
+        "forkserver"
+    )  # a new process a mutation, the libraries imported once
     context.set_forkserver_preload(
         ["hydra", "hypothesis", "lightning", "pytest", "scipy.stats", "torch", "torchmetrics"]
     )
@@ -578,7 +757,9 @@ def main(words: Sequence[str]) -> int:
         table.add_row(m.file.removeprefix("fewshot/"), m.what, outcomes[m] or "[bold red]SURVIVED")
     console.print(table)
     survivors = [m for m in chosen if outcomes[m] is None]
-    console.print(f"{len(chosen)} mutations, {len(survivors)} survived; unchanged: {outcomes[None] or 'green'}")
+    console.print(
+        f"{len(chosen)} mutations, {len(survivors)} survived; unchanged: {outcomes[None] or 'green'}"
+    )
     return 1 if survivors or outcomes[None] else 0
 
 

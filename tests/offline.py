@@ -30,7 +30,9 @@ def records(folder: Path) -> list[Record]:
     found: list[Record] = []
     for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
         until = time.monotonic() + 30
-        while not (there := read(path)) or not there[-1].HasField("exit"):  # its service writes on after finish()
+        while not (there := read(path)) or not there[-1].HasField(
+            "exit"
+        ):  # its service writes on after finish()
             assert time.monotonic() < until, f"{path} has no end"
             time.sleep(0.1)
         found += there

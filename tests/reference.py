@@ -207,7 +207,9 @@ def oplstm_pass(current, options, names, memory, support_x, support_y):
             lstm = "output_lstm" if names[l] == "head.weight" else "hidden_lstm"
             h[i, l] = torch.stack(
                 [  # Eq. 15, node by node, on the z of Eq. 17
-                    coordinate_lstm(current, options, lstm, seen[l][i, j], message[j], (i, l, j), memory, new_memory)
+                    coordinate_lstm(
+                        current, options, lstm, seen[l][i, j], message[j], (i, l, j), memory, new_memory
+                    )
                     for j in range(len(message))
                 ]
             )
@@ -370,7 +372,9 @@ def maml_task(state, options, support_x, support_y, query_x):
     With adapt_head_only (ANIL) the steps move the head alone.
     """
     weights = {name: tensor for name, tensor in state.items() if name.startswith(("body.", "head."))}
-    names = [name for name in weights if name.startswith("head.") or not options.get("adapt_head_only", False)]
+    names = [
+        name for name in weights if name.startswith("head.") or not options.get("adapt_head_only", False)
+    ]
     weights = adapt(weights, options, names, support_x, support_y)
     return head(weights, query_features(weights, options, support_x, query_x))
 
@@ -385,7 +389,9 @@ def adapt(weights, options, names, support_x, support_y):
 
 def with_gradient(weights, names):
     """The same weights, the named ones fit to be differentiated even where the caller records nothing."""
-    needed = {n: weights[n] if weights[n].requires_grad else weights[n].detach().requires_grad_() for n in names}
+    needed = {
+        n: weights[n] if weights[n].requires_grad else weights[n].detach().requires_grad_() for n in names
+    }
     return {**weights, **needed}
 
 
@@ -501,7 +507,9 @@ def svd_kernel(u, s, v):
     outputs, inputs = s.shape
     rows = []
     for o in range(outputs):
-        rows.append(torch.stack([u[o, i].reshape(3, 1) * s[o, i] * v[o, i].reshape(1, 3) for i in range(inputs)]))
+        rows.append(
+            torch.stack([u[o, i].reshape(3, 1) * s[o, i] * v[o, i].reshape(1, 3) for i in range(inputs)])
+        )
     return torch.stack(rows)
 
 

@@ -22,7 +22,9 @@ CASES: list[tuple[str, str, str | None, bool, dict]] = [
     ("maml", "conv4", "support", False, MAML),
 ]
 CASES += [("maml", b, None, b == "mlp", MAML | {"adapt_head_only": True}) for b in ("fc", "mlp", "conv4")]
-CASES += [("maml", "fc", None, False, MAML | {"adapt_head_only": True, "grad_clip": 0.05, "grad_clip_each": True})]
+CASES += [
+    ("maml", "fc", None, False, MAML | {"adapt_head_only": True, "grad_clip": 0.05, "grad_clip_each": True})
+]
 for backbone, bn in (("fc", None), ("fc", "support"), ("conv4", None), ("conv4", "support"), ("mlp", None)):
     for last_loss in (False, True):
         CASES.append(("warpmaml", backbone, bn, backbone == "mlp", WARPMAML | {"last_loss": last_loss}))
@@ -33,7 +35,10 @@ for method, options in (("warpmaml", WARPMAML), ("sap", SAP)):
     CASES += [(method, "fc", None, False, options | {"grad_clip": 0.05})]
 for inputs in ("prev_target", "prev_target_pred", "prev_target_err", "prev_target_pred_err"):
     options = LSTM | {"support_mode": "sequence", "inputs": inputs, "pool_cell": False, "query_cell": False}
-    CASES += [("lstm", "mlp", None, True, options), ("lstm", "fc", None, False, options | {"query_cell": True})]
+    CASES += [
+        ("lstm", "mlp", None, True, options),
+        ("lstm", "fc", None, False, options | {"query_cell": True}),
+    ]
 CASES += [("lstm", "conv4", None, False, options)]
 for support in ("set", "sequence"):
     for pool_cell, query_cell in ((False, False), (True, True), (True, False)):
@@ -48,9 +53,17 @@ for backbone, regression in (("mlp", True), ("fc", False), ("conv4", False)):
         CASES.append(("oplstm", backbone, None, regression, options))
     CASES.append(("oplstm", backbone, None, regression, OPLSTM | TEXT))
     CASES.append(("oplstm", backbone, None, regression, OPLSTM | TEXT | {"detach": True}))
-    CASES.append(("oplstm", backbone, None, regression, OPLSTM | RELEASED | {"normalisation": "none", "gamma": None}))
+    CASES.append(
+        ("oplstm", backbone, None, regression, OPLSTM | RELEASED | {"normalisation": "none", "gamma": None})
+    )
 CASES += [
-    ("oplstm", "fc", bn, False, OPLSTM | RELEASED | {"normalisation": n, "gamma": None, "preactivation": True})
+    (
+        "oplstm",
+        "fc",
+        bn,
+        False,
+        OPLSTM | RELEASED | {"normalisation": n, "gamma": None, "preactivation": True},
+    )
     for n in ("none", "example", "matrix", "joint")
     for bn in ("transductive", "support")
 ]
@@ -73,9 +86,16 @@ def reference_state(learner: MetaLearner) -> dict[str, torch.Tensor]:
 OTHER_WAY = [case for case in CASES if case[0] not in ("lstm", "protonet") or case[1] == "conv4"]
 
 
-@pytest.mark.parametrize(("method", "backbone", "bn", "regression", "options"), OTHER_WAY, ids=range(len(OTHER_WAY)))
+@pytest.mark.parametrize(
+    ("method", "backbone", "bn", "regression", "options"), OTHER_WAY, ids=range(len(OTHER_WAY))
+)
 def test_the_other_way_equals_reference(
-    method: str, backbone: str, bn: str | None, regression: bool, options: dict, monkeypatch: pytest.MonkeyPatch
+    method: str,
+    backbone: str,
+    bn: str | None,
+    regression: bool,
+    options: dict,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As large layers are computed, whose weights of a task are kept as products, and images on a GPU, all together."""
     monkeypatch.setattr("fewshot.backbones.task_weight.fewer", lambda *_: True)
@@ -85,7 +105,9 @@ def test_the_other_way_equals_reference(
 
 
 @pytest.mark.parametrize(("method", "backbone", "bn", "regression", "options"), CASES, ids=range(len(CASES)))
-def test_learner_equals_reference(method: str, backbone: str, bn: str | None, regression: bool, options: dict) -> None:
+def test_learner_equals_reference(
+    method: str, backbone: str, bn: str | None, regression: bool, options: dict
+) -> None:
     learner = make(method, backbone, bn, regression, **options)
     batch = episode(learner)
     told, state = reference_options(learner, backbone, bn, options), reference_state(learner)
@@ -102,7 +124,11 @@ def test_learner_equals_reference(method: str, backbone: str, bn: str | None, re
     for name, parameter in learner.named_parameters():
         found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         torch.testing.assert_close(
-            found, gradient[name.removeprefix("net.")], rtol=1e-7, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}"
+            found,
+            gradient[name.removeprefix("net.")],
+            rtol=1e-7,
+            atol=1e-9,
+            msg=lambda m, name=name: f"{name}: {m}",
         )
 
     learner.eval()  # without a graph, as in validation and test

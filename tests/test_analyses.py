@@ -45,7 +45,9 @@ def plain_similarity(learner: OPLSTM, support_x: Any, support_y: Any, final: Any
     descended = initial
     for _ in range(learner.passes):
         descended = descended.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(F.cross_entropy(features @ descended.T + bias, support_y), descended)
+        (gradient,) = torch.autograd.grad(
+            F.cross_entropy(features @ descended.T + bias, support_y), descended
+        )
         descended = (descended - 0.01 * gradient).detach()
     prototypes = torch.stack([2 * features[support_y == n].mean(0) for n in range(3)])
     zero = initial if paper else torch.zeros_like(initial)
@@ -64,7 +66,9 @@ def test_similarities_equal_their_definition(definition: str) -> None:
     finals = learner.output_layer(batch.support_x, batch.support_y)[2].detach()
     names = ("cosine_gradient", "distance_gradient", "cosine_prototypes", "distance_prototypes")
     for b in range(3):
-        one = plain_similarity(learner, batch.support_x[b], batch.support_y[b], finals[b], definition == "text")
+        one = plain_similarity(
+            learner, batch.support_x[b], batch.support_y[b], finals[b], definition == "text"
+        )
         assert [float(found[name][b]) for name in names] == pytest.approx(one, rel=1e-9)
 
 
@@ -82,12 +86,20 @@ def test_output_layer_is_what_predicts(backbone: str) -> None:
 
 
 def test_figure_6_is_logged_and_drawn(tmp_path: Path) -> None:
-    small = ["data=glyphs", "method=oplstm", "backbone=conv4", "backbone.widths=[3,4]", "trainer.max_steps=10"]
+    small = [
+        "data=glyphs",
+        "method=oplstm",
+        "backbone=conv4",
+        "backbone.widths=[3,4]",
+        "trainer.max_steps=10",
+    ]
     cfg = config(tmp_path, *small, "data.ways=3", "trainer.similarity=paper")
     plain = config(tmp_path, *small, "data.ways=3")
     assert run_folder(cfg) == run_folder(plain)
     train(cfg)
-    logged = [r for r in rows(run_folder(cfg) / "metrics.csv") if r["metric"] == "similarity_text/cosine_gradient"]
+    logged = [
+        r for r in rows(run_folder(cfg) / "metrics.csv") if r["metric"] == "similarity_text/cosine_gradient"
+    ]
     assert [int(r["tasks"]) for r in logged] == [0, 20]
     assert all(-1 <= float(r["value"]) <= 1 for r in logged)
     assert (run_folder(cfg) / "similarity-paper.png").read_bytes()[:4] == b"\x89PNG"
@@ -130,7 +142,9 @@ def test_sap_starts_as_the_plain_network(backbone: str, centred: bool) -> None:
     from tests.conftest import BACKBONES, Task, learner_class
 
     shape = (2, 8, 8) if backbone == "conv4" else (1, 3, 3)
-    learner = learner_class("sap")(Task(shape, 3, False), BACKBONES[backbone], **SAP_OPTIONS | {"centred": centred})
+    learner = learner_class("sap")(
+        Task(shape, 3, False), BACKBONES[backbone], **SAP_OPTIONS | {"centred": centred}
+    )
     x = torch.randn(2, 5, *shape)
     net: Any = learner.net
     with torch.no_grad():
@@ -177,21 +191,29 @@ def test_further_data_sets_are_tested_and_kept(tmp_path: Path, monkeypatch: pyte
     assert train(further) == result
     assert asked == []
     queries = 4000
-    with pytest.raises(UserError, match=r"data\.test names glyphs: .*data\.test_queries=4000.*; or leave it out"):
+    with pytest.raises(
+        UserError, match=r"data\.test names glyphs: .*data\.test_queries=4000.*; or leave it out"
+    ):
         train(config(tmp_path, *SMALL, "data.test=[mini]", "overwrite=true"))
     assert json.loads((run_folder(cfg) / "result.json").read_text()) == result
 
 
-def test_a_later_evaluation_on_other_data_adds_its_entry(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_later_evaluation_on_other_data_adds_its_entry(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     for name in ("one", "two"):
-        fill_folder(tmp_path / name, {f"class{c}/{i}.png": picture(20 * c + i) for c in range(12) for i in range(20)})
+        fill_folder(
+            tmp_path / name, {f"class{c}/{i}.png": picture(20 * c + i) for c in range(12) for i in range(20)}
+        )
     small = ["data=folder", "method=protonet", "backbone.widths=[4,4]", "data.size=8", "data.channels=1"]
     small += ["data.ways=2", "data.train_queries=3", "data.val_queries=3", f"data.path={tmp_path / 'one'}"]
     cfg = config(tmp_path, *small, "logger=wandb")
     alone = train(cfg)
     folder = run_folder(cfg)
     before = len(runs_in_wandb(folder))
-    evaluate(evaluation(folder, tmp_path, path=str(tmp_path / "two"), queries=3))  # of another protocol: no entry
+    evaluate(
+        evaluation(folder, tmp_path, path=str(tmp_path / "two"), queries=3)
+    )  # of another protocol: no entry
     evaluate(evaluation(folder, tmp_path, path=str(tmp_path / "one")))  # the run's own data: no entry
     assert json.loads((folder / "result.json").read_text()) == alone
     tested = evaluate(evaluation(folder, tmp_path, path=str(tmp_path / "two")))

@@ -134,7 +134,9 @@ def test_one_query_alone_needs_bn_support(backbone: dict[str, Any], method: str)
 )
 def test_bn_support_needs_batch_norm_by_sets(network: dict[str, str], why: str) -> None:
     with pytest.raises(UserError, match=f"^bn=support: the run has {why}"):
-        normalise_by_support(learner_class("protonet")(Task((3, 32, 32), 3, False), TORCHVISION | network, lr=1e-3))
+        normalise_by_support(
+            learner_class("protonet")(Task((3, 32, 32), 3, False), TORCHVISION | network, lr=1e-3)
+        )
 
 
 @pytest.mark.parametrize("bn", ["transductive", "stored"])
@@ -167,7 +169,9 @@ class Runs:
         return os.mkdir, (os.environ["FEWSHOT_NEVER"],)
 
 
-def test_files_of_weights_that_do_not_fit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_weights_that_do_not_fit_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torchvision
 
     monkeypatch.setenv("FEWSHOT_NEVER", str(tmp_path / "ran"))
@@ -177,7 +181,10 @@ def test_files_of_weights_that_do_not_fit_are_refused(tmp_path: Path, monkeypatc
     (tmp_path / "text.safetensors").write_text("no weights")
     torch.save([1, 2], tmp_path / "list.pth")
     damaged = ("runs.pth", "text.pth", "list.pth", "text.safetensors", "none.pth")
-    for name, why in (("other.pth", "those of another model"), *((name, "cannot be loaded") for name in damaged)):
+    for name, why in (
+        ("other.pth", "those of another model"),
+        *((name, "cannot be loaded") for name in damaged),
+    ):
         with pytest.raises(UserError, match=why) as caught:
             make_body((3, 32, 32), TORCHVISION | {"weights": str(tmp_path / name)})
         assert "\n" not in str(caught.value)
@@ -247,7 +254,9 @@ def test_a_run_keeps_the_weights_it_began_with(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     same = file.rename(tmp_path / "elsewhere" / "own.pth")
     moved = [*chosen[:2], f"backbone.weights={same}", "backbone.bn=stored"]
-    assert train(config(tmp_path, "data=glyphs", "method=protonet", *moved))["mean"] == result["mean"]  # the same run
+    assert (
+        train(config(tmp_path, "data=glyphs", "method=protonet", *moved))["mean"] == result["mean"]
+    )  # the same run
     same.write_bytes(b"others")
     assert run_folder(config(tmp_path, "data=glyphs", "method=protonet", *moved)) != run_folder(cfg)
     same.unlink()
@@ -308,7 +317,9 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         ("sap", SAP),
     ],
 )
-def test_every_learner_starts_from_a_run_of_another(method: str, options: dict[str, Any], tmp_path: Path) -> None:
+def test_every_learner_starts_from_a_run_of_another(
+    method: str, options: dict[str, Any], tmp_path: Path
+) -> None:
     """Pretrained as a prototypical network or by MAML, which keep their body under different names."""
     backbone, shape = OWN["conv"]
     task = Task(shape, 3, False)
@@ -341,7 +352,9 @@ def test_a_run_pretrained_by_another(tmp_path: Path) -> None:
     assert run_folder(second) != folder
     best.unlink()
     assert evaluate(evaluation(folder, tmp_path))["mean"] == result["mean"]
-    again = learner_class("maml").load_from_checkpoint(folder / "best.ckpt", map_location="cpu", weights_only=True)
+    again = learner_class("maml").load_from_checkpoint(
+        folder / "best.ckpt", map_location="cpu", weights_only=True
+    )
     assert again.hparams["backbone"]["weights"] is None
     with pytest.raises(UserError, match=r"has no best.ckpt: leave it out for random weights"):
         train(second)

@@ -108,7 +108,9 @@ def test_two_commits(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 
 def test_a_commit_that_is_not_there() -> None:
-    if subprocess.run(["git", "-C", str(CONF.parent), "rev-parse"], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["git", "-C", str(CONF.parent), "rev-parse"], capture_output=True, check=False
+    ).returncode:
         pytest.skip("needs a git checkout")
     with pytest.raises(UserError, match="nothing-of-this-name cannot be checked out"):
         compare.main([".", "nothing-of-this-name", "--cases", "sine/lstm"])

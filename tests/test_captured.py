@@ -34,7 +34,11 @@ def traced(module: nn.Module, inputs: tuple[Tensor, ...], **_: Any) -> None:
 
     def losses_and_gradients(weights: dict[str, Tensor], *parts: Tensor) -> tuple[Any, ...]:
         losses, predictions = functional_call(module, weights, parts)
-        return losses, predictions, torch.autograd.grad(losses.sum(), list(weights.values()), allow_unused=True)
+        return (
+            losses,
+            predictions,
+            torch.autograd.grad(losses.sum(), list(weights.values()), allow_unused=True),
+        )
 
     fresh = {name: p.detach().clone().requires_grad_() for name, p in learned.items()}
     replay = make_fx(losses_and_gradients)(fresh, *inputs)

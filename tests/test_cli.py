@@ -88,20 +88,29 @@ MISTAKES = [
     ("data=/my/images", "a folder of images is data=folder data.path=/my/images"),
     ("data=omniglot ++data.test.x=none", "give a list as a whole, as data.test=[cub]"),
     ("method=lstm +method.hidden.9=3", "+method.hidden.9=3: give a list as a whole"),
-    ("method=maml data=mini shots=1 trainer.precision=16-mixed", "scales gradients, which would be clipped as scaled"),
+    (
+        "method=maml data=mini shots=1 trainer.precision=16-mixed",
+        "scales gradients, which would be clipped as scaled",
+    ),
     ("seed=0,1", "several values are a grid, which needs -m"),
     ("data=folder data.path=/my,images", "a path with a comma needs two pairs of quotes"),
     ("method=maml data=mini shots=3 profile=quick", "no settings for method=maml data=mini shots=3: set"),
     ("search=lstm_sine trial=3 study=mine", "a search draws its trials by its own name, leave out study="),
     ("method=lstm data=omniglot backbone.widths=[8]", "backbone.widths=[8] would not be used: leave it out"),
     ("method=lstm data=omniglot backbone.bn=support", "backbone.bn=support would not be used: leave it out"),
-    *((f"trainer.precision={p}", "choose one of 32-true") for p in ("16-true", "bf16-true", "64-true", "bogus")),
+    *(
+        (f"trainer.precision={p}", "choose one of 32-true")
+        for p in ("16-true", "bf16-true", "64-true", "bogus")
+    ),
     ("trainer.precision=transformer-engine", "choose one of 32-true"),
     ("data=mini method=oplstm trainer.accelerator=abacus", "choose one of auto, cpu"),
     ("data=mini method.name=nan", "method.name=nan is no setting"),
     ("data=mini method.name=bogus", "choose it as method=bogus"),
     ("method=lstm trainer.precision=bf16-mixed trainer.accelerator=cpu", "choose that"),
-    ("trainer.precision=tf32 trainer.accelerator=cpu", "is for NVIDIA's GPUs, and this runs on cpu: choose 32-true"),
+    (
+        "trainer.precision=tf32 trainer.accelerator=cpu",
+        "is for NVIDIA's GPUs, and this runs on cpu: choose 32-true",
+    ),
     ("method=lstm method.support_mode=sequence method.first_labels=false", "is for method.support_mode=set"),
     ("method.passes=1000000000", "give a whole number from 1 to 10000"),
     ("trainer.eval_batch_size=99999999999999999999", "give a whole number from 1 to 100000"),
@@ -141,7 +150,11 @@ def call(monkeypatch: pytest.MonkeyPatch, command: str, program: str = "train") 
 
 @pytest.mark.parametrize(("command", "message"), MISTAKES, ids=[command for command, _ in MISTAKES])
 def test_a_mistake_is_one_line(
-    command: str, message: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    command: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("FEWSHOT_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.setenv("FEWSHOT_PREPARED", str(tmp_path / "prepared"))
@@ -155,7 +168,11 @@ def test_a_mistake_is_one_line(
 
 @pytest.mark.parametrize(("command", "message"), MISTAKES_OF_A_TEST)
 def test_a_mistake_in_a_test_is_one_line(
-    command: str, message: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    command: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert call(monkeypatch, command, "evaluate") == 2
@@ -240,7 +257,9 @@ def test_a_terminal_that_cannot_print_a_sign(monkeypatch: pytest.MonkeyPatch, tm
     "error",
     [
         MemoryError("Unable to allocate 5 TiB"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to"
+        ),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
     ],
     ids=["python", "cpu", "gpu"],
@@ -273,7 +292,9 @@ def test_any_positive_number_of_shots_is_a_choice() -> None:
 
 
 def test_cells_of_a_sweep_are_counted() -> None:
-    total, swept = jobs.count([], ["-m", "method=protonet,oplstm", "shots='1','5'", "seed=0,1,2", "data=glyphs"])
+    total, swept = jobs.count(
+        [], ["-m", "method=protonet,oplstm", "shots='1','5'", "seed=0,1,2", "data=glyphs"]
+    )
     assert total == 12
     assert swept == {"method", "shots", "seed"}
 
@@ -292,7 +313,9 @@ def test_cells_of_a_sweep_in_a_yaml_are_counted_too() -> None:
         ("experiment=demo shots=5", [5]),
     ],
 )
-def test_habits_of_hydra(command: str, seen: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_habits_of_hydra(
+    command: str, seen: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     found = []
 
@@ -308,7 +331,10 @@ def test_habits_of_hydra(command: str, seen: list[int], monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        ("experiment=table1 seed=0", "this is one cell of experiment=table1, which sweeps method, shots: -m runs them"),
+        (
+            "experiment=table1 seed=0",
+            "this is one cell of experiment=table1, which sweeps method, shots: -m runs them",
+        ),
         (
             "search=oplstm_mini method.passes=1",
             "one cell of search=oplstm_mini, which sweeps method.meta_batch_size, method",
@@ -320,7 +346,11 @@ def test_habits_of_hydra(command: str, seen: list[int], monkeypatch: pytest.Monk
     ],
 )
 def test_a_study_without_m_is_told(
-    command: str, told: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    command: str,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py", *command.split()])
@@ -356,7 +386,11 @@ def test_what_would_have_no_effect_is_refused(
 @pytest.mark.parametrize(
     ("plugin", "command", "bar"),
     [
-        ("hydra_plugins.hydra_joblib_launcher", "hydra/launcher=joblib hydra.launcher.n_jobs=2 seed=0,1", "2/2"),
+        (
+            "hydra_plugins.hydra_joblib_launcher",
+            "hydra/launcher=joblib hydra.launcher.n_jobs=2 seed=0,1",
+            "2/2",
+        ),
         ("hydra_plugins.hydra_submitit_launcher", "hydra/launcher=submitit_local seed=0,1", ""),
         (
             "hydra_plugins.hydra_optuna_sweeper",
@@ -428,7 +462,10 @@ def test_shots_of_a_test_are_swept_too(monkeypatch: pytest.MonkeyPatch, tmp_path
         ("method:maml", "method:maml: a setting is given as name=value"),
         ("--cfg jobb", "invalid choice: 'jobb'"),
         ("-m hydra/launcher=nothing", "unknown hydra/launcher 'nothing': choose one of basic, "),
-        ("-m hydra/sweeper=optuna_of_old", "hydra/sweeper=optuna_of_old is not installed: pip install '.[sweeps]'"),
+        (
+            "-m hydra/sweeper=optuna_of_old",
+            "hydra/sweeper=optuna_of_old is not installed: pip install '.[sweeps]'",
+        ),
         ("trainer.num_threads=1024", "is more than the"),
     ],
 )
@@ -442,7 +479,9 @@ def test_what_hydra_would_answer_with_its_usage(
     assert len(err.splitlines()) == 1
 
 
-def test_configs_that_are_not_there(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_configs_that_are_not_there(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("FEWSHOT_CONF", "/nonexistent")
     assert call(monkeypatch, "method=maml") == 2
     assert capfd.readouterr().err == "error: FEWSHOT_CONF=/nonexistent is no folder\n"
@@ -527,7 +566,9 @@ def test_a_command_takes_away_its_own_folder_only(monkeypatch: pytest.MonkeyPatc
     assert not (tmp_path / "own").exists()
 
 
-def test_what_is_left_is_told_from_the_cells_that_ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_is_left_is_told_from_the_cells_that_ran(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv(jobs.FILE, "")  # and back to what it was
     monkeypatch.setattr(jobs, "told", None)
     monkeypatch.setattr(jobs, "_own", None)

@@ -65,7 +65,9 @@ def test_a_gpu_would_replay_the_learners_gradients(
     batch = episode(learner, tasks=2)
     expected = losses_and_gradient(learner, batch)
     monkeypatch.setattr(module, "no_compiler", lambda _: "")
-    monkeypatch.setattr(torch, "compile", lambda function, **_: TRACED(function, fullgraph=True, dynamic=False))
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **_: TRACED(function, fullgraph=True, dynamic=False)
+    )
     with compiled(learner, config(tmp_path, "trainer.compile=true"), torch.device("cuda")):
         assert "losses" in vars(learner)
         for found, there in zip(losses_and_gradient(learner, batch), expected, strict=True):
@@ -228,7 +230,9 @@ def test_a_learner_without_such_a_part_is_told_before_any_work(tmp_path: Path) -
     on_a_gpu = config(tmp_path, "method=protonet", "data=omniglot", "trainer.compile=true")
     check(on_a_gpu)
     with (
-        pytest.raises(UserError, match=r"trainer.compile=true: method=protonet with backbone=fc names no part"),
+        pytest.raises(
+            UserError, match=r"trainer.compile=true: method=protonet with backbone=fc names no part"
+        ),
         compiled(make_named("protonet", "fc"), on_a_gpu, CPU),
     ):
         pass

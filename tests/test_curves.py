@@ -22,10 +22,14 @@ FEW = ["trainer.max_steps=20", "trainer.val_check_interval=10", "trainer.log_eve
 
 def images(tmp_path: Path, *overrides: str) -> DictConfig:
     """A small run on images of one's own, two classes a task that are hard to tell apart."""
-    fill_folder(tmp_path / "images", {f"class{c}/{i}.png": picture(c + 12 * i) for c in range(12) for i in range(20)})
+    fill_folder(
+        tmp_path / "images", {f"class{c}/{i}.png": picture(c + 12 * i) for c in range(12) for i in range(20)}
+    )
     small = [f"data.path={tmp_path / 'images'}", "data.size=8", "data.channels=1", "data.ways=2"]
     queries = ["data.train_queries=3", "data.val_queries=3"]
-    return config(tmp_path, "data=folder", "method=protonet", "backbone.widths=[4,4]", *small, *queries, *overrides)
+    return config(
+        tmp_path, "data=folder", "method=protonet", "backbone.widths=[4,4]", *small, *queries, *overrides
+    )
 
 
 def curve(folder: Path, metric: str) -> dict[int, float]:
@@ -71,7 +75,11 @@ def test_the_accuracy_of_training_is_that_of_logged_steps(
     assert len(scored) == 4
     assert len(set(logged.values())) > 1
     assert curve(run_folder(cfg), "train/loss").keys() == logged.keys()
-    assert curve(run_folder(cfg), "val/loss").keys() == curve(run_folder(cfg), "val/accuracy").keys() == {0, 10, 20}
+    assert (
+        curve(run_folder(cfg), "val/loss").keys()
+        == curve(run_folder(cfg), "val/accuracy").keys()
+        == {0, 10, 20}
+    )
     assert lines(learning_curve(run_folder(cfg) / "metrics.csv", "")) == {
         "loss": ["train/loss", "val/loss"],
         "accuracy": ["train/accuracy", "val/accuracy"],

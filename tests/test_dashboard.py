@@ -68,8 +68,16 @@ def test_a_dashboard_shows_what_runs_log(tmp_path: Path, monkeypatch: pytest.Mon
         ("table1", ["seed=0,1"], ["method.value.name", "shots.value"]),
         ("figure5", ["profile=quick", "shots=5,10"], ["method.value.support", "shots.value"]),
         ("table4", ["method=sap", "seed=0,1"], ["method.value.name", "data.value.name", "shots.value"]),
-        ("table1", ["shots=5", "method.lr=1e-3,1e-2"], ["method.value.name", "shots.value", "method.value.lr"]),
-        ("table1", ["shots=5", "++method.lr=1e-3,1e-2"], ["method.value.name", "shots.value", "method.value.lr"]),
+        (
+            "table1",
+            ["shots=5", "method.lr=1e-3,1e-2"],
+            ["method.value.name", "shots.value", "method.value.lr"],
+        ),
+        (
+            "table1",
+            ["shots=5", "++method.lr=1e-3,1e-2"],
+            ["method.value.name", "shots.value", "method.value.lr"],
+        ),
         ("lstm_sine", ["trial=0,1"], []),
     ],
 )
@@ -78,12 +86,18 @@ def test_a_dashboard_is_of_the_studys_runs_and_puts_seeds_alone_together(
 ) -> None:
     pytest.importorskip("wandb_workspaces")
     found = cells(study, told)
-    [runs] = dashboard.workspace(study, told, found)._to_model().model_dump(by_alias=True)["spec"]["section"]["runSets"]
+    [runs] = (
+        dashboard.workspace(study, told, found)
+        ._to_model()
+        .model_dump(by_alias=True)["spec"]["section"]["runSets"]
+    )
     assert [key["name"] for key in runs["grouping"]] == groups
     [chosen] = runs["filters"]["filters"]
     assert (chosen["key"]["name"], chosen["op"]) == ("displayName", "IN")
     in_order = " ".join(sorted(told, key=lambda setting: setting.lstrip("+")))
-    of_report = f"{study} {in_order.replace('=', ' ').replace('+', ' ')}" + ", shrunk" * ("profile=quick" in told)
+    of_report = f"{study} {in_order.replace('=', ' ').replace('+', ' ')}" + ", shrunk" * (
+        "profile=quick" in told
+    )
     runs_then_tests = [of_report, *(run_name(cell.cfg, cell.folder) for cell in found)]
     if study == "table4":  # of evaluate.py
         other = {"mini": "cub", "cub": "mini"}
@@ -96,7 +110,9 @@ def test_a_dashboard_is_of_the_studys_runs_and_puts_seeds_alone_together(
 
 def test_tests_across_domains_are_shown() -> None:
     pytest.importorskip("wandb_workspaces")
-    panels: list[Any] = dashboard.sections("omniglot-glyphs", cells("omniglot-glyphs", ["seed=0", "shots=1"]))["test"]
+    panels: list[Any] = dashboard.sections(
+        "omniglot-glyphs", cells("omniglot-glyphs", ["seed=0", "shots=1"])
+    )["test"]
     assert [panel.title for panel in panels] == ["test/accuracy", "test/glyphs/accuracy"]
 
 

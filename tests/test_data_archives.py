@@ -150,7 +150,9 @@ def sixteen_bit_png(channels: int) -> bytes:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_sixteen_bits_of_any_colours_are_refused(channels: int) -> None:
-    with pytest.raises(UserError, match=r"the/file\.png has more than 8 bits a channel: convert it to 8 bits"):
+    with pytest.raises(
+        UserError, match=r"the/file\.png has more than 8 bits a channel: convert it to 8 bits"
+    ):
         decode.decode(sixteen_bit_png(channels), 8, channels, "the/file.png")
 
 
@@ -200,7 +202,9 @@ def test_a_refused_image_is_one_line_without_pils_warnings(side: int) -> None:
     code += f"try: decode({bytes(data)!r}, 8, 3, 'x')\nexcept Exception as error: print(error)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr == ""
-    assert re.fullmatch(r"x (has 10000 x 10000 pixels: shrink|is no readable image \(.*\): replace).*\n", done.stdout)
+    assert re.fullmatch(
+        r"x (has 10000 x 10000 pixels: shrink|is no readable image \(.*\): replace).*\n", done.stdout
+    )
 
 
 def test_a_line_names_no_place_in_memory() -> None:

@@ -66,7 +66,9 @@ def test_interrupted_then_resumed(address: str, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("place", "already"), [("a", len(DATA)), ("norange", 100)])
-def test_a_part_that_is_whole_or_cannot_be_resumed(address: str, tmp_path: Path, place: str, already: int) -> None:
+def test_a_part_that_is_whole_or_cannot_be_resumed(
+    address: str, tmp_path: Path, place: str, already: int
+) -> None:
     (tmp_path / "a.zip.part").write_bytes(DATA[:already])
     fetch(f"{address}/{place}", tmp_path / "a.zip", MD5)
     assert (tmp_path / "a.zip").read_bytes() == DATA

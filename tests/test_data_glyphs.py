@@ -132,7 +132,9 @@ def test_pixels_alone_tell_few_characters_apart(made: tuple[Content, np.ndarray]
     table = torch.from_numpy(images).permute(0, 3, 1, 2)
     counts = np.array(list(content.counts["train"].values()))
     index = draw_images(0, "train", np.arange(200), np.cumsum(counts) - counts, counts, 5, 6)
-    support, queries = (table[rows].flatten(2).double() for rows in (index[:, :, 0], index[:, :, 1:].reshape(200, -1)))
+    support, queries = (
+        table[rows].flatten(2).double() for rows in (index[:, :, 0], index[:, :, 1:].reshape(200, -1))
+    )
     right = torch.cdist(queries, support).argmin(2) == torch.arange(5).repeat_interleave(5)
     assert 0.35 < right.double().mean() < 0.65
 

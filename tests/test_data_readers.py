@@ -22,7 +22,9 @@ SPLITS = ("train", "val", "test")
 
 
 def prepare(tmp_path: Path, name: str, size: int = 8, channels: int = 3, path: Path | None = None) -> Table:
-    return open_or_prepare(name, tmp_path / "raw", tmp_path / "prepared", size, channels, path, download=False)
+    return open_or_prepare(
+        name, tmp_path / "raw", tmp_path / "prepared", size, channels, path, download=False
+    )
 
 
 def names(table: Table) -> dict[str, tuple[str, ...]]:
@@ -56,7 +58,9 @@ def small_omniglot(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
 def test_omniglot_from_a_zip_and_a_folder(tmp_path: Path, small_omniglot: dict[str, bytes]) -> None:
     background = {name: data for name, data in small_omniglot.items() if "background" in name}
     fill_zip(tmp_path / "raw" / "omniglot" / "renamed.zip", background)
-    fill_folder(tmp_path / "raw", {name: data for name, data in small_omniglot.items() if "evaluation" in name})
+    fill_folder(
+        tmp_path / "raw", {name: data for name, data in small_omniglot.items() if "evaluation" in name}
+    )
     table = prepare(tmp_path, "omniglot", channels=1)
     assert names(table) == {"train": (PLACES[0], PLACES[2]), "val": (PLACES[1],), "test": (PLACES[3],)}
     assert table.images.shape == (80, 8, 8, 1)
@@ -66,7 +70,13 @@ def test_omniglot_from_a_zip_and_a_folder(tmp_path: Path, small_omniglot: dict[s
 def test_omniglot_incomplete(tmp_path: Path, small_omniglot: dict[str, bytes]) -> None:
     small_omniglot.pop(f"{PLACES[3]}/07.png")
     fill_folder(tmp_path / "raw", small_omniglot)
-    fails(tmp_path, "1 of 2 characters", "images_evaluation.zip", str(tmp_path / "raw" / "omniglot"), name="omniglot")
+    fails(
+        tmp_path,
+        "1 of 2 characters",
+        "images_evaluation.zip",
+        str(tmp_path / "raw" / "omniglot"),
+        name="omniglot",
+    )
 
 
 def test_no_raw_folder(tmp_path: Path) -> None:
@@ -116,7 +126,12 @@ def test_mini_names_a_missing_image(tmp_path: Path, small_mini: dict) -> None:
 
 
 def test_mini_from_class_folders(tmp_path: Path, small_mini: dict) -> None:
-    files = {f"mini-imagenet/{s}/{c}/{v}.png": picture(v) for s, cs in small_mini.items() for c in cs for v in cs[c]}
+    files = {
+        f"mini-imagenet/{s}/{c}/{v}.png": picture(v)
+        for s, cs in small_mini.items()
+        for c in cs
+        for v in cs[c]
+    }
     fill_zip(tmp_path / "raw" / "mini.zip", files)
     check_mini(prepare(tmp_path, "mini"))
 
@@ -138,7 +153,9 @@ def pickle_of(classes: dict[str, list[int]], protocol: int) -> bytes:
 @pytest.mark.parametrize("old", [False, True])
 def test_mini_from_pickles(tmp_path: Path, small_mini: dict, protocol: int, old: bool) -> None:
     files = {f"mini-imagenet-cache-{s}.pkl": pickle_of(small_mini[s], protocol) for s in SPLITS}
-    if old and protocol == 2:  # the older module name; a string's length is not written beside it in this protocol
+    if (
+        old and protocol == 2
+    ):  # the older module name; a string's length is not written beside it in this protocol
         assert all(b"numpy._core." in data for data in files.values())
         files = {name: data.replace(b"numpy._core.", b"numpy.core.") for name, data in files.items()}
     fill_tar(tmp_path / "raw" / "mini-imagenet.tar.gz", files)
@@ -155,7 +172,11 @@ class Evil:
 
 def test_a_pickle_cannot_run_code(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
-    for attack in (Evil(Path.touch, mark), Evil(open, str(mark), "w"), Evil(eval, f"open({str(mark)!r}, 'w')")):
+    for attack in (
+        Evil(Path.touch, mark),
+        Evil(open, str(mark), "w"),
+        Evil(eval, f"open({str(mark)!r}, 'w')"),
+    ):
         data = pickle.dumps({"image_data": attack, "class_dict": {}})
         fill_folder(tmp_path / "raw" / "mini", {f"mini-imagenet-cache-{s}.pkl": data for s in SPLITS})
         fails(tmp_path, "mini-imagenet-cache-train.pkl", "wants to run", name="mini")
@@ -170,7 +191,9 @@ def test_a_pickle_cannot_run_code(tmp_path: Path) -> None:
         pickle.dumps([1]),
         pickle.dumps({"image_data": np.zeros((2, 8, 8, 3)), "class_dict": {"a": [0]}}),
         pickle.dumps({"image_data": np.zeros((2, 8, 8, 3), dtype=np.uint8), "class_dict": {"a": [2]}}),
-        pickle.dumps({"image_data": np.zeros((2, 8, 8, 3), dtype=np.uint8), "class_dict": {"a": [0], "b": [0, 1]}}),
+        pickle.dumps(
+            {"image_data": np.zeros((2, 8, 8, 3), dtype=np.uint8), "class_dict": {"a": [0], "b": [0, 1]}}
+        ),
     ],
 )
 def test_a_damaged_pickle_is_named(tmp_path: Path, data: bytes) -> None:
@@ -180,7 +203,9 @@ def test_a_damaged_pickle_is_named(tmp_path: Path, data: bytes) -> None:
 
 def test_a_class_in_two_pickles_is_named(tmp_path: Path, small_mini: dict) -> None:
     shared = small_mini | {"val": small_mini["val"] | dict([next(iter(small_mini["train"].items()))])}
-    fill_folder(tmp_path / "raw" / "mini", {f"mini-imagenet-cache-{s}.pkl": pickle_of(shared[s], 2) for s in SPLITS})
+    fill_folder(
+        tmp_path / "raw" / "mini", {f"mini-imagenet-cache-{s}.pkl": pickle_of(shared[s], 2) for s in SPLITS}
+    )
     fails(tmp_path, "mini-imagenet-cache-train.pkl) is in train and in val", name="mini")
 
 
@@ -206,7 +231,11 @@ def test_cub_split_and_grey_images(tmp_path: Path) -> None:
     files[first] = picture(50, mode="L", form="JPEG")
     fill_tar(tmp_path / "raw" / "cub" / "CUB_200_2011.tgz", files)
     table = prepare(tmp_path, "cub")
-    assert {split: len(found) for split, found in names(table).items()} == {"train": 100, "val": 50, "test": 50}
+    assert {split: len(found) for split, found in names(table).items()} == {
+        "train": 100,
+        "val": 50,
+        "test": 50,
+    }
     assert (table.images[0] == 50).all()
     part = prepare(tmp_path, "cub50")
     assert {split: len(found) for split, found in names(part).items()} == {"train": 25, "val": 13, "test": 12}
@@ -266,7 +295,9 @@ def test_folder_split_by_folders(tmp_path: Path) -> None:
 
 
 def test_a_class_in_two_splits_is_refused(tmp_path: Path) -> None:
-    files = {f"{split}/animal0/{i}.png": picture(40 * i + n) for n, split in enumerate(SPLITS) for i in range(3)}
+    files = {
+        f"{split}/animal0/{i}.png": picture(40 * i + n) for n, split in enumerate(SPLITS) for i in range(3)
+    }
     fill_folder(tmp_path / "zoo", files)
     fails(
         tmp_path,
@@ -303,7 +334,9 @@ def test_folders_named_as_the_field_does(tmp_path: Path, words: tuple[str, ...])
 def rows_of(columns: str, of_class: bool = False) -> bytes:
     files = [(name, name.split("/")[0]) for name in animals(4)]
     told = [(file.split("/")[1], label, SPLIT_OF[int(label[6])]) for file, label in files]
-    lines = [f"{label},{split}" if of_class else f"{label}/{file},{label},{split}" for file, label, split in told]
+    lines = [
+        f"{label},{split}" if of_class else f"{label}/{file},{label},{split}" for file, label, split in told
+    ]
     return "\n".join([columns, *dict.fromkeys(lines)]).encode()
 
 
@@ -367,20 +400,30 @@ def test_a_split_without_validation_takes_it_from_training(tmp_path: Path) -> No
         ({"test/deep/er/animal9/1.png": picture(200)}, "looks like a split"),
         ({"a.csv": rows_of("class,split", True), "b.csv": rows_of("class,split", True)}, "keep one of them"),
         ({"a.csv": b"class,split\nanimal0,left\n"}, "a split is train, val or test"),
-        ({"x/train.txt": b"nobody", "x/test.txt": b"animal1"}, "zoo/x/train.txt and test.txt: 0 folders with images"),
+        (
+            {"x/train.txt": b"nobody", "x/test.txt": b"animal1"},
+            "zoo/x/train.txt and test.txt: 0 folders with images",
+        ),
         ({"a.csv": b"class,split\nnobody,train\n"}, "0 folders with images are called 'nobody'"),
         ({"a.csv": b"filename,label,split\nnone.png,a,train\n"}, "lists none.png, which is not there"),
-        ({"a.csv": b"filename,label,split\n1.png,a,train\n", "b/1.png": b"", "c/1.png": b""}, "images are called so"),
+        (
+            {"a.csv": b"filename,label,split\n1.png,a,train\n", "b/1.png": b"", "c/1.png": b""},
+            "images are called so",
+        ),
     ],
 )
-def test_splits_that_are_not_understood_are_refused(tmp_path: Path, extra: dict[str, bytes], said: str) -> None:
+def test_splits_that_are_not_understood_are_refused(
+    tmp_path: Path, extra: dict[str, bytes], said: str
+) -> None:
     fill_folder(tmp_path / "zoo", animals(4) | extra)
     fails(tmp_path, said, name="folder", path=tmp_path / "zoo")
 
 
 def test_images_in_train_and_test_without_classes_are_refused(tmp_path: Path) -> None:
     files = {
-        f"{split}/{i}.png": picture(40 * n + i) for n, split in enumerate(("train", "val", "test")) for i in range(3)
+        f"{split}/{i}.png": picture(40 * n + i)
+        for n, split in enumerate(("train", "val", "test"))
+        for i in range(3)
     }
     fill_folder(tmp_path / "zoo", files)
     fails(tmp_path, "look like splits", name="folder", path=tmp_path / "zoo")
@@ -398,7 +441,12 @@ def test_an_image_in_two_splits_is_refused(tmp_path: Path) -> None:
     files["test/animal2/copy.png"] = next(data for name, data in files.items() if name.startswith("train"))
     fill_folder(tmp_path / "zoo", files)
     fails(
-        tmp_path, "train/animal0/", "test/animal2/copy.png", "are the same image", name="folder", path=tmp_path / "zoo"
+        tmp_path,
+        "train/animal0/",
+        "test/animal2/copy.png",
+        "are the same image",
+        name="folder",
+        path=tmp_path / "zoo",
     )
 
 
@@ -443,7 +491,11 @@ def test_folder_split_by_csv_files(tmp_path: Path) -> None:
     wanted = {"train": {"n1": [1, 2]}, "val": {"n3": [5, 6]}, "test": {"n4": [7, 8]}}
     path = tmp_path / "zoo"
     fill_folder(path, csv_files(wanted) | mini_images(wanted))
-    assert names(prepare(tmp_path, "folder", path=path)) == {"train": ("n1",), "val": ("n3",), "test": ("n4",)}
+    assert names(prepare(tmp_path, "folder", path=path)) == {
+        "train": ("n1",),
+        "val": ("n3",),
+        "test": ("n4",),
+    }
     (path / "images" / "n12.png").unlink()
     with pytest.raises(UserError, match=r"1 images .* n12\.png"):
         prepare(tmp_path, "folder", path=path)
@@ -455,7 +507,10 @@ def test_folder_split_by_csv_files(tmp_path: Path) -> None:
         (b"class,split\nanimal9,train\n", "animal9"),
         (b"class,split\nanimal0,left\n", "'left'"),
         (b"name,part\nanimal0,val\n", "or class,split"),
-        (b"class,split\nanimal0,train\n,val\n", "split.csv has a row with an empty class: fill it in, or remove"),
+        (
+            b"class,split\nanimal0,train\n,val\n",
+            "split.csv has a row with an empty class: fill it in, or remove",
+        ),
         (b"filename,label,split\n , animal0,val\n", "split.csv has a row with an empty filename"),
         (b"class,split\nanimal0\n", "columns class,split in every row"),
         (b"class,split\n\xff,val\n", "is no UTF-8 text"),
@@ -482,7 +537,9 @@ def test_folder_missing_empty_or_damaged(tmp_path: Path) -> None:
 
 def split_csvs(listed: str, ways: int = 3) -> dict[str, bytes]:
     """train.csv, val.csv and test.csv of one class each, c0 ... c2, with `listed` as the path of an image."""
-    rows = {split: [f"{listed.format(c=c, i=i)},c{c}" for i in range(4)] for c, split in enumerate(SPLITS[:ways])}
+    rows = {
+        split: [f"{listed.format(c=c, i=i)},c{c}" for i in range(4)] for c, split in enumerate(SPLITS[:ways])
+    }
     return {f"{split}.csv": "\n".join(["filename,label", *lines]).encode() for split, lines in rows.items()}
 
 
@@ -502,7 +559,8 @@ def test_split_csvs_name_images_by_path(tmp_path: Path, listed: str) -> None:
 
 def test_paths_may_begin_above_the_folder(tmp_path: Path) -> None:
     fill_folder(
-        tmp_path / "zoo", CLASS_IMAGES | {f"images/{n}": d for n, d in split_csvs("images/c{c}/{i}.png").items()}
+        tmp_path / "zoo",
+        CLASS_IMAGES | {f"images/{n}": d for n, d in split_csvs("images/c{c}/{i}.png").items()},
     )
     assert len(prepare(tmp_path, "folder", path=tmp_path / "zoo" / "images").images) == 12
 
@@ -520,7 +578,13 @@ def test_mini_names_images_by_path(tmp_path: Path, small_mini: dict) -> None:
 def test_a_path_is_never_matched_by_its_last_name_alone(tmp_path: Path) -> None:
     fill_folder(tmp_path / "zoo", CLASS_IMAGES | split_csvs("c{c}/{i}.png"))
     (tmp_path / "zoo" / "images" / "c1" / "0.png").unlink()
-    fails(tmp_path, "1 images are missing", "lists c1/0.png, which is not there", name="folder", path=tmp_path / "zoo")
+    fails(
+        tmp_path,
+        "1 images are missing",
+        "lists c1/0.png, which is not there",
+        name="folder",
+        path=tmp_path / "zoo",
+    )
 
 
 def test_a_name_of_several_images_is_an_error(tmp_path: Path) -> None:
@@ -547,7 +611,9 @@ def test_identical_copies_count_once(tmp_path: Path) -> None:
 
 def batches(suffix: str = ".png", number: int = 10) -> dict[str, bytes]:
     """Images in folders that are no classes."""
-    return {f"batch{i % 3}/{100 * c + i}{suffix}": picture(20 * c + i) for c in range(number) for i in range(4)}
+    return {
+        f"batch{i % 3}/{100 * c + i}{suffix}": picture(20 * c + i) for c in range(number) for i in range(4)
+    }
 
 
 def label_csv(columns: str = "filename,label", row: str = "{n}.png,kind {c}", number: int = 10) -> bytes:
@@ -583,7 +649,9 @@ def test_labels_of_a_csv_are_the_classes(tmp_path: Path, columns: str, row: str,
 
 def test_labels_with_a_list_of_classes(tmp_path: Path) -> None:
     split = {"train": [f"kind {c}" for c in range(6)], "val": ["kind 6", "kind 7"], "test": ["kind 8"]}
-    fill_folder(tmp_path / "zoo", batches() | {"labels.csv": label_csv(), "split.json": json.dumps(split).encode()})
+    fill_folder(
+        tmp_path / "zoo", batches() | {"labels.csv": label_csv(), "split.json": json.dumps(split).encode()}
+    )
     found = prepare(tmp_path, "folder", path=tmp_path / "zoo")
     assert names(found) == {split: tuple(classes) for split, classes in split.items()}
     assert (found.images[:, 0, 0, 0] < 180).all()
@@ -604,14 +672,18 @@ def test_a_usual_kaggle_download(tmp_path: Path) -> None:
 BY_SPLIT = {f"{SPLIT_OF[int(name[6])]}/{name}": data for name, data in animals(4).items()}
 ANIMAL_LABELS = "\n".join(["filename,label", *(f"{name},{name[:7]}" for name in animals(4))]).encode()
 CSVS = {
-    split: "\n".join(["filename,label", *(f"{n},{n[:7]}" for n in found)]).encode() for split, found in FILES.items()
+    split: "\n".join(["filename,label", *(f"{n},{n[:7]}" for n in found)]).encode()
+    for split, found in FILES.items()
 }
 
 
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        (BY_SPLIT | {"labels.csv": ANIMAL_LABELS}, "labels.csv|folders for train, val and test|more than one way"),
+        (
+            BY_SPLIT | {"labels.csv": ANIMAL_LABELS},
+            "labels.csv|folders for train, val and test|more than one way",
+        ),
         (
             animals(4) | {f"{s}{v}.csv": CSVS[s] for s in SPLITS for v in ("", "_v2")},
             "more than one way|train.csv|train_v2.csv|keep one of them",
@@ -620,15 +692,24 @@ CSVS = {
             animals(4) | {f"{v}/{s}.csv": CSVS[s] + v.encode() for s in SPLITS for v in "ab"},
             "more than one way|a/train.csv|b/train.csv",
         ),
-        (animals(4) | {f"{s}{v}.txt": b"animal0" for s in SPLITS for v in ("", "2")}, "more than one way|train2.txt"),
+        (
+            animals(4) | {f"{s}{v}.txt": b"animal0" for s in SPLITS for v in ("", "2")},
+            "more than one way|train2.txt",
+        ),
         (animals(4) | {"a.csv": ANIMAL_LABELS, "b.csv": ANIMAL_LABELS}, "more than one way|a.csv|b.csv"),
         (
             animals(4) | {"a.csv": ANIMAL_LABELS, "s.csv": rows_of("filename,label,split")},
             "more than one way|a.csv|s.csv",
         ),
-        (BY_SPLIT | {"s.csv": rows_of("filename,label,split").replace(b"test", b"val", 1)}, "more than one way|s.csv"),
         (
-            {f"{'test' if n[6] in '23' else 'train'}_images/{n.replace('/', '')}": d for n, d in animals(4).items()}
+            BY_SPLIT | {"s.csv": rows_of("filename,label,split").replace(b"test", b"val", 1)},
+            "more than one way|s.csv",
+        ),
+        (
+            {
+                f"{'test' if n[6] in '23' else 'train'}_images/{n.replace('/', '')}": d
+                for n, d in animals(4).items()
+            }
             | {"labels.csv": ANIMAL_LABELS.replace(b"/", b"", 1).replace(b"/", b"")},
             "labels.csv|test_images, train_images|look like splits",
         ),
@@ -643,14 +724,23 @@ CSVS = {
         (animals(4) | {"a.csv": b"Our zoo\nimage;label\nanimal0/1.png;4"}, "a.csv|first line|Our zoo"),
         (
             animals(4)
-            | {f"{s}.csv": CSVS[s] if s == "val" else CSVS[s].replace(b",animal3", b",ANIMAL0") for s in SPLITS},
+            | {
+                f"{s}.csv": CSVS[s] if s == "val" else CSVS[s].replace(b",animal3", b",ANIMAL0")
+                for s in SPLITS
+            },
             "ANIMAL0|only in case",
         ),
         (animals(4) | {"labels.xlsx": b"PK\x03\x04"}, "labels.xlsx may hold labels|csv"),
-        (animals(4) | {"a.csv": ANIMAL_LABELS.replace(b"/1.png,a", b"/1.png,A", 1)}, "Animal0|animal0|only in case"),
+        (
+            animals(4) | {"a.csv": ANIMAL_LABELS.replace(b"/1.png,a", b"/1.png,A", 1)},
+            "Animal0|animal0|only in case",
+        ),
         (animals(4) | {"a.csv": b"image,label\nanimal0/1.png,7\nanimal1/1.png,7.0"}, "'7'|'7.0'|differ"),
         (BY_SPLIT | {"lists/novel.json": b'{"label_names": ["animal0"]}'}, "novel.json may be another"),
-        (animals(4) | {"a.csv": b"image,path,label\nanimal0/1.png,animal0/1.png,4"}, "a.csv|image, path, label"),
+        (
+            animals(4) | {"a.csv": b"image,path,label\nanimal0/1.png,animal0/1.png,4"},
+            "a.csv|image, path, label",
+        ),
         (animals(4) | {"a.csv": b"animal0/1.png,4\nanimal0/2.jpeg,5"}, "a.csv|no header"),
         (
             animals(4) | {"a.csv": b"image,label,set\nanimal0/1.png,4,train\nanimal1/1.png,4,test"},
@@ -660,13 +750,24 @@ CSVS = {
         (animals(4) | {"a.csv": b"image,label\nanimal0/1.png,big, fat"}, "a.csv|more cells than the header"),
         (animals(4) | {"a.csv": b'image,label\nanimal0/1.png,"big\nanimal0/2.jpeg,small'}, "a.csv is no csv"),
         (animals(4) | {"a.csv": b"image,label\nanimal0/1.png,"}, "a row with an empty label"),
-        (animals(4) | {"a.csv": b"image,label\nanimal0/9.png,a"}, "a.csv lists animal0/9.png, which is not there"),
+        (
+            animals(4) | {"a.csv": b"image,label\nanimal0/9.png,a"},
+            "a.csv lists animal0/9.png, which is not there",
+        ),
         (animals(4) | {"a.csv": ANIMAL_LABELS + b"\nanimal0/1.png,b"}, "listed under two classes"),
-        (animals(4) | {"a.csv": "image,label\nanimal0/1.png,Käfer".encode("cp1252")}, "a.csv is no UTF-8 text"),
-        (animals(4) | {"a.csv": "image,label\nanimal0/1.png,Kafer".encode("utf-16-le")}, "a.csv is no UTF-8 text"),
+        (
+            animals(4) | {"a.csv": "image,label\nanimal0/1.png,Käfer".encode("cp1252")},
+            "a.csv is no UTF-8 text",
+        ),
+        (
+            animals(4) | {"a.csv": "image,label\nanimal0/1.png,Kafer".encode("utf-16-le")},
+            "a.csv is no UTF-8 text",
+        ),
     ],
 )
-def test_what_can_be_read_in_two_ways_or_none_is_an_error(tmp_path: Path, files: dict[str, bytes], said: str) -> None:
+def test_what_can_be_read_in_two_ways_or_none_is_an_error(
+    tmp_path: Path, files: dict[str, bytes], said: str
+) -> None:
     fill_folder(tmp_path / "zoo", files)
     fails(tmp_path, str(tmp_path / "zoo"), *said.split("|"), name="folder", path=tmp_path / "zoo")
 
@@ -677,19 +778,28 @@ def test_split_folders_in_two_places_are_copies_or_an_error(tmp_path: Path) -> N
     assert len(prepare(tmp_path, "folder", path=tmp_path / "zoo").images) == 20
     fill_folder(tmp_path / "pair", {f"v{v}/{name}": data for name, data in BY_SPLIT.items() for v in (1, 2)})
     fill_folder(tmp_path / "pair", {"v2/train/animal0/extra.png": picture(250)})
-    with pytest.raises(UserError, match=r"more than one way, train classes are in several places, .* others: v1; v2"):
+    with pytest.raises(
+        UserError, match=r"more than one way, train classes are in several places, .* others: v1; v2"
+    ):
         prepare(tmp_path, "folder", path=tmp_path / "pair")
 
 
 def test_archives_named_as_splits_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "zoo").mkdir()
-    for split, part in (("train", animals(4)), ("test", {f"x{name}": data for name, data in animals(7).items()})):
+    for split, part in (
+        ("train", animals(4)),
+        ("test", {f"x{name}": data for name, data in animals(7).items()}),
+    ):
         fill_zip(tmp_path / "zoo" / f"zoo_{split}.zip", part)
     fails(tmp_path, "zoo_test.zip, zoo_train.zip look like splits", name="folder", path=tmp_path / "zoo")
 
 
 def test_class_lists_in_one_word_are_read(tmp_path: Path) -> None:
-    lists = {"trainclasses.txt": b"animal0\nanimal1", "testclasses.txt": b"animal2", "valclasses.txt": b"animal3"}
+    lists = {
+        "trainclasses.txt": b"animal0\nanimal1",
+        "testclasses.txt": b"animal2",
+        "valclasses.txt": b"animal3",
+    }
     fill_folder(tmp_path / "zoo", animals(4) | lists)
     table = prepare(tmp_path, "folder", path=tmp_path / "zoo")
     assert names(table) == {"train": ("animal0", "animal1"), "val": ("animal3",), "test": ("animal2",)}
@@ -699,7 +809,10 @@ def test_folders_of_one_name_in_several_places_are_said(tmp_path: Path) -> None:
     fill_folder(tmp_path / "zoo" / "day", animals(3))
     fill_folder(tmp_path / "zoo" / "night", {name: data + b"." for name, data in animals(3).items()})
     note = prepare(tmp_path, "folder", path=tmp_path / "zoo").note
-    assert "3 names are in several places and are different classes there, as day/animal0 and night/animal0" in note
+    assert (
+        "3 names are in several places and are different classes there, as day/animal0 and night/animal0"
+        in note
+    )
 
 
 def test_a_competitions_test_csv_without_labels_is_not_read(tmp_path: Path) -> None:
@@ -735,7 +848,9 @@ def test_a_zip_of_another_system(tmp_path: Path) -> None:
     assert sum(map(len, names(table).values())) == 10
     files = {f"Käfer{name}": data for name, data in animals().items()}
     files |= {f"__MACOSX/._{name}": b"x" for name in animals()}
-    files["labels.csv"] = "\n".join(["image,label", *(f"Käfer{name},{name[:7]}" for name in animals())]).encode()
+    files["labels.csv"] = "\n".join(
+        ["image,label", *(f"Käfer{name},{name[:7]}" for name in animals())]
+    ).encode()
     with zipfile.ZipFile(tmp_path / "mac.zip", "w") as archive:
         for name, data in files.items():
             archive.writestr(MacEntry(unicodedata.normalize("NFD", name)), data)

@@ -22,7 +22,9 @@ def test_omniglot(raw: str, prepared: Path) -> None:
     assert all((classes.counts == 20).all() for classes in table.splits.values())
     assert 0.02 < (table.images > 127).mean() < 0.2  # ink is bright, and there is little of it
     first = next(
-        m for m in members(Path(raw) / "omniglot") if m.parts[-4:-1] == tuple(published["train"][0].split("/"))
+        m
+        for m in members(Path(raw) / "omniglot")
+        if m.parts[-4:-1] == tuple(published["train"][0].split("/"))
     )
     with opened(first) as stream:
         image = Image.open(stream).convert("L").resize((28, 28), Image.Resampling.BILINEAR)

@@ -41,7 +41,10 @@ def test_round_trip(folder: Path) -> None:
     assert opened.splits["train"].counts.tolist() == [2, 3]
     assert [opened.splits[split].starts.tolist() for split in COUNTS] == [[0, 2], [5], [6]]
     assert left_in(folder.parent) == ["made"]
-    assert torch.from_numpy(opened.images).shape == (8, *SHAPE)  # without torch's warning about read-only memory
+    assert torch.from_numpy(opened.images).shape == (
+        8,
+        *SHAPE,
+    )  # without torch's warning about read-only memory
 
 
 def test_the_file_cannot_be_changed_through_a_table(folder: Path) -> None:

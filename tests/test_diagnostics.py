@@ -32,13 +32,22 @@ SHAPE = {
     "test_queries": 1,
     "bn": "transductive",
 }
-WAVES = {"mean": 0.1, "ci95": 0.01, "metric": "mse", "baselines": {"support_mean": 4.0}, "ways": 1, "bn": "none"}
+WAVES = {
+    "mean": 0.1,
+    "ci95": 0.01,
+    "metric": "mse",
+    "baselines": {"support_mean": 4.0},
+    "ways": 1,
+    "bn": "none",
+}
 
 
 def told(tmp_path: Path, curves: dict[str, list[float]] | None = None, **other: Any) -> list[str]:
     """The signs of a result that is sound but for `other`, with these curves."""
     path = tmp_path / "metrics.csv"
-    lines = [f"{10 * n},{n},{name},{v}" for name, values in (curves or {}).items() for n, v in enumerate(values)]
+    lines = [
+        f"{10 * n},{n},{name},{v}" for name, values in (curves or {}).items() for n, v in enumerate(values)
+    ]
     path.write_text("\n".join(["tasks,step,metric,value", *lines]) + "\n")
     return diagnostics(SHAPE | SOUND | other, path)
 
@@ -55,7 +64,9 @@ def test_a_sound_run_warns_of_nothing(tmp_path: Path) -> None:
     assert told(tmp_path, mean=None, ci95=None, floors={}) == []  # out of time: no test
 
 
-@pytest.mark.parametrize(("mean", "ci95", "warns"), [(20.9, 1.0, True), (21.1, 1.0, False), (15.0, 1.0, True)])
+@pytest.mark.parametrize(
+    ("mean", "ci95", "warns"), [(20.9, 1.0, True), (21.1, 1.0, False), (15.0, 1.0, True)]
+)
 def test_chance(mean: float, ci95: float, warns: bool, tmp_path: Path) -> None:
     found = told(tmp_path, mean=mean, ci95=ci95)
     expected = f"it never left chance: {mean:.4g} ± {ci95:.4g} in the test, and a guess has 20"
@@ -115,7 +126,9 @@ def test_training_that_changes_little(tmp_path: Path) -> None:
 def test_validation_that_jumps(tmp_path: Path) -> None:
     curves = {"val/mse": [4.0, 0.08, 1.7, 0.09, 0.2], "val/ci95": [0.1, 0.01, 0.2, 0.01, 0.03]}
     [sign] = told(tmp_path, curves, **WAVES)
-    assert sign.startswith("validation got worse by more than its intervals in 2 of 4 steps, most from 0.08 to 1.7 ")
+    assert sign.startswith(
+        "validation got worse by more than its intervals in 2 of 4 steps, most from 0.08 to 1.7 "
+    )
     assert "after 20 tasks" in sign
     accuracies = {"val/accuracy": [20, 60, 40, 65], "val/ci95": [1.0] * 4}
     assert "in 1 of 3 steps, most from 60 to 40" in told(tmp_path, accuracies)[0]

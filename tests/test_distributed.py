@@ -93,11 +93,15 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
         assert (two[method] - one[method]).norm() < 1e-6 * one[method].norm(), method
 
 
-@pytest.mark.parametrize(("total", "batch", "ranks"), [(600, 20, 2), (21, 20, 2), (41, 20, 3), (7, 1, 2), (3, 20, 3)])
+@pytest.mark.parametrize(
+    ("total", "batch", "ranks"), [(600, 20, 2), (21, 20, 2), (41, 20, 3), (7, 1, 2), (3, 20, 3)]
+)
 def test_the_shares_of_a_stream_are_disjoint_and_whole(total: int, batch: int, ranks: int) -> None:
     seen, lengths = [], []
     for rank in range(ranks):
-        datamodule = EpisodicDataModule(SineSource(0, 1), 5, ranks, 1, num_val_tasks=total, eval_batch_size=batch)
+        datamodule = EpisodicDataModule(
+            SineSource(0, 1), 5, ranks, 1, num_val_tasks=total, eval_batch_size=batch
+        )
         device = SimpleNamespace(root_device=torch.device("cpu"))
         datamodule.trainer = SimpleNamespace(strategy=device, global_rank=rank, world_size=ranks)  # type: ignore[assignment]
         stream = datamodule.val_dataloader()
@@ -146,7 +150,9 @@ def command(tmp_path: Path, devices: int) -> list[str]:
 
 def of_run(process: subprocess.Popen[str]) -> list[int]:
     """The further processes of a run."""
-    told = subprocess.run(["ps", "-wwo", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True)
+    told = subprocess.run(
+        ["ps", "-wwo", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True
+    )
     return [int(line.split()[0]) for line in told.stdout.splitlines() if "spawn_main" in line]
 
 
@@ -167,7 +173,9 @@ def dies(ready: Callable[[], None], how: str) -> None:
         ("later", "process 1 of 2 failed: ValueError: later"),
     ],
 )
-def test_a_process_that_dies_is_not_waited_for(how: str, told: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_process_that_dies_is_not_waited_for(
+    how: str, told: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(LostProcess, match=re.escape(told)), distributed.together(2, dies, how):
         raise RuntimeError("Connection closed by peer")
     assert "Traceback" not in capfd.readouterr().err
@@ -225,8 +233,14 @@ def test_a_signal_ends_all_processes_of_a_run_after_a_save(tmp_path: Path, start
     [
         ("method=lstm data=sine trainer.devices=3", "cannot share method.meta_batch_size=4 equally"),
         ("method=maml data=sine shots=5 trainer.devices=2", "grad_clip_each=true"),
-        ("method=oplstm data=omniglot trainer.devices=2 trainer.similarity=paper", "is measured on one device"),
-        ("method=protonet data=omniglot trainer.devices=2 trainer.num_val_tasks=1", "is fewer than trainer.devices=2"),
+        (
+            "method=oplstm data=omniglot trainer.devices=2 trainer.similarity=paper",
+            "is measured on one device",
+        ),
+        (
+            "method=protonet data=omniglot trainer.devices=2 trainer.num_val_tasks=1",
+            "is fewer than trainer.devices=2",
+        ),
     ],
 )
 def test_what_cannot_be_shared_is_refused(settings: str, told: str) -> None:

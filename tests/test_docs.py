@@ -64,10 +64,14 @@ def test_the_commands_of_the_documentation_compose(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "archive", sorted((CONF.parent / "docs" / "results").glob("*/runs.tar.xz")), ids=lambda path: path.parent.name
+    "archive",
+    sorted((CONF.parent / "docs" / "results").glob("*/runs.tar.xz")),
+    ids=lambda path: path.parent.name,
 )
 @pytest.mark.usefixtures("composed_once")
-def test_stored_runs_are_those_of_their_study(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_runs_are_those_of_their_study(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever unpacks them has cells that are done; a change of a setting or of what names a run would undo that."""
     monkeypatch.setenv("FEWSHOT_OUTPUTS", str(tmp_path))
     with tarfile.open(archive) as packed:

@@ -27,7 +27,9 @@ splits = st.sampled_from(SPLITS)
 numbers = st.integers(0, 2**40)
 
 
-def draw(tasks: list[int] | NDArray, seed: int = 0, split: str = "train", ways: int = 5, examples: int = 6) -> NDArray:
+def draw(
+    tasks: list[int] | NDArray, seed: int = 0, split: str = "train", ways: int = 5, examples: int = 6
+) -> NDArray:
     return draw_images(seed, split, np.asarray(tasks, dtype=np.int64), STARTS, COUNTS, ways, examples)
 
 
@@ -133,7 +135,9 @@ def test_image_draw_in_plain_integers() -> None:
 
 @quick
 @given(seeds, splits, st.lists(numbers, min_size=1, max_size=6, unique=True), st.data())
-def test_task_does_not_depend_on_its_company(seed: int, split: str, tasks: list[int], data: st.DataObject) -> None:
+def test_task_does_not_depend_on_its_company(
+    seed: int, split: str, tasks: list[int], data: st.DataObject
+) -> None:
     """Whatever the meta-batch: task 17 is task 17."""
     together = draw(tasks, seed, split)
     which = data.draw(st.integers(0, len(tasks) - 1))
@@ -221,7 +225,9 @@ def test_sine_is_what_it_says() -> None:
 
 @quick
 @given(seeds, splits, st.lists(numbers, min_size=1, max_size=5), st.integers(1, 10), st.integers(1, 10))
-def test_sine_tasks_nest_and_stand_alone(seed: int, split: str, tasks: list[int], few: int, more: int) -> None:
+def test_sine_tasks_nest_and_stand_alone(
+    seed: int, split: str, tasks: list[int], few: int, more: int
+) -> None:
     """A wave depends on its number alone; more shots only add points."""
     source = SineSource(seed, 1)
     wave = source.draw(split, np.array(tasks[-1:]), few, 3)
@@ -237,7 +243,10 @@ def test_sine_episode_divides_at_the_shots() -> None:
     drawn = source.draw("val", np.arange(4, 7), 5, 8)
     episode = source.episode(drawn, 5)
     assert [tuple(part.shape) for part in episode] == [(3, 5, 1), (3, 5, 1), (3, 8, 1), (3, 8, 1), (3,)]
-    x, y = torch.cat([episode.support_x, episode.query_x], 1), torch.cat([episode.support_y, episode.query_y], 1)
+    x, y = (
+        torch.cat([episode.support_x, episode.query_x], 1),
+        torch.cat([episode.support_y, episode.query_y], 1),
+    )
     assert torch.equal(x[..., 0], drawn["x"].float())
     assert torch.equal(y[..., 0], drawn["y"].float())
     assert episode.tasks.tolist() == [4, 5, 6]
@@ -257,7 +266,9 @@ def test_batch_s_holds_tasks_from_s_times_j(batch: int, total: int) -> None:
     tasks = [episode.tasks.tolist() for episode in stream(batch, total)]
     assert len(tasks) == len(stream(batch, total))
     assert [number for several in tasks for number in several] == list(range(total))
-    assert all(numbers == list(range(s * batch, min((s + 1) * batch, total))) for s, numbers in enumerate(tasks))
+    assert all(
+        numbers == list(range(s * batch, min((s + 1) * batch, total))) for s, numbers in enumerate(tasks)
+    )
 
 
 @quick
@@ -294,9 +305,19 @@ def test_only_training_has_new_tasks_in_each_epoch(split: str) -> None:
 def test_data_module_has_a_stream_a_split() -> None:
     """Meta-batches and queries of training must not leak into validation and test."""
     queries = {"train_queries": 4, "val_queries": 5, "test_queries": 6}
-    sizes = {"meta_batch_size": 2, "max_steps": 7, "num_val_tasks": 10, "num_test_tasks": 9, "eval_batch_size": 4}
+    sizes = {
+        "meta_batch_size": 2,
+        "max_steps": 7,
+        "num_val_tasks": 10,
+        "num_test_tasks": 9,
+        "eval_batch_size": 4,
+    }
     module = EpisodicDataModule(SineSource(0, 1), shots=3, train_shots=2, **queries, **sizes)
-    loaders = {"train": module.train_dataloader(), "val": module.val_dataloader(), "test": module.test_dataloader()}
+    loaders = {
+        "train": module.train_dataloader(),
+        "val": module.val_dataloader(),
+        "test": module.test_dataloader(),
+    }
     told = {split: (s.split, s.shots, s.queries, s.batch, s.total, len(s)) for split, s in loaders.items()}
     assert told == {
         "train": ("train", 2, 4, 2, 14, 7),
@@ -328,12 +349,18 @@ def test_training_tasks_may_have_more_ways() -> None:
         assert np.array_equal(drawn["index"], wanted)
         assert source.episode(drawn, 2).query_y.unique().tolist() == list(range(ways))
         assert [len(names) for names in source.class_names(split, tasks)] == [ways] * 4
-    assert torch.equal(source.draw("train", tasks, 2, 4)["index"][:, :3], plain.draw("train", tasks, 2, 4)["index"])
+    assert torch.equal(
+        source.draw("train", tasks, 2, 4)["index"][:, :3], plain.draw("train", tasks, 2, 4)["index"]
+    )
     assert (source.task.outputs, source.task.train_outputs) == (3, 7)
     assert plain.task.train_outputs is None
-    with pytest.raises(UserError, match=r"^data.train_ways=11 is more than the 10 train classes: ask for fewer ways"):
+    with pytest.raises(
+        UserError, match=r"^data.train_ways=11 is more than the 10 train classes: ask for fewer ways"
+    ):
         ImageSource(0, plain.table, 3, train_ways=11).check("train", 1, 1)
-    with pytest.raises(UserError, match=r"^data.ways=11 is more than the 10 train classes: ask for fewer ways"):
+    with pytest.raises(
+        UserError, match=r"^data.ways=11 is more than the 10 train classes: ask for fewer ways"
+    ):
         ImageSource(0, plain.table, 11).check("train", 1, 1)
 
 
@@ -348,12 +375,19 @@ def test_orders_are_recorded(split: str) -> None:
 
 @quick
 @given(seeds, st.lists(numbers, min_size=1, max_size=4), st.integers(1, 6), st.integers(2, 3))
-def test_a_label_is_a_class_in_support_and_queries(seed: int, tasks: list[int], shots: int, ways: int) -> None:
+def test_a_label_is_a_class_in_support_and_queries(
+    seed: int, tasks: list[int], shots: int, ways: int
+) -> None:
     """Whatever the order in which they are shown."""
     batch = image_episode(image_source(ways, seed), tasks, shots)
     for b in range(len(tasks)):
-        support = {(int(y), round(255 * x.item())) for x, y in zip(batch.support_x[b], batch.support_y[b], strict=True)}
-        queries = {(int(y), round(255 * x.item())) for x, y in zip(batch.query_x[b], batch.query_y[b], strict=True)}
+        support = {
+            (int(y), round(255 * x.item()))
+            for x, y in zip(batch.support_x[b], batch.support_y[b], strict=True)
+        }
+        queries = {
+            (int(y), round(255 * x.item())) for x, y in zip(batch.query_x[b], batch.query_y[b], strict=True)
+        }
         assert support == queries
         assert len(support) == ways
         assert batch.support_y[b].bincount().tolist() == [shots] * ways
@@ -379,7 +413,9 @@ def test_support_sets_nest_whatever_their_order(seed: int, task: int, few: int, 
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_only_sequences_notice_the_order(name: str) -> None:
-    source = ImageSource(0, Table(np.random.default_rng(0).integers(0, 256, (90, 3, 3, 1), dtype=np.uint8), {}, ""), 3)
+    source = ImageSource(
+        0, Table(np.random.default_rng(0).integers(0, 256, (90, 3, 3, 1), dtype=np.uint8), {}, ""), 3
+    )
     source.table.splits.update(image_source().table.splits)
     drawn = source.draw("train", np.arange(4), 2, 4)
     by_label = drawn | {"order": torch.arange(3).expand(4, -1)}
@@ -404,7 +440,9 @@ def long_tail(ways: int = 3) -> ImageSource:
 
 def test_classes_with_too_few_images_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     source, tasks = long_tail(), np.arange(200)
-    module = EpisodicDataModule(source, 1, 4, 10, train_queries=4, val_queries=3, test_queries=15, num_val_tasks=200)
+    module = EpisodicDataModule(
+        source, 1, 4, 10, train_queries=4, val_queries=3, test_queries=15, num_val_tasks=200
+    )
     module.setup("validate")
     module.setup("validate")  # Lightning does it once more
     said = "2 of 7 val classes have fewer than 4 images (shots=1 + data.val_queries=3) and are left out: b (1), g (2)"
@@ -412,7 +450,9 @@ def test_classes_with_too_few_images_are_left_out(capsys: pytest.CaptureFixture[
     names = module.class_names("val", range(200))
     assert {name for task in names for name in task} == set("acdef")
     drawn = module.episode("val", range(200))
-    assert [["abcdefg"[round(255 * x)] for x in task[::3].tolist()] for task in drawn.query_x.flatten(1)] == names
+    assert [
+        ["abcdefg"[round(255 * x)] for x in task[::3].tolist()] for task in drawn.query_x.flatten(1)
+    ] == names
     fewer = module.episode("val", range(200), queries=1)  # the same tasks, and the same classes
     assert torch.equal(fewer.query_x, drawn.query_x[:, ::3])
     others = EpisodicDataModule(source, 2, 4, 10, val_queries=7)

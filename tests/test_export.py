@@ -48,7 +48,8 @@ def case(name: str) -> tuple[MetaLearner, Any, Any, torch.Tensor]:
     method, backbone, options = CASES[name]
     learner = make(method, backbone, **options).float().eval()
     first, other = (
-        (e.support_x.float(), e.support_y, e.query_x.float()) for e in (episode(learner, 2), episode(learner, 2))
+        (e.support_x.float(), e.support_y, e.query_x.float())
+        for e in (episode(learner, 2), episode(learner, 2))
     )
     with torch.no_grad():
         return learner, first, other, learner(*other)

@@ -87,7 +87,9 @@ def test_an_image_run_continues(tmp_path: Path) -> None:
     )
 
 
-def test_the_longest_of_several_continues(finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_longest_of_several_continues(
+    finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     copied(finished, tmp_path)
     train(config(tmp_path, "trainer.max_steps=10"))
     train(config(tmp_path, "trainer.max_steps=50"))
@@ -145,14 +147,19 @@ def spoilt(how: Any) -> Any:
 
 DAMAGE: dict[str, Any] = {
     **{f"{name} is garbage": garbage(name) for name in ("last.ckpt", "config.yaml")},
-    **{f"{name} is missing": lambda f, name=name: (f / name).unlink() for name in ("best.ckpt", "metrics.csv")},
+    **{
+        f"{name} is missing": lambda f, name=name: (f / name).unlink()
+        for name in ("best.ckpt", "metrics.csv")
+    },
     "another best state": lambda folder: shutil.copy(folder / "last.ckpt", folder / "best.ckpt"),
     "another update": spoilt(lambda state: state.update(global_step=7)),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_shorter_run_does_not_break_a_longer_one(damage: str, finished: Path, tmp_path: Path) -> None:
+def test_a_damaged_shorter_run_does_not_break_a_longer_one(
+    damage: str, finished: Path, tmp_path: Path
+) -> None:
     folder = copied(finished, tmp_path)
     DAMAGE[damage](folder)
     before = contents(folder)

@@ -53,7 +53,9 @@ def test_thirty_two_bits_are_thirty_two_on_a_gpu() -> None:
     make_lightning("protonet", logger=False)
     x, weight = torch.randn(8, 64, 21, 21), torch.randn(64, 64, 3, 3)
     exact = F.conv2d(x.double(), weight.double(), padding=1).float()
-    torch.testing.assert_close(F.conv2d(x.cuda(), weight.cuda(), padding=1).cpu(), exact, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        F.conv2d(x.cuda(), weight.cuda(), padding=1).cpu(), exact, rtol=1e-5, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,9 @@ def test_what_cannot_be_recorded_is_trained_as_it_is(
     batches = [Episode(*(x.cuda() for x in episode(learner, tasks=2))) for _ in range(3)]
     expected = [losses_and_gradient(learner, batch) for batch in batches]
     plain = type(learner).losses
-    monkeypatch.setattr(type(learner), "losses", lambda self, batch: plain(self, batch) if batch.tasks.any() else None)
+    monkeypatch.setattr(
+        type(learner), "losses", lambda self, batch: plain(self, batch) if batch.tasks.any() else None
+    )
     with compiled(learner, config(tmp_path), torch.device("cuda")):
         found = [losses_and_gradient(learner, batch) for batch in batches]
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)

@@ -25,7 +25,13 @@ FAULTS = [  # found before there were declarations: tracebacks, then nonsense th
         "trainer.val_check_interval=[1,2]",
     ),
     *("method.gamma=[1,2]", "+backbone.foo=1", "trainer.max_time=99999999999:00:00:00"),
-    *("method.lr=[1,2]", "method.passes=[1]", "logger.name=foo", "logger.pictures=3", "backbone.name=../../x"),
+    *(
+        "method.lr=[1,2]",
+        "method.passes=[1]",
+        "logger.name=foo",
+        "logger.pictures=3",
+        "backbone.name=../../x",
+    ),
     *("backbone.name=[null]", "method.normalisation=null", "data.test_queries_of=-1", "+trainer.devices=2"),
     *(
         "++trainer.val_evry=3",
@@ -33,8 +39,18 @@ FAULTS = [  # found before there were declarations: tracebacks, then nonsense th
         "data=sine data.sign=true",
         "trainer.eval_batch_size=99999999999999999999",
     ),
-    *("trainer.max_time=0:00:00:00", "method=lstm method.support_mode=null", "backbone.bn=null", "data.name=mini"),
-    *("method={}", "data.path=/etc/passwd", "method=maml method.inner_lr=[1,2]", "method=maml method.grad_clip=[1,2]"),
+    *(
+        "trainer.max_time=0:00:00:00",
+        "method=lstm method.support_mode=null",
+        "backbone.bn=null",
+        "data.name=mini",
+    ),
+    *(
+        "method={}",
+        "data.path=/etc/passwd",
+        "method=maml method.inner_lr=[1,2]",
+        "method=maml method.grad_clip=[1,2]",
+    ),
     *(
         "+foo=1",
         "settings=foo",
@@ -55,7 +71,9 @@ FAULTS = [  # found before there were declarations: tracebacks, then nonsense th
 
 
 @pytest.mark.parametrize("command", FAULTS)
-def test_what_was_taken_or_fell_is_refused(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_taken_or_fell_is_refused(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     code, printed = run_line("train", command.split())
     assert code == 2, printed
@@ -99,12 +117,28 @@ def test_what_makes_sense_is_taken(number: int) -> None:
 @pytest.mark.parametrize(
     ("method", "options", "said"),
     [
-        ("oplstm", {"normalisation": "bogus"}, "normalisation=bogus: choose one of example, matrix, joint, none"),
+        (
+            "oplstm",
+            {"normalisation": "bogus"},
+            "normalisation=bogus: choose one of example, matrix, joint, none",
+        ),
         ("lstm", {"support_mode": "bogus"}, "support_mode=bogus: choose one of set, sequence"),
-        ("lstm", {"support_mode": "set", "inputs": "prev_target"}, "inputs=prev_target needs an order of the examples"),
-        ("lstm", {"support_mode": "sequence", "first_labels": False}, "first_labels=false is for support_mode=set"),
+        (
+            "lstm",
+            {"support_mode": "set", "inputs": "prev_target"},
+            "inputs=prev_target needs an order of the examples",
+        ),
+        (
+            "lstm",
+            {"support_mode": "sequence", "first_labels": False},
+            "first_labels=false is for support_mode=set",
+        ),
         ("oplstm", {"lstm_units": (5, 5)}, "the last cell has 1 unit"),
-        ("maml", {"backbone": FC | {"bn": "bogus"}}, "backbone.bn=bogus: choose one of none, transductive, support"),
+        (
+            "maml",
+            {"backbone": FC | {"bn": "bogus"}},
+            "backbone.bn=bogus: choose one of none, transductive, support",
+        ),
         ("maml", {"backbone": {"layer": "linear"}}, "missing a required argument: 'widths'"),
         ("maml", {"backbone": FC | {"depth": 3}}, "unexpected keyword argument 'depth'"),
         ("warpmaml", {"backbone": FC | {"widths": [3]}}, "Warp-MAML's warps lie between blocks"),
@@ -155,7 +189,14 @@ def test_a_plain_annotation_is_a_declaration_too() -> None:
     """A stranger's `depth: int` says less, and is checked all the same."""
     from typing import Any
 
-    declared: dict[str, Any] = {"depth": int, "share": float, "kind": str, "on": bool, "sizes": list[int], "free": Any}
+    declared: dict[str, Any] = {
+        "depth": int,
+        "share": float,
+        "kind": str,
+        "on": bool,
+        "sizes": list[int],
+        "free": Any,
+    }
     check_values(declared, {"depth": 3, "share": 1, "kind": "x", "on": True, "sizes": [1], "free": object()})
     for name, value in {"depth": 1.0, "share": "1", "kind": 3, "on": 1, "sizes": 1}.items():
         with pytest.raises(UserError, match=f"{name}=.*: give "):

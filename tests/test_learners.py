@@ -76,7 +76,9 @@ def close(found: Tensor, expected: Tensor, rtol: float = 1e-9, atol: float = 1e-
 
 def reorder_support(batch: Episode, order_BM: Tensor) -> Episode:
     rows = torch.arange(len(order_BM))[:, None]
-    return batch._replace(support_x=batch.support_x[rows, order_BM], support_y=batch.support_y[rows, order_BM])
+    return batch._replace(
+        support_x=batch.support_x[rows, order_BM], support_y=batch.support_y[rows, order_BM]
+    )
 
 
 # ---------------------------------------------------------------- tasks do not see each other
@@ -95,7 +97,9 @@ def test_batch_of_tasks_equals_tasks_one_by_one(name: str, backbone: str) -> Non
 
 @pytest.mark.parametrize("tasks", [1, 3])
 @pytest.mark.parametrize("regression", [False, True])
-def test_steps_sum_losses_and_score_each_task(regression: bool, tasks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_sum_losses_and_score_each_task(
+    regression: bool, tasks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Adam must see the sum over the meta-batch, the log the mean, and the test one score and number a task."""
     learner = make("lstm", "mlp", None, regression, **SET)
     batch = episode(learner, tasks)._replace(tasks=torch.arange(7, 7 + tasks))
@@ -136,7 +140,9 @@ def test_a_forward_of_another_shape_is_told(wrong: Callable[[Tensor], Any]) -> N
     batch = episode(learner)
     right = learner.forward
     learner.forward = lambda *told: wrong(right(*told))  # type: ignore[method-assign]
-    with pytest.raises(UserError, match=r"forward of ProtoNet gives .*, not \(3, 12, 3\): tasks, queries, outputs"):
+    with pytest.raises(
+        UserError, match=r"forward of ProtoNet gives .*, not \(3, 12, 3\): tasks, queries, outputs"
+    ):
         learner.predict(batch)
 
 
@@ -186,7 +192,9 @@ SYMMETRIC += [
     for normalisation in NORMALISATIONS
 ]
 SYMMETRIC += [
-    ("lstm", backbone, LEARNERS[n][1]) for backbone in ("fc", "mlp", "conv4") for n in ("lstm-set", "lstm-set-released")
+    ("lstm", backbone, LEARNERS[n][1])
+    for backbone in ("fc", "mlp", "conv4")
+    for n in ("lstm-set", "lstm-set-released")
 ]
 SYMMETRIC += [(method, "fc", LEARNERS[method][1]) for method in ("protonet", "maml", "warpmaml", "sap")]
 
@@ -273,7 +281,9 @@ def test_bn_support_is_for_learners_with_batch_norm(name: str, backbone: str) ->
 
 
 # ---------------------------------------------------------------- MAML's meta-gradient
-def directional(learner: MetaLearner, batch: Episode, direction: dict[str, Tensor], eps: float = 1e-6) -> float:
+def directional(
+    learner: MetaLearner, batch: Episode, direction: dict[str, Tensor], eps: float = 1e-6
+) -> float:
     """Central difference of the summed loss along a direction of the parameters."""
     values = []
     for sign in (1, -2, 1):  # there, across, and back
@@ -462,10 +472,16 @@ def initial_predictions(learner: MetaLearner, batch: Episode) -> Tensor:
 
 @pytest.mark.parametrize("gamma", [0.4, None])
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
-@pytest.mark.parametrize(("backbone", "preactivation"), [("fc", False), ("fc", True), ("mlp", False), ("conv4", False)])
-def test_zero_update_is_no_step(backbone: str, preactivation: bool, normalisation: str, gamma: float | None) -> None:
+@pytest.mark.parametrize(
+    ("backbone", "preactivation"), [("fc", False), ("fc", True), ("mlp", False), ("conv4", False)]
+)
+def test_zero_update_is_no_step(
+    backbone: str, preactivation: bool, normalisation: str, gamma: float | None
+) -> None:
     """0 / |0|: the released code gives NaN. Here H_T = H_0, and no gradient is NaN or infinite."""
-    options = OPLSTM | RELEASED | {"normalisation": normalisation, "preactivation": preactivation, "gamma": gamma}
+    options = (
+        OPLSTM | RELEASED | {"normalisation": normalisation, "preactivation": preactivation, "gamma": gamma}
+    )
     learner = make("oplstm", backbone, regression=backbone == "mlp", **options)
     lstms = [learner.output_lstm, *([learner.hidden_lstm] if backbone != "conv4" else [])]
     with torch.no_grad():
@@ -601,7 +617,9 @@ def test_twenty_tasks_are_overfitted(name: str) -> None:
     learner = learner_class(method)(Task((1, 4, 4), 3, False), WIDE, **options | {"lr": 5e-3})
 
     def one_set(examples: int) -> tuple[Tensor, Tensor]:
-        return torch.randn(20, 3 * examples, 1, 4, 4), torch.arange(3).repeat_interleave(examples).expand(20, -1)
+        return torch.randn(20, 3 * examples, 1, 4, 4), torch.arange(3).repeat_interleave(examples).expand(
+            20, -1
+        )
 
     batch = Episode(*one_set(1), *one_set(2), torch.arange(20))
     first, last = fit(learner, batch, 100)
@@ -632,7 +650,9 @@ def test_threads_change_the_order_of_sums_and_nothing_else(method: str, options:
         for threads in (1, 2):
             torch.set_num_threads(threads)
             loss = learner.losses(tasks)[0].sum()
-            gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(learner.parameters()))]))
+            gradients.append(
+                torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(learner.parameters()))])
+            )
     finally:
         torch.set_num_threads(1)
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
@@ -640,7 +660,9 @@ def test_threads_change_the_order_of_sums_and_nothing_else(method: str, options:
 
 @pytest.mark.parametrize("name", LEARNERS)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_prediction_that_is_not_finite_is_no_guess(name: str, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prediction_that_is_not_finite_is_no_guess(
+    name: str, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     learner = make_named(name, "fc")
     batch, original = episode(learner, tasks=2), type(learner).task_losses
 
@@ -666,7 +688,9 @@ def test_a_prediction_that_is_not_finite_is_no_guess(name: str, value: float, mo
 def test_what_is_not_adapted_is_not_copied(grad_clip_each: bool) -> None:
     learner = make("maml", "conv4", **MAML | {"grad_clip_each": grad_clip_each}, adapt_head_only=True)
     assert sorted(learner.start(tasks=7)) == ["head.bias", "head.weight"]
-    clamped = make("maml", "conv4", **MAML | {"grad_clip_each": True, "grad_clip": 10.0}, adapt_head_only=True)
+    clamped = make(
+        "maml", "conv4", **MAML | {"grad_clip_each": True, "grad_clip": 10.0}, adapt_head_only=True
+    )
     assert len(clamped.start(tasks=7)) == len(list(clamped.net.parameters()))
 
 
@@ -675,7 +699,10 @@ class MetaSGD(Maml):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        told = {name.replace(".", "_"): torch.full_like(p, self.inner_lr) for name, p in self.net.named_parameters()}
+        told = {
+            name.replace(".", "_"): torch.full_like(p, self.inner_lr)
+            for name, p in self.net.named_parameters()
+        }
         self.steps_of = nn.ParameterDict(told)
 
     def step_size(self, name: str) -> Tensor:

@@ -24,7 +24,9 @@ from fewshot.training.train import train
 from tests.grammar import METHODS, callables
 from tests.test_runs import config, evaluation
 
-QUIET = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
+QUIET = dict.fromkeys(
+    ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False
+)
 STOCK: dict[str, Any] = QUIET | {"accelerator": "cpu"}
 
 NAMES = {  # of run folders, as the first version gave them; of glyphs since its images are distorted
@@ -41,9 +43,13 @@ NAMES = {  # of run folders, as the first version gave them; of glyphs since its
 
 def waves() -> tuple[MetaLearner, EpisodicDataModule]:
     source = SineSource(0)
-    module = EpisodicDataModule(source, 3, 2, 4, train_queries=5, num_val_tasks=6, num_test_tasks=7, eval_batch_size=4)
+    module = EpisodicDataModule(
+        source, 3, 2, 4, train_queries=5, num_val_tasks=6, num_test_tasks=7, eval_batch_size=4
+    )
     backbone = {"layer": "linear", "widths": [5], "bn": "none"}
-    return learner_class("maml")(source.task, backbone, lr=1e-3, inner_lr=0.1, steps=1, eval_inner_steps=2), module  # type: ignore[call-arg]
+    return learner_class("maml")(
+        source.task, backbone, lr=1e-3, inner_lr=0.1, steps=1, eval_inner_steps=2
+    ), module  # type: ignore[call-arg]
 
 
 def test_a_stock_trainer_returns_the_score(tmp_path: Path) -> None:
@@ -67,11 +73,15 @@ class Seen(Callback):
     def __init__(self) -> None:
         self.tasks: list[int] = []
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, _: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, _: int
+    ) -> None:
         self.tasks += batch.tasks.tolist()
 
 
-def two_epochs(tmp_path: Path, saves: ModelCheckpoint, ckpt: Path | None = None) -> tuple[list[int], MetaLearner]:
+def two_epochs(
+    tmp_path: Path, saves: ModelCheckpoint, ckpt: Path | None = None
+) -> tuple[list[int], MetaLearner]:
     L.seed_everything(0, verbose=False)
     learner, module = waves()
     seen = Seen()
@@ -86,7 +96,9 @@ def two_epochs(tmp_path: Path, saves: ModelCheckpoint, ckpt: Path | None = None)
 )
 def test_a_second_epoch_has_new_tasks(how: dict[str, Any], states: int, tmp_path: Path) -> None:
     """Also when resumed from a state of an update, of an epoch's end, or of the validation before it."""
-    saves = [ModelCheckpoint(tmp_path / name, save_top_k=-1, filename="{step}", **how) for name in ("one", "two")]
+    saves = [
+        ModelCheckpoint(tmp_path / name, save_top_k=-1, filename="{step}", **how) for name in ("one", "two")
+    ]
     tasks, whole = two_epochs(tmp_path, saves[0])
     assert tasks == list(range(16))
     kept = list((tmp_path / "one").glob("*.ckpt"))
@@ -103,7 +115,9 @@ def test_each_fit_begins_with_the_first_task(tmp_path: Path) -> None:
     learner, module = waves()
     for _ in range(2):
         seen = Seen()
-        trainer = L.Trainer(**STOCK, max_epochs=2, inference_mode=False, default_root_dir=tmp_path, callbacks=[seen])
+        trainer = L.Trainer(
+            **STOCK, max_epochs=2, inference_mode=False, default_root_dir=tmp_path, callbacks=[seen]
+        )
         trainer.fit(learner, datamodule=module)
         assert seen.tasks == list(range(16))
 
@@ -125,7 +139,12 @@ def test_a_learner_is_built_from_its_checkpoint(number: int, tmp_path: Path) -> 
     trainer.strategy.connect(learner)
     trainer.save_checkpoint(tmp_path / "x.ckpt", weights_only=True)
     kept = torch.load(tmp_path / "x.ckpt", weights_only=True)["hyper_parameters"]
-    assert kept["task"] == {"input_shape": [1, 3, 3], "outputs": 3, "regression": False, "train_outputs": None}
+    assert kept["task"] == {
+        "input_shape": [1, 3, 3],
+        "outputs": 3,
+        "regression": False,
+        "train_outputs": None,
+    }
     again = type(learner).load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
     assert again.task == Task((1, 3, 3), 3, False)
     assert {name: again.hparams[name] for name in kept} == kept

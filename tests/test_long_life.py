@@ -27,6 +27,12 @@ def test_a_run_does_not_grow(tmp_path: Path) -> None:
 def test_what_grows_is_told() -> None:
     still = [Row(update, 900 + update % 20, 10**6 - update % 20, 9, 0, 10) for update in range(0, 310, 10)]
     assert grows(still) == []
-    for name, more in (("memory_mb", 0.1), ("blocks", 2), ("open_files", 0.1), ("temporary", 0.1), ("in_folder", 0.1)):
+    for name, more in (
+        ("memory_mb", 0.1),
+        ("blocks", 2),
+        ("open_files", 0.1),
+        ("temporary", 0.1),
+        ("in_folder", 0.1),
+    ):
         grown = [row._replace(**{name: getattr(row, name) + more * row.update}) for row in still]
         assert grows(grown) == [name]

@@ -26,12 +26,17 @@ def run(program: str, arguments: str, cwd: Path, **environ: str) -> subprocess.C
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FEWSHOT_")}
     kept |= {"FEWSHOT_PREPARED": str(tables(cwd))}
     paths = os.pathsep.join([str(ROOT), environ.pop("PYTHONPATH", "")])
-    return subprocess.run(command, cwd=cwd, env=kept | environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
+    return subprocess.run(
+        command, cwd=cwd, env=kept | environ | {"PYTHONPATH": paths}, capture_output=True, text=True
+    )
 
 
 def test_every_folder_of_the_package_is_in_it() -> None:
     told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    found = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in (ROOT / "fewshot").rglob("__init__.py")}
+    found = {
+        str(path.parent.relative_to(ROOT)).replace("/", ".")
+        for path in (ROOT / "fewshot").rglob("__init__.py")
+    }
     assert set(told["packages"]) == found | {"fewshot.conf"}
 
 
@@ -66,9 +71,7 @@ def test_what_a_notebook_imports_is_there_and_light() -> None:
     assert set(fewshot.__all__) <= set(dir(fewshot))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = fewshot.nothing
-    light = (
-        "import sys, fewshot; assert not {'torch', 'lightning', 'numpy'} & {*sys.modules}; from fewshot import *; MAML"
-    )
+    light = "import sys, fewshot; assert not {'torch', 'lightning', 'numpy'} & {*sys.modules}; from fewshot import *; MAML"
     assert subprocess.run([sys.executable, "-c", light], cwd=ROOT).returncode == 0
 
 
@@ -100,7 +103,9 @@ def test_a_method_a_backbone_and_configs_from_outside(tmp_path: Path) -> None:
     (tmp_path / "conf" / "method").mkdir(parents=True)
     (tmp_path / "conf" / "backbone").mkdir()
     (tmp_path / "conf" / "backbone" / "flat.yaml").write_text("name: flat\nbody: flat\nwidth: 5\n")
-    (tmp_path / "conf" / "method" / "mine.yaml").write_text("name: mine\nlr: 1.0e-3\nmeta_batch: 2\ndepth: 1\n")
+    (tmp_path / "conf" / "method" / "mine.yaml").write_text(
+        "name: mine\nlr: 1.0e-3\nmeta_batch: 2\ndepth: 1\n"
+    )
     info = tmp_path / "src" / "mypackage-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mypackage\nVersion: 1\n")

@@ -56,7 +56,9 @@ class FakeRun:
 
 def module(source: Any, shots: int = 5, queries: int = 6) -> EpisodicDataModule:
     sizes = dict.fromkeys(("train_queries", "val_queries", "test_queries"), queries)
-    return EpisodicDataModule(source, shots, 2, 2, **sizes, num_val_tasks=4, num_test_tasks=4, eval_batch_size=4)
+    return EpisodicDataModule(
+        source, shots, 2, 2, **sizes, num_val_tasks=4, num_test_tasks=4, eval_batch_size=4
+    )
 
 
 def waves() -> tuple[MetaLearner, EpisodicDataModule]:
@@ -161,7 +163,9 @@ def test_many_images_are_cut_to_what_fits() -> None:
     batch = episode(make("maml", "fc", **MAML), tasks=1, shots=11, queries=10)
     (axes,) = episodes.episode_figure(batch, torch.randn(1, 30, 3), 0).axes
     assert len(axes.images) == 3 * 2 * episodes.MOST
-    assert any("of 30 queries" in text.get_text() and "8 a class shown" in text.get_text() for text in axes.texts)
+    assert any(
+        "of 30 queries" in text.get_text() and "8 a class shown" in text.get_text() for text in axes.texts
+    )
 
 
 @pytest.mark.parametrize(("channels", "level", "shape", "colours"), [
@@ -272,7 +276,9 @@ def test_summary_has_both_ends_of_the_interval() -> None:
 
 def test_result_without_a_test() -> None:
     run = FakeRun()
-    log_result(run, RESULT | {"status": "diverged", "mean": None, "ci95": None, "tasks": None}, [], publish=False)
+    log_result(
+        run, RESULT | {"status": "diverged", "mean": None, "ci95": None, "tasks": None}, [], publish=False
+    )
     assert run.summary["status"] == "diverged"
     assert not [key for key in run.summary if key.startswith("test/")]
 

@@ -16,7 +16,13 @@ from fewshot.training.train import train
 from fewshot.training.wandb_log import log_predictions
 from tests.test_runs import config, evaluation
 
-SMALL = ["data=glyphs", "method=protonet", "backbone.widths=[8]", "trainer.max_steps=2", "trainer.val_check_interval=2"]
+SMALL = [
+    "data=glyphs",
+    "method=protonet",
+    "backbone.widths=[8]",
+    "trainer.max_steps=2",
+    "trainer.val_check_interval=2",
+]
 
 
 @pytest.mark.usefixtures("composed_once")
@@ -35,7 +41,9 @@ def test_a_run_and_an_evaluation_keep_their_predictions(
     assert list(found.columns) == ["task", "query", "true", "predicted", "probability"]
     right = found["true"] == found["predicted"]
     scores = pd.read_csv(folder / "test_scores.csv", index_col="task")["score"]
-    assert (100 * right.groupby(found["task"]).mean()).to_numpy() == pytest.approx(scores.to_numpy(), rel=1e-6)
+    assert (100 * right.groupby(found["task"]).mean()).to_numpy() == pytest.approx(
+        scores.to_numpy(), rel=1e-6
+    )
     assert found.groupby("task")["true"].nunique().eq(5).all()
     tested = {name for name, _ in json.loads((folder / "split.json").read_text())["test"]}
     assert {*found["true"], *found["predicted"]} <= tested
@@ -70,7 +78,17 @@ def test_predictions_of_waves(tmp_path: Path) -> None:
 
 
 def example() -> pd.DataFrame:
-    rows = [("a", "a"), ("a", "b"), ("b", "b"), ("b", "b"), ("c", "a"), ("c", "a"), ("c", "c"), ("a", "b"), ("a", "a")]
+    rows = [
+        ("a", "a"),
+        ("a", "b"),
+        ("b", "b"),
+        ("b", "b"),
+        ("c", "a"),
+        ("c", "a"),
+        ("c", "c"),
+        ("a", "b"),
+        ("a", "a"),
+    ]
     return pd.DataFrame(rows, columns=["true", "predicted"])
 
 

@@ -122,7 +122,9 @@ def test_settings_narrow_a_study_as_they_do_a_multirun() -> None:
     for cell in cells("table2", ["seed=0", "profile=quick"]):
         run = cell.cfg.trainer
         assert run.max_steps * cell.cfg.method.meta_batch_size == pytest.approx(8000, abs=8)
-        assert run.max_steps - 4 < 4 * run.val_check_interval <= run.max_steps  # the last quarter is validated
+        assert (
+            run.max_steps - 4 < 4 * run.val_check_interval <= run.max_steps
+        )  # the last quarter is validated
 
 
 @pytest.mark.parametrize("study", ["table1", "table2", "table4", "tableA1", "figure5", "figure5-omniglot"])
@@ -155,7 +157,9 @@ def test_a_table_holds_ours_the_papers_and_both_intervals() -> None:
     expected = [some(0.04, seed) for seed in (1337, 0, 42)]
     means = [scores.mean() for scores in expected]
     assert lstm.mean == pytest.approx(np.concatenate(expected).mean())
-    assert lstm.of_tasks == pytest.approx(1.96 * np.concatenate(expected).std(ddof=1) / (3 * TASKS) ** 0.5, rel=1e-3)
+    assert lstm.of_tasks == pytest.approx(
+        1.96 * np.concatenate(expected).std(ddof=1) / (3 * TASKS) ** 0.5, rel=1e-3
+    )
     assert lstm.of_seeds == pytest.approx(4.3027 * np.std(means, ddof=1) / 3**0.5, rel=1e-3)
     assert (lstm.paper, lstm.paper_ci95, lstm.meets) == (0.0406, 0.002, True)
     assert table["maml"]["sine 5-shot"].meets is False
@@ -172,7 +176,9 @@ def test_shrunk_runs_are_marked_and_never_stand_in_a_full_table() -> None:
     full, _, _ = report("table1", ["shots=5", "method=lstm"])
     assert "*" in str(next(iter(quick.tables.values())).to_dict())
     assert "· [" in str(next(iter(full.tables.values())).to_dict())
-    assert "[" not in next(iter(quick.tables.values())).iloc[0]["sine 5-shot"]  # it is not the paper's protocol
+    assert (
+        "[" not in next(iter(quick.tables.values())).iloc[0]["sine 5-shot"]
+    )  # it is not the paper's protocol
 
 
 @pytest.mark.parametrize("broken", ["result", "empty", "scores", "torn", "fewer", "other", "unfinished"])
@@ -205,7 +211,11 @@ def test_broken_and_foreign_folders_are_named(broken: str) -> None:
     assert (mend in said.words) == (broken in ("scores", "torn", "fewer", "other"))
     if mend in said.words:
         evaluated(found[1], "sine", some(0.04, 0), queries=50)
-        assert summarise(report("table1", ["shots=5", "method=lstm"])[1])["lstm"]["sine 5-shot"].seeds == (1337, 0, 42)
+        assert summarise(report("table1", ["shots=5", "method=lstm"])[1])["lstm"]["sine 5-shot"].seeds == (
+            1337,
+            0,
+            42,
+        )
 
 
 @pytest.mark.parametrize(
@@ -242,7 +252,9 @@ def test_further_tests_are_those_of_finished_runs() -> None:
         done = cell.cfg.seed != 42
         stored(cell, some(50, 0)[:600] if done else None, status="finished" if done else "timeout")
     for cell in found[:2]:
-        evaluated(cell, "cub", some(40, cell.cfg.seed)[:600], device="another processor", git_commit="feedbeef" * 5)
+        evaluated(
+            cell, "cub", some(40, cell.cfg.seed)[:600], device="another processor", git_commit="feedbeef" * 5
+        )
     said, runs, _ = report("table4", told)
     assert [word.split(";")[0] for word in said.words if " on a" in word] == [
         "Made on a processor",
@@ -307,8 +319,17 @@ def evaluation(cell: Cell, data: str, queries: int = 15) -> str:
 
 def evaluated(cell: Cell, data: str, scores: NDArray[np.float64], queries: int = 15, **other: Any) -> None:
     """What evaluate.py adds to a folder, as far as a report reads it."""
-    result = json.loads((cell.folder / "result.json").read_text()) | {"status": "finished", "run_status": "finished"}
-    result |= {"data": data, "test_queries": queries, "mean": scores.mean(), "ci95": 0.1, "tasks": len(scores)}
+    result = json.loads((cell.folder / "result.json").read_text()) | {
+        "status": "finished",
+        "run_status": "finished",
+    }
+    result |= {
+        "data": data,
+        "test_queries": queries,
+        "mean": scores.mean(),
+        "ci95": 0.1,
+        "tasks": len(scores),
+    }
     place = cell.folder / "evaluations" / f"{evaluation(cell, data, queries)}.json"
     place.parent.mkdir(exist_ok=True)
     place.write_text(json.dumps(result | other))
@@ -321,11 +342,21 @@ def evaluated(cell: Cell, data: str, scores: NDArray[np.float64], queries: int =
     [
         ("table1", ["variant=released,text"], {"sine 5-shot, sin(x + p)", "sine 5-shot, sin(x - p)"}),
         ("table2", ["data.ways=5,20"], {"omniglot 5-shot, 5-way", "omniglot 5-shot, 20-way"}),
-        ("table2", ["trainer.num_test_tasks=100,600"], {"omniglot 5-shot, 100 tasks", "omniglot 5-shot, 600 tasks"}),
-        ("table2", ["data=folder", "data.path={0}/a,{0}/b"], {"folder 5-shot, {0}/a", "folder 5-shot, {0}/b"}),
+        (
+            "table2",
+            ["trainer.num_test_tasks=100,600"],
+            {"omniglot 5-shot, 100 tasks", "omniglot 5-shot, 600 tasks"},
+        ),
+        (
+            "table2",
+            ["data=folder", "data.path={0}/a,{0}/b"],
+            {"folder 5-shot, {0}/a", "folder 5-shot, {0}/b"},
+        ),
     ],
 )
-def test_only_equal_tasks_share_a_column(study: str, told: list[str], columns: set[str], tmp_path: Path) -> None:
+def test_only_equal_tasks_share_a_column(
+    study: str, told: list[str], columns: set[str], tmp_path: Path
+) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
     told = [setting.format(tmp_path) for setting in [*told, "method=maml", "shots=5", "seed=0"]]
@@ -339,8 +370,22 @@ def test_a_failed_run_is_a_line_of_the_report(outputs: Path) -> None:
     for cell in found:
         stored(cell, some(0.04, cell.cfg.seed), git_commit=None)
     place = found[1].folder / "result.json"
-    result = json.loads(place.read_text()) | {"status": "failed", "reason": "ValueError: x", "differs_from_paper": None}
-    lost = ("mean", "ci95", "tasks", "device", "versions", "parameters", "train_seconds", "git_commit", "threads")
+    result = json.loads(place.read_text()) | {
+        "status": "failed",
+        "reason": "ValueError: x",
+        "differs_from_paper": None,
+    }
+    lost = (
+        "mean",
+        "ci95",
+        "tasks",
+        "device",
+        "versions",
+        "parameters",
+        "train_seconds",
+        "git_commit",
+        "threads",
+    )
     place.write_text(json.dumps({key: value for key, value in result.items() if key not in lost}))
     said, runs, _ = report("table1", ["shots=5", "method=lstm"])
     assert f"failed: {found[1].folder}" in said.words
@@ -370,7 +415,11 @@ def test_tests_with_other_queries_are_never_compared() -> None:
         stored(cell, some(80, cell.cfg.shots)[:600])
     lines = report("figure5-omniglot", told)[0].figures["figure5-omniglot-shots"].axes[0].lines
     shots = [1, 3, 5, 8, 10]
-    assert [list(line.get_xdata()) for line in lines] == [shots, shots, shots]  # of released, its paper's, and text
+    assert [list(line.get_xdata()) for line in lines] == [
+        shots,
+        shots,
+        shots,
+    ]  # of released, its paper's, and text
 
 
 def test_no_error_is_below_zero() -> None:
@@ -409,7 +458,10 @@ def test_figure_6_stands_beside_the_papers_values() -> None:
     said, _, _ = report("figure6")
     table = said.tables["figure 6: means over runs, validation tasks"]
     shown = {(row[0], row[1]): (row[2], row[3]) for row in table.itertuples(index=False)}
-    assert shown["cosine to gradient", "120,000"] == ("0.4", "0.8")  # .3 + .3 / 3, after 12 times 2 500 updates of 4
+    assert shown["cosine to gradient", "120,000"] == (
+        "0.4",
+        "0.8",
+    )  # .3 + .3 / 3, after 12 times 2 500 updates of 4
     assert shown["distance to prototypes", "320,000"] == ("0.9", "45.0")
     (found[0].folder / "metrics.csv").write_text("torn")
     assert "figure6-similarity" in report("figure6")[0].figures
@@ -418,7 +470,10 @@ def test_figure_6_stands_beside_the_papers_values() -> None:
 @pytest.mark.parametrize("panels", [1, 2, 3])
 def test_a_long_name_is_whole_above_a_figure(panels: int) -> None:
     figure, _ = three_across(panels, (2.6, 1.0), (0.6, 0.9))
-    headline(figure, "table3 profile=quick data=mini method=oplstm,protonet seed=1337, shrunk: validation and so on")
+    headline(
+        figure,
+        "table3 profile=quick data=mini method=oplstm,protonet seed=1337, shrunk: validation and so on",
+    )
     figure.draw_without_rendering()
     where = figure._suptitle.get_window_extent()  # type: ignore[attr-defined]
     assert 0 < where.x0 < where.x1 < figure.bbox.x1
@@ -454,7 +509,9 @@ def test_what_a_result_need_not_say() -> None:
 )
 def test_a_study_is_narrowed_as_hydra_has_it(told: list[str], names: list[str], seeds: list[int]) -> None:
     found = cells("table1", ["shots=5", *told])
-    assert [(cell.name, cell.cfg.seed) for cell in found] == [(name, seed) for name in names for seed in seeds]
+    assert [(cell.name, cell.cfg.seed) for cell in found] == [
+        (name, seed) for name in names for seed in seeds
+    ]
 
 
 def test_a_run_named_twice_counts_once() -> None:
@@ -473,10 +530,14 @@ def test_what_shrinks_a_run_is_seen_in_its_settings() -> None:
         ("trainer.num_val_tasks=9", True),
         ("trainer.num_test_tasks=9", True),
     ):
-        assert set(of_study(cells("table1", ["method=lstm", "shots=5", *told.split()]))["reduced"]) == {shrunk}, told
+        assert set(of_study(cells("table1", ["method=lstm", "shots=5", *told.split()]))["reduced"]) == {
+            shrunk
+        }, told
 
 
-def test_a_report_that_cannot_be_written_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_that_cannot_be_written_is_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").touch()
     assert main(["table1", "method=lstm", "shots=5", f"paths.outputs={tmp_path}/file", "logger=csv"]) == 2
     assert "the report cannot be written" in capsys.readouterr().err
@@ -491,7 +552,14 @@ def test_everything_is_written_and_printed(outputs: Path, capsys: pytest.Capture
     folder = outputs / "reports" / "table1"
     assert "[the paper's]" in capsys.readouterr().out
     names = {path.name for path in folder.iterdir()}
-    assert {"report.md", "report.tex", "report.html", "runs.csv", "table1-scores.png", "table1-loss.pdf"} <= names
+    assert {
+        "report.md",
+        "report.tex",
+        "report.html",
+        "runs.csv",
+        "table1-scores.png",
+        "table1-loss.pdf",
+    } <= names
     page = (folder / "report.html").read_text()
     assert page.count("<table") == page.count("</table>") == 5
     assert 'src="data:image/png;base64,iVBOR' in page
@@ -506,7 +574,9 @@ def test_everything_is_written_and_printed(outputs: Path, capsys: pytest.Capture
         assert not re.search(r"(?<!\\)%", line)
         assert line.count("{") == line.count("}")
     raw = pd.read_csv(folder / "in_full.csv")
-    assert raw.loc[0, "mean"] == pytest.approx(summarise(report("table1")[1])["lstm"]["sine 5-shot"].mean, rel=1e-12)
+    assert raw.loc[0, "mean"] == pytest.approx(
+        summarise(report("table1")[1])["lstm"]["sine 5-shot"].mean, rel=1e-12
+    )
     assert {"p_seeds", "of_tasks"} <= set(pd.read_csv(folder / "pairs.csv"))
     markdown = (folder / "report.md").read_text().splitlines()
     table = [line for line in markdown if line.startswith("| ")]
@@ -543,7 +613,9 @@ def test_nothing_run_is_a_table_of_dots(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["tableA1", "logger=csv"]) == 0
     out = capsys.readouterr().out
     assert "· [0.04" in out
-    assert "none of these cells has a score: python train.py -m experiment=tableA1 logger=csv runs them" in out
+    assert (
+        "none of these cells has a score: python train.py -m experiment=tableA1 logger=csv runs them" in out
+    )
 
 
 @pytest.mark.parametrize(
@@ -569,9 +641,15 @@ def test_nothing_run_is_a_table_of_dots(capsys: pytest.CaptureFixture[str]) -> N
         (["table1", "-m"], "-m: a setting is given as name=value"),
         (["table1", "seed=1,,"], "seed=1,, cannot be read"),
         (["table1", "+search=lstm_sine"], "+search=lstm_sine: a report is of one study, table1"),
-        (["table1", "data=sine,omniglot", "method=lstm"], "errors on sine waves and accuracies are no one table"),
+        (
+            ["table1", "data=sine,omniglot", "method=lstm"],
+            "errors on sine waves and accuracies are no one table",
+        ),
         (["lstm_sine", "shots=5,10", "trial=0"], "trials are ranked within one method, data, shots and form"),
-        (["lstm_omniglot", "data.ways=5,20", "trial=0"], "trials are ranked within one method, data, shots and form"),
+        (
+            ["lstm_omniglot", "data.ways=5,20", "trial=0"],
+            "trials are ranked within one method, data, shots and form",
+        ),
         (["table1", "experiment=table2"], "experiment=table2: a report is of one study, table1"),
     ],
 )
@@ -602,7 +680,9 @@ def test_all_runs_of_a_folder_are_one_frame(outputs: Path, capsys: pytest.Captur
     assert all(len(scores) == TASKS for scores in frame["scores"])
     assert set(frame.loc[frame["seed"] == 0, "folder"]) == {str(cell.folder)}
     assert frame.set_index("shots").loc[5, "paper"].eq(0.0406).all()
-    assert frame.set_index("shots")["paper"].isna()[10]  # what was trained for 5 shots is not the paper's 10-shot run
+    assert frame.set_index("shots")["paper"].isna()[
+        10
+    ]  # what was trained for 5 shots is not the paper's 10-shot run
     assert str(outputs / "foreign") in capsys.readouterr().err
 
 
@@ -633,7 +713,10 @@ def test_trials_are_ranked_by_validation() -> None:
     [
         (["oplstm_omniglot", "method.meta_batch_size=1,8,32", "method.passes=1"], {1e-3, 1.25e-4, 3.125e-5}),
         (["oplstm_mini", "method.meta_batch_size=4", "method.passes=3"], {2.5e-4}),  # the released runs'
-        (["lstm_omniglot", "trial=0", "method.meta_batch_size=12", "variant=released,text"], {1e-3 / 12, 1e-3}),
+        (
+            ["lstm_omniglot", "trial=0", "method.meta_batch_size=12", "variant=released,text"],
+            {1e-3 / 12, 1e-3},
+        ),
     ],
 )
 def test_rates_are_of_losses_summed_over_a_meta_batch(told: list[str], rates: set[float]) -> None:
@@ -713,7 +796,9 @@ def test_three_seeds_of_which_one_may_fail_are_covered_less() -> None:
 
 
 @pytest.mark.parametrize(("apart", "spread", "covered"), [(4.5, 0.3, 0.64), (3.0, 1.0, 0.94)])
-def test_seeds_that_end_in_one_of_two_places_are_covered_less(apart: float, spread: float, covered: float) -> None:
+def test_seeds_that_end_in_one_of_two_places_are_covered_less(
+    apart: float, spread: float, covered: float
+) -> None:
     """compare.md says how much: five of six of OP-LSTM's on Omniglot seem to be in one place."""
     rng = np.random.default_rng(0)
     of_seed = apart * (rng.random((50000, 3)) < 5 / 6) + spread * rng.standard_normal((50000, 3))
@@ -730,7 +815,9 @@ def test_pairing_cancels_what_tasks_have_in_common() -> None:
     expected = stats.ttest_rel(one.ravel(), other.ravel())
     assert told["p_tasks"] == pytest.approx(expected.pvalue)
     low, high = expected.confidence_interval(0.95)
-    assert (told["difference"] - told["of_tasks"], told["difference"] + told["of_tasks"]) == pytest.approx((low, high))
+    assert (told["difference"] - told["of_tasks"], told["difference"] + told["of_tasks"]) == pytest.approx(
+        (low, high)
+    )
     assert paired(np.zeros((2, 5))) | {"of_tasks": 0, "of_seeds": 0} == {
         "difference": 0,
         "of_tasks": 0,
@@ -841,7 +928,9 @@ def test_a_trial_is_a_function_of_its_number(trial: int, search_seed: int) -> No
 
 
 def test_draws_have_their_distributions() -> None:
-    roots = [OmegaConf.create({"study": "lstm_sine", "search_seed": 0, "trial": trial}) for trial in range(3000)]
+    roots = [
+        OmegaConf.create({"study": "lstm_sine", "search_seed": 0, "trial": trial}) for trial in range(3000)
+    ]
     rates = np.log([draw("lr", "log", 1e-5, 4e-2, _root_=root) for root in roots])
     assert stats.kstest(rates, stats.uniform(np.log(1e-5), np.log(4e3)).cdf).pvalue > 0.001
     passes = np.bincount([draw("passes", "int", 1, 14, _root_=root) for root in roots], minlength=15)
@@ -855,7 +944,9 @@ def test_draws_have_their_distributions() -> None:
 
 def test_recorded_trials_stay_what_they_are() -> None:
     cfgs = [composed(["search=lstm_sine", f"trial={trial}"]) for trial in (0, 3, 19)]
-    assert [(list(c.method.hidden), c.method.meta_batch_size, c.method.passes, c.trainer.max_steps) for c in cfgs] == [
+    assert [
+        (list(c.method.hidden), c.method.meta_batch_size, c.method.passes, c.trainer.max_steps) for c in cfgs
+    ] == [
         ([40, 40], 1, 13, 70000),
         ([40, 40, 40], 3, 14, 23333),
         ([8], 4, 7, 17500),
@@ -873,7 +964,9 @@ def test_a_mean_and_its_interval_end_at_the_same_place() -> None:
     assert with_width(84.1234, 0.888, "accuracy") == ("84.12", "0.89")
 
 
-@pytest.mark.parametrize(("mean", "meets"), [(0.0534, True), (0.0538, False), (0.0266, True), (0.0262, False)])
+@pytest.mark.parametrize(
+    ("mean", "meets"), [(0.0534, True), (0.0538, False), (0.0266, True), (0.0262, False)]
+)
 def test_the_papers_rounding_parts_no_intervals(mean: float, meets: bool) -> None:
     """Table A1 has 0.04 ± 0.002, which may be anything from 0.035 to 0.045, and from 0.0015 to 0.0025."""
     told = ["method.inputs=prev_target"]

@@ -11,7 +11,16 @@ import pytest
 from fewshot.config.compose import composed
 from fewshot.config.run_id import config_diff, run_folder
 from fewshot.results.environment import git_commit, installed_version
-from fewshot.results.paper import ACROSS, FIGURE_5, FIGURES, TABLE_A1, WITHIN, of_figure_5, of_tables, paper_figure
+from fewshot.results.paper import (
+    ACROSS,
+    FIGURE_5,
+    FIGURES,
+    TABLE_A1,
+    WITHIN,
+    of_figure_5,
+    of_tables,
+    paper_figure,
+)
 from fewshot.results.protocol import Protocol
 from fewshot.results.record import score_line
 from fewshot.training.evaluate import evaluate
@@ -76,7 +85,9 @@ def test_every_part_of_a_protocol_counts() -> None:
     others = {int: 99, str: "other", tuple: (("x", "1"),)}
     for field in fields(Protocol):
         value = getattr(protocol, field.name)
-        assert FIGURES.get(("oplstm", replace(protocol, **{field.name: others[type(value)]}))) is None, field.name
+        assert FIGURES.get(("oplstm", replace(protocol, **{field.name: others[type(value)]}))) is None, (
+            field.name
+        )
 
 
 def test_more_ways_in_training_are_not_the_papers() -> None:
@@ -91,7 +102,10 @@ def test_a_score_names_its_protocol() -> None:
     assert "(5-way 1-shot, 600 tasks, 1 query a class, bn" in score_line(RESULT)
     across = {"ways": 10, "shots": 5, "val_shots": 1, "trained_on": "mini", "data": "cub", "test_queries": 15}
     line = score_line(RESULT | across | {"run_status": "timeout"})
-    assert "(10-way 5-shot, 600 tasks, 15 queries a class, trained on mini, trained for 1-shot, run timeout, bn" in line
+    assert (
+        "(10-way 5-shot, 600 tasks, 15 queries a class, trained on mini, trained for 1-shot, run timeout, bn"
+        in line
+    )
     sine = {"data": "sine", "trained_on": "sine", "ways": 1, "test_queries": 50, "metric": "mse", "shots": 5}
     assert "(5-shot, 600 tasks, 50 queries, trained for 1-shot, bn" in score_line(RESULT | sine)
     assert Protocol.of(RESULT | across).file_name("cub") == "cub-10way-5shot-15queries-600tasks"
@@ -108,13 +122,19 @@ def test_another_batch_norm_in_the_test_is_another_protocol() -> None:
 
 def test_no_number_of_the_paper_hides_another() -> None:
     tables = [*WITHIN.values(), *ACROSS.values(), *(means for _, _, means in FIGURE_5), TABLE_A1]
-    assert len(FIGURES) == len([*of_tables(WITHIN, ACROSS, TABLE_A1), *of_figure_5()]) == sum(map(len, tables))
+    assert (
+        len(FIGURES) == len([*of_tables(WITHIN, ACROSS, TABLE_A1), *of_figure_5()]) == sum(map(len, tables))
+    )
 
 
 @pytest.mark.parametrize("shots", [1, 8])
-@pytest.mark.parametrize(("support", "figures"), [("set", {1: 72.60, 8: 87.35}), ("sequence", {1: 66.00, 8: 41.31})])
+@pytest.mark.parametrize(
+    ("support", "figures"), [("set", {1: 72.60, 8: 87.35}), ("sequence", {1: 66.00, 8: 41.31})]
+)
 def test_figure_5_on_omniglot_has_its_numbers(support: str, figures: dict[int, float], shots: int) -> None:
-    cfg = composed(["experiment=figure5-omniglot", f"shots={shots}", f"method.support_mode={support}", "seed=42"])
+    cfg = composed(
+        ["experiment=figure5-omniglot", f"shots={shots}", f"method.support_mode={support}", "seed=42"]
+    )
     found = {
         "method": "lstm",
         "config_diff": config_diff(cfg),
@@ -128,22 +148,36 @@ def test_figure_5_on_omniglot_has_its_numbers(support: str, figures: dict[int, f
 @pytest.mark.parametrize(("support", "figure"), [("set", 0.0064), ("sequence", 0.0056)])
 def test_figure_5_on_sine_has_its_numbers(support: str, figure: float) -> None:
     cfg = composed(["data=sine", "method=lstm", "shots=30", f"method.support_mode={support}"])
-    found = {"method": "lstm", "data": "sine", "trained_on": "sine", "ways": 1, "tasks": 2000, "test_queries": 50}
-    assert paper_figure(RESULT | found | {"config_diff": config_diff(cfg), "shots": 30, "val_shots": 30}) == figure
+    found = {
+        "method": "lstm",
+        "data": "sine",
+        "trained_on": "sine",
+        "ways": 1,
+        "tasks": 2000,
+        "test_queries": 50,
+    }
+    assert (
+        paper_figure(RESULT | found | {"config_diff": config_diff(cfg), "shots": 30, "val_shots": 30})
+        == figure
+    )
 
 
 @pytest.mark.parametrize("variant", ["released", "paper"])
 def test_sap_as_released_has_the_papers_figure(variant: str) -> None:
     """Centred transformations are not what made its table."""
     cfg = composed(["data=mini", "method=sap", f"variant={variant}"])
-    centred = composed(["data=mini", "method=sap", f"variant={variant}", f"method.centred={variant == 'released'}"])
+    centred = composed(
+        ["data=mini", "method=sap", f"variant={variant}", f"method.centred={variant == 'released'}"]
+    )
     found = {"method": "sap", "data": "mini", "trained_on": "mini", "variant": variant}
     assert config_diff(cfg) == {}
     assert paper_figure(RESULT | found) == (52.96 if variant == "released" else None)
     assert paper_figure(RESULT | found | {"config_diff": config_diff(centred)}) is None
 
 
-def test_a_result_names_every_option_unlike_the_papers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_result_names_every_option_unlike_the_papers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Under variant=paper too, where nothing is changed; not where the paper has no table."""
     result = train(config(tmp_path, "variant=paper"))
     told = {"variant": "paper", "data.sign": -1, "method.pool_cell": True, "method.first_labels": True}

@@ -49,7 +49,10 @@ def test_rival_equals_ours(name: str, settings: list[str]) -> None:
 
     learner, episode = double(cases.build(name, settings=settings))
     assert rival_jax.has_rival(learner)
-    predict, gradient = jax.vmap(rival_jax.predictor(learner), (None, 0, 0, 0)), rival_jax.gradient_function(learner)
+    predict, gradient = (
+        jax.vmap(rival_jax.predictor(learner), (None, 0, 0, 0)),
+        rival_jax.gradient_function(learner),
+    )
     quickly_compiled = jax.jit(
         lambda params, *batch: (predict(params, *batch[:3]), gradient(params, *batch)),
         compiler_options={"xla_backend_optimization_level": 0},

@@ -154,12 +154,16 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("step", [3, 4, 10, 21, 39])
-def test_a_killed_run_goes_on_to_the_same_result(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on_to_the_same_result(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check_resumes(step, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("method", ["lstm", "maml", "oplstm", "protonet", "sap", "warpmaml"])
-def test_every_learner_goes_on_to_the_same_result(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_learner_goes_on_to_the_same_result(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = {f"class{c}/{i}.png": picture(20 * c + i) for c in range(12) for i in range(20)}
     fill_folder(tmp_path / "images", files)
     small = ["data=folder", f"data.path={tmp_path / 'images'}", f"method={method}", "backbone.widths=[4,4]"]
@@ -197,7 +201,9 @@ def kill_at(step: int, cfg: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None
             train(cfg)
 
 
-def test_a_moved_run_goes_on_and_leaves_its_old_place_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_moved_run_goes_on_and_leaves_its_old_place_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     undisturbed = train(config(tmp_path))
     cfg, moved = config(tmp_path, outputs="killed"), config(tmp_path, outputs="moved")
     kill_at(39, cfg, monkeypatch)
@@ -244,12 +250,20 @@ def images_of(tmp_path: Path, name: str = "images") -> list[str]:
     """Twelve classes of twenty small images, and settings for them."""
     files = {f"class{c}/{i}.png": picture(20 * c + i) for c in range(12) for i in range(20)}
     fill_folder(tmp_path / name, files)
-    small = ["data=folder", f"data.path={tmp_path / name}", "backbone.widths=[4,4]", "data.size=8", "data.channels=1"]
+    small = [
+        "data=folder",
+        f"data.path={tmp_path / name}",
+        "backbone.widths=[4,4]",
+        "data.size=8",
+        "data.channels=1",
+    ]
     return [*small, "data.ways=2", "data.train_queries=3", "data.val_queries=3"]
 
 
 def test_training_with_more_ways_than_the_test(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10", "data.train_ways=4")
+    cfg = config(
+        tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10", "data.train_ways=4"
+    )
     result = train(cfg)
     assert (result["train_ways"], result["ways"], result["config_diff"]["data.train_ways"]) == (4, 2, 4)
     assert result["baselines"]["chance"] == 50
@@ -257,7 +271,9 @@ def test_training_with_more_ways_than_the_test(tmp_path: Path, capfd: pytest.Cap
     best = ProtoNet.load_from_checkpoint(run_folder(cfg) / "best.ckpt", weights_only=True)
     assert (best.task.outputs, best.task.train_outputs) == (2, 4)
     assert (best.train().outputs, best.eval().outputs) == (4, 2)
-    assert best.train().scores(torch.eye(2)[None], torch.tensor([[0, 1]])) == 100  # of test tasks, after training
+    assert (
+        best.train().scores(torch.eye(2)[None], torch.tensor([[0, 1]])) == 100
+    )  # of test tasks, after training
     own = evaluate(evaluation(run_folder(cfg), tmp_path))
     assert (own["mean"], own["ways"], own["train_ways"]) == (pytest.approx(result["mean"], rel=1e-6), 2, 4)
     plain = train(config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10"))
@@ -316,7 +332,9 @@ def test_a_run_on_a_long_tail_keeps_its_classes(tmp_path: Path, capsys: pytest.C
     """Classes with too few images are left out; images added to one make another run."""
     overrides = [*images_of(tmp_path), "method=protonet", "trainer.max_steps=10", "data.test_queries=3"]
     rows = [
-        f"{name}{c},{('train', 'val', 'test')[c % 3]}" for name, n in (("class", 12), ("rare", 6)) for c in range(n)
+        f"{name}{c},{('train', 'val', 'test')[c % 3]}"
+        for name, n in (("class", 12), ("rare", 6))
+        for c in range(n)
     ]
     files = {f"rare{c}/{i}.png": picture(241 + 2 * c + i) for c in range(6) for i in range(2)}
     fill_folder(tmp_path / "images", files | {"split.csv": "\n".join(["class,split", *rows]).encode()})
@@ -336,7 +354,9 @@ def test_a_run_on_a_long_tail_keeps_its_classes(tmp_path: Path, capsys: pytest.C
         evaluate(evaluation(folder, tmp_path, queries=30))
     fill_folder(tmp_path / "images", {f"rare0/{i}.png": picture(i, side=9) for i in range(3, 9)})
     assert run_folder(config(tmp_path, *overrides)) != folder
-    with pytest.raises(UserError, match="the run's data have changed since it began: class rare0 was 2 images"):
+    with pytest.raises(
+        UserError, match="the run's data have changed since it began: class rare0 was 2 images"
+    ):
         evaluate(evaluation(folder, tmp_path))
 
 
@@ -350,7 +370,9 @@ def test_a_run_does_not_go_on_with_other_classes(tmp_path: Path) -> None:
     split["val"][0], split["test"][1] = split["test"][1], split["val"][0]
     (folder / "split.json").write_text(json.dumps(split))
     (folder / "result.json").unlink()
-    with pytest.raises(UserError, match=r"20 images in (val|test) and is 20 images in (test|val), so are 2 classes"):
+    with pytest.raises(
+        UserError, match=r"20 images in (val|test) and is 20 images in (test|val), so are 2 classes"
+    ):
         train(cfg)
     for text in ("[1]", "nonsense", '{"train": 5}'):
         (folder / "split.json").write_text(text)
@@ -359,7 +381,9 @@ def test_a_run_does_not_go_on_with_other_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("program", ["train", "evaluate"])
-def test_a_run_that_cannot_be_written_is_shown(program: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_cannot_be_written_is_shown(
+    program: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     cfg = config(tmp_path)
     first = train(cfg)
     folder = run_folder(cfg)
@@ -426,7 +450,9 @@ def test_a_result_is_read_against_a_schema(text: str, tmp_path: Path, outputs_of
     path = run_folder(cfg) / "result.json"
     try:
         change = json.loads(text)
-        path.write_text(text if change.keys() == {"status"} else json.dumps(json.loads(path.read_text()) | change))
+        path.write_text(
+            text if change.keys() == {"status"} else json.dumps(json.loads(path.read_text()) | change)
+        )
     except RecursionError:
         path.write_text(text)
     assert evaluate(evaluation(run_folder(cfg), tmp_path))["run_status"] == "unfinished"
@@ -437,7 +463,9 @@ def test_a_state_that_cannot_be_loaded_is_one_error(tmp_path: Path, outputs_of_e
     cfg, _ = copied(outputs_of_ends, "killed", tmp_path)
     path = run_folder(cfg) / "last.ckpt"
     torch.save(torch.load(path, weights_only=True) | {"optimizer_states": [{}]}, path)
-    with pytest.raises(UserError, match=r"cannot resume from .*last\.ckpt .*; overwrite=true trains from scratch$"):
+    with pytest.raises(
+        UserError, match=r"cannot resume from .*last\.ckpt .*; overwrite=true trains from scratch$"
+    ):
         train(cfg)
 
 
@@ -500,7 +528,10 @@ def test_a_bad_wandb_id_is_replaced(kept: str, tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a0: &a0 [x, x]\n" + "".join(f"a{i + 1}: &a{i + 1} [*a{i}, *a{i}]\n" for i in range(40)), "holds aliases"),
+        (
+            "a0: &a0 [x, x]\n" + "".join(f"a{i + 1}: &a{i + 1} [*a{i}, *a{i}]\n" for i in range(40)),
+            "holds aliases",
+        ),
         ("[" * 3000, "not a run's configuration"),
         (
             "shots: .inf\nform: text\n"
@@ -618,7 +649,9 @@ def test_a_finished_run_is_shown_not_repeated(tmp_path: Path, capfd: pytest.Capt
     assert (run_folder(cfg) / "best.ckpt").stat().st_mtime_ns != stamp
 
 
-def test_a_job_that_is_queued_again_goes_on_in_spite_of_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_is_queued_again_goes_on_in_spite_of_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def begins_anew(job: str, restarts: str) -> bool:
         monkeypatch.setenv("SLURM_JOB_ID", job)
         monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
@@ -652,7 +685,10 @@ def test_what_does_not_change_a_score_does_not_change_the_folder(tmp_path: Path)
 
 def test_a_timeout_leaves_no_test_score_until_asked(tmp_path: Path) -> None:
     cfg = config(
-        tmp_path, "trainer.max_time=00:00:00:01", "trainer.max_steps=1000000", "trainer.save_every_n_steps=1000"
+        tmp_path,
+        "trainer.max_time=00:00:00:01",
+        "trainer.max_steps=1000000",
+        "trainer.save_every_n_steps=1000",
     )
     result = train(cfg)
     assert result["status"] == "timeout"
@@ -792,7 +828,9 @@ def test_a_run_is_tested_where_its_training_images_never_were(finished: bool, tm
     images_of(tmp_path, "other")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)  # which is not where it is tested
-        cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10", "data.test=[other]")
+        cfg = config(
+            tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10", "data.test=[other]"
+        )
         trained = train(cfg)
     folder = run_folder(cfg)
     shutil.rmtree(tmp_path / "images")
@@ -809,7 +847,9 @@ def test_a_run_is_tested_where_its_training_images_never_were(finished: bool, tm
         evaluate(evaluation(folder, tmp_path, path=tmp_path / "nowhere"))
 
 
-def test_a_test_is_kept_although_its_folder_vanishes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_test_is_kept_although_its_folder_vanishes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10")
     train(cfg)
     folder = run_folder(cfg)
@@ -830,7 +870,9 @@ def test_bn_support_is_a_test_of_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     folder = run_folder(cfg)
     before = (folder / "result.json").read_bytes()
     used = list[str]()
-    monkeypatch.setattr("fewshot.training.evaluate.test", lambda *told: used.append(told[1].body.bn) or run_test(*told))
+    monkeypatch.setattr(
+        "fewshot.training.evaluate.test", lambda *told: used.append(told[1].body.bn) or run_test(*told)
+    )
     result = evaluate(evaluation(folder, tmp_path, bn="support"))
     assert (result["bn"], result["train_bn"], used) == ("support", "transductive", ["support"])
     assert "tested with bn support" in str(Protocol.of(result))
@@ -916,7 +958,9 @@ def test_what_is_read_of_a_strangers_run_names_file_and_mend(tmp_path: Path) -> 
     torn[len(torn) // 2] ^= 1  # in the midst of a weight
     for data, said in ((bytes(torn), "in it is damaged"), (b"noise", "not a zip file")):
         (folder / "best.ckpt").write_bytes(data)
-        with pytest.raises(UserError, match=rf"best\.ckpt .*{said}; train\.py with overwrite=true makes it anew"):
+        with pytest.raises(
+            UserError, match=rf"best\.ckpt .*{said}; train\.py with overwrite=true makes it anew"
+        ):
             evaluate(evaluation(folder, tmp_path))
     torch.save({"state_dict": Malice()}, folder / "best.ckpt")
     with pytest.raises(UserError, match="loaded: it holds more than tensors and plain values; train"):
@@ -1014,5 +1058,7 @@ def test_an_update_takes_the_tasks_that_it_is_told(tmp_path: Path, monkeypatch: 
 
     sizes, predict = [], PlainLSTM.predict
     monkeypatch.setattr(PlainLSTM, "predict", lambda self, e: sizes.append(len(e.tasks)) or predict(self, e))
-    train(config(tmp_path, "trainer.micro_batch_size=1", "trainer.max_steps=2", "trainer.val_check_interval=2"))
+    train(
+        config(tmp_path, "trainer.micro_batch_size=1", "trainer.max_steps=2", "trainer.val_check_interval=2")
+    )
     assert sizes.count(1) == 4  # two updates of two tasks

@@ -43,7 +43,7 @@ def draw(learner: OPLSTM) -> Episode:
 
 def final_weights(learner: OPLSTM, support_x: Tensor, support_y: Tensor) -> list[Tensor]:
     learnt = learner.learn(learner.body.shape(support_x), learner.targets(support_y))
-    return [weight.whole(len(support_x)).detach() for weight in learnt]
+    return [weight.materialize(len(support_x)).detach() for weight in learnt]
 
 
 # ---------------------------------------------------------------- gradient descent
@@ -52,7 +52,9 @@ class Descent(OPLSTM):
 
     masked = True
 
-    def coordinate(self, cells: nn.ModuleList, a_BMO: Tensor, m_BMO: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def coordinate(
+        self, cells: nn.ModuleList, a_BMO: Tensor, m_BMO: Tensor, state: Any
+    ) -> tuple[Tensor, Any]:
         if cells is self.output_lstm:
             slope = 2 / self.task.outputs if self.task.regression else 1.0  # of the mean squared error
             return -ETA * slope * (a_BMO - m_BMO), state
@@ -74,11 +76,15 @@ def descend(learner: OPLSTM, x: Tensor, y: Tensor, steps: int) -> list[Tensor]:
         for weight, block in zip(weights[:-1], blocks, strict=True):
             a = a @ weight.T + block.bias.detach()
             if block.has_bn:
-                a = F.batch_norm(a, None, None, block.bn_weight.detach(), block.bn_bias.detach(), training=True)
+                a = F.batch_norm(
+                    a, None, None, block.bn_weight.detach(), block.bn_bias.detach(), training=True
+                )
             a = torch.relu(a)
         output = a @ weights[-1].T + head_bias
         loss = F.mse_loss(output, y) if learner.task.regression else F.cross_entropy(output, y)
-        weights = [(w - ETA * g).detach() for w, g in zip(weights, torch.autograd.grad(loss, weights), strict=True)]
+        weights = [
+            (w - ETA * g).detach() for w, g in zip(weights, torch.autograd.grad(loss, weights), strict=True)
+        ]
     return weights
 
 
@@ -89,7 +95,9 @@ def difference(learner: OPLSTM, steps: int) -> float:
     return max(
         float((ours[b] - plain).abs().max())
         for b in range(len(batch.tasks))
-        for ours, plain in zip(found, descend(learner, batch.support_x[b], batch.support_y[b], steps), strict=True)
+        for ours, plain in zip(
+            found, descend(learner, batch.support_x[b], batch.support_y[b], steps), strict=True
+        )
     )
 
 
@@ -103,12 +111,16 @@ def test_mamls_biases_are_all_that_it_lacks() -> None:
     """The package's MAML: the same matrices after one step; after two they differ by what its biases did between."""
     learner = build(Descent, False)
     maml = MAML(learner.task, NO_BN, **(MAML_OPTIONS | {"inner_lr": ETA})).double()
-    maml.net.load_state_dict({n: p for n, p in learner.state_dict().items() if n.startswith(("body.", "head."))})
+    maml.net.load_state_dict(
+        {n: p for n, p in learner.state_dict().items() if n.startswith(("body.", "head."))}
+    )
     batch = draw(learner)
     adapted, gaps = maml.start(len(batch.tasks)), []
     for learner.passes in (1, 2):
         adapted = maml.step(adapted, batch.support_x, batch.support_y)
-        theirs = [whole(w, len(batch.tasks)).detach() for name, w in adapted.items() if name.endswith("weight")]
+        theirs = [
+            whole(w, len(batch.tasks)).detach() for name, w in adapted.items() if name.endswith("weight")
+        ]
         ours = final_weights(learner, batch.support_x, batch.support_y)
         gaps.append(max(float((o - t).abs().max()) for o, t in zip(ours, theirs, strict=True)))
     assert gaps[0] < 1e-12
@@ -134,7 +146,9 @@ def test_without_its_conditions_it_does_not(kind: type[OPLSTM], changed: dict[st
 class Labels(OPLSTM):
     """OP-LSTM whose coordinate LSTM puts out the label, h^L = y; the hidden layers stay as they are."""
 
-    def coordinate(self, cells: nn.ModuleList, a_BMO: Tensor, m_BMO: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def coordinate(
+        self, cells: nn.ModuleList, a_BMO: Tensor, m_BMO: Tensor, state: Any
+    ) -> tuple[Tensor, Any]:
         return m_BMO if cells is self.output_lstm else torch.zeros_like(m_BMO), state
 
 
@@ -145,7 +159,9 @@ def prototypes(learner: OPLSTM, support_x: Tensor, support_y: Tensor) -> Tensor:
     for b in range(len(features)):
         unit = [a / a.norm() if a.any() else a for a in features[b]]  # no feature may be alive
         classes = [[a for a, y in zip(unit, support_y[b], strict=True) if y == n] for n in range(3)]
-        rows.append(torch.stack([0.7 * torch.stack(members).sum(0) / features.shape[1] for members in classes]))
+        rows.append(
+            torch.stack([0.7 * torch.stack(members).sum(0) / features.shape[1] for members in classes])
+        )
     return torch.stack(rows).detach()
 
 
@@ -161,7 +177,9 @@ def test_labels_make_normalised_prototypes(backbone: dict[str, Any]) -> None:
     torch.testing.assert_close(final, expected, rtol=1e-12, atol=1e-14)
 
     def error() -> float:
-        return float((learner.output_layer(batch.support_x, batch.support_y)[2].detach() - expected).abs().max())
+        return float(
+            (learner.output_layer(batch.support_x, batch.support_y)[2].detach() - expected).abs().max()
+        )
 
     for name, value in (("normalisation", "none"), ("normalisation", "matrix"), ("passes", 2)):
         kept = getattr(learner, name)
@@ -184,7 +202,12 @@ def episodes() -> Iterator[tuple[Tensor, float, float]]:
 
 def test_one_lstm_layer_with_a_linear_read_out_suffices() -> None:
     """c sums i g = σ(k x) tanh(k y): the label of x = 1. The output gates σ(±k x) choose its sign for the query."""
-    options: dict[str, Any] = {"support_mode": "sequence", "inputs": "target", "passes": 1, "first_labels": True}
+    options: dict[str, Any] = {
+        "support_mode": "sequence",
+        "inputs": "target",
+        "passes": 1,
+        "first_labels": True,
+    }
     mlp = {"layer": "linear", "widths": [1], "bn": "none", "zero_bias": True}  # not used: x is read raw
     task = Task((1,), 1, True)
     learner = PlainLSTM(task, mlp, 1e-3, hidden=[2], pool_cell=False, query_cell=True, **options).double()

@@ -111,7 +111,13 @@ for images in ("mini", "cub"):
             "gamma": 0.025,
             "lstm_units": [40, 20, 1],
         },
-        (images, "maml"): {"lr": 1e-3, "inner_lr": 0.01, "inner_steps": 5, "eval_inner_steps": 10, "grad_clip": 10},
+        (images, "maml"): {
+            "lr": 1e-3,
+            "inner_lr": 0.01,
+            "inner_steps": 5,
+            "eval_inner_steps": 10,
+            "grad_clip": 10,
+        },
         (images, "protonet"): {"lr": 2.5e-4, "meta_batch_size": 4},
         (images, "warpmaml"): {
             "lr": 1e-3,
@@ -141,7 +147,12 @@ FORMS: dict[tuple[str, str, str], dict[str, Any]] = {
     ("lstm", "sine", "released"): {"first_labels": False},
     ("oplstm", "*", "released"): {"pool_state": False, "softmax": False},
     ("oplstm", "*", "paper"): TEXT | {"preactivation": False, "detach": False, "scalar_bias": False},
-    ("oplstm", "sine", "released"): {"normalisation": "joint", "gamma": 0.025, "detach": False, "preactivation": False},
+    ("oplstm", "sine", "released"): {
+        "normalisation": "joint",
+        "gamma": 0.025,
+        "detach": False,
+        "preactivation": False,
+    },
     ("oplstm", "omniglot", "released"): {
         "normalisation": "none",
         "gamma": None,
@@ -177,7 +188,11 @@ BUDGETS = {  # updates, updates between validations, validation and test tasks, 
 @pytest.mark.parametrize(("data", "method"), REPORTED)
 def test_settings_of_the_reported_runs(data: str, method: str, variant: str) -> None:
     """A typing error in conf/ would run another experiment under the paper's name."""
-    expected = REPORTED[data, method] | FORMS.get((method, "*", variant), {}) | FORMS.get((method, data, variant), {})
+    expected = (
+        REPORTED[data, method]
+        | FORMS.get((method, "*", variant), {})
+        | FORMS.get((method, data, variant), {})
+    )
     cfg = chosen(data, method, variant=variant)
     told = OmegaConf.to_container(cfg.method, resolve=True)
     assert {key: told[key] for key in expected} == expected
@@ -191,7 +206,12 @@ def test_budgets_of_the_reported_runs(data: str, method: str, shots: int, varian
     cfg = chosen(data, method, shots, variant)
     *budget, released, text = BUDGETS[data, method, shots]
     trainer = cfg.trainer
-    assert [trainer.max_steps, trainer.val_check_interval, trainer.num_val_tasks, trainer.num_test_tasks] == budget
+    assert [
+        trainer.max_steps,
+        trainer.val_check_interval,
+        trainer.num_val_tasks,
+        trainer.num_test_tasks,
+    ] == budget
     assert cfg.data.test_queries == (released if variant == "released" else text)
     assert cfg.data.train_queries == cfg.data.val_queries == (50 if data == "sine" else 15)
     assert cfg.shots == shots

@@ -133,7 +133,9 @@ def test_stopped_by_a_signal_in_training(by: signal.Signals, tmp_path: Path, sta
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 @pytest.mark.parametrize(("program", "by"), [("train", signal.SIGTERM), ("evaluate", signal.SIGINT)])
-def test_stopped_by_a_signal_during_the_imports(by: signal.Signals, program: str, tmp_path: Path, start: Start) -> None:
+def test_stopped_by_a_signal_during_the_imports(
+    by: signal.Signals, program: str, tmp_path: Path, start: Start
+) -> None:
     process = start([sys.executable, str(ROOT / f"{program}.py"), "run=nowhere"], tmp_path)
     wait_for(process, lambda: listens(process))
     process.send_signal(by)
@@ -227,7 +229,9 @@ def test_a_signal_ends_a_multirun(tmp_path: Path, start: Start) -> None:
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGKILL])
-def test_a_signal_ends_a_multirun_of_several_at_a_time(by: signal.Signals, tmp_path: Path, start: Start) -> None:
+def test_a_signal_ends_a_multirun_of_several_at_a_time(
+    by: signal.Signals, tmp_path: Path, start: Start
+) -> None:
     """Whoever runs the cells of a launcher that has gone saves them, and ends."""
     cfg = config(tmp_path, *SLOW)
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
@@ -283,7 +287,9 @@ def test_a_kill_during_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not list(run_folder(cfg).glob("*.part"))
 
 
-def test_a_full_disk_is_one_line_and_the_state_before_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_line_and_the_state_before_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cfg, saves = config(tmp_path, outputs="full"), []
 
     def full(checkpoint: Any, file: Any) -> None:
@@ -295,7 +301,9 @@ def test_a_full_disk_is_one_line_and_the_state_before_stays(tmp_path: Path, monk
     original = torch.save
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full)
-        with pytest.raises(UserError, match=r"cannot read or write a file: .*\.(ckpt|part) cannot be written"):
+        with pytest.raises(
+            UserError, match=r"cannot read or write a file: .*\.(ckpt|part) cannot be written"
+        ):
             train(cfg)
     assert without_times(train(cfg)) == without_times(train(config(tmp_path)))
     same_files(cfg, config(tmp_path))
@@ -329,7 +337,11 @@ def test_home_is_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     tested = evaluate(evaluation(result.parent, tmp_path))
     assert tested["run_status"] == "finished"
     assert (
-        call(monkeypatch, f"run=~/{result.parent.relative_to(tmp_path / 'home')} enable_progress_bar=false", "evaluate")
+        call(
+            monkeypatch,
+            f"run=~/{result.parent.relative_to(tmp_path / 'home')} enable_progress_bar=false",
+            "evaluate",
+        )
         == 2
     )
     assert (
@@ -360,7 +372,9 @@ def test_a_folder_that_vanishes_ends_a_run_in_a_line(tmp_path: Path, monkeypatch
         original(self, trainer, *arguments)
 
     monkeypatch.setattr(callbacks.TrainMetrics, "on_train_batch_end", vanish)
-    with pytest.raises(UserError, match=r"cannot read or write a file: .*; the same command goes on when it can"):
+    with pytest.raises(
+        UserError, match=r"cannot read or write a file: .*; the same command goes on when it can"
+    ):
         train(cfg)
     monkeypatch.setattr(callbacks.TrainMetrics, "on_train_batch_end", original)
     assert train(cfg)["status"] == "finished"

@@ -49,8 +49,12 @@ def folder_of(outputs: Path, updates: int, seed: int) -> Path | None:
 
 def queue(job: str = "") -> list[tuple[str, str]]:
     """Job (array_task) and state of what is waiting or at work."""
-    told = subprocess.run(["squeue", "-h", "-r", "-o", "%i %T"], capture_output=True, text=True, check=True).stdout
-    return [(name, state) for name, state in (line.split() for line in told.splitlines()) if name.startswith(job)]
+    told = subprocess.run(
+        ["squeue", "-h", "-r", "-o", "%i %T"], capture_output=True, text=True, check=True
+    ).stdout
+    return [
+        (name, state) for name, state in (line.split() for line in told.splitlines()) if name.startswith(job)
+    ]
 
 
 def hurry() -> None:
@@ -78,7 +82,9 @@ def test_a_limit_and_a_cancelled_job(tmp_path: Path, start: Start) -> None:
     err = process.stderr.read() if process.stderr else ""
     assert cancelled
     assert process.returncode == 143, err
-    assert re.search(r"1 of 4 cells have no result:\n  trainer.max_steps=6000 seed=1: stopped, stopped by SIGTERM", err)
+    assert re.search(
+        r"1 of 4 cells have no result:\n  trainer.max_steps=6000 seed=1: stopped, stopped by SIGTERM", err
+    )
     assert "cells ━" in err
     assert "4/4" in err
     logs = {path: path.read_text() for path in (outputs / "multirun" / ".submitit").rglob("*_log.err")}
@@ -88,14 +94,18 @@ def test_a_limit_and_a_cancelled_job(tmp_path: Path, start: Start) -> None:
     assert not any("Traceback" in text for text in logs.values())
     assert len(list(outputs.rglob("result.json"))) == 3
 
-    second = start(grid(tmp_path), tmp_path, env=env, stdout=None)  # what was cancelled goes on, the others are there
+    second = start(
+        grid(tmp_path), tmp_path, env=env, stdout=None
+    )  # what was cancelled goes on, the others are there
     while second.poll() is None:
         time.sleep(1)
         hurry()
     err = second.stderr.read() if second.stderr else ""
     assert second.returncode == 0, err
     assert "have no result" not in err
-    undisturbed = config(tmp_path, *RUN, f"trainer.max_steps={LONG}", "method.meta_batch_size=4", outputs="undisturbed")
+    undisturbed = config(
+        tmp_path, *RUN, f"trainer.max_steps={LONG}", "method.meta_batch_size=4", outputs="undisturbed"
+    )
     result = train(undisturbed)
     found = folder_of(outputs, LONG, seed=0)
     assert found

@@ -27,10 +27,14 @@ def test_its_curves_are_those_of_metrics_csv(tmp_path: Path, monkeypatch: pytest
     events.Reload()
     for metric in ("train/loss", "val/loss", "val/mse"):
         logged = [(event.step, event.value) for event in events.Scalars(metric)]
-        assert logged == [(step, pytest.approx(value)) for step, value in curve(run_folder(cfg), metric).items()]
+        assert logged == [
+            (step, pytest.approx(value)) for step, value in curve(run_folder(cfg), metric).items()
+        ]
 
 
-def test_it_is_refused_before_any_work_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_refused_before_any_work_where_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     there = importlib.util.find_spec
     monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "tensorboard" else there(name))
     cfg = config(tmp_path, "logger=tensorboard")

@@ -30,7 +30,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     wandb.teardown()  # its service, which an earlier test may have started in another home
     with pytest.MonkeyPatch.context() as patch:
         for name in [
-            name for name in os.environ if name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR") or name.startswith("XDG_")
+            name
+            for name in os.environ
+            if name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR") or name.startswith("XDG_")
         ]:
             patch.delenv(name)
         patch.setenv("WANDB_MODE", "offline")
@@ -59,7 +61,9 @@ def test_every_test_task_is_kept(kept: Path) -> None:
     assert table["columns"] == ["task", "score", "nearest_neighbour"]
     assert [row[:2] for row in table["data"]] == scores
     result = json.loads((kept / "result.json").read_text())
-    assert np.mean([row[2] for row in table["data"]]) == pytest.approx(result["baselines"]["nearest_neighbour"])
+    assert np.mean([row[2] for row in table["data"]]) == pytest.approx(
+        result["baselines"]["nearest_neighbour"]
+    )
     expected = np.histogram([score for _, score in scores], told["test/scores.bins"])[0]
     assert told["test/scores.values"] == expected.tolist()
     assert told["test/tasks"] == sum(expected) == 30
@@ -140,7 +144,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return told
 
 
-def test_variables_are_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: dict[str, Any]) -> None:
+def test_variables_are_honoured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: dict[str, Any]
+) -> None:
     for name, value in {"PROJECT": "p", "ENTITY": "e", "RUN_GROUP": "g", "NAME": "n", "TAGS": "a,b"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     start_wandb(config(tmp_path, "logger=wandb", "logger.tags=[c]"), tmp_path)
@@ -153,7 +159,10 @@ def test_variables_are_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 def test_lists_of_layers_are_numbers_too(tmp_path: Path, seen: dict[str, Any]) -> None:
     start_wandb(config(tmp_path, "logger=wandb", "method.hidden=[40,20,20]"), tmp_path)
     assert seen["config"]["method"]["hidden"] == [40, 20, 20]
-    assert (seen["config"]["layers"]["method"], seen["config"]["units"]["method"]) == ({"hidden": 3}, {"hidden": 40})
+    assert (seen["config"]["layers"]["method"], seen["config"]["units"]["method"]) == (
+        {"hidden": 3},
+        {"hidden": 40},
+    )
 
 
 def test_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: dict[str, Any]) -> None:

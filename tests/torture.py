@@ -41,7 +41,13 @@ SINE = [
 ]
 GLYPHS = [*TRAIN, *OURS, "data=glyphs", "shots=1"]
 CELLS = [*SINE, "-m", "method=lstm", "seed=0,1,2"]
-TRIALS = ["search=lstm_sine", "profile=quick", "trial=0,1", "trainer.max_steps=60", "trainer.val_check_interval=20"]
+TRIALS = [
+    "search=lstm_sine",
+    "profile=quick",
+    "trial=0,1",
+    "trainer.max_steps=60",
+    "trainer.val_check_interval=20",
+]
 CASES = {  # a command: {here} is its own folder, {prepared} a shared one, {trial} the folder of a trial that is over
     "a long run": [
         *SINE,
@@ -76,7 +82,13 @@ CASES = {  # a command: {here} is its own folder, {prepared} a shared one, {tria
     "cells": CELLS,
     "cells at a time": [*CELLS, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
     "a search": [*TRAIN, *OURS, "-m", *TRIALS],
-    "an evaluation": ["evaluate.py", "run={trial}", "tasks=200", "num_threads=1", "enable_progress_bar=false"],
+    "an evaluation": [
+        "evaluate.py",
+        "run={trial}",
+        "tasks=200",
+        "num_threads=1",
+        "enable_progress_bar=false",
+    ],
     "a report": ["-m", "fewshot.report", "lstm_sine", *TRIALS[1:], *SMALL, "paths.outputs={here}"],
 }
 OF_TRIALS = ("an evaluation", "a report")
@@ -90,7 +102,9 @@ def command(case: str, here: Path, prepared: Path) -> list[str]:
 
 def files(here: Path) -> dict[str, Any]:
     """What a command leaves, without what is measured in seconds and bytes."""
-    return {str(path.relative_to(here)): kept(path, here) for path in sorted(here.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(here)): kept(path, here) for path in sorted(here.rglob("*")) if path.is_file()
+    }
 
 
 def kept(path: Path, here: Path) -> Any:
@@ -100,7 +114,9 @@ def kept(path: Path, here: Path) -> Any:
         return [line for line in path.read_text().splitlines() if "per_second" not in line]
     if path.name == "best.ckpt":
         state = torch.load(path, weights_only=True)
-        return state["global_step"], {name: weight.numpy().tobytes() for name, weight in state["state_dict"].items()}
+        return state["global_step"], {
+            name: weight.numpy().tobytes() for name, weight in state["state_dict"].items()
+        }
     if path.name == "in_full.csv":
         return [{k: v for k, v in row.items() if "minutes" not in k} for row in csv.DictReader(path.open())]
     if path.suffix not in (".csv", ".npy"):
@@ -150,14 +166,21 @@ def main() -> int:
             atexit.register(process.kill)  # whatever ends this program
             by = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
             try:
-                out, err = process.communicate(timeout=chance.uniform(0.15, 0.9) * seconds if attempt < 10 else None)
+                out, err = process.communicate(
+                    timeout=chance.uniform(0.15, 0.9) * seconds if attempt < 10 else None
+                )
             except subprocess.TimeoutExpired:
                 process.send_signal(by)
                 out, err = process.communicate()
                 kills[case] += 1
                 ways[by.name] = ways.get(by.name, 0) + 1
             code = process.returncode
-            right = (0, 124, 128 + by, -by)  # the last before the handlers stand, or when Python takes them down
+            right = (
+                0,
+                124,
+                128 + by,
+                -by,
+            )  # the last before the handlers stand, or when Python takes them down
             if "Traceback" in out + err or code not in right:
                 print(f"round {round_}, {case}, {by.name}: exit code {code}\n{out}\n{err}", file=sys.stderr)
                 wrong += 1
@@ -167,7 +190,9 @@ def main() -> int:
                 ended = True
                 break
         found = files(here) if ended else {}
-        differing = sorted(name for name in wanted.keys() | found.keys() if found.get(name, 0) != wanted.get(name, 0))
+        differing = sorted(
+            name for name in wanted.keys() | found.keys() if found.get(name, 0) != wanted.get(name, 0)
+        )
         if differing:
             print(f"round {round_} ({case}): differs in {differing}", file=sys.stderr)
             wrong += 1

@@ -24,7 +24,9 @@ def told(backbone: Mapping[str, Any]) -> tuple[type[Body], dict[str, Any]]:
         UserError: an option is unknown, missing, or not what it may be.
     """
     if not isinstance(backbone, Mapping):
-        raise UserError(f"backbone={backbone!r}: give a dictionary, as {{'layer': 'linear', 'widths': [64, 64]}}")
+        raise UserError(
+            f"backbone={backbone!r}: give a dictionary, as {{'layer': 'linear', 'widths': [64, 64]}}"
+        )
     cls = body_class(str(backbone.get("body", USUAL)))
     own = {key: value for key, value in backbone.items() if key != "body"}
     try:

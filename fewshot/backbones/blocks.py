@@ -26,7 +26,10 @@ class Block(nn.Module):
         super().__init__()
         made = nn.Conv2d(inputs, outputs, 3) if layer == "conv" else nn.Linear(inputs, outputs)
         assert made.bias is not None
-        self.weight, self.bias = made.weight, nn.Parameter(torch.zeros_like(made.bias) if zero_bias else made.bias)
+        self.weight, self.bias = (
+            made.weight,
+            nn.Parameter(torch.zeros_like(made.bias) if zero_bias else made.bias),
+        )
         self.is_conv = layer == "conv"
         self.has_bn = bn
         if bn:
@@ -75,7 +78,9 @@ class Blocks(Body, nn.ModuleList):
         input_shape: Sequence[int],
         layer: Annotated[Literal["linear", "conv"], "kind of the blocks"],
         widths: Annotated[UnitsOfLayers, "outputs, or feature maps, of each block"],
-        bn: Annotated[Literal["none", "transductive", "support"], "whose statistics normalise"] = "transductive",
+        bn: Annotated[
+            Literal["none", "transductive", "support"], "whose statistics normalise"
+        ] = "transductive",
         zero_bias: Annotated[bool, "biases start at 0"] = False,
         weights: Weights = None,
     ) -> None:

@@ -30,10 +30,14 @@ def conv(x_BMIHW: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     bias = None if bias is None else bias.flatten()
     if weight.dim() == 4:
         return F.conv2d(x_BMIHW.flatten(0, 1), weight, bias, padding=padding).unflatten(0, (tasks, examples))
-    return unfold_tasks(F.conv2d(fold_tasks(x_BMIHW), weight.flatten(0, 1), bias, padding=padding, groups=tasks), tasks)
+    return unfold_tasks(
+        F.conv2d(fold_tasks(x_BMIHW), weight.flatten(0, 1), bias, padding=padding, groups=tasks), tasks
+    )
 
 
-def batch_norm(x_BMO: Tensor, weight: Tensor, bias: Tensor, reference: int | None = None, eps: float = EPS) -> Tensor:
+def batch_norm(
+    x_BMO: Tensor, weight: Tensor, bias: Tensor, reference: int | None = None, eps: float = EPS
+) -> Tensor:
     """Batch norm over the examples (and pixels) of each task's set; gradients flow through the statistics.
 
     `x_BMO` is (B, M, O) or (B, M, O, H, W). With `reference` the statistics are those of the first `reference`
@@ -50,7 +54,9 @@ def batch_norm(x_BMO: Tensor, weight: Tensor, bias: Tensor, reference: int | Non
                 "queries by the support set with backbone.bn=support (bn=support of evaluate.py)"
             )
         weight, bias = weight.expand(tasks, -1).flatten(), bias.expand(tasks, -1).flatten()
-        return unfold_tasks(F.batch_norm(fold_tasks(x_BMO), None, None, weight, bias, training=True, eps=eps), tasks)
+        return unfold_tasks(
+            F.batch_norm(fold_tasks(x_BMO), None, None, weight, bias, training=True, eps=eps), tasks
+        )
     axes = (1, *range(3, x_BMO.dim()))
     var, mean = torch.var_mean(x_BMO[:, :reference], axes, correction=0, keepdim=True)
     shape = (-1, 1, x_BMO.shape[2], *(1 for _ in range(3, x_BMO.dim())))

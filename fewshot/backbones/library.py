@@ -15,7 +15,10 @@ from fewshot.backbones.weights import load
 from fewshot.errors import UserError
 from fewshot.options import Text
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which weights of these libraries expect
+MEAN, STD = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # of ImageNet, which weights of these libraries expect
 
 
 class LibraryBody(Body):
@@ -34,7 +37,9 @@ class LibraryBody(Body):
         input_shape: Sequence[int],
         library: Annotated[Literal["torchvision", "timm"], "whose model"],
         model: Annotated[Text, "its name there, as resnet18"],
-        weights: Annotated[Text | None, "file of pretrained weights, .pth or .safetensors; null: random ones"] = None,
+        weights: Annotated[
+            Text | None, "file of pretrained weights, .pth or .safetensors; null: random ones"
+        ] = None,
         bn: Annotated[
             Literal["transductive", "support", "stored"], "whose statistics normalise; stored: the weights'"
         ] = "transductive",

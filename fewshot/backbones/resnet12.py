@@ -28,7 +28,9 @@ class ResNet12(Body):
     def __init__(
         self,
         input_shape: Sequence[int],
-        widths: Annotated[Sequence[Units], Field(min_length=4, max_length=4), "feature maps of the four blocks"],
+        widths: Annotated[
+            Sequence[Units], Field(min_length=4, max_length=4), "feature maps of the four blocks"
+        ],
         bn: Annotated[Literal["transductive", "support"], "whose statistics normalise"] = "transductive",
         weights: Weights = None,
     ) -> None:

@@ -65,7 +65,10 @@ def fewer(tasks: int, products: int, outputs: int, inputs: int) -> bool:
 @contextmanager
 def swap_parameters(net: nn.Module, weights: Mapping[str, Tensor | TaskWeight]) -> Iterator[None]:
     """`net` with these weights, by name, in the place of its parameters."""
-    places = [(net.get_submodule(where)._parameters, last) for where, _, last in (n.rpartition(".") for n in weights)]
+    places = [
+        (net.get_submodule(where)._parameters, last)
+        for where, _, last in (n.rpartition(".") for n in weights)
+    ]
     before = [parameters[last] for parameters, last in places]
     try:
         for (parameters, last), weight in zip(places, weights.values(), strict=True):

@@ -25,7 +25,9 @@ def check(cfg: DictConfig) -> None:
     """Raises UserError for settings that are unknown, missing, or wrong, alone or together."""
     method, data = (str(OmegaConf.select(cfg, f"{group}.name")) for group in ("method", "data"))
     if data == "sine" and not learner_class(method).regression:
-        raise UserError(f"method={method} classifies and data=sine is regression: choose another method or data")
+        raise UserError(
+            f"method={method} classifies and data=sine is regression: choose another method or data"
+        )
     check_alone(cfg, "train")
     check_together(cfg)
     learner = learner_class(method)
@@ -33,7 +35,9 @@ def check(cfg: DictConfig) -> None:
         why = "has one output per class of a test task: leave it out, or choose method=protonet"
         raise UserError(f"data.train_ways={ways}: method={method} {why}")
     if cfg.trainer.compile is True and learner.repeated is None and not learner.one_graph:
-        raise UserError(f"trainer.compile=true: method={method} names no part of it to compile, choose auto or false")
+        raise UserError(
+            f"trainer.compile=true: method={method} names no part of it to compile, choose auto or false"
+        )
     try:
         learner.check(**learner_options(cfg))
     except UserError as error:
@@ -43,7 +47,9 @@ def check(cfg: DictConfig) -> None:
 def check_there(cfg: DictConfig) -> None:
     """UserError for files, packages and processors that a training needs and that are not there."""
     if cfg.trainer.num_threads > (cores := os.cpu_count() or 1024):
-        raise UserError(f"trainer.num_threads={cfg.trainer.num_threads} is more than the {cores} processors here")
+        raise UserError(
+            f"trainer.num_threads={cfg.trainer.num_threads} is more than the {cores} processors here"
+        )
     for name in cfg.data.get("test", []):
         if name not in SHARED and not Path(name).expanduser().is_dir():
             raise UserError(f"data.test={list(cfg.data.test)}: {name} is no folder, add it or leave it out")
@@ -70,13 +76,23 @@ def check_alone(cfg: DictConfig, program: str) -> None:
             raise UserError(f"{name}={values[name]}: this is a group of settings, give one as {inside[0]}=…")
         if name not in kinds:
             file = config_file("method", OmegaConf.select(cfg, "method.name"))
-            own = name.startswith("method.") and file.is_file() and name.removeprefix("method.") in OmegaConf.load(file)
-            raise UserError(f"unknown setting {name!r}{f' in {file}' if own else ''}: {closest(name, program)}")
-    check_values(kinds, {name: value for name, value in values.items() if value != "???" and "${" not in str(value)})
+            own = (
+                name.startswith("method.")
+                and file.is_file()
+                and name.removeprefix("method.") in OmegaConf.load(file)
+            )
+            raise UserError(
+                f"unknown setting {name!r}{f' in {file}' if own else ''}: {closest(name, program)}"
+            )
+    check_values(
+        kinds, {name: value for name, value in values.items() if value != "???" and "${" not in str(value)}
+    )
     refuse_unset(cfg, values)
     values = flatten(OmegaConf.to_container(cfg, resolve=True))
     refuse_unset(cfg, values)
-    if left_out := [name for name in kinds if name not in values and not name.startswith("trainer.lightning.")]:
+    if left_out := [
+        name for name in kinds if name not in values and not name.startswith("trainer.lightning.")
+    ]:
         group = left_out[0].split(".")[0]
         where = f" to {config_file(group, cfg[group].name)}" if group in ("method", "backbone") else ""
         raise UserError(f"the setting {left_out[0]} is left out: add it{where}")
@@ -110,9 +126,13 @@ def check_together(cfg: DictConfig) -> None:
         if list(cfg.data.test).count(name) > 1:
             raise UserError(f"data.test={list(cfg.data.test)}: {name} stands there twice")
         if name not in SHARED and "/" not in name and not Path(name).expanduser().exists():
-            raise UserError(f"data.test={list(cfg.data.test)}: {name} is no folder: choose {nearest(name, SHARED)}")
+            raise UserError(
+                f"data.test={list(cfg.data.test)}: {name} is no folder: choose {nearest(name, SHARED)}"
+            )
     if backbone.get("bn") == "stored" and backbone.get("weights") is None:
-        raise UserError("backbone.bn=stored takes its statistics from a file of weights: give backbone.weights")
+        raise UserError(
+            "backbone.bn=stored takes its statistics from a file of weights: give backbone.weights"
+        )
     if cfg.trainer.micro_batch_size and method.get("grad_clip_each") and method.get("grad_clip"):
         raise UserError(
             "trainer.micro_batch_size is for gradients that add up: with method.grad_clip_each=true leave it null"
@@ -136,7 +156,9 @@ def check_together(cfg: DictConfig) -> None:
     if cfg.trainer.similarity != "none" and (method.name != "oplstm" or sine):
         raise UserError(f"trainer.similarity={cfg.trainer.similarity} is for method=oplstm on images")
     if cfg.trainer.similarity != "none" and cfg.logger.name == "none":
-        raise UserError(f"trainer.similarity={cfg.trainer.similarity} is drawn from a log: choose logger=csv or wandb")
+        raise UserError(
+            f"trainer.similarity={cfg.trainer.similarity} is drawn from a log: choose logger=csv or wandb"
+        )
     if method.name == "lstm" and backbone.get("layer") == "linear":
         usual = OmegaConf.load(config_file("backbone", "mlp" if sine else "fc"))
         if unused := [key for key, value in backbone.items() if value != usual.get(key)]:

@@ -21,7 +21,9 @@ from fewshot.config import random_search  # noqa: F401  the resolvers of searche
 from fewshot.errors import UserError
 
 PACKAGE = Path(__file__).parent.parent
-CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())  # installed; a checkout
+CONF = next(
+    path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir()
+)  # installed; a checkout
 OWN = "FEWSHOT_CONF"  # a folder of a user's own configs, searched before ours
 FOLDERS = {"train": str(CONF), "evaluate": str(CONF / "evaluate")}
 WHOLE = "give a list as a whole, as data.test=[cub]"
@@ -33,16 +35,25 @@ def by(key: str) -> Callable[..., Any]:
 
     def chosen(table: Mapping[Any, Any], *, _root_: DictConfig) -> Any:
         found = table.get(OmegaConf.select(_root_, key), table.get("other", "???"))
-        return OmegaConf.create(found) if isinstance(found, list) else found  # a node, as what is shown resolved asks
+        return (
+            OmegaConf.create(found) if isinstance(found, list) else found
+        )  # a node, as what is shown resolved asks
 
     return chosen
 
 
-TABLES = {"by_variant": "variant", "by_shots": "shots", "by_backbone": "backbone.name", "by_data": "data.name"}
+TABLES = {
+    "by_variant": "variant",
+    "by_shots": "shots",
+    "by_backbone": "backbone.name",
+    "by_data": "data.name",
+}
 for name, key in TABLES.items():
     OmegaConf.register_new_resolver(name, by(key), replace=True)
 OmegaConf.register_new_resolver(
-    "per_meta_batch", lambda tasks, batch: "???" if batch == "???" else round(int(tasks) / int(batch)), replace=True
+    "per_meta_batch",
+    lambda tasks, batch: "???" if batch == "???" else round(int(tasks) / int(batch)),
+    replace=True,
 )
 OmegaConf.register_new_resolver(
     "quarter", lambda updates: "???" if updates == "???" else max(int(updates) // 4, 1), replace=True
@@ -83,8 +94,12 @@ for few in range(1, 51):  # that a YAML may choose; those of a command line are 
 
 def quote_shots(arguments: list[str]) -> list[str]:
     """Hydra refuses an integer as a group's choice: quotes those of `shots=` and registers them as choices."""
-    arguments = [a.removeprefix("+") if a.startswith("+experiment=") else a for a in arguments]  # there is one, null
-    arguments = [f"++{a}" if a.startswith("trainer.lightning.") else a for a in arguments]  # there are none yet
+    arguments = [
+        a.removeprefix("+") if a.startswith("+experiment=") else a for a in arguments
+    ]  # there is one, null
+    arguments = [
+        f"++{a}" if a.startswith("trainer.lightning.") else a for a in arguments
+    ]  # there are none yet
     return [quoted(a) if a.startswith("shots=") else a for a in arguments]
 
 
@@ -92,17 +107,23 @@ def check_words(arguments: list[str]) -> None:
     """UserError for what is no setting, or is several of a group's, of which Hydra would merge one into the other."""
     for argument in arguments:
         if "=" not in argument and not argument.startswith("~"):
-            raise UserError(f"{argument or 'an empty argument'}: a setting is given as name=value, as method=maml")
+            raise UserError(
+                f"{argument or 'an empty argument'}: a setting is given as name=value, as method=maml"
+            )
         name, _, value = argument.lstrip("+").partition("=")
         if name and value.startswith("[") and any((folder / name).is_dir() for folder in conf_folders()):
-            raise UserError(f"{argument}: {name} is one name, or several of a grid, as -m {name}={value.strip('[]')}")
+            raise UserError(
+                f"{argument}: {name} is one name, or several of a grid, as -m {name}={value.strip('[]')}"
+            )
 
 
 def quoted(argument: str) -> str:
     """`shots=1,5`, or a range or choice, as Hydra takes it."""
     try:
         [parsed] = OverridesParser.create().parse_overrides([argument])
-        values = [str(v) for v in (parsed.sweep_iterator() if parsed.is_sweep_override() else [parsed.value()])]
+        values = [
+            str(v) for v in (parsed.sweep_iterator() if parsed.is_sweep_override() else [parsed.value()])
+        ]
     except HydraException:
         values = [argument]
     for value in values:
@@ -118,7 +139,10 @@ def composed(overrides: list[str], program: str = "train", with_hydra: bool = Fa
     With `with_hydra` also Hydra's own part, which says what a study sweeps.
     """
     running = GlobalHydra.instance()
-    outer, running.hydra = running.hydra, None  # a second Hydra, on the train configs, inside the one that runs
+    outer, running.hydra = (
+        running.hydra,
+        None,
+    )  # a second Hydra, on the train configs, inside the one that runs
     try:
         with hydra.initialize_config_dir(FOLDERS[program], version_base="1.3"):
             return hydra.compose(program, quote_shots(overrides), return_hydra_config=with_hydra)
@@ -144,4 +168,8 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     """Dotted key → value of nested dictionaries."""
     if not isinstance(node, dict):
         return {prefix: node}
-    return {k: v for name, sub in node.items() for k, v in flatten(sub, f"{prefix}.{name}" if prefix else name).items()}
+    return {
+        k: v
+        for name, sub in node.items()
+        for k, v in flatten(sub, f"{prefix}.{name}" if prefix else name).items()
+    }

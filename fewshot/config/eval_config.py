@@ -30,7 +30,9 @@ def test_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
     tested = trained.copy()
     name = cfg.data or trained.data.name
     if cfg.path is not None and name != "folder":
-        raise UserError(f"path={cfg.path} is for data=folder, and the test is on data={name}: leave out one of them")
+        raise UserError(
+            f"path={cfg.path} is for data=folder, and the test is on data={name}: leave out one of them"
+        )
     path = (cfg.path or trained.data.get("path")) if name == "folder" else None
     if name == "folder" and not path:
         raise UserError("data=folder needs path=<a folder of class folders>")
@@ -70,7 +72,10 @@ def same_data(trained: DictConfig, tested: DictConfig) -> bool:
 def further_tests(cfg: DictConfig) -> list[DictConfig]:
     """The configurations of the tests on `data.test`: data sets by name, folders by path."""
     told = cfg.data.get("test", [])
-    return [across(cfg, name) if name in SHARED else across(cfg, "folder", os.path.expanduser(name)) for name in told]
+    return [
+        across(cfg, name) if name in SHARED else across(cfg, "folder", os.path.expanduser(name))
+        for name in told
+    ]
 
 
 def across(trained: DictConfig, name: str, path: str | None = None) -> DictConfig:

@@ -48,7 +48,9 @@ def stored_config(folder: Path) -> DictConfig:
         raise UserError(f"{path} is not a run's resolved configuration: it holds more than plain values")
     for group in groups:
         if choices[group] not in (known := choices_of(group)):
-            raise UserError(f"{path}: unknown {group} {choices[group]!r}: choose {nearest(choices[group], known)}")
+            raise UserError(
+                f"{path}: unknown {group} {choices[group]!r}: choose {nearest(choices[group], known)}"
+            )
     overrides = [f"{group}={choice}" for group, choice in choices.items()] + [f"shots={shots}"]
     overrides += [f"+{key}=0" for key in ("trial", "search_seed") if key in stored]  # of a search
     try:

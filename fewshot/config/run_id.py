@@ -18,7 +18,11 @@ NOT_SCORE_TRAINER = (
     *("eval_batch_size", "micro_batch_size", "save_every_n_steps", "log_every_n_steps"),
     *("accelerator", "devices", "num_threads", "compile", "max_time", "enable_progress_bar", "similarity"),
 )
-LIGHTNING = ("gradient_clip_val", "gradient_clip_algorithm", "fast_dev_run")  # of Lightning's own, those that do
+LIGHTNING = (
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "fast_dev_run",
+)  # of Lightning's own, those that do
 TEST_ONLY = ("test_queries", "test_queries_of", "num_test_tasks")
 
 
@@ -39,7 +43,10 @@ def identity(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
         plain["data"]["path"] = table or full_name(cfg.data.name, Path(cfg.data.path))
     if weights := plain["backbone"].get("weights"):
         plain["backbone"]["weights"] = with_digest(Path(weights))
-    elif plain["backbone"].get("body") in (None, "resnet12"):  # runs made before these networks had this setting
+    elif plain["backbone"].get("body") in (
+        None,
+        "resnet12",
+    ):  # runs made before these networks had this setting
         plain["backbone"].pop("weights", None)
     return plain
 
@@ -56,7 +63,13 @@ def with_digest(path: Path) -> str:
 def run_folder(cfg: DictConfig) -> Path:
     """`<outputs>/<data>/<method>/<shots>-shot/seed<seed>-<hash of the identity>`."""
     digest = hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:10]
-    return Path(cfg.paths.outputs) / cfg.data.name / cfg.method.name / f"{cfg.shots}-shot" / f"seed{cfg.seed}-{digest}"
+    return (
+        Path(cfg.paths.outputs)
+        / cfg.data.name
+        / cfg.method.name
+        / f"{cfg.shots}-shot"
+        / f"seed{cfg.seed}-{digest}"
+    )
 
 
 def run_name(cfg: DictConfig, folder: Path) -> str:
@@ -82,7 +95,10 @@ def is_reduced(cfg: DictConfig) -> bool:
         OmegaConf.select(whole, key) or 0
         for key in ("trainer.max_steps", "method.meta_batch_size", "trainer.num_val_tasks")
     )
-    fewer = run.max_steps < updates and (run.max_steps + 1) * cfg.method.meta_batch_size <= updates * meta_batch_size
+    fewer = (
+        run.max_steps < updates
+        and (run.max_steps + 1) * cfg.method.meta_batch_size <= updates * meta_batch_size
+    )
     return fewer or run.num_val_tasks < num_val_tasks or run.num_test_tasks < TASKS.get(cfg.data.name, 600)
 
 
@@ -99,5 +115,6 @@ def config_diff(cfg: DictConfig, variant: str | None = None, table: str | None =
     return {
         key: value
         for key, value in flatten(identity(cfg, table)).items()
-        if not set(key.split(".")) & set(TEST_ONLY) and (key in own or key not in there or there[key] != value)
+        if not set(key.split(".")) & set(TEST_ONLY)
+        and (key in own or key not in there or there[key] != value)
     }

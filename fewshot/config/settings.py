@@ -46,7 +46,11 @@ OF_TRAINER = ("max_steps", "num_val_tasks", "num_test_tasks", "eval_batch_size")
 def seconds(time: str) -> int:
     """A time limit, written days:hours:minutes:seconds, in seconds; ValueError for another text, and for none."""
     parts = re.fullmatch(r"(\d{1,4}):(\d\d):(\d\d):(\d\d)", time)
-    total = sum(int(n) * unit for n, unit in zip(parts.groups(), (86400, 3600, 60, 1), strict=True)) if parts else 0
+    total = (
+        sum(int(n) * unit for n, unit in zip(parts.groups(), (86400, 3600, 60, 1), strict=True))
+        if parts
+        else 0
+    )
     if total == 0:
         raise ValueError(time)
     return total
@@ -57,8 +61,12 @@ def is_time(time: str) -> str:
     return time
 
 
-Time = Annotated[str, AfterValidator(is_time), Field(description="days:hours:minutes:seconds, as 00:01:30:00")]
-Threads = Annotated[int, Field(ge=0, le=1024), "CPU threads; 0: torch's choice"]  # torch dies of some thousands
+Time = Annotated[
+    str, AfterValidator(is_time), Field(description="days:hours:minutes:seconds, as 00:01:30:00")
+]
+Threads = Annotated[
+    int, Field(ge=0, le=1024), "CPU threads; 0: torch's choice"
+]  # torch dies of some thousands
 Accelerator = Annotated[Literal["auto", "cpu", "gpu", "cuda", "mps"], "where it is computed"]
 Bar = Annotated[bool, "a progress bar"]
 Predictions = Annotated[bool, "keep each test query's prediction, as a table, and draw a confusion matrix"]
@@ -83,12 +91,18 @@ class Search:
 
 
 class Trainer:
-    micro_batch_size: Annotated[Units | None, "tasks at a time in an update: memory, not the scores; null: all"]
-    compile: Annotated[Literal["auto"] | bool, "train by compiled code, or as a GPU recorded it; auto: where it pays"]
+    micro_batch_size: Annotated[
+        Units | None, "tasks at a time in an update: memory, not the scores; null: all"
+    ]
+    compile: Annotated[
+        Literal["auto"] | bool, "train by compiled code, or as a GPU recorded it; auto: where it pays"
+    ]
     val_check_interval: Annotated[Many, "updates between validations"]
     save_every_n_steps: Annotated[Many, "updates between saves of the last state"]
     log_every_n_steps: Annotated[Many, "updates between logged losses"]
-    precision: Annotated[Literal["32-true", "tf32", "bf16-mixed", "16-mixed"], "tf32: 19 bits in a GPU's products"]
+    precision: Annotated[
+        Literal["32-true", "tf32", "bf16-mixed", "16-mixed"], "tf32: 19 bits in a GPU's products"
+    ]
     accelerator: Accelerator
     devices: Annotated[Few, "a process each, which share the tasks: speed, not the scores"]
     num_threads: Threads
@@ -169,7 +183,9 @@ def of_training(method: str, data: str, logger: str, body: str) -> dict[str, Any
     of_data = {key: tasks[key] for key in OF_DATA}
     if data == "sine":
         of_data |= {"sign": options(SineSource)["sign"]}
-        of_data |= group("sign_of", dict.fromkeys(("released", "paper"), Annotated[Sign, "sign in this variant"]))
+        of_data |= group(
+            "sign_of", dict.fromkeys(("released", "paper"), Annotated[Sign, "sign in this variant"])
+        )
     else:
         of_data |= {"size": image["size"], "channels": image["channels"]}
         of_data |= {"ways": images["ways"], "train_ways": images["train_ways"]}

@@ -13,12 +13,27 @@ from fewshot.data.listed import FORMS
 from fewshot.data.splits import Files, Images, speaks_of_splits, split_named, split_word
 from fewshot.errors import UserError
 
-LISTS = ("csv", "tsv", "json", "txt", "xls", "xlsx", "ods", "mat", "pkl", "npy", "yaml", "xml")  # may hold labels
+LISTS = (
+    "csv",
+    "tsv",
+    "json",
+    "txt",
+    "xls",
+    "xlsx",
+    "ods",
+    "mat",
+    "pkl",
+    "npy",
+    "yaml",
+    "xml",
+)  # may hold labels
 
 
 def refuse_other_split(path: Path, splits: Files, folders: Files | None, lists: Listing) -> None:
     """UserError where the folders of an image say another split than the list does."""
-    listed = {image: split for split, c in splits.items() for of_class in c.values() for image in of_class.values()}
+    listed = {
+        image: split for split, c in splits.items() for of_class in c.values() for image in of_class.values()
+    }
     for split, classes in (folders or {}).items():
         for image in (image for of_class in classes.values() for image in of_class.values()):
             if listed.get(image, split) != split:
@@ -31,7 +46,9 @@ def refuse_other_split(path: Path, splits: Files, folders: Files | None, lists: 
 def refuse_other_lists(path: Path, files: Sequence[Member], found: Sequence[Listing]) -> None:
     """UserError where a further file looks like a split, and is none that can be read."""
     read_ones = {file for listing in found for file in listing.files}
-    others = [file.name for file in files if not is_image(file) and file not in read_ones and split_like(file)]
+    others = [
+        file.name for file in files if not is_image(file) and file not in read_ones and split_like(file)
+    ]
     if others:
         raise UserError(
             f"{path} can be read in more than one way: it has a split, and {', '.join(others[:4])} may be another one, "
@@ -93,20 +110,32 @@ def refuse_unknown_split(
     if labels:
         parts: dict[str, set[str]] = {}
         for name, of_class in classes.items():
-            for part in {part for image in of_class.values() for part in image.parts[:-1] if split_word(part)[1]}:
+            for part in {
+                part for image in of_class.values() for part in image.parts[:-1] if split_word(part)[1]
+            }:
                 parts.setdefault(part, set()).add(name)
         several = sorted(part for part, names in parts.items() if len(names) > 1)
         likely = several if len({split_word(part)[1] for part in several}) > 1 else []
-        likely += [file.name for file in files if not is_image(file) and file not in labels.files and split_like(file)]
+        likely += [
+            file.name
+            for file in files
+            if not is_image(file) and file not in labels.files and split_like(file)
+        ]
     else:
         likely = sorted({like for file in files if (like := split_like(file))})
-        own = {name: split for file in filter(is_image, files) if (split := split_named(name := ("", *file.parts)[-2]))}
+        own = {
+            name: split
+            for file in filter(is_image, files)
+            if (split := split_named(name := ("", *file.parts)[-2]))
+        }
         packed = {file.container.name for file in files if is_image(file) and file.kind != "file"}
         archives = {name: split for name in packed if (split := split_word(name)[1])}
         likely += sorted(archives) if len(set(archives.values())) > 1 else []
         likely = likely or (sorted(own) if len(set(own.values())) > 1 else [])
         if sheets := [file.name for file in files if file.name.lower().endswith(SPREADSHEETS)]:
-            raise UserError(f"{path}: {sheets[0]} may hold labels: export it as csv into this folder, or remove it")
+            raise UserError(
+                f"{path}: {sheets[0]} may hold labels: export it as csv into this folder, or remove it"
+            )
     if likely:
         many = "look like splits" if len(likely) > 1 else "looks like a split"
         beside = f", beside {labels.name}, which has none" if labels else ""

@@ -83,7 +83,10 @@ def members(root: Path, skip: Sequence[str] = ()) -> list[Member]:
 @contextmanager
 def opened(member: Member) -> Iterator[IO[bytes]]:
     """One member as a binary stream."""
-    with _held(member) as files, next(stream_of for name, _, stream_of in files if name == member.name)() as stream:
+    with (
+        _held(member) as files,
+        next(stream_of for name, _, stream_of in files if name == member.name)() as stream,
+    ):
         yield stream
 
 
@@ -106,7 +109,11 @@ def _held(member: Member) -> Iterator[Iterable[tuple[str, int, Callable[[], IO[b
     with _reading(member.container):
         if member.kind == "zip":
             with zipfile.ZipFile(member.container) as archive:
-                entries = (e for e in archive.infolist() if not e.is_dir() and not stat.S_ISLNK(e.external_attr >> 16))
+                entries = (
+                    e
+                    for e in archive.infolist()
+                    if not e.is_dir() and not stat.S_ISLNK(e.external_attr >> 16)
+                )
                 yield ((_name_in_zip(e), e.file_size, partial(archive.open, e)) for e in entries)
         elif member.kind == "tar":
             with tarfile.open(member.container) as tar:

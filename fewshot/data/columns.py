@@ -13,8 +13,31 @@ from fewshot.data.matching import Finder
 from fewshot.data.splits import speaks_of_splits, split_named, split_word
 from fewshot.errors import UserError
 
-FILE = {"filename", "file", "filepath", "path", "image", "imagename", "imagepath", "imagefile", "imageid", "img", "id"}
-LABEL = {"label", "labels", "labelname", "class", "classname", "category", "categoryname", "species", "breed", "target"}
+FILE = {
+    "filename",
+    "file",
+    "filepath",
+    "path",
+    "image",
+    "imagename",
+    "imagepath",
+    "imagefile",
+    "imageid",
+    "img",
+    "id",
+}
+LABEL = {
+    "label",
+    "labels",
+    "labelname",
+    "class",
+    "classname",
+    "category",
+    "categoryname",
+    "species",
+    "breed",
+    "target",
+}
 UNSPLIT = ""  # the key of rows that name no split
 Rows = list[tuple[str, str | None]]  # an image or a class, and an image's class
 
@@ -39,13 +62,19 @@ def from_csv(file: Member, images: Finder) -> Listing | None:
     kinds = kinds_of(columns)
     labels, splits = ([at for at, kind in enumerate(kinds) if kind in names] for names in (LABEL, {"split"}))
     if len(columns) == 1 and any(len(row) > 1 for row in rows):
-        raise UserError(f"{file}: its first line must name the columns, as filename,label, and is {columns[0]!r}")
+        raise UserError(
+            f"{file}: its first line must name the columns, as filename,label, and is {columns[0]!r}"
+        )
     what = image_column(file, columns, kinds, rows, images)
-    unlabelled_test = not labels and split_word(file.parts[-1])[1] == "test"  # as in downloads of a competition
+    unlabelled_test = (
+        not labels and split_word(file.parts[-1])[1] == "test"
+    )  # as in downloads of a competition
     if len(columns) == 1 or (what is None and not (labels and splits)) or unlabelled_test:
         return None
     if len(labels) != 1 or len(splits) > 1:
-        raise unclear(file, columns, "one of them must be called label (or class, category, species), and only one")
+        raise unclear(
+            file, columns, "one of them must be called label (or class, category, species), and only one"
+        )
     used = [labels[0] if what is None else what, labels[0], *splits]
     if what is not None and not splits:
         refuse_hidden_split(file, columns, rows, used)
@@ -53,7 +82,9 @@ def from_csv(file: Member, images: Finder) -> Listing | None:
     listed: dict[str, Rows] = {}
     for row in rows:
         if any(row[len(columns) :]):
-            raise UserError(f"{file}: the row {row} has more cells than the header: put a cell with a comma in quotes")
+            raise UserError(
+                f"{file}: the row {row} has more cells than the header: put a cell with a comma in quotes"
+            )
         row += [""] * (len(columns) - len(row))
         if empty := [columns[at] for at in used if not row[at]]:
             raise UserError(
@@ -84,7 +115,9 @@ def image_column(
     if not found and not (LABEL & {*kinds} and "split" in kinds):
         found = [at for at, kind in enumerate(kinds) if kind not in LABEL and names_images(rows, at, images)]
     if len(found) > 1 or (found and found[0] not in known):
-        raise unclear(file, columns, "the one that names the images must be called filename, and only that one")
+        raise unclear(
+            file, columns, "the one that names the images must be called filename, and only that one"
+        )
     return found[0] if found else None
 
 
@@ -100,7 +133,9 @@ def names_images(rows: Sequence[Sequence[str]], at: int, images: Finder) -> bool
 
 
 def unclear(file: Member, columns: Sequence[str], rule: str) -> UserError:
-    return UserError(f"{file} has the columns {', '.join(columns)}: {rule}; rename or remove columns, or the file")
+    return UserError(
+        f"{file} has the columns {', '.join(columns)}: {rule}; rename or remove columns, or the file"
+    )
 
 
 def refuse_hidden_split(
@@ -133,7 +168,9 @@ def text_of(file: Member) -> str:
     with opened(file) as stream:
         data = stream.read(FILE_BYTES)
     try:
-        text = data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+        text = data.decode(
+            "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+        )
         if "\0" in text:
             raise ValueError("it has null characters")
     except ValueError as error:

@@ -52,8 +52,12 @@ def from_members(
             also where files of two splits hold the same bytes.
     """
     refuse_shared({split: {name: next(iter(c[name].values())) for name in c} for split, c in splits.items()})
-    counts = {split: {name: len(classes[name]) for name in sorted(classes)} for split, classes in splits.items()}
-    wanted = [c[name][file] for split, c in splits.items() for name in counts[split] for file in sorted(c[name])]
+    counts = {
+        split: {name: len(classes[name]) for name in sorted(classes)} for split, classes in splits.items()
+    }
+    wanted = [
+        c[name][file] for split, c in splits.items() for name in counts[split] for file in sorted(c[name])
+    ]
     if twice := [member for member, times in Counter(wanted).items() if times > 1]:
         raise UserError(f"{twice[0]} is listed under two classes: leave it in one")
     split_of = [split for split, c in splits.items() for images in c.values() for _ in images]
@@ -124,15 +128,21 @@ def decode(data: bytes, size: int, channels: int, name: str) -> NDArray[np.uint8
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(f"{name} has {image.width} x {image.height} pixels: shrink or remove it")
-            wide = image.format in ("PNG", "TIFF") and ";16" in str(image.tile)  # PIL would cut them to 8 bits
+            wide = image.format in ("PNG", "TIFF") and ";16" in str(
+                image.tile
+            )  # PIL would cut them to 8 bits
             if wide or image.mode.startswith(("I", "F")):
                 raise UserError(f"{name} has more than 8 bits a channel: convert it to 8 bits")
             with ONE_LARGE if image.width * image.height > LARGE_PIXELS else nullcontext():
-                return resize(ImageOps.exif_transpose(image), size, channels)  # photographs, as they were taken
+                return resize(
+                    ImageOps.exif_transpose(image), size, channels
+                )  # photographs, as they were taken
     except UserError:
         raise
     except UnidentifiedImageError as error:
-        raise UserError(f"{name} is no readable image ({', '.join(FORMATS)}): replace or remove it") from error
+        raise UserError(
+            f"{name} is no readable image ({', '.join(FORMATS)}): replace or remove it"
+        ) from error
     except Exception as error:  # a damaged file can fail in any way
         if out_of_memory(error):
             raise

@@ -48,7 +48,9 @@ def fetch(url: str, file: Path, md5: str, timeout: float = 30) -> None:
             part.replace(file)
     except (OSError, http.client.HTTPException) as error:  # urllib's errors are OSErrors
         reason = getattr(error, "reason", error)
-        raise UserError(f"cannot download ({reason}): get {url} and put {file.name} into {file.parent}") from error
+        raise UserError(
+            f"cannot download ({reason}): get {url} and put {file.name} into {file.parent}"
+        ) from error
 
 
 def _resume(url: str, part: Path, timeout: float) -> None:
@@ -61,7 +63,12 @@ def _resume(url: str, part: Path, timeout: float) -> None:
         if error.code == 416:  # nothing is left to send: the checksum will tell
             return
         raise
-    columns = (TextColumn("downloading {task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("downloading {task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
     with answer, Progress(*columns, console=Console(stderr=True)) as progress:
         if answer.status != 206:
             done = 0  # this server starts again

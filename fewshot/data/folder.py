@@ -80,7 +80,9 @@ def content(path: Path, size: int, channels: int) -> Content:
     if len(splits["train"]) > 1:
         splits, taken = with_validation(splits)
         how += taken
-    used = [image for of_split in splits.values() for of_class in of_split.values() for image in of_class.values()]
+    used = [
+        image for of_split in splits.values() for of_class in of_split.values() for image in of_class.values()
+    ]
     note = f"{how}; {sum(map(len, splits.values()))} classes, {len(used)} images"
     if unused := sum(map(is_image, files)) - len(used):
         note += f"; {unused} images {'that no row lists' if labels or lists else 'in no class'}, or copies, left out"

@@ -25,13 +25,19 @@ from fewshot.episodes import SPLITS, random_bits, uniform
 READING = 2  # raise it when the same fonts make other images
 MIN_FACES = 10  # fewer distinct faces make too few examples of a class
 HANDS = 2  # distorted pictures of a face: ten faces make 20 images, enough for 5 shots and 15 queries
-TURN, SLANT, STRETCH = np.deg2rad(15), 0.15, 1.15  # the most, either way: an angle, a shear, a factor of each side
+TURN, SLANT, STRETCH = (
+    np.deg2rad(15),
+    0.15,
+    1.15,
+)  # the most, either way: an angle, a shear, a factor of each side
 DRAWN_AT = 64  # font size in pixels, before the glyph is scaled to the image
 LETTERS = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 # LastResort draws boxes for everything; cmex and cmsy put brackets and arrows where letters belong
 SKIPPED = ("LastResort", "cmex", "cmsy")
 
-Faces = dict[str, bytes]  # face -> a character in it, (size, size) pixels, packed: large ones would fill the memory
+Faces = dict[
+    str, bytes
+]  # face -> a character in it, (size, size) pixels, packed: large ones would fill the memory
 
 
 def content(size: int, channels: int) -> Content:
@@ -127,6 +133,8 @@ def _distorted(picture: bytes, key: str, size: int, channels: int) -> NDArray[np
     margin = size // 14
     ink.thumbnail((size - 2 * margin, size - 2 * margin))
     canvas = Image.new("L", (size, size))
-    across, down = ((size - side) // 2 + round(margin * move) for side, move in zip(ink.size, moves, strict=True))
+    across, down = (
+        (size - side) // 2 + round(margin * move) for side, move in zip(ink.size, moves, strict=True)
+    )
     canvas.paste(ink, (across, down))
     return np.repeat(np.asarray(canvas)[:, :, None], channels, axis=2)

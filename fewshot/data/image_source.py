@@ -48,10 +48,16 @@ class ImageSource:
         enough = classes.counts >= need
         few = [f"{classes.names[number]} ({classes.counts[number]})" for number in np.flatnonzero(~enough)]
         which = ", ".join(few[:5]) + ", …" * (len(few) > 5)
-        asked = f"{'data.train_shots' if split == 'train' else 'shots'}={shots} + data.{split}_queries={queries}"
+        asked = (
+            f"{'data.train_shots' if split == 'train' else 'shots'}={shots} + data.{split}_queries={queries}"
+        )
         if (ways := self.ways_of(split)) > enough.sum():
             name = "data.ways" if ways == self.ways else "data.train_ways"
-            reason = f" with {need} images ({asked}): {len(few)} of {len(enough)} have fewer, {which}" if few else ""
+            reason = (
+                f" with {need} images ({asked}): {len(few)} of {len(enough)} have fewer, {which}"
+                if few
+                else ""
+            )
             there = f"more than the {enough.sum()} {split} classes{reason}"
             raise UserError(f"{name}={ways} is {there}: ask for fewer ways, or add classes")
         kept = Classes(tuple(compress(classes.names, enough)), classes.starts[enough], classes.counts[enough])
@@ -66,7 +72,10 @@ class ImageSource:
 
     def left_out(self) -> dict[str, list[str]]:
         """The classes, by split, that have too few images for the tasks asked for."""
-        few = {split: sorted({*self.table.splits[split].names} - {*kept.names}) for split, kept in self.kept.items()}
+        few = {
+            split: sorted({*self.table.splits[split].names} - {*kept.names})
+            for split, kept in self.kept.items()
+        }
         return {split: names for split, names in few.items() if names}
 
     def classes(self) -> dict[str, list[tuple[str, int]]]:

@@ -45,7 +45,9 @@ def open_or_prepare(
         UserError: raw files missing or damaged, no space, no connection; says what to put where.
     """
     if name not in NAMES or channels not in (1, 3) or size < 1:
-        raise UserError(f"no image data {name} with size={size}, channels={channels}: names are {', '.join(NAMES)}")
+        raise UserError(
+            f"no image data {name} with size={size}, channels={channels}: names are {', '.join(NAMES)}"
+        )
     kind = f"{size}-{'grey' if channels == 1 else 'rgb'}"
     make = partial(_from_raw, name, raw, download)
     if name == "glyphs":

@@ -114,7 +114,9 @@ def labelled(
         if image is None:
             missing.append(slashed(listed))
         elif (own := label or (class_of or {}).get(image)) is None:
-            raise UserError(f"{name} lists {listed}, whose class is not known: give it one, or remove its line")
+            raise UserError(
+                f"{name} lists {listed}, whose class is not known: give it one, or remove its line"
+            )
         else:
             classes.setdefault(own, {})[f"{image.parts[-1]} {image.name}"] = image
     return classes, missing
@@ -142,7 +144,9 @@ def assigned(listing: Listing, classes: Mapping[str, Images], images: Finder) ->
     class_of = {image: name for name, found in classes.items() for image in found.values()}
     splits: Files = {split: {} for split in SPLITS}
     for split, rows in listing.rows.items():
-        of_images = [(what, label) for what, label in rows if label or (what not in classes and is_image_name(what))]
+        of_images = [
+            (what, label) for what, label in rows if label or (what not in classes and is_image_name(what))
+        ]
         splits[split] = all_labelled(listing.name, of_images, images, class_of)
         for what, _ in (row for row in rows if row not in of_images):
             end = f"/{slashed(what)}"

@@ -15,9 +15,13 @@ class Finder:
     """Finds images by the paths that lists give: an image whose path ends with the listed one."""
 
     def __init__(self, files: Sequence[Member]) -> None:
-        self.named: dict[str, list[tuple[str, Member]]] = {}  # by file name, with and without suffix, in lower case
+        self.named: dict[
+            str, list[tuple[str, Member]]
+        ] = {}  # by file name, with and without suffix, in lower case
         for file in filter(is_image, files):
-            path = abspath(file.container) if file.kind == "file" else f"{abspath(file.container)}/{file.name}"
+            path = (
+                abspath(file.container) if file.kind == "file" else f"{abspath(file.container)}/{file.name}"
+            )
             path = slashed(path)
             name = path.rpartition("/")[2].casefold()
             for key in (name, name.rpartition(".")[0]):

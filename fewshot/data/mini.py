@@ -47,7 +47,9 @@ def content(files: Sequence[Member], folder: Path, size: int, channels: int) -> 
         )
     found = {split: len(classes) for split, classes in made.counts.items()}
     if found != CLASSES:
-        raise UserError(f"miniImageNet in {folder} has {found} classes, not {CLASSES}: put a complete copy there")
+        raise UserError(
+            f"miniImageNet in {folder} has {found} classes, not {CLASSES}: put a complete copy there"
+        )
     return made
 
 
@@ -79,7 +81,9 @@ def load_pickle(file: Member) -> tuple[NDArray[np.uint8], dict[str, list[int]]]:
         with opened(file) as stream:
             data = _ArraysOnly(stream, encoding="latin1").load()  # latin1: most were written by Python 2
         pixels = data["image_data"]
-        classes = {str(name): [int(number) for number in numbers] for name, numbers in data["class_dict"].items()}
+        classes = {
+            str(name): [int(number) for number in numbers] for name, numbers in data["class_dict"].items()
+        }
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
             raise ValueError(f"image_data is {pixels.dtype} {pixels.shape}")
         if any(not 0 <= number < len(pixels) for numbers in classes.values() for number in numbers):
@@ -90,7 +94,9 @@ def load_pickle(file: Member) -> tuple[NDArray[np.uint8], dict[str, list[int]]]:
         raise
     except Exception as error:  # a damaged pickle can raise anything
         reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"{file} is no usable miniImageNet pickle ({reason}): replace it by a complete copy") from error
+        raise UserError(
+            f"{file} is no usable miniImageNet pickle ({reason}): replace it by a complete copy"
+        ) from error
     return pixels, classes
 
 

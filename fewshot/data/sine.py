@@ -25,7 +25,9 @@ class SineSource:
     note = ""
 
     @checked
-    def __init__(self, seed: Seed, sign: Annotated[Sign, "of the phase p in y = A sin(x + sign * p)"] = -1) -> None:
+    def __init__(
+        self, seed: Seed, sign: Annotated[Sign, "of the phase p in y = A sin(x + sign * p)"] = -1
+    ) -> None:
         self.seed, self.sign = seed, sign
 
     def check(self, split: str, shots: int, queries: int) -> None:

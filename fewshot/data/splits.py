@@ -18,7 +18,9 @@ WORDS = {
     "test": {"test", "testing", "novel", "evaluation"},
 }
 ALSO = {"split", "splits", "partition", "partitions", "seen", "unseen", "learn", "eval", "holdout"}
-LISTED = re.compile(r"(classes|class|lists?|sets?|splits?|images?|files?|names?|ids?)$")  # as in trainclasses.txt
+LISTED = re.compile(
+    r"(classes|class|lists?|sets?|splits?|images?|files?|names?|ids?)$"
+)  # as in trainclasses.txt
 SEEDED_NOTE = "classes split 64/16/20% in the order of sha256('0/' + class name)"
 
 
@@ -70,7 +72,11 @@ def with_validation(splits: Files) -> tuple[Files, str]:
     held = set(order[: max(1, round(0.2 * len(order)))])
     train = {name: images for name, images in splits["train"].items() if name not in held}
     val = {name: images for name, images in splits["train"].items() if name in held}
-    return {"train": train, "val": val, "test": splits["test"]}, f", {len(val)} of its training classes for validation"
+    return {
+        "train": train,
+        "val": val,
+        "test": splits["test"],
+    }, f", {len(val)} of its training classes for validation"
 
 
 def seeded(names: Iterable[str], seed: int = 0) -> dict[str, str]:

@@ -74,7 +74,9 @@ def open_table(folder: Path) -> Table:
         return _open_checked(folder)
     except (OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{folder} is no complete prepared data set ({reason}): delete it, and run again") from error
+        raise UserError(
+            f"{folder} is no complete prepared data set ({reason}): delete it, and run again"
+        ) from error
 
 
 def _open_checked(folder: Path) -> Table:
@@ -111,10 +113,14 @@ def open_or_write(folder: Path, shape: tuple[int, int, int], make: Callable[[], 
                 if not folder.exists():
                     write_table(folder, shape, make())
     except OSError as error:
-        raise UserError(f"cannot prepare {folder}: {error}; free space there, or choose another folder") from error
+        raise UserError(
+            f"cannot prepare {folder}: {error}; free space there, or choose another folder"
+        ) from error
     table = open_table(folder)
     if table.images.shape[1:] != shape:
-        raise UserError(f"{folder} holds images of {table.images.shape[1:]}, not of {shape}: delete it, and run again")
+        raise UserError(
+            f"{folder} holds images of {table.images.shape[1:]}, not of {shape}: delete it, and run again"
+        )
     return table
 
 
@@ -128,14 +134,22 @@ def write_table(folder: Path, shape: tuple[int, int, int], content: Content) -> 
     rows = sum(sum(classes.values()) for classes in content.counts.values())
     need, free = rows * int(np.prod(shape)), shutil.disk_usage(folder.parent).free
     if free < 1.01 * need + 2**20:
-        raise UserError(f"{folder.parent} has {free / 1e6:.0f} MB free, {folder.name} needs {need / 1e6:.0f} MB there")
+        raise UserError(
+            f"{folder.parent} has {free / 1e6:.0f} MB free, {folder.name} needs {need / 1e6:.0f} MB there"
+        )
     partial = folder.with_name(f".{folder.name}.partial")  # what a killed process left there is overwritten
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir()
         size = _write_images(partial / "images.npy", (rows, *shape), content.images, folder.name)
         splits = {split: list(content.counts[split].items()) for split in SPLITS}
-        index = {"format": FORMAT, "name": folder.name, "shape": (rows, *shape), "bytes": size, "splits": splits}
+        index = {
+            "format": FORMAT,
+            "name": folder.name,
+            "shape": (rows, *shape),
+            "bytes": size,
+            "splits": splits,
+        }
         atomic_write(partial / "index.json", json.dumps(index | {"note": content.note}, ensure_ascii=False))
         partial.replace(folder)
     finally:
@@ -146,7 +160,12 @@ def _write_images(
     file: Path, shape: tuple[int, ...], images: Iterable[tuple[int, NDArray[np.uint8]]], name: str
 ) -> int:
     """Write a .npy file row by row; its size in bytes."""
-    columns = (TextColumn("preparing {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("preparing {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     written = np.zeros(shape[0], dtype=bool)
     # plain writes, not a memory map: on a full disk they raise OSError where a map would kill the process
     with atomic_open(file, "wb") as out, Progress(*columns, console=Console(stderr=True)) as progress:
@@ -154,7 +173,9 @@ def _write_images(
         start = out.tell()
         for row, image in progress.track(images, total=shape[0], description=name):
             if image.shape != shape[1:] or image.dtype != np.uint8 or written[row]:
-                raise RuntimeError(f"row {row} of {name}: {image.dtype} {image.shape}, not one uint8 {shape[1:]}")
+                raise RuntimeError(
+                    f"row {row} of {name}: {image.dtype} {image.shape}, not one uint8 {shape[1:]}"
+                )
             written[row] = True
             out.seek(start + row * image.size)
             out.write(np.ascontiguousarray(image).data)

@@ -23,7 +23,9 @@ from fewshot.episodes import Episode, Task
 from fewshot.errors import UserError
 from fewshot.options import Positive, checked
 
-Lr = Annotated[Positive, "learning rate of Adam, which sees the sum of the meta-batch's losses"]  # as released
+Lr = Annotated[
+    Positive, "learning rate of Adam, which sees the sum of the meta-batch's losses"
+]  # as released
 
 
 class MetaLearner(L.LightningModule):
@@ -33,10 +35,16 @@ class MetaLearner(L.LightningModule):
         UserError: an option is not what its annotation allows, or `check` refuses them together.
     """
 
-    steps_setting: str | None = None  # the attribute that says how many passes or inner steps a test prediction takes
-    repeated: str | None = None  # the method that training calls again and again, with equal shapes: to be compiled
+    steps_setting: str | None = (
+        None  # the attribute that says how many passes or inner steps a test prediction takes
+    )
+    repeated: str | None = (
+        None  # the method that training calls again and again, with equal shapes: to be compiled
+    )
     one_graph = False  # whether `losses` takes no gradient of its own, so that a GPU can replay it as a whole
-    replayable = False  # whether `losses` is the same operations for every episode: no value read, no step counted
+    replayable = (
+        False  # whether `losses` is the same operations for every episode: no value read, no step counted
+    )
     compiled = False  # whether training called one of these two as compiled code, at last
     captured = False  # whether a GPU replayed its `losses`, at last
     regression = True  # False where a learner classifies only
@@ -57,9 +65,13 @@ class MetaLearner(L.LightningModule):
             shape, train_outputs = tuple(task["input_shape"]), task.get("train_outputs")
             arguments["task"] = Task(shape, task["outputs"], task["regression"], train_outputs)
         if not isinstance(arguments["task"], Task):
-            raise UserError(f"task={arguments['task']!r}: give the task of a source, or Task(input_shape, outputs, …)")
+            raise UserError(
+                f"task={arguments['task']!r}: give the task of a source, or Task(input_shape, outputs, …)"
+            )
         if arguments["task"].regression and not cls.regression:
-            raise UserError(f"{cls.__name__} classifies, and the task is regression: choose another learner or data")
+            raise UserError(
+                f"{cls.__name__} classifies, and the task is regression: choose another learner or data"
+            )
         if cls.has_head and (ways := arguments["task"].train_outputs) is not None:
             why = "has one output per class of a test task: leave it out, or choose ProtoNet"
             raise UserError(f"train_ways={ways}: {cls.__name__} {why}")
@@ -69,7 +81,9 @@ class MetaLearner(L.LightningModule):
 
     def remember(self, arguments: dict[str, Any]) -> None:
         """Keeps the arguments as hyperparameters, plain data from which `load_from_checkpoint` builds the learner."""
-        told = {name: value for name, value in arguments.items() if name != "self"} | {"task": asdict(self.task)}
+        told = {name: value for name, value in arguments.items() if name != "self"} | {
+            "task": asdict(self.task)
+        }
         if "weights" in told.get("backbone", {}):
             told["backbone"] = {**told["backbone"], "weights": None}  # a checkpoint holds its own
         self.save_hyperparameters(json.loads(json.dumps(told)), logger=False)
@@ -83,7 +97,9 @@ class MetaLearner(L.LightningModule):
         self.task = task
         self.lr = lr
         self.val_scores, self.val_losses = (CatMetric(nan_strategy="disable") for _ in range(2))
-        self.test_scores, self.test_baselines, self.test_tasks = (CatMetric(nan_strategy="disable") for _ in range(3))
+        self.test_scores, self.test_baselines, self.test_tasks = (
+            CatMetric(nan_strategy="disable") for _ in range(3)
+        )
         self.test_predictions = CatMetric(nan_strategy="disable")
 
     @property
@@ -122,7 +138,9 @@ class MetaLearner(L.LightningModule):
         wanted, found = (*episode.query_y.shape[:2], self.outputs), getattr(predictions, "shape", None)
         if found != wanted:
             told = type(predictions).__name__ if found is None else tuple(found)
-            raise UserError(f"forward of {type(self).__name__} gives {told}, not {wanted}: tasks, queries, outputs")
+            raise UserError(
+                f"forward of {type(self).__name__} gives {told}, not {wanted}: tasks, queries, outputs"
+            )
         return predictions
 
     def task_losses(self, predictions: Tensor, targets: Tensor) -> Tensor:
@@ -138,7 +156,9 @@ class MetaLearner(L.LightningModule):
     def scores(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """Each task's score, (B,): accuracy in %, or mean squared error; NaN where a prediction is not finite."""
         if self.task.regression:
-            errors = mean_squared_error(predictions.flatten(1).T, targets.flatten(1).T, num_outputs=len(targets))
+            errors = mean_squared_error(
+                predictions.flatten(1).T, targets.flatten(1).T, num_outputs=len(targets)
+            )
             return nan_unless_finite(errors.view(-1), predictions)
         ways = predictions.shape[2]
         kwargs: Mapping[str, Any] = {"average": "micro", "multidim_average": "samplewise"}
@@ -156,7 +176,9 @@ class MetaLearner(L.LightningModule):
         totals = [torch.zeros_like(p) for p in learned]
         for part in zip(*(x.split(self.micro_batch_size) for x in episode), strict=True):
             losses, predictions = self.losses(Episode(*part))
-            for total, grad in zip(totals, torch.autograd.grad(losses.sum(), learned, allow_unused=True), strict=True):
+            for total, grad in zip(
+                totals, torch.autograd.grad(losses.sum(), learned, allow_unused=True), strict=True
+            ):
                 if grad is not None:
                     total += grad
             done.append((losses.detach(), predictions.detach()))
@@ -166,7 +188,9 @@ class MetaLearner(L.LightningModule):
     def training_step(self, episode: Episode, batch_idx: int) -> dict[str, Tensor]:
         """The loss, and the predictions of which whoever logs this step may make a score."""
         losses, predictions = self.losses_in_parts(episode) if self.micro_batch_size else self.losses(episode)
-        if getattr(self._trainer, "log_every_n_steps", True):  # a run logs by `TrainMetrics`, and not every update
+        if getattr(
+            self._trainer, "log_every_n_steps", True
+        ):  # a run logs by `TrainMetrics`, and not every update
             self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(losses))
         return {"loss": losses.sum(), "predictions": predictions.detach()}
 

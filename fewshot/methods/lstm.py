@@ -39,8 +39,12 @@ class PlainLSTM(MetaLearner):
         hidden: Annotated[UnitsOfLayers, "units of each layer"],
         passes: Annotated[Few, "T, times the support set is fed"],
         support_mode: Annotated[Literal["set", "sequence"], "how the support set is read"] = "set",
-        inputs: Annotated[Inputs, "what comes with x_t: its label, or what the last step left (Table A1)"] = "target",
-        pool_cell: Annotated[bool, "a set's c is averaged as h is (Eq. 10); false: each example keeps its own"] = True,
+        inputs: Annotated[
+            Inputs, "what comes with x_t: its label, or what the last step left (Table A1)"
+        ] = "target",
+        pool_cell: Annotated[
+            bool, "a set's c is averaged as h is (Eq. 10); false: each example keeps its own"
+        ] = True,
         query_cell: Annotated[bool, "the queries start from the c reached; false: from 0"] = True,
         first_labels: Annotated[bool, "false: a set's labels are zero in the first pass"] = True,
     ) -> None:
@@ -59,9 +63,13 @@ class PlainLSTM(MetaLearner):
     @classmethod
     def check(cls, **told: Any) -> None:
         if told.get("support_mode") == "set" and told.get("inputs", "target") != "target":
-            raise UserError(f"inputs={told['inputs']} needs an order of the examples: choose support_mode=sequence")
+            raise UserError(
+                f"inputs={told['inputs']} needs an order of the examples: choose support_mode=sequence"
+            )
         if told.get("support_mode") == "sequence" and not told.get("first_labels", True):
-            raise UserError("first_labels=false is for support_mode=set: a sequence is always shown its labels")
+            raise UserError(
+                "first_labels=false is for support_mode=set: a sequence is always shown its labels"
+            )
         if told.get("support_mode") == "set" and told.get("query_cell") and not told.get("pool_cell", True):
             raise UserError("query_cell=true needs pool_cell=true: the queries start from one pooled cell")
 
@@ -76,7 +84,10 @@ class PlainLSTM(MetaLearner):
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         if self.body:
-            features_BMD, query_BQD = self.body(support_x), query_pass(self.body, self.body.bn, support_x, query_x)
+            features_BMD, query_BQD = (
+                self.body(support_x),
+                query_pass(self.body, self.body.bn, support_x, query_x),
+            )
         else:
             features_BMD, query_BQD = support_x.flatten(2), query_x.flatten(2)
         sequence = self.read_offset if self.offset else self.read_sequence
@@ -93,7 +104,9 @@ class PlainLSTM(MetaLearner):
         shown = without + self.seen_labels(y_BMN)
         for t in range(self.passes):
             each = self.step(shown if t > 0 or self.first_labels else without, state)
-            state = [(h.mean(2, keepdim=True), c.mean(2, keepdim=True) if self.pool_cell else c) for h, c in each]
+            state = [
+                (h.mean(2, keepdim=True), c.mean(2, keepdim=True) if self.pool_cell else c) for h, c in each
+            ]
         return state or self.at_rest(x_BMD)
 
     def read_sequence(self, x_BMD: Tensor, y_BMN: Tensor) -> State:

@@ -56,7 +56,11 @@ class MAML(MetaLearner):
     @classmethod
     def check(cls, **told: Any) -> None:
         alone = told.get("adapt_head_only") and not (told.get("grad_clip") and told.get("grad_clip_each"))
-        if not alone and "body" in (backbone := told["backbone"]) and not body_class(backbone["body"]).per_task:
+        if (
+            not alone
+            and "body" in (backbone := told["backbone"])
+            and not body_class(backbone["body"]).per_task
+        ):
             raise UserError(
                 f"backbone.body={backbone['body']} has one copy of its weights for all tasks: choose another backbone, "
                 f"or adapt_head_only=true with grad_clip_each=false"
@@ -65,7 +69,9 @@ class MAML(MetaLearner):
     @property
     def repeated(self) -> str | None:  # type: ignore[override]
         """The inner loop, where it is many small operations."""
-        large = not self.body.flat or any(self.by_products(name, p) for name, p in self.net.named_parameters())
+        large = not self.body.flat or any(
+            self.by_products(name, p) for name, p in self.net.named_parameters()
+        )
         return None if large else "inner_loop"
 
     def make_net(self, network: Network) -> nn.Module:
@@ -88,7 +94,9 @@ class MAML(MetaLearner):
     def start(self, tasks: int) -> Weights:
         """The initialisation, a copy for each of `tasks` tasks."""
         named = [(name, p) for name, p in self.net.named_parameters() if self.has_copies(name)]
-        return {name: TaskWeight(p) if self.by_products(name, p) else self.per_task(p, tasks) for name, p in named}
+        return {
+            name: TaskWeight(p) if self.by_products(name, p) else self.per_task(p, tasks) for name, p in named
+        }
 
     def has_copies(self, name: str) -> bool:
         """Whether each task has a parameter of its own of this name."""
@@ -110,7 +118,9 @@ class MAML(MetaLearner):
 
         def loss(moved: Weights) -> Tensor:
             predictions = self.predicted(weights | moved, support_x)
-            return self.task_losses(predictions, support_y).sum()  # tasks share no adapted weight: the sum separates
+            return self.task_losses(
+                predictions, support_y
+            ).sum()  # tasks share no adapted weight: the sum separates
 
         if torch.compiler.is_compiling():  # of a function alone torch compiles a gradient that has one
             of_each = torch.func.grad(loss)({name: weights[name] for name in names})
@@ -124,7 +134,9 @@ class MAML(MetaLearner):
         if self.grad_clip is not None:
             clamp = torch.clamp if outer else torch.clamp_
             grads = tuple(clamp(g, -self.grad_clip, self.grad_clip) for g in grads)
-        return weights | {n: self.stepped(weights[n], self.step_size(n), g) for n, g in zip(names, grads, strict=True)}
+        return weights | {
+            n: self.stepped(weights[n], self.step_size(n), g) for n, g in zip(names, grads, strict=True)
+        }
 
     def stepped(self, weight: Tensor | TaskWeight, size: float | Tensor, grad: Tensor) -> Tensor | TaskWeight:
         """A weight after a gradient step; of a layer's, `grad` is that of its outputs, whose products with the inputs
@@ -167,7 +179,9 @@ class MAML(MetaLearner):
         copies = parameter.expand(tasks, *parameter.shape)
         if self.clamps_each:
             copies.register_hook(self.clamped_sum)
-        return copies.view_as(copies)  # which the inner loop differentiates: the hook sees none of its gradients
+        return copies.view_as(
+            copies
+        )  # which the inner loop differentiates: the hook sees none of its gradients
 
     @property
     def clamps_each(self) -> bool:

@@ -44,10 +44,20 @@ class OPLSTM(MetaLearner):
         backbone: Mapping[str, Any],
         lr: Lr,
         passes: Annotated[Few, "T, updates on the whole support set"],
-        lstm_units: Annotated[UnitsOfLayers, "units of the coordinate-wise LSTM's cells; the last is 1"] = (5, 5, 1),
-        normalisation: Annotated[Literal["example", "matrix", "joint", "none"], "of the update (Eq. 14)"] = "example",
-        gamma: Annotated[Positive | None, "initial value of the learned step size; null: 1, not learned"] = 0.025,
-        pool_state: Annotated[bool, "the LSTM's state is averaged over the support set each pass (Eq. 16)"] = True,
+        lstm_units: Annotated[UnitsOfLayers, "units of the coordinate-wise LSTM's cells; the last is 1"] = (
+            5,
+            5,
+            1,
+        ),
+        normalisation: Annotated[
+            Literal["example", "matrix", "joint", "none"], "of the update (Eq. 14)"
+        ] = "example",
+        gamma: Annotated[
+            Positive | None, "initial value of the learned step size; null: 1, not learned"
+        ] = 0.025,
+        pool_state: Annotated[
+            bool, "the LSTM's state is averaged over the support set each pass (Eq. 16)"
+        ] = True,
         softmax: Annotated[bool, "the LSTM is shown probabilities; false: logits (classes only)"] = True,
         preactivation: Annotated[bool, "the LSTM sees hidden layers before batch norm and ReLU"] = False,
         detach: Annotated[bool, "the graph is cut at the LSTM's inputs"] = False,
@@ -64,7 +74,11 @@ class OPLSTM(MetaLearner):
             self.hidden_lstm = make_cells(lstm_units)
         self.gamma = None if gamma is None else nn.Parameter(torch.tensor(float(gamma)))
         self.passes, self.normalisation = passes, normalisation
-        self.pool_state, self.softmax, self.preactivation = pool_state, softmax and not task.regression, preactivation
+        self.pool_state, self.softmax, self.preactivation = (
+            pool_state,
+            softmax and not task.regression,
+            preactivation,
+        )
         self.detach = detach
 
     @classmethod
@@ -146,10 +160,15 @@ class OPLSTM(MetaLearner):
         if states[0] is not None:
             return told
         tasks, examples, _ = targets.shape
-        each = [TaskWeight(w.materialize(tasks).clone(memory_format=torch.contiguous_format)) for w in weights]
+        each = [
+            TaskWeight(w.materialize(tasks).clone(memory_format=torch.contiguous_format)) for w in weights
+        ]
         rows = [tasks * examples * len(weight.base) for weight in weights]
         at_rest = [
-            [tuple(x.new_zeros(cell.hidden_size, n, requires_grad=True) for _ in "hc") for cell in self.cells(layer)]
+            [
+                tuple(x.new_zeros(cell.hidden_size, n, requires_grad=True) for _ in "hc")
+                for cell in self.cells(layer)
+            ]
             for layer, n in enumerate(rows)
         ]
         return each, at_rest, x, targets
@@ -182,7 +201,9 @@ class OPLSTM(MetaLearner):
             new = [(pool(h, a_BMO.shape), pool(c, a_BMO.shape)) for h, c in new]
         return x_DR.view(a_BMO.shape), new
 
-    def direction(self, h_BMO: Tensor, a_BMI: Tensor, layer: int, outputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def direction(
+        self, h_BMO: Tensor, a_BMI: Tensor, layer: int, outputs: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """Factors whose product hᵀ a, (B, O, I), is the mean outer product over the support set (Eq. 14)."""
         if self.normalisation == "example":  # |h aᵀ| = |h| |a|: no M × O × I tensor
             h_BMO, a_BMI = F.normalize(h_BMO, dim=-1), F.normalize(a_BMI, dim=-1)
@@ -197,7 +218,9 @@ class OPLSTM(MetaLearner):
             squares = [squared_norm(h, a) for h, a in directions]
             if self.normalisation == "joint":
                 squares = [torch.stack(squares).sum(0)] * len(weights)
-            scale = [s * q.clamp_min(1e-24).rsqrt() for s, q in zip(scale, squares, strict=True)]  # zero stays zero
+            scale = [
+                s * q.clamp_min(1e-24).rsqrt() for s, q in zip(scale, squares, strict=True)
+            ]  # zero stays zero
         steps = zip(weights, directions, scale, strict=True)
         return [weight.plus(h * s, a) for weight, (h, a), s in steps]
 

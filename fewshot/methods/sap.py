@@ -14,7 +14,10 @@ from fewshot.backbones.layers import conv, linear
 from fewshot.methods.base import Lr, Task
 from fewshot.methods.maml import MAML, EvalInnerSteps, FirstOrder, GradClip, InnerLr, InnerSteps
 
-MULTIPLICATIONS = {True: ("identity", "1x1", "3x3", "svd"), False: ("identity", "matrix")}  # of conv or linear levels
+MULTIPLICATIONS = {
+    True: ("identity", "1x1", "3x3", "svd"),
+    False: ("identity", "matrix"),
+}  # of conv or linear levels
 SHIFTS = ("none", "scalar", "vector")
 SCALES = ("none", "mtl", "simple")
 
@@ -40,7 +43,9 @@ class SAP(MAML):
         eval_inner_steps: EvalInnerSteps,
         first_order: FirstOrder = False,
         grad_clip: GradClip = None,
-        centred: Annotated[bool, "3x3 operations are centred; false: padded right and below, as released"] = True,
+        centred: Annotated[
+            bool, "3x3 operations are centred; false: padded right and below, as released"
+        ] = True,
     ) -> None:
         self.centred = centred
         super().__init__(task, backbone, lr, inner_lr, inner_steps, eval_inner_steps, first_order, grad_clip)
@@ -61,7 +66,9 @@ class SAP(MAML):
         assert isinstance(net, Transformed)
         for level, strengths in enumerate(net.strengths):
             for name, weights in strengths.named_parameters():
-                names = {"multiplication": MULTIPLICATIONS[net.is_conv], "shift": SHIFTS, "scale": SCALES}[name]
+                names = {"multiplication": MULTIPLICATIONS[net.is_conv], "shift": SHIFTS, "scale": SCALES}[
+                    name
+                ]
                 for choice, share in zip(names, weights.softmax(0).tolist(), strict=True):
                     found[f"level {level}, {name}: {choice}"] = share
         return found | {"head: transformed": net.strength_head.sigmoid().item()}

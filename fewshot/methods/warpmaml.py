@@ -36,7 +36,9 @@ class WarpMAML(MAML):
         eval_inner_steps: EvalInnerSteps,
         first_order: FirstOrder = False,
         grad_clip: GradClip = None,
-        last_loss: Annotated[bool, "the last step's loss trains the initialisation; false: all, as released"] = True,
+        last_loss: Annotated[
+            bool, "the last step's loss trains the initialisation; false: all, as released"
+        ] = True,
     ) -> None:
         super().__init__(task, backbone, lr, inner_lr, inner_steps, eval_inner_steps, first_order, grad_clip)
         self.last_loss = last_loss
@@ -67,7 +69,10 @@ class WarpMAML(MAML):
             warp_grads.append(torch.autograd.grad(losses.sum(), list(fresh.values()), retain_graph=True))
             if t == self.inner_steps - 1 or not self.last_loss:
                 base_loss = base_loss + losses.sum()
-        grads = [*torch.autograd.grad(base_loss, base), *(sum(of_steps) for of_steps in zip(*warp_grads, strict=True))]
+        grads = [
+            *torch.autograd.grad(base_loss, base),
+            *(sum(of_steps) for of_steps in zip(*warp_grads, strict=True)),
+        ]
         return with_gradients(losses, [*base, *warps.values()], grads), predictions
 
 

@@ -18,7 +18,12 @@ def confusion_figure(predictions: pd.DataFrame, title: str) -> Figure:
     classes = counts.index.union(counts.columns)
     counts = counts.reindex(index=classes, columns=classes, fill_value=0.0)
     wrong = predictions["true"][predictions["true"] != predictions["predicted"]].value_counts()
-    shown = wrong.reindex(classes, fill_value=0).sort_values(ascending=False, kind="stable").index[:MOST].sort_values()
+    shown = (
+        wrong.reindex(classes, fill_value=0)
+        .sort_values(ascending=False, kind="stable")
+        .index[:MOST]
+        .sort_values()
+    )
     shares = (100 * counts.div(counts.sum(axis=1), axis=0)).loc[shown, shown]
     names = [shown_by_font(str(name).replace("_", " "))[:30] for name in shown]
     size = 2.6 + 0.28 * len(shown)
@@ -30,6 +35,8 @@ def confusion_figure(predictions: pd.DataFrame, title: str) -> Figure:
     axes.set_xlabel("predicted class", fontsize=8, color=INK)
     axes.set_ylabel("true class", fontsize=8, color=INK)
     of_all = f"the {len(shown)} of {len(classes)} classes with the most wrong queries"
-    axes.set_title(title if len(shown) == len(classes) else f"{title}\n{of_all}", fontsize=8, loc="left", color=INK)
+    axes.set_title(
+        title if len(shown) == len(classes) else f"{title}\n{of_all}", fontsize=8, loc="left", color=INK
+    )
     figure.colorbar(image, ax=axes, label="% of the true class's queries", shrink=0.7)
     return figure

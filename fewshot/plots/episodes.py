@@ -23,7 +23,11 @@ from fewshot.methods.base import MetaLearner
 BLUE, ORANGE, INK, GREY = "#0072b2", "#d55e00", "#222222", "#8c8c8c"  # told apart by the colour-blind too
 FONT = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
 MOST = 8  # support images and queries of a class that are shown
-GRID, CELL, GAP = 400, 0.62, 0.35  # points of a wave; inches an image takes; images between support and queries
+GRID, CELL, GAP = (
+    400,
+    0.62,
+    0.35,
+)  # points of a wave; inches an image takes; images between support and queries
 
 
 def predict(learner: MetaLearner, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
@@ -37,11 +41,15 @@ def predict(learner: MetaLearner, support_x: Tensor, support_y: Tensor, query_x:
         learner.train(training)
 
 
-def draw_test(learner: MetaLearner, datamodule: EpisodicDataModule, tasks: Sequence[int], queries: int) -> Episode:
+def draw_test(
+    learner: MetaLearner, datamodule: EpisodicDataModule, tasks: Sequence[int], queries: int
+) -> Episode:
     """Some test tasks, B = len(tasks), on the learner's device."""
     episode = datamodule.episode("test", tasks, queries)
     there = (x.to(learner.device) for x in episode)
-    return Episode(*(x.to(learner.dtype) if x.is_floating_point() else x for x in there))  # as Lightning would
+    return Episode(
+        *(x.to(learner.dtype) if x.is_floating_point() else x for x in there)
+    )  # as Lightning would
 
 
 def test_figures(
@@ -72,7 +80,9 @@ def wave_figure(
     rows, columns = -(-len(tasks) // 2), min(2, len(tasks))
     figure = Figure(figsize=(4.3 * columns, 2.3 * rows + 0.4), layout="constrained", facecolor="white")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
-    for axes, task, error, x, y, guess, support_x, support_y in zip(panels, tasks, errors, *shown, strict=False):
+    for axes, task, error, x, y, guess, support_x, support_y in zip(
+        panels, tasks, errors, *shown, strict=False
+    ):
         axes.plot(x, y, color=GREY, lw=3, alpha=0.6, label="true wave")
         axes.plot(x, guess, color=BLUE, lw=1.6, label="predicted")
         axes.plot(support_x, support_y, "o", color=ORANGE, ms=6, mec="white", mew=0.8, label="support")
@@ -108,7 +118,11 @@ def episode_figure(
         for y in (episode.support_y, episode.query_y)
     )
     shots, asked = max(map(len, support)), max(map(len, queries))
-    span, left, top = max(shots + GAP + asked, 4.2), 2.3 if names else 0.5, 1.35 if title else 0.95  # room for texts
+    span, left, top = (
+        max(shots + GAP + asked, 4.2),
+        2.3 if names else 0.5,
+        1.35 if title else 0.95,
+    )  # room for texts
     figure = Figure(figsize=(CELL * (span + left + 0.2), CELL * (ways + top + 0.2)), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(-left, span + 0.2), ylim=(ways + 0.2, -top))
     axes.axis("off")
@@ -118,7 +132,9 @@ def episode_figure(
         axes.text(-0.12, label + 0.5, str(label), ha="right", va="center", fontsize=10, color=INK)
         if names:
             name = fill(shown_by_font(names[label].replace("_", " ")), 19, max_lines=3, placeholder="…")
-            axes.text(-0.5, label + 0.5, name, ha="right", va="center", fontsize=7, color=INK, parse_math=False)
+            axes.text(
+                -0.5, label + 0.5, name, ha="right", va="center", fontsize=7, color=INK, parse_math=False
+            )
         for column, index in enumerate(support[label]):
             show(axes, episode.support_x[number, index], grey, (column, label), GREY)
         for column, index in enumerate(queries[label]):
@@ -137,11 +153,25 @@ def show(axes: Axes, image: Tensor, grey: str, at: tuple[float, int], colour: st
     x, y = at
     pixels = image.float().clamp(0, 1).cpu().numpy()
     picture = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(0)
-    axes.imshow(picture, cmap=grey, vmin=0, vmax=1, extent=(x + 0.05, x + 0.95, y + 0.95, y + 0.05), aspect="auto")
-    axes.add_patch(Rectangle((x + 0.05, y + 0.05), 0.9, 0.9, fill=False, ec=colour, lw=0.7 if colour == GREY else 2))
+    axes.imshow(
+        picture, cmap=grey, vmin=0, vmax=1, extent=(x + 0.05, x + 0.95, y + 0.95, y + 0.05), aspect="auto"
+    )
+    axes.add_patch(
+        Rectangle((x + 0.05, y + 0.05), 0.9, 0.9, fill=False, ec=colour, lw=0.7 if colour == GREY else 2)
+    )
     if mark:
         tag = {"boxstyle": "square,pad=0.2", "facecolor": colour, "edgecolor": "none"}
-        axes.text(x + 0.89, y + 0.87, mark, ha="right", va="bottom", fontsize=7, weight="bold", color="white", bbox=tag)
+        axes.text(
+            x + 0.89,
+            y + 0.87,
+            mark,
+            ha="right",
+            va="bottom",
+            fontsize=7,
+            weight="bold",
+            color="white",
+            bbox=tag,
+        )
 
 
 def as_image(figure: Figure, dpi: int = 120) -> Image.Image:

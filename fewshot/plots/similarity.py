@@ -18,7 +18,10 @@ from fewshot.results.statistics import mean_and_ci95
 
 STEP = 0.01  # of gradient descent, section 5.4
 LABELS = {"gradient": f"gradient descent, steps of {STEP}", "prototypes": "the prototype classifier"}
-TITLES = {"paper": "both seen from H_0 (the paper)", "released": "prototypes without subtracting H_0 (released code)"}
+TITLES = {
+    "paper": "both seen from H_0 (the paper)",
+    "released": "prototypes without subtracting H_0 (released code)",
+}
 
 
 class Similarity(Callback):
@@ -74,7 +77,10 @@ def similarities(learner: OPLSTM, episode: Episode, definition: str) -> dict[str
 
 
 def similarity_figure(
-    runs: Sequence[Any], definition: str, title: str, published: Mapping[str, Mapping[int, float]] | None = None
+    runs: Sequence[Any],
+    definition: str,
+    title: str,
+    published: Mapping[str, Mapping[int, float]] | None = None,
 ) -> Figure:
     """Figure 6: both measures against the training tasks, with the 95% interval of one run or the range of several.
 
@@ -105,5 +111,7 @@ def similarity_figure(
         by_tasks(axes)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"{title}: its update of the output layer, {TITLES[definition]}", fontsize=10)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8
+    )
     return figure

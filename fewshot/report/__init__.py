@@ -8,6 +8,8 @@ __all__ = ["load"]
 def __getattr__(name: str) -> Any:
     if name != "load":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from fewshot.report.frame import load  # seconds, in which a report's command must already listen to signals
+    from fewshot.report.frame import (
+        load,
+    )  # seconds, in which a report's command must already listen to signals
 
     return load

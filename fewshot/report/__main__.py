@@ -117,9 +117,13 @@ def to_be_tested(runs: pd.DataFrame, queries: int | None) -> list[str]:
     lacking, known = runs[runs["status"].isin(UNTESTED)], choices_of("data")
     more = f" queries={queries}" * (queries is not None)
     own = lacking["data"] == lacking["trained_on"]
-    kinds = {f" data={data}" if data in known else " data=folder path=…" for data in lacking.loc[~own, "data"]}
+    kinds = {
+        f" data={data}" if data in known else " data=folder path=…" for data in lacking.loc[~own, "data"]
+    }
     kinds |= {""} if own.any() else set()
-    return [f"python evaluate.py run=FOLDER{kind}{more} makes a test that is missing" for kind in sorted(kinds)]
+    return [
+        f"python evaluate.py run=FOLDER{kind}{more} makes a test that is missing" for kind in sorted(kinds)
+    ]
 
 
 def with_origin(said: write.Report, runs: pd.DataFrame) -> write.Report:
@@ -142,7 +146,9 @@ def warnings(runs: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame()
     told = runs[["folder", "warnings"]].drop_duplicates("folder").explode("warnings").dropna()
     kinds = told.groupby(told["warnings"].str.replace(r"\d[\d.]*(e[+-]?\d+)?", "#", regex=True), sort=False)
-    lines = [{"warning, as one run puts it": kind.iloc[0], "runs": len(kind)} for _, kind in kinds["warnings"]]
+    lines = [
+        {"warning, as one run puts it": kind.iloc[0], "runs": len(kind)} for _, kind in kinds["warnings"]
+    ]
     return pd.DataFrame(lines)
 
 
@@ -193,7 +199,9 @@ def main(arguments: Sequence[str]) -> int:
             log(said, found[0].cfg, folder)
         except Exception as error:  # what is written does not fall with W&B
             print(f"W&B did not take the report: {type(error).__name__}: {error}", file=sys.stderr)
-    write.show(said, Console(width=None if sys.stdout.isatty() else 160))  # last: a pipe may be read no further
+    write.show(
+        said, Console(width=None if sys.stdout.isatty() else 160)
+    )  # last: a pipe may be read no further
     if unwritten:
         return say(unwritten)
     print(folder)

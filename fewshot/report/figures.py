@@ -63,10 +63,19 @@ def scores(runs: pd.DataFrame, table: Mapping[str, Mapping[str, Summary]], title
             if cell is None:
                 continue
             if cell.seeds:
-                axes.errorbar(cell.mean, place, xerr=cell.of_tasks, fmt="o", color=COLOURS[place % 10], ms=5, capsize=2)
+                axes.errorbar(
+                    cell.mean, place, xerr=cell.of_tasks, fmt="o", color=COLOURS[place % 10], ms=5, capsize=2
+                )
             if cell.paper is not None:
                 axes.errorbar(
-                    cell.paper, place + 0.22, xerr=cell.paper_ci95 or 0, fmt="o", color=INK, mfc="white", ms=4, lw=0.8
+                    cell.paper,
+                    place + 0.22,
+                    xerr=cell.paper_ci95 or 0,
+                    fmt="o",
+                    color=INK,
+                    mfc="white",
+                    ms=4,
+                    lw=0.8,
                 )
         axes.set_yticks(range(len(table)), list(table), fontsize=8)
         axes.invert_yaxis() if not axes.yaxis_inverted() else None
@@ -114,8 +123,12 @@ def learning(runs: pd.DataFrame, logs: Logs, measure: str, title: str, each: boo
     figure, panels = three_across(len(columns), (3.4, 2.6), (0, 0.5))
     names = list(dict.fromkeys(cells["name"]))
     for axes, (data, shots) in zip(panels, columns, strict=False):
-        for name, of_row in cells[(cells["data"] == data) & (cells["shots"] == shots)].groupby("name", sort=False):
-            kept = [curve for folder in of_row["folder"] if (curve := curve_of(logs[folder], measure)) is not None]
+        for name, of_row in cells[(cells["data"] == data) & (cells["shots"] == shots)].groupby(
+            "name", sort=False
+        ):
+            kept = [
+                curve for folder in of_row["folder"] if (curve := curve_of(logs[folder], measure)) is not None
+            ]
             if not kept:
                 continue
             curves = pd.concat(kept, axis=1).sort_index()
@@ -124,7 +137,9 @@ def learning(runs: pd.DataFrame, logs: Logs, measure: str, title: str, each: boo
                 axes.plot(curves.index, curves.to_numpy(), color=colour, lw=0.9)
             else:
                 axes.plot(curves.index, curves.mean(axis=1), color=colour, lw=1.2)
-                axes.fill_between(curves.index, curves.min(axis=1), curves.max(axis=1), color=colour, alpha=0.2, lw=0)
+                axes.fill_between(
+                    curves.index, curves.min(axis=1), curves.max(axis=1), color=colour, alpha=0.2, lw=0
+                )
         if "mse" in set(cells["metric"]):
             axes.set_yscale("log")
         axes.set_title(f"{data} {shots}-shot", fontsize=9, loc="left")
@@ -165,7 +180,9 @@ def curves_of(folder: str) -> pd.DataFrame | None:
         return None
 
 
-def similarity(runs: pd.DataFrame, logs: Logs, cfg: DictConfig, title: str) -> tuple[Figure, pd.DataFrame] | None:
+def similarity(
+    runs: pd.DataFrame, logs: Logs, cfg: DictConfig, title: str
+) -> tuple[Figure, pd.DataFrame] | None:
     """Figure 6 and its values in numbers, from the runs that measured it; the paper's where the protocol is.
 
     None where they differ in more than seeds: there is no mean over such.
@@ -174,16 +191,26 @@ def similarity(runs: pd.DataFrame, logs: Logs, cfg: DictConfig, title: str) -> t
     own = runs[runs["data"] == runs["trained_on"]]
     if definition == "none" or len(own[["name", "column"]].drop_duplicates()) > 1:
         return None
-    name, tasks_between = f"similarity_{definition}", cfg.trainer.val_check_interval * cfg.method.meta_batch_size
+    name, tasks_between = (
+        f"similarity_{definition}",
+        cfg.trainer.val_check_interval * cfg.method.meta_batch_size,
+    )
     curves = [frame for frame in logs.values() if frame is not None and f"{name}/cosine_gradient" in frame]
     if not curves:
         return None
     means = pd.concat(curves).groupby(level=0).mean()
     if set(zip(runs["data"], runs["shots"], strict=True)) != {("mini", 1)} or runs["paper"].isna().any():
         return similarity_figure(curves, definition, title), pd.DataFrame()
-    paper = {measure: {n * tasks_between: v for n, v in values.items()} for measure, values in FIGURE_6.items()}
+    paper = {
+        measure: {n * tasks_between: v for n, v in values.items()} for measure, values in FIGURE_6.items()
+    }
     lines = [
-        {"": measure.replace("_", " to "), "training tasks": f"{tasks:,}", "ours": f"{ours:.3g}", "paper": str(value)}
+        {
+            "": measure.replace("_", " to "),
+            "training tasks": f"{tasks:,}",
+            "ours": f"{ours:.3g}",
+            "paper": str(value),
+        }
         for measure, values in paper.items()
         for tasks, value in values.items()
         if (ours := means[f"{name}/{measure}"].get(tasks)) is not None
@@ -194,7 +221,9 @@ def similarity(runs: pd.DataFrame, logs: Logs, cfg: DictConfig, title: str) -> t
 def trials(frame: pd.DataFrame, settings: list[str], metric: str, title: str) -> Figure:
     """A search's validation score against every hyperparameter."""
     figure = Figure(figsize=(2.6 * len(settings), 2.6), layout="constrained", facecolor="white")
-    for axes, name in zip(figure.subplots(1, len(settings), squeeze=False, sharey=True)[0], settings, strict=True):
+    for axes, name in zip(
+        figure.subplots(1, len(settings), squeeze=False, sharey=True)[0], settings, strict=True
+    ):
         values = frame[name]
         if pd.api.types.is_numeric_dtype(values):
             axes.plot(values.astype(float), frame["best_validation"], "o", color=COLOURS[0], ms=4)

@@ -54,9 +54,13 @@ def read_test(path: Path) -> dict[str, Any] | None:
     """
     if (result := read_result(path)) is None:
         return None
-    scores = read_scores(path.with_name("test_scores.csv") if path.name == "result.json" else path.with_suffix(".csv"))
+    scores = read_scores(
+        path.with_name("test_scores.csv") if path.name == "result.json" else path.with_suffix(".csv")
+    )
     mean, tasks = result["mean"], result["tasks"]
-    same = scores is not None and mean is not None and len(scores) == tasks and np.isclose(scores.mean(), mean)
+    same = (
+        scores is not None and mean is not None and len(scores) == tasks and np.isclose(scores.mean(), mean)
+    )
     return result | {"scores": scores if same else None}
 
 

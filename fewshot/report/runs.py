@@ -118,7 +118,9 @@ def cells(study: str, told: Sequence[str] = ()) -> list[Cell]:
                 raise UserError(f"seed={seed}: give a whole number from 0")
             cfg.seed = int(seed)
         own = [o for o in kind if o.split("=")[0] in names and o.split("=")[0] not in COLUMN]
-        name = " ".join([cfg.method.name, *(o.removeprefix("method.") for o in own if not o.startswith("method="))])
+        name = " ".join(
+            [cfg.method.name, *(o.removeprefix("method.") for o in own if not o.startswith("method="))]
+        )
         command = shlex.join(["python", "train.py", choice(study), *map(unquoted, combination)])
         found.append(Cell(name, cfg, run_folder(cfg), command))
     return list({cell.folder: cell for cell in found}.values())  # a value given twice is one run

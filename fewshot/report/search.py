@@ -21,7 +21,13 @@ from fewshot.results.statistics import largest_share
 def validated(cfg: DictConfig) -> tuple[Any, ...]:
     """All that the validation of a trial depends on beside the method's settings and the seed."""
     data = OmegaConf.to_container(cfg.data, resolve=True)
-    return cfg.method.name, cfg.shots, cfg.variant, cfg.trainer.num_val_tasks, json.dumps(data, sort_keys=True)
+    return (
+        cfg.method.name,
+        cfg.shots,
+        cfg.variant,
+        cfg.trainer.num_val_tasks,
+        json.dumps(data, sort_keys=True),
+    )
 
 
 def searched(found: Sequence[Cell]) -> dict[str, list[Any]]:
@@ -37,7 +43,10 @@ def as_numbers(settings: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     found = dict[str, list[Any]]()
     for name, values in settings.items():
         if all(isinstance(value, list) for value in values):
-            found |= {f"{name}: layers": [len(value) for value in values], f"{name}: units": [v[0] for v in values]}
+            found |= {
+                f"{name}: layers": [len(value) for value in values],
+                f"{name}: units": [v[0] for v in values],
+            }
         else:
             found[name] = values
     return {name: values for name, values in found.items() if len(set(map(as_told, values))) > 1}
@@ -61,7 +70,9 @@ def report(title: str, study: str, found: Sequence[Cell], runs: pd.DataFrame) ->
         UserError: its trials are of several tasks, among which none is the best.
     """
     if len({validated(cell.cfg) for cell in found}) > 1:
-        raise UserError(f"{title}: trials are ranked within one method, data, shots and variant: name one of each")
+        raise UserError(
+            f"{title}: trials are ranked within one method, data, shots and variant: name one of each"
+        )
     settings = searched(found)
     drawn = as_numbers(settings)
     frame = runs[runs["data"] == runs["trained_on"]].reset_index(drop=True)

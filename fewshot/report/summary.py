@@ -8,9 +8,17 @@ import pandas as pd
 
 from fewshot.results.statistics import half_width, largest_share
 
-ROUNDED = {"mse": 0.0005, "accuracy": 0.005}  # by how much the paper's half-widths may differ from what it prints
-CARRIES = 0.05  # the share of a mean, or of differences, that one of thousands of tasks may have, of fewer more
-NOT_RUN = {"timeout": "-", "missing": "·"}  # what a table shows for cells without a score; others by their name
+ROUNDED = {
+    "mse": 0.0005,
+    "accuracy": 0.005,
+}  # by how much the paper's half-widths may differ from what it prints
+CARRIES = (
+    0.05  # the share of a mean, or of differences, that one of thousands of tasks may have, of fewer more
+)
+NOT_RUN = {
+    "timeout": "-",
+    "missing": "·",
+}  # what a table shows for cells without a score; others by their name
 
 
 @dataclass(frozen=True)

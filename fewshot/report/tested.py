@@ -36,8 +36,18 @@ def of_study(found: Iterable[Cell], queries: int | None = None) -> pd.DataFrame:
         own = protocols[cell.cfg.data.name]
         for tested, protocol in protocols.items():
             protocol = replace(protocol, queries=queries or protocol.queries)
-            row = {"study": cell.cfg.study, "name": cell.name, "trained_on": cell.cfg.data.name, "data": tested}
-            row |= {"method": cell.cfg.method.name, "shots": cell.cfg.shots, "seed": cell.cfg.seed, "reduced": reduced}
+            row = {
+                "study": cell.cfg.study,
+                "name": cell.name,
+                "trained_on": cell.cfg.data.name,
+                "data": tested,
+            }
+            row |= {
+                "method": cell.cfg.method.name,
+                "shots": cell.cfg.shots,
+                "seed": cell.cfg.seed,
+                "reduced": reduced,
+            }
             row |= {"metric": cell.metric}
             places.append(place(cell, tested, protocol))
             rows.append(row | published(cell.cfg, protocol) | outcome(cell, tested, protocol, own))
@@ -100,7 +110,9 @@ def outcome(cell: Cell, tested: str, protocol: Protocol, own: Protocol) -> dict[
     """
     folder = cell.folder
     told: dict[str, Any] = {"folder": str(folder), "status": "missing"}
-    told |= dict.fromkeys(("mean", "ci95", "scores", "tested_by"))  # the last of further tests than the run's own
+    told |= dict.fromkeys(
+        ("mean", "ci95", "scores", "tested_by")
+    )  # the last of further tests than the run's own
     whole = folder / "result.json"
     if not whole.exists():
         return told | {"status": "unfinished" if (folder / "last.ckpt").exists() else "missing"}

@@ -35,7 +35,9 @@ def log(report: Report, cfg: DictConfig, folder: Path) -> None:
             config={"study": cfg.study, "variant": cfg.variant},
             settings=wandb.Settings(silent=True, console="off"),
         )
-        shown: dict[str, Any] = {name: wandb.Image(as_image(figure)) for name, figure in report.figures.items()}
+        shown: dict[str, Any] = {
+            name: wandb.Image(as_image(figure)) for name, figure in report.figures.items()
+        }
         for caption, frame in report.tables.items():
             shown[caption.split(":")[0]] = wandb.Table(dataframe=frame.astype(str))
         run.log(shown)

@@ -36,7 +36,9 @@ class Report:
 
     title: str
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # by their captions
-    numbers: dict[str, pd.DataFrame] = field(default_factory=dict)  # as they are, by the names of their csv files
+    numbers: dict[str, pd.DataFrame] = field(
+        default_factory=dict
+    )  # as they are, by the names of their csv files
     words: list[str] = field(default_factory=list)
     figures: dict[str, Figure] = field(default_factory=dict)  # by their file names
 
@@ -52,7 +54,13 @@ def with_width(mean: float, width: float, metric: str) -> tuple[str, str]:
     """A mean and the half-width of its interval to the same place: 0.0153 and 0.0007."""
     places = 2 if metric == "accuracy" else max(2 - int(np.floor(np.log10(abs(mean) or 1))), 0)
     least = 10.0**-places
-    of_mean = "unknown" if np.isnan(width) else f"{width:.{places}f}" if width >= least / 2 else f"<{least:.{places}f}"
+    of_mean = (
+        "unknown"
+        if np.isnan(width)
+        else f"{width:.{places}f}"
+        if width >= least / 2
+        else f"<{least:.{places}f}"
+    )
     return f"{mean:.{places}f}", of_mean
 
 
@@ -86,7 +94,9 @@ def as_the_paper(table: Mapping[str, Mapping[str, Summary]]) -> pd.DataFrame:
     columns = list(dict.fromkeys(where for row in table.values() for where in row))
     rows = []
     for name, row in table.items():
-        parameters = next((told for s in row.values() if (told := beside(s.parameters, s.paper_parameters, ","))), "")
+        parameters = next(
+            (told for s in row.values() if (told := beside(s.parameters, s.paper_parameters, ","))), ""
+        )
         cells = {where: shown(row[where]) if where in row else "" for where in columns}
         rows.append({"": name, "parameters": parameters} | cells)
     return pd.DataFrame(rows)
@@ -164,7 +174,9 @@ def show(report: Report, console: Console) -> None:
     for caption, frame in report.tables.items():
         table = Table(title=Text(caption), box=box.SIMPLE_HEAD, title_justify="left")
         for place, name in enumerate(frame.columns):
-            table.add_column(name, justify="right" if place else "left", overflow="fold", no_wrap=name in ("", "on"))
+            table.add_column(
+                name, justify="right" if place else "left", overflow="fold", no_wrap=name in ("", "on")
+            )
         for row in frame.itertuples(index=False):
             table.add_row(*(Text(str(cell)) for cell in row))
         console.print(table)
@@ -175,8 +187,14 @@ def show(report: Report, console: Console) -> None:
 def markdown(report: Report) -> str:
     parts = [f"# {report.title}", *report.words]
     for caption, frame in report.tables.items():
-        lines = [list(frame.columns), ["---", *["---:"] * (len(frame.columns) - 1)], *frame.astype(str).values.tolist()]
-        rows = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        lines = [
+            list(frame.columns),
+            ["---", *["---:"] * (len(frame.columns) - 1)],
+            *frame.astype(str).values.tolist(),
+        ]
+        rows = "\n".join(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+        )
         parts.append(f"**{caption}**\n\n{rows}")
     parts += [f"![{name}]({name}.png)" for name in report.figures]
     return "\n\n".join(parts) + "\n"
@@ -192,7 +210,11 @@ def latex(report: Report) -> str:
     signs = {"±": r"$\pm$", "→": r"$\to$", "·": r"$\cdot$", "−": "-", "<": "$<$", ">": "$>$"}
     signs |= {r"\begin{tabular}": "\\begin{adjustbox}{max width=\\linewidth}\n\\begin{tabular}"}
     signs |= {r"\end{tabular}": "\\end{tabular}\n\\end{adjustbox}"}
-    parts = [f"% {report.title}", *(f"% {words}" for words in report.words), r"% \usepackage{booktabs,adjustbox}"]
+    parts = [
+        f"% {report.title}",
+        *(f"% {words}" for words in report.words),
+        r"% \usepackage{booktabs,adjustbox}",
+    ]
     for caption, frame in report.tables.items():
         told = re.sub(r"([%&_#$])", r"\\\1", caption)  # pandas escapes cells, and not this
         form = "l" + "r" * (frame.shape[1] - 1)
@@ -206,10 +228,15 @@ def latex(report: Report) -> str:
 
 def page(report: Report) -> str:
     """One HTML page with the figures in it, after the first table."""
-    parts = [f"<h1>{html.escape(report.title)}</h1>", *(f"<p>{html.escape(words)}</p>" for words in report.words)]
+    parts = [
+        f"<h1>{html.escape(report.title)}</h1>",
+        *(f"<p>{html.escape(words)}</p>" for words in report.words),
+    ]
     tables = []
     for caption, frame in report.tables.items():
-        table = frame.to_html(index=False, border=0).replace(" ± ", "&nbsp;±&nbsp;")  # a cell breaks before the paper's
+        table = frame.to_html(index=False, border=0).replace(
+            " ± ", "&nbsp;±&nbsp;"
+        )  # a cell breaks before the paper's
         tables.append(f"<h2>{html.escape(caption)}</h2><div class=wide>{table}</div>")
     parts += tables[:1]
     for name, figure in report.figures.items():
@@ -237,5 +264,7 @@ def write(report: Report, folder: Path, runs: pd.DataFrame) -> None:
     for name, figure in report.figures.items():
         save_figure(figure, folder / name)
     for path in folder.iterdir():
-        if path.suffix in (".csv", ".png", ".pdf") and path.stem not in frames | report.figures:  # of an earlier report
+        if (
+            path.suffix in (".csv", ".png", ".pdf") and path.stem not in frames | report.figures
+        ):  # of an earlier report
             path.unlink()

@@ -51,7 +51,9 @@ def gradients(curves: Mapping[str, Any]) -> str:
     """Norms of the meta-gradient as they were logged, before any clamp."""
     if "train/gradient_norm" not in curves:
         return ""
-    norms = curves["train/gradient_norm"].replace(math.inf, math.nan).dropna()  # a scaler for 16 bits begins with inf
+    norms = (
+        curves["train/gradient_norm"].replace(math.inf, math.nan).dropna()
+    )  # a scaler for 16 bits begins with inf
     if (tiny := (norms < VANISHED).mean()) > 0.5:
         return f"the gradient vanished: its norm was below {VANISHED} in {tiny:.0%} of the updates that were logged"
     if (peak := norms.max()) > BLOWN_UP * (median := norms.median()):
@@ -76,9 +78,7 @@ def unmoved(curves: Mapping[str, Any], metric: str) -> str:
     if not abs(scores[at] - scores.iloc[0]) <= ci95[at] + ci95.iloc[0]:
         return ""
     before, best = f"{scores.iloc[0]:.4g}", f"{scores[at]:.4g}"
-    return (
-        f"no validation was better than the one before training by more than their intervals: {before}, {best} at best"
-    )
+    return f"no validation was better than the one before training by more than their intervals: {before}, {best} at best"
 
 
 def jumps(curves: Mapping[str, Any], metric: str) -> str:

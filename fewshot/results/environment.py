@@ -12,7 +12,16 @@ import torch
 
 from fewshot.memory import peak_resident_bytes
 
-PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "omegaconf", "numpy", "fewshot")
+PACKAGES = (
+    "torch",
+    "lightning",
+    "torchvision",
+    "torchmetrics",
+    "hydra-core",
+    "omegaconf",
+    "numpy",
+    "fewshot",
+)
 
 
 def surroundings(trainer: L.Trainer) -> dict[str, Any]:
@@ -29,7 +38,8 @@ def surroundings(trainer: L.Trainer) -> dict[str, Any]:
         "precision": str(trainer.precision),
         "tf32": torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32,
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version()} | {name: installed_version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()}
+        | {name: installed_version(name) for name in PACKAGES},
     }
 
 

@@ -8,12 +8,22 @@ from fewshot.results.protocol import Protocol, as_settings
 TASKS = {"sine": 2000, "omniglot": 600, "mini": 600, "cub": 600}
 SEQUENCE = {"method.support_mode": "sequence"}
 SEQUENCE_ON_SINE = SEQUENCE | {"method.first_labels": True}  # only the set variant hides the labels at first
-TEN_QUERIES = {"data.train_queries": 10, "data.val_queries": 10}  # section 5.1: all that 20 drawings leave at 10 shots
+TEN_QUERIES = {
+    "data.train_queries": 10,
+    "data.val_queries": 10,
+}  # section 5.1: all that 20 drawings leave at 10 shots
 
 # means over three runs: MSE on sine, accuracy in % elsewhere; test queries as many as shots, but 50 on sine
 WITHIN: dict[tuple[str, str], dict[int, float]] = {  # Tables 1 to 3: (data, method) → {shots: mean}
     ("sine", "maml"): {5: 0.17653, 10: 0.03295, 20: 0.00487},
-    ("sine", "lstm"): {5: 0.04060, 10: 0.01414, 20: 0.00651, 30: 0.0064, 40: 0.0043, 50: 0.0038},  # and Figure 5
+    ("sine", "lstm"): {
+        5: 0.04060,
+        10: 0.01414,
+        20: 0.00651,
+        30: 0.0064,
+        40: 0.0043,
+        50: 0.0038,
+    },  # and Figure 5
     ("sine", "oplstm"): {5: 0.10540, 10: 0.00757, 20: 0.00269},
     ("omniglot", "maml"): {1: 84.09, 5: 93.52},
     ("omniglot", "protonet"): {1: 83.60, 5: 93.39},
@@ -31,7 +41,9 @@ WITHIN: dict[tuple[str, str], dict[int, float]] = {  # Tables 1 to 3: (data, met
     ("cub", "sap"): {1: 63.47, 5: 73.88},
     ("cub", "warpmaml"): {1: 59.57, 5: 74.16},
 }
-ACROSS: dict[tuple[str, str, str], dict[int, float]] = {  # Table 4: (trained on, tested on, method), 15 queries
+ACROSS: dict[
+    tuple[str, str, str], dict[int, float]
+] = {  # Table 4: (trained on, tested on, method), 15 queries
     ("mini", "cub", "lstm"): {1: 20.1, 5: 20.0},
     ("mini", "cub", "oplstm"): {1: 42.33, 5: 58.47},
     ("mini", "cub", "maml"): {1: 37.91, 5: 53.65},
@@ -44,7 +56,9 @@ ACROSS: dict[tuple[str, str, str], dict[int, float]] = {  # Table 4: (trained on
     ("cub", "mini", "sap"): {1: 33.26, 5: 47.09},
     ("cub", "mini", "warpmaml"): {1: 31.07, 5: 41.34},
 }
-FIGURE_5: list[tuple[str, dict[str, Any], dict[int, float]]] = [  # of the plain LSTM: (data, settings, {shots: mean})
+FIGURE_5: list[
+    tuple[str, dict[str, Any], dict[int, float]]
+] = [  # of the plain LSTM: (data, settings, {shots: mean})
     ("sine", SEQUENCE_ON_SINE, {5: 0.0536, 10: 0.0177, 20: 0.0080, 30: 0.0056, 40: 0.0057, 50: 0.0081}),
     ("omniglot", TEN_QUERIES, {1: 72.60, 3: 82.88, 5: 83.60, 8: 87.35, 10: 86.25}),
     ("omniglot", TEN_QUERIES | SEQUENCE, {1: 66.00, 3: 40.07, 5: 56.82, 8: 41.31, 10: 48.89}),
@@ -55,7 +69,12 @@ FIGURE_6 = {  # of OP-LSTM on mini 1-shot: {measure: {validation: value}}, 0 bef
     "distance_gradient": {0: 0.1, 32: 4.5},
     "distance_prototypes": {0: 200.0, 10: 106.0, 32: 45.0},
 }
-TABLE_A1 = {"prev_target": 0.04, "prev_target_pred": 0.03, "prev_target_err": 0.05, "prev_target_pred_err": 0.06}
+TABLE_A1 = {
+    "prev_target": 0.04,
+    "prev_target_pred": 0.03,
+    "prev_target_err": 0.05,
+    "prev_target_pred_err": 0.06,
+}
 
 # half-widths of the paper's 95% intervals, which are over the tasks of all three runs, as its tables print them
 WITHIN_CI95: dict[tuple[str, str], dict[int, float]] = {
@@ -161,7 +180,9 @@ Within = Mapping[tuple[str, str], Mapping[int, float]]
 Across = Mapping[tuple[str, str, str], Mapping[int, float]]
 
 
-def of_tables(within: Within, across: Across, a1: Mapping[str, float]) -> Iterable[tuple[tuple[str, Protocol], float]]:
+def of_tables(
+    within: Within, across: Across, a1: Mapping[str, float]
+) -> Iterable[tuple[tuple[str, Protocol], float]]:
     """((method, protocol), number) of every number of Tables 1 to 4 and A1."""
     for (data, method), means in within.items():
         for shots, mean in means.items():

@@ -22,7 +22,9 @@ def predictions_of(learner: MetaLearner, datamodule: EpisodicDataModule) -> pd.D
     order = tasks.argsort()
     numbers, queries = tasks[order].cpu().numpy(), kept.shape[1]
     first, second, *others = kept[order].cpu().float().numpy().transpose(2, 0, 1)
-    frame = pd.DataFrame({"task": numbers.repeat(queries), "query": np.tile(np.arange(queries), len(numbers))})
+    frame = pd.DataFrame(
+        {"task": numbers.repeat(queries), "query": np.tile(np.arange(queries), len(numbers))}
+    )
     if learner.task.regression:
         return frame.assign(target=first.ravel(), prediction=second.ravel())
     names = np.array(datamodule.class_names("test", numbers.tolist()), dtype=object)
@@ -57,6 +59,8 @@ def show_predictions(predictions: pd.DataFrame | None) -> None:
     for name, accuracy, queries in accuracies.head(SHOWN).itertuples():
         lowest.add_row(Text(str(name)), f"{accuracy:.1f}%", str(queries))
     confused = Table("true class", "predicted", "queries")
-    for true, predicted, queries in pairs[pairs["true"] != pairs["predicted"]].head(SHOWN).itertuples(index=False):
+    for true, predicted, queries in (
+        pairs[pairs["true"] != pairs["predicted"]].head(SHOWN).itertuples(index=False)
+    ):
         confused.add_row(Text(true), Text(predicted), str(queries))
     Console().print(lowest, confused)

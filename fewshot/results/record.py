@@ -26,7 +26,9 @@ from fewshot.results.statistics import mean_and_ci95
 
 Number = Annotated[float, Field(gt=-1e300, lt=1e300)]
 MAY_LACK: dict[str, Any] = {  # a result that failed, or a stranger's
-    **dict.fromkeys(("mean", "ci95", "train_seconds", "tasks_per_second", "peak_memory_bytes"), Number | None),
+    **dict.fromkeys(
+        ("mean", "ci95", "train_seconds", "tasks_per_second", "peak_memory_bytes"), Number | None
+    ),
     "best_validation": Number | None,
     **dict.fromkeys(("tasks", "train_tasks", "parameters", "threads"), int | None),
     **dict.fromkeys(("reason", "git_commit", "train_bn"), str | None),
@@ -87,7 +89,9 @@ def read_result(path: Path) -> dict[str, Any] | None:
         check_values(SHOWN, {name: ({"tests": {}} | result).get(name) for name in SHOWN})
     except (OSError, ValueError, TypeError, RecursionError, UserError):
         return None
-    steers = re.search(r"\\u00[01]|[\x7f-\x9f]", json.dumps(result, ensure_ascii=False))  # signs that steer terminals
+    steers = re.search(
+        r"\\u00[01]|[\x7f-\x9f]", json.dumps(result, ensure_ascii=False)
+    )  # signs that steer terminals
     fits = (result["status"] == "finished") == (result["mean"] is not None) == (result["tasks"] is not None)
     return result if fits and not steers else None
 
@@ -123,7 +127,9 @@ def describe(cfg: DictConfig, learner: MetaLearner, table: str | None = None) ->
         "train_queries": cfg.data.train_queries,
         "test_queries": cfg.data.test_queries,
         "seed": cfg.seed,
-        "backbone": "/".join(filter(None, (cfg.backbone.name, cfg.backbone.get("model")))) if has_body else "raw",
+        "backbone": "/".join(filter(None, (cfg.backbone.name, cfg.backbone.get("model"))))
+        if has_body
+        else "raw",
         "bn": bn,
         "train_bn": bn,
         "published_settings": unlike_paper == {},
@@ -166,7 +172,9 @@ def score_line(result: Mapping[str, Any]) -> str:
     unit, digits = ("%", 2) if result["metric"] == "accuracy" else ("", 4)
     figure = paper_figure(result)
     beside = "" if figure is None else f"; paper, mean of 3 runs: {figure:.{digits}f}{unit}"
-    floors = "".join(f"; {FLOORS.get(k, k)} {v:.{digits}f}{unit}" for k, v in result.get("baselines", {}).items())
+    floors = "".join(
+        f"; {FLOORS.get(k, k)} {v:.{digits}f}{unit}" for k, v in result.get("baselines", {}).items()
+    )
     interval = "" if result["ci95"] is None else f" ± {result['ci95']:.{digits}f}"
     return (
         f"{result['mean']:.{digits}f}{unit}{interval} test {result['metric']} "
@@ -176,7 +184,9 @@ def score_line(result: Mapping[str, Any]) -> str:
 
 def title_of(result: Mapping[str, Any]) -> str:
     """What a picture of a result is headed with."""
-    where = result["data"] + (f", trained on {result['trained_on']}" if result["trained_on"] != result["data"] else "")
+    where = result["data"] + (
+        f", trained on {result['trained_on']}" if result["trained_on"] != result["data"] else ""
+    )
     return f"{result['method']} on {where}, {result['shots']}-shot, variant {result['variant']}, seed {result['seed']}"
 
 
@@ -184,7 +194,11 @@ def as_options(settings: Mapping[str, Any]) -> str:
     """As the command line takes them; of a group that was chosen anew, its name, and which model of a library."""
     anew = {k.removesuffix(".name") for k in settings if k.endswith(".name")}
     own = (".name", ".model", ".weights")
-    told = {k: v for k, v in settings.items() if k.split(".")[0] not in anew or (k.endswith(own) and v is not None)}
+    told = {
+        k: v
+        for k, v in settings.items()
+        if k.split(".")[0] not in anew or (k.endswith(own) and v is not None)
+    }
     return " ".join(f"{k.removesuffix('.name')}={as_told(v)}" for k, v in told.items())
 
 

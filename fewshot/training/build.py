@@ -42,7 +42,9 @@ def make_source(cfg: DictConfig) -> Source:
 def open_table(cfg: DictConfig) -> Table:
     """The prepared table of an image set, prepared now if it is not there; UserError where its files are not."""
     data, path = cfg.data, Path(cfg.data.path) if "path" in cfg.data else None
-    return open_or_prepare(data.name, Path(cfg.paths.raw), Path(cfg.paths.prepared), data.size, data.channels, path)
+    return open_or_prepare(
+        data.name, Path(cfg.paths.raw), Path(cfg.paths.prepared), data.size, data.channels, path
+    )
 
 
 def announced(name: str, source: Source) -> Source:
@@ -52,7 +54,9 @@ def announced(name: str, source: Source) -> Source:
     return source
 
 
-def make_datamodule(cfg: DictConfig, source: Source, stages: Sequence[str] = ("fit", "test")) -> EpisodicDataModule:
+def make_datamodule(
+    cfg: DictConfig, source: Source, stages: Sequence[str] = ("fit", "test")
+) -> EpisodicDataModule:
     """The run's data module; UserError where one of `stages` needs more classes or images than there are."""
     told = {name: cfg.data[name] for name in OF_DATA} | {name: cfg.trainer[name] for name in OF_TRAINER}
     datamodule = EpisodicDataModule(source, cfg.shots, cfg.method.meta_batch_size, **told)
@@ -84,10 +88,14 @@ def make_lightning(method: str, **settings: Any) -> L.Trainer:
         trainer = L.Trainer(
             inference_mode=False,  # learners differentiate at test time
             use_distributed_sampler=False,
-            **{"devices": 1, "enable_model_summary": False} | settings | ({"precision": "32-true"} if tf32 else {}),
+            **{"devices": 1, "enable_model_summary": False}
+            | settings
+            | ({"precision": "32-true"} if tf32 else {}),
         )
     except (MisconfigurationException, ValueError) as error:
         raise UserError(f"this machine has no such accelerator, or not in this precision: {error}") from error
     if method == "lstm" and trainer.precision != "32-true" and trainer.strategy.root_device.type == "cpu":
-        raise UserError(f"precision {trainer.precision}: torch's LSTM has none but 32-true on every CPU, choose that")
+        raise UserError(
+            f"precision {trainer.precision}: torch's LSTM has none but 32-true on every CPU, choose that"
+        )
     return trainer

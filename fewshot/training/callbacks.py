@@ -105,7 +105,13 @@ class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the
     """
 
     def __init__(
-        self, folder: Path, every: int, check_every: int, val_check_interval: int, timer: Timer, seconds: float
+        self,
+        folder: Path,
+        every: int,
+        check_every: int,
+        val_check_interval: int,
+        timer: Timer,
+        seconds: float,
     ):
         self.path = folder / "last.ckpt"
         self.every, self.check_every, self.val_check_interval = every, check_every, val_check_interval
@@ -118,17 +124,23 @@ class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the
         if self.saved and self.end(trainer):
             raise self.ended(trainer)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any
+    ) -> None:
         step = trainer.global_step
         due = step % self.check_every == 0 or step % self.every == 0
         if due and not torch.isfinite(loss := all_reduce_sum(trainer, outputs["loss"])):
             raise Diverged(f"the loss was {loss.item()} at update {step}")
         end = self.end(trainer)
-        if step % self.val_check_interval != 0 and (step % self.every == 0 or step == trainer.max_steps or end):
+        if step % self.val_check_interval != 0 and (
+            step % self.every == 0 or step == trainer.max_steps or end
+        ):
             self.save(trainer, pl_module, end)
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if trainer.state.fn == "fit" and signals.asked and trainer.world_size == 1:  # others are elsewhere in theirs
+        if (
+            trainer.state.fn == "fit" and signals.asked and trainer.world_size == 1
+        ):  # others are elsewhere in theirs
             raise self.ended(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -27,7 +27,9 @@ class Losses(nn.Module):
 
 def recordable(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> bool:
     """Whether each update is the same operations, by one process, for a GPU: a derived learner says so anew."""
-    whole = learner.micro_batch_size is None and cfg.trainer.devices == 1 and "mixed" not in cfg.trainer.precision
+    whole = (
+        learner.micro_batch_size is None and cfg.trainer.devices == 1 and "mixed" not in cfg.trainer.precision
+    )
     return vars(type(learner)).get("replayable", False) and whole and device.type == "cuda"
 
 

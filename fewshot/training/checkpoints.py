@@ -38,7 +38,9 @@ def last_state(folder: Path) -> tuple[Path | None, int]:
     try:
         return path, int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
     except Exception as error:
-        raise UserError(f"{path} cannot be loaded ({brief(error, 160)}); overwrite=true trains from scratch") from error
+        raise UserError(
+            f"{path} cannot be loaded ({brief(error, 160)}); overwrite=true trains from scratch"
+        ) from error
 
 
 def load_weights(learner: MetaLearner, path: Path, method: str) -> int:

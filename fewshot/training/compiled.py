@@ -56,7 +56,10 @@ def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Ite
                 if cfg.trainer.compile is True:
                     raise
                 learner.compiled = False
-                print(f"trains {name} without compiling, which torch cannot ({brief(error, 100)})", file=sys.stderr)
+                print(
+                    f"trains {name} without compiling, which torch cannot ({brief(error, 100)})",
+                    file=sys.stderr,
+                )
                 return plain(*told)
 
         setattr(learner, name, either)
@@ -84,7 +87,9 @@ def wanted(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> bool:
         if (
             name == "losses" and cfg.backbone.name == "conv4" and cfg.trainer.max_steps >= 10_000
         ):  # repays half a minute
-            faster = "trainer.compile=true trainer.precision=tf32 took half the time on images, by CUDA graphs"
+            faster = (
+                "trainer.compile=true trainer.precision=tf32 took half the time on images, by CUDA graphs"
+            )
             print(faster, file=sys.stderr)
         return False
     if not choice or name is None or (choice == "auto" and steps < LONG):
@@ -92,7 +97,10 @@ def wanted(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> bool:
     if why := no_compiler(device):
         if choice is True:
             raise UserError(f"trainer.compile=true: torch cannot compile here, choose auto or false ({why})")
-        print(f"trains without compiling, which would be faster: torch cannot compile here ({why})", file=sys.stderr)
+        print(
+            f"trains without compiling, which would be faster: torch cannot compile here ({why})",
+            file=sys.stderr,
+        )
     return not why
 
 

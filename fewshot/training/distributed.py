@@ -89,12 +89,20 @@ def together(devices: int, work: Callable[..., Any], *told: Any) -> Iterator[Non
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "NODE_RANK": "0"}
-    context, before, others = multiprocessing.get_context("spawn"), dict(os.environ), list[tuple[Any, Connection]]()
+    context, before, others = (
+        multiprocessing.get_context("spawn"),
+        dict(os.environ),
+        list[tuple[Any, Connection]](),
+    )
     try:
-        with blocked(signal.SIGINT, signal.SIGHUP):  # by inheritance for good in the others: a terminal's are ours
+        with blocked(
+            signal.SIGINT, signal.SIGHUP
+        ):  # by inheritance for good in the others: a terminal's are ours
             for rank in range(1, devices):
                 mine, its = context.Pipe()
-                process = context.Process(target=begin, args=(its, place | {"LOCAL_RANK": str(rank)}, work, *told))
+                process = context.Process(
+                    target=begin, args=(its, place | {"LOCAL_RANK": str(rank)}, work, *told)
+                )
                 process.start()
                 its.close()
                 others.append((process, mine))
@@ -157,7 +165,9 @@ def first_lost(others: Sequence[tuple[Any, Connection]]) -> tuple[int, str] | No
 
 
 def is_of_a_connection(error: Exception) -> bool:
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "onnection" in str(error))
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and "onnection" in str(error)
+    )
 
 
 def end(others: Sequence[BaseProcess]) -> None:

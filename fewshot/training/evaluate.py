@@ -31,7 +31,14 @@ from fewshot.results.record import (
     write_json,
     write_scores,
 )
-from fewshot.training.build import announced, make_datamodule, make_learner, make_lightning, make_source, use_threads
+from fewshot.training.build import (
+    announced,
+    make_datamodule,
+    make_learner,
+    make_lightning,
+    make_source,
+    use_threads,
+)
 from fewshot.training.checkpoints import load_weights
 from fewshot.training.finished import table_of
 from fewshot.training.loggers import end_wandb, quiet, staged_in, start_wandb
@@ -76,13 +83,18 @@ def evaluate_on(
         run: the run's W&B run, where it is still going on; otherwise the test has one of its own.
     """
     trainer, learner, datamodule, best_step = prepare_test(folder, trained, tested)
-    table, description = table_of(tested), describe(trained, learner, kept_table(folder))  # may fail: before the test
+    table, description = (
+        table_of(tested),
+        describe(trained, learner, kept_table(folder)),
+    )  # may fail: before the test
     if bn == "support":
         normalise_by_support(learner)
         description["bn"] = bn
     status = (read_result(folder / "result.json") or {}).get("status", "unfinished")
     if status != "finished":
-        print(f"the run is {status}: this is its best state so far, after update {best_step}", file=sys.stderr)
+        print(
+            f"the run is {status}: this is its best state so far, after update {best_step}", file=sys.stderr
+        )
     forget_peak_memory()
     learner.keep_predictions = predictions
     try:
@@ -163,7 +175,9 @@ def keep(folder: Path, table: str, result: dict[str, Any], scores: Scores, entry
             write_scores(kept.with_suffix(".csv"), scores)
             write_json(kept, result)
             whole = read_result(folder / "result.json") if entry else None
-            if whole is not None and whole.get("best_step") == result["best_step"]:  # not of a state that is no more
+            if (
+                whole is not None and whole.get("best_step") == result["best_step"]
+            ):  # not of a state that is no more
                 entries = whole.get("tests", {}) | {entry: {key: result[key] for key in TESTED}}
                 write_json(folder / "result.json", whole | {"tests": entries})
     except OSError as error:

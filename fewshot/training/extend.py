@@ -32,7 +32,15 @@ SAME_TRAINER = (
     "eval_batch_size",
     "lightning",
 )
-SAME_RESULT = ("device", "devices", "tf32", "threads", "versions", "compiled", "captured")  # change the rounding
+SAME_RESULT = (
+    "device",
+    "devices",
+    "tf32",
+    "threads",
+    "versions",
+    "compiled",
+    "captured",
+)  # change the rounding
 
 
 def extend(run: Run) -> bool:

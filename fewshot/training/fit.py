@@ -83,7 +83,9 @@ def fit(run: Run, trainer: L.Trainer, state: Path | None, done: int) -> tuple[st
         UserError: it cannot resume from `state`.
     """
     cfg = run.cfg
-    [save_last] = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint)]
+    [save_last] = [
+        callback for callback in trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint)
+    ]
     if distributed.is_first():
         MetricsCsv(run.folder / "metrics.csv", cfg.method.meta_batch_size).cut(done)
     if state is not None:

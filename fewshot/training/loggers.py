@@ -142,7 +142,14 @@ def start_wandb(cfg: DictConfig, folder: Path, test: str = "") -> Any:
     group += ["reduced"] if is_reduced(cfg) else []
     kind = "evaluate" if test else "search" if config["study"] in searches else "train"
     name = run_name(cfg, folder) + (f"-on-{test}" if test else "")
-    tags = [method, data, f"{config['shots']}-shot", config["variant"], config["backbone"]["name"], *told["tags"]]
+    tags = [
+        method,
+        data,
+        f"{config['shots']}-shot",
+        config["variant"],
+        config["backbone"]["name"],
+        *told["tags"],
+    ]
 
     def start(mode: str) -> Any:
         return wandb.init(
@@ -166,7 +173,9 @@ def start_wandb(cfg: DictConfig, folder: Path, test: str = "") -> Any:
         line = " ".join(str(error).split())[:200]
         raise UserError(f"W&B does not start: {line}: mend its settings, or choose logger=csv") from error
     except wandb.Error as error:
-        print(f"W&B does not start ({' '.join(str(error).split())}): the run is kept offline", file=sys.stderr)
+        print(
+            f"W&B does not start ({' '.join(str(error).split())}): the run is kept offline", file=sys.stderr
+        )
         run = start("offline")
     run.define_metric("tasks")
     run.define_metric("*", step_metric="tasks")

@@ -18,7 +18,14 @@ from fewshot.jobs import note_job
 from fewshot.memory import keep_freed_memory
 from fewshot.methods.base import MetaLearner
 from fewshot.results.record import NO_SCORES, Scores, describe
-from fewshot.training.build import announced, make_datamodule, make_learner, make_lightning, make_source, use_threads
+from fewshot.training.build import (
+    announced,
+    make_datamodule,
+    make_learner,
+    make_lightning,
+    make_source,
+    use_threads,
+)
 from fewshot.training.finished import table_of
 from fewshot.training.split import check_split, keep_split
 
@@ -43,7 +50,9 @@ def refuse_impossible(cfg: DictConfig) -> None:
     where = {key: cfg.trainer[key] for key in ("accelerator", "precision", "devices")}
     device = make_lightning(cfg.method.name, **where, logger=False).strategy.root_device
     if cfg.trainer.precision == "tf32" and device.type != "cuda":
-        raise UserError(f"trainer.precision=tf32 is for NVIDIA's GPUs, and this runs on {device.type}: choose 32-true")
+        raise UserError(
+            f"trainer.precision=tf32 is for NVIDIA's GPUs, and this runs on {device.type}: choose 32-true"
+        )
 
 
 def prepare(cfg: DictConfig, folder: Path) -> Run:

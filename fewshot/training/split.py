@@ -52,7 +52,8 @@ def kept_split(folder: Path) -> dict[str, tuple[str, int]] | None:
     if not path.is_file():
         if (folder / "best.ckpt").exists():
             print(
-                f"{folder} keeps no split.json: that its classes are split as they were is not checked", file=sys.stderr
+                f"{folder} keeps no split.json: that its classes are split as they were is not checked",
+                file=sys.stderr,
             )
         return None
     return read_split(path)[1]
@@ -74,4 +75,7 @@ def tell_of_trained_classes(folder: Path, source: Source) -> None:
     seen = [name for name, _ in source.classes()["test"] if was.get(name, ("test", 0))[0] != "test"]
     if seen:
         names = ", ".join(seen[:3]) + ", …" * (len(seen) > 3)
-        print(f"{len(seen)} test classes are called as some that the run was trained on: {names}", file=sys.stderr)
+        print(
+            f"{len(seen)} test classes are called as some that the run was trained on: {names}",
+            file=sys.stderr,
+        )

@@ -98,7 +98,9 @@ def measure(run: Run) -> dict[str, Any]:
     if not cfg.overwrite and not (run.folder / "last.ckpt").exists():
         extend(run)
     state, done = last_state(run.folder)
-    with together(cfg.trainer.devices, share, OmegaConf.to_container(cfg, resolve=True), run.folder, state, done):
+    with together(
+        cfg.trainer.devices, share, OmegaConf.to_container(cfg, resolve=True), run.folder, state, done
+    ):
         trainer, outcome = fit_and_test_from(run, state, done)
     if outcome["status"] == "finished":
         write_scores(run.folder / "test_scores.csv", run.scores)
@@ -134,7 +136,9 @@ def fit_and_test_from(run: Run, state: Path | None, done: int) -> tuple[L.Traine
     }
 
 
-def share(ready: Callable[[], None], settings: dict[str, Any], folder: Path, state: Path | None, done: int) -> None:
+def share(
+    ready: Callable[[], None], settings: dict[str, Any], folder: Path, state: Path | None, done: int
+) -> None:
     """What a further process does: the same on other tasks, and keeps nothing."""
     quiet()
     cfg = OmegaConf.create(settings)
@@ -180,14 +184,19 @@ def doubts(result: dict[str, Any], metrics: Path) -> list[str]:
     try:
         return diagnostics(result, metrics)
     except Exception as error:
-        print(f"what may be doubted of this run was not found out: {type(error).__name__}: {error}", file=sys.stderr)
+        print(
+            f"what may be doubted of this run was not found out: {type(error).__name__}: {error}",
+            file=sys.stderr,
+        )
         return []
 
 
 def interpretability(learner: MetaLearner) -> dict[str, float]:
     """What a learner tells of itself, as numbers; a learner that fails at it keeps its score."""
     try:
-        told = {" ".join(str(name).split()): float(value) for name, value in learner.interpretability().items()}
+        told = {
+            " ".join(str(name).split()): float(value) for name, value in learner.interpretability().items()
+        }
         if lost := [name for name, value in told.items() if not math.isfinite(value)]:
             print(
                 f"interpretability() of {type(learner).__name__} that are no finite numbers: {', '.join(lost)}",
@@ -196,7 +205,8 @@ def interpretability(learner: MetaLearner) -> dict[str, float]:
         return {name: value for name, value in told.items() if math.isfinite(value)}
     except Exception as error:
         print(
-            f"interpretability() of {type(learner).__name__} failed: {type(error).__name__}: {error}", file=sys.stderr
+            f"interpretability() of {type(learner).__name__} failed: {type(error).__name__}: {error}",
+            file=sys.stderr,
         )
         return {}
 
@@ -204,7 +214,9 @@ def interpretability(learner: MetaLearner) -> dict[str, float]:
 def draw(run: Run) -> Drawn:
     """Pictures of test tasks and, if it was measured, of the similarities, in the run's folder."""
     cfg, metrics, title = run.cfg, run.folder / "metrics.csv", title_of(run.description)
-    tested = dict(zip(run.scores.tasks, run.scores.values, strict=True))  # where the test was made, and as precisely
+    tested = dict(
+        zip(run.scores.tasks, run.scores.values, strict=True)
+    )  # where the test was made, and as precisely
     figures = [
         (task, tested.get(task, score), figure)
         for task, score, figure in test_figures(run.learner, run.datamodule, title=title)
@@ -221,7 +233,9 @@ def draw(run: Run) -> Drawn:
     return figures
 
 
-def with_further_tests(cfg: DictConfig, folder: Path, result: dict[str, Any], run: Any = None) -> dict[str, Any]:
+def with_further_tests(
+    cfg: DictConfig, folder: Path, result: dict[str, Any], run: Any = None
+) -> dict[str, Any]:
     """The result with those of the best state on every data set of `data.test` that it does not hold yet."""
     for name, further in untested(cfg, result).items():
         evaluate_on(folder, cfg, further, entry=name, predictions=cfg.predictions, run=run)

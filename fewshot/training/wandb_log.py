@@ -24,7 +24,14 @@ SUMMARY = (
     "tasks_per_second",
     "peak_memory_bytes",
 )
-PROTOCOL = ("tasks", "ways", "shots", "test_queries", "bn", "run_status")  # the last only of what evaluate.py tested
+PROTOCOL = (
+    "tasks",
+    "ways",
+    "shots",
+    "test_queries",
+    "bn",
+    "run_status",
+)  # the last only of what evaluate.py tested
 OF_MODEL = ("method", "data", "shots", "metric", "mean", "best_validation", "best_step")
 
 
