@@ -84,7 +84,7 @@ def test_on_a_gpu_what_differentiates_is_compiled_as_on_a_cpu() -> None:
     assert module.piece(in_parts, cuda) == "one_pass"
 
 
-@pytest.mark.parametrize(("max_steps", "lines"), [(9_999, 0), (10_000, 1)])
+@pytest.mark.parametrize(("updates", "lines"), [(9_999, 0), (10_000, 1)])
 def test_a_long_run_on_a_gpu_is_told_of_graphs(
     updates: int, lines: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

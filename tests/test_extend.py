@@ -53,7 +53,7 @@ def same(one: DictConfig, other: DictConfig) -> None:
         assert all(torch.equal(*pair) for pair in pairs)
 
 
-@pytest.mark.parametrize(("max_steps", "killed"), [(20, 0), (25, 31)])
+@pytest.mark.parametrize(("updates", "killed"), [(20, 0), (25, 31)])
 def test_a_longer_run_continues(
     updates: int,
     killed: int,

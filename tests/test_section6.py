@@ -128,7 +128,7 @@ def test_mamls_biases_are_all_that_it_lacks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "config_diff"),
+    ("kind", "changed"),
     [
         (Unmasked, {}),  # the derivative of ReLU left out
         (Descent, {"backbone": BN}),  # batch norm's derivative mixes examples

@@ -409,7 +409,7 @@ def test_a_cell_that_was_queued_again_counts_as_it_ended_at_last(
 
 
 @pytest.mark.parametrize(
-    ("overwrite", "words"), [(True, "the same command without overwrite=true"), (False, "the same command")]
+    ("force", "words"), [(True, "the same command without overwrite=true"), (False, "the same command")]
 )
 def test_what_goes_on_is_told_without_force(force: bool, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also in a cluster's job, whose command line is another."""
