@@ -15,10 +15,20 @@ from omegaconf import DictConfig
 
 from fewshot.backbones.task_weight import TaskWeight
 from fewshot.config.compose import composed
-from fewshot.episodes import Episode
-from fewshot.methods import learner_class
-from fewshot.methods.base import MetaLearner, Task
+from fewshot.episodes import Episode, Task
+from fewshot.methods import MAML as MAMLearner
+from fewshot.methods import OPLSTM as OPLSTMLearner
+from fewshot.methods import SAP as SAPLearner
+from fewshot.methods import MetaLearner, PlainLSTM, ProtoNet, WarpMAML
 
+CLASSES: dict[str, type[MetaLearner]] = {
+    "lstm": PlainLSTM,
+    "maml": MAMLearner,
+    "oplstm": OPLSTMLearner,
+    "protonet": ProtoNet,
+    "sap": SAPLearner,
+    "warpmaml": WarpMAML,
+}
 FC = {"layer": "linear", "widths": [6, 5], "bn": "transductive", "zero_bias": False}
 MLP = {"layer": "linear", "widths": [6, 5], "bn": "none", "zero_bias": True}
 CONV = {"layer": "conv", "widths": [3, 4], "bn": "transductive", "zero_bias": False}
@@ -102,7 +112,7 @@ def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run draws no pictures, which take longer than a short run."""
-    monkeypatch.setattr("fewshot.training.train.draw", lambda _: [])
+    monkeypatch.setattr("fewshot.training.record.draw", lambda *_: [])
 
 
 @pytest.fixture
@@ -132,9 +142,7 @@ def make(
     """A small learner in float64 with every weight away from its default (batch norm's too)."""
     shape = (1,) if backbone == "mlp" else (2, 8, 8) if backbone == "conv4" else (1, 3, 3)
     network = BACKBONES[backbone] | ({} if bn is None else {"bn": bn})
-    learner = learner_class(method)(
-        Task(shape, 1 if regression else 3, regression), network, **options
-    ).double()
+    learner = CLASSES[method](Task(shape, 1 if regression else 3, regression), network, **options).double()
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from fewshot.training.run import run as train
 from matplotlib.figure import Figure
 
 from fewshot.config.run_id import run_folder
@@ -19,7 +20,6 @@ from fewshot.plots.similarity import similarities
 from fewshot.report import load
 from fewshot.training import train as runs_train
 from fewshot.training.evaluate import evaluate
-from fewshot.training.train import train
 from tests.conftest import LSTM, MAML, RELEASED, episode, make
 from tests.conftest import OPLSTM as OPTIONS
 from tests.conftest import SAP as SAP_OPTIONS
@@ -139,12 +139,10 @@ def test_findings_are_the_activation_strengths(backbone: str, layers: int) -> No
 @pytest.mark.parametrize("backbone", ["conv4", "fc"])
 def test_sap_starts_as_the_plain_network(backbone: str, centred: bool) -> None:
     """Transformations begin at the identity, so that before any step nothing is changed by them."""
-    from tests.conftest import BACKBONES, Task, learner_class
+    from tests.conftest import BACKBONES, Task
 
     shape = (2, 8, 8) if backbone == "conv4" else (1, 3, 3)
-    learner = learner_class("sap")(
-        Task(shape, 3, False), BACKBONES[backbone], **SAP_OPTIONS | {"centred": centred}
-    )
+    learner = CLASSES["sap"](Task(shape, 3, False), BACKBONES[backbone], **SAP_OPTIONS | {"centred": centred})
     x = torch.randn(2, 5, *shape)
     net: Any = learner.net
     with torch.no_grad():

@@ -8,24 +8,23 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from fewshot.training.run import run as train
 from torch import Tensor, nn
 
-from fewshot.backbones import body_class, make_body, told
+from fewshot.backbones import make_body
 from fewshot.backbones.library import LibraryBody
 from fewshot.backbones.resnet12 import ResNet12
 from fewshot.config.run_id import identity, run_folder
 from fewshot.errors import UserError
-from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner, Task
 from fewshot.training.evaluate import evaluate, normalise_by_support
-from fewshot.training.train import train
-from tests.conftest import LSTM, MAML, OPLSTM, RELEASED, SAP, WARPMAML, episode
+from tests.conftest import CLASSES, LSTM, MAML, OPLSTM, RELEASED, SAP, WARPMAML, episode
 from tests.test_runs import config, evaluation
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-RESNET = {"body": "resnet12", "widths": [2, 3, 4, 5], "bn": "transductive"}
-TORCHVISION = {"body": "library", "library": "torchvision", "model": "resnet18"}
+RESNET = {"_target_": "fewshot.backbones.resnet12.ResNet12", "widths": [2, 3, 4, 5], "bn": "transductive"}
+TORCHVISION = {"_target_": "fewshot.backbones.library.LibraryBody", "library": "torchvision", "model": "resnet18"}
 LEARNERS: dict[str, dict[str, Any]] = {
     "protonet": {"lr": 1e-3},
     "oplstm": OPLSTM | RELEASED | {"normalisation": "matrix"},
@@ -42,7 +41,7 @@ def stray(module: nn.Module) -> None:
 
 
 def learner(method: str, backbone: dict[str, Any]) -> MetaLearner:
-    made = learner_class(method)(Task((3, 16, 16), 3, False), backbone, **LEARNERS[method]).double()
+    made = CLASSES[method](Task((3, 16, 16), 3, False), backbone, **LEARNERS[method]).double()
     stray(made)
     return made
 
@@ -82,7 +81,7 @@ def test_resnet12_equals_a_loop_over_tasks(reference: int | None) -> None:
 
 def test_resnet12_has_the_weights_of_the_field() -> None:
     """12.4 million with three channels and widths 64, 160, 320, 640."""
-    body = make_body((3, 84, 84), {"body": "resnet12", "widths": [64, 160, 320, 640]})
+    body = make_body((3, 84, 84), {"_target_": "fewshot.backbones.resnet12.ResNet12", "widths": [64, 160, 320, 640]})
     assert sum(p.numel() for p in body.parameters()) == 12_424_320
     assert body.features == 640
 
@@ -134,9 +133,7 @@ def test_one_query_alone_needs_bn_support(backbone: dict[str, Any], method: str)
 )
 def test_bn_support_needs_batch_norm_by_sets(network: dict[str, str], why: str) -> None:
     with pytest.raises(UserError, match=f"^bn=support: the run has {why}"):
-        normalise_by_support(
-            learner_class("protonet")(Task((3, 32, 32), 3, False), TORCHVISION | network, lr=1e-3)
-        )
+        normalise_by_support(CLASSES["protonet"](Task((3, 32, 32), 3, False), TORCHVISION | network, lr=1e-3))
 
 
 @pytest.mark.parametrize("bn", ["transductive", "stored"])
@@ -205,8 +202,8 @@ REFUSED = [
     (RESNET | {"widths": [2, 3]}, (3, 16, 16), "backbone.widths="),
     (RESNET | {"bn": "none"}, (3, 16, 16), "choose one of transductive, support"),
     (RESNET | {"depth": 3}, (3, 16, 16), "unexpected keyword argument 'depth'"),
-    (RESNET | {"body": "resnet13"}, (3, 16, 16), "there is no fewshot/backbones/resnet13.py with a backbone"),
-    (RESNET | {"body": "layers"}, (3, 16, 16), "there is no fewshot/backbones/layers.py with a backbone"),
+    ({"_target_": "fewshot.backbones.layers.linear"}, (3, 16, 16), "is no fewshot.backbones.base.Body"),
+    ({"_target_": "antigravity.Body"}, (3, 16, 16), "import antigravity first"),
     (TORCHVISION | {"model": "resnet19"}, (3, 16, 16), "did you mean resnet1"),
     (TORCHVISION | {"model": "vit_b_16"}, (3, 32, 32), "takes no images of 3×32×32"),
     (TORCHVISION, (4,), "are for images"),
@@ -232,11 +229,11 @@ def test_a_learner_says_which_backbones_it_takes(
     method: str, options: dict[str, Any], backbone: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(UserError, match=why):
-        learner_class(method)(Task((3, 16, 16), 3, False), backbone, **options)
+        CLASSES[method](Task((3, 16, 16), 3, False), backbone, **options)
 
 
 def test_anil_adapts_the_head_of_any_model() -> None:
-    made = learner_class("maml")(Task((3, 32, 32), 3, False), TORCHVISION, **MAML | {"adapt_head_only": True})
+    made = CLASSES["maml"](Task((3, 32, 32), 3, False), TORCHVISION, **MAML | {"adapt_head_only": True})
     made.losses(episode(made.double(), shots=1, queries=1))[0].sum().backward()
     assert all(p.grad is not None for p in made.parameters())
 
@@ -262,17 +259,10 @@ def test_a_run_keeps_the_weights_it_began_with(tmp_path: Path) -> None:
     same.unlink()
     [folder] = (Path(cfg.paths.outputs) / "glyphs" / "protonet" / "1-shot").iterdir()
     assert evaluate(evaluation(folder, tmp_path))["mean"] == result["mean"]
-    again = learner_class("protonet").load_from_checkpoint(folder / "best.ckpt", map_location="cpu")
+    again = CLASSES["protonet"].load_from_checkpoint(folder / "best.ckpt", map_location="cpu")
     assert again.hparams["backbone"]["weights"] is None
     with pytest.raises(UserError, match=r"own.pth is no file: leave it out for random weights"):
         train(config(tmp_path, "data=glyphs", "method=protonet", *chosen, "seed=1"))
-
-
-def test_names_and_options() -> None:
-    assert body_class("resnet12") is ResNet12
-    cls, own = told(TORCHVISION)
-    assert cls is LibraryBody
-    assert own == {"library": "torchvision", "model": "resnet18"}
 
 
 OWN: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
@@ -324,12 +314,12 @@ def test_every_learner_starts_from_a_run_of_another(
     backbone, shape = OWN["conv"]
     task = Task(shape, 3, False)
     for first, own in (("protonet", {"lr": 1e-3}), ("maml", MAML)):
-        pretrained = learner_class(first)(task, backbone, **own)
+        pretrained = CLASSES[first](task, backbone, **own)
         folder = tmp_path / first
         folder.mkdir()
         state = {"state_dict": pretrained.state_dict(), "pytorch-lightning_version": "2.6.6"}
         torch.save(state, folder / "best.ckpt")
-        made = learner_class(method)(task, backbone | {"weights": str(folder)}, **options)
+        made = CLASSES[method](task, backbone | {"weights": str(folder)}, **options)
         body = made.body.state_dict()  # type: ignore[union-attr, operator]
         assert all(torch.equal(value, pretrained.body.state_dict()[key]) for key, value in body.items())  # type: ignore[union-attr, operator]
         assert made.hparams["backbone"]["weights"] is None
@@ -352,9 +342,7 @@ def test_a_run_pretrained_by_another(tmp_path: Path) -> None:
     assert run_folder(second) != folder
     best.unlink()
     assert evaluate(evaluation(folder, tmp_path))["mean"] == result["mean"]
-    again = learner_class("maml").load_from_checkpoint(
-        folder / "best.ckpt", map_location="cpu", weights_only=True
-    )
+    again = CLASSES["maml"].load_from_checkpoint(folder / "best.ckpt", map_location="cpu", weights_only=True)
     assert again.hparams["backbone"]["weights"] is None
     with pytest.raises(UserError, match=r"has no best.ckpt: leave it out for random weights"):
         train(second)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from fewshot.training.run import run as train
 
 from fewshot.backbones import task_weight
 from fewshot.config.checks import check
@@ -14,7 +15,6 @@ from fewshot.errors import UserError
 from fewshot.methods.oplstm import OPLSTM as Learner
 from fewshot.training import compiled as module
 from fewshot.training.compiled import LONG, compiled
-from fewshot.training.train import train
 from tests.conftest import MAML, SAP, episode, make
 from tests.test_learners import close, gradients, losses_and_gradient, make_named
 from tests.test_runs import config

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fewshot.training.run import run as train
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
@@ -13,7 +14,6 @@ from fewshot.episodes import Episode
 from fewshot.methods.base import MetaLearner
 from fewshot.plots.curves import learning_curve
 from fewshot.training import prepare
-from fewshot.training.train import train
 from tests.made_files import fill_folder, picture
 from tests.test_runs import config, rows
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from fewshot.training.run import run as train
 
 from fewshot import dashboard
 from fewshot.config.checks import check
@@ -14,7 +15,6 @@ from fewshot.config.compose import composed
 from fewshot.config.run_id import run_folder, run_name
 from fewshot.report import sweep
 from fewshot.report.runs import cells
-from fewshot.training.train import train
 from tests.offline import history, summary
 from tests.test_runs import config
 

@@ -13,9 +13,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fewshot import ProtoNet, Task
 from fewshot.config.compose import CONF
-from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner
-from tests.conftest import LSTM, MAML, OPLSTM, SAP, WARPMAML, episode, make
+from tests.conftest import CLASSES, LSTM, MAML, OPLSTM, SAP, WARPMAML, episode, make
 
 SHORT = {"inner_steps": 2, "eval_inner_steps": 2}
 SET = LSTM | {"passes": 2}
@@ -88,7 +87,7 @@ def test_the_export_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     task, backbone = Task((1, 28, 28), 5, False), {"layer": "linear", "widths": [16]}
     protonet = keep(ProtoNet(task, backbone, lr=1e-3), tmp_path / "RUN")
-    maml = keep(learner_class("maml")(task, backbone, **MAML | SHORT), tmp_path / "MAML-RUN")
+    maml = keep(CLASSES["maml"](task, backbone, **MAML | SHORT), tmp_path / "MAML-RUN")
     blocks = re.findall(r"```python\n(.*?)```", (CONF.parent / "docs" / "export.md").read_text(), re.S)
     assert len(blocks) == 5
     names: dict[str, Any] = {}

@@ -6,13 +6,13 @@ from unittest.mock import MagicMock
 
 import pandas as pd
 import pytest
+from fewshot.training.run import run as train
 
 from fewshot.config.compose import composed
 from fewshot.config.run_id import run_folder
 from fewshot.plots.confusion import MOST, confusion_figure
 from fewshot.results.predictions import class_accuracies, confusions
 from fewshot.training.evaluate import evaluate
-from fewshot.training.train import train
 from fewshot.training.wandb_log import log_predictions
 from tests.test_runs import config, evaluation
 
@@ -30,7 +30,7 @@ def test_a_run_and_an_evaluation_keep_their_predictions(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With names of classes and unchanged scores."""
-    monkeypatch.setattr("fewshot.training.train.test_figures", lambda *_, **__: [])  # they take long
+    monkeypatch.setattr("fewshot.training.record.test_figures", lambda *_, **__: [])  # they take long
     plain, kept = config(tmp_path, *SMALL), config(tmp_path, *SMALL, "predictions=true", outputs="kept")
     assert run_folder(plain).name == run_folder(kept).name
     assert train(plain)["mean"] == train(kept)["mean"]

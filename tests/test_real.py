@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+from fewshot.training.run import run as train
 
 from fewshot.config.checks import check
 from fewshot.config.compose import composed
 from fewshot.config.run_id import run_folder
 from fewshot.training.evaluate import evaluate
-from fewshot.training.train import train
 from tests.test_runs import evaluation
 
 SHORT = [

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fewshot.training.run import run as train
 
 from fewshot.config.compose import composed
 from fewshot.config.run_id import config_diff, run_folder
@@ -24,7 +25,6 @@ from fewshot.results.paper import (
 from fewshot.results.protocol import Protocol
 from fewshot.results.record import score_line
 from fewshot.training.evaluate import evaluate
-from fewshot.training.train import train
 from tests.test_runs import config, evaluation, images_of
 
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -4,11 +4,11 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from fewshot.training.run import run as train
 
 from fewshot.config import checks
 from fewshot.config.run_id import run_folder
 from fewshot.errors import UserError
-from fewshot.training.train import train
 from tests.test_curves import curve
 from tests.test_runs import config, kill_at
 

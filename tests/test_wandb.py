@@ -11,10 +11,10 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import wandb
+from fewshot.training.run import run as train
 
 from fewshot.config.run_id import run_folder
 from fewshot.training.loggers import staged_in, start_wandb
-from fewshot.training.train import train
 from fewshot.training.wandb_log import log_test
 from tests.offline import history, records, summary
 from tests.test_curves import FEW, curve, images

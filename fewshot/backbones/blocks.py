@@ -1,9 +1,9 @@
 """MLP, FC net and Conv-4: one stack of blocks, told apart by their config."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -60,19 +60,6 @@ class Blocks(Body, nn.ModuleList):
     the query set by the "support" set's.
     """
 
-    @classmethod
-    def check(cls, input_shape: Sequence[int], **told: Any) -> None:
-        if told["layer"] == "conv" and len(input_shape) != 3:
-            raise UserError("layer=conv is for images: choose backbone=mlp")
-        if told["layer"] == "conv" and min(input_shape[1:]) >> len(told["widths"]) < 1:
-            raise UserError(f"{len(told['widths'])} blocks halve an image as often: data.size is too small")
-
-    @staticmethod
-    def required(backbone: Mapping[str, Any], why: str) -> None:
-        """UserError, for learners that work on blocks, where the settings name another kind of backbone."""
-        if "body" in backbone:
-            raise UserError(f"backbone.body={backbone['body']}: {why}, choose backbone=conv4, fc or mlp")
-
     def __init__(
         self,
         input_shape: Sequence[int],
@@ -84,6 +71,10 @@ class Blocks(Body, nn.ModuleList):
         zero_bias: Annotated[bool, "biases start at 0"] = False,
         weights: Weights = None,
     ) -> None:
+        if layer == "conv" and len(input_shape) != 3:
+            raise UserError("layer=conv is for images: choose backbone=mlp")
+        if layer == "conv" and min(input_shape[1:]) >> len(widths) < 1:
+            raise UserError(f"{len(widths)} blocks halve an image as often: data.size is too small")
         pixels = math.prod(size >> len(widths) for size in input_shape[1:]) if layer == "conv" else 1
         sizes = [input_shape[0] if layer == "conv" else math.prod(input_shape), *widths]
         super().__init__(Block(i, o, layer, bn != "none", zero_bias) for i, o in pairwise(sizes))

@@ -2,8 +2,7 @@
 
 import importlib.util
 from collections.abc import Sequence
-from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +44,12 @@ class LibraryBody(Body):
         ] = "transductive",
     ) -> None:
         super().__init__()
+        if len(input_shape) != 3:
+            raise UserError(f"the models of {library} are for images")
+        if importlib.util.find_spec(library) is None:
+            raise UserError(f"backbone.library={library} is not installed: pip install {library}")
+        if model not in names(library):
+            raise UserError(f"backbone.model={model}: {library} has no such model")
         self.net, self.bn = make_model(library, model), bn
         *_, last = (name for name, module in self.net.named_modules() if isinstance(module, nn.Linear))
         if weights is not None:
@@ -68,16 +73,6 @@ class LibraryBody(Body):
                 f"backbone.model={model} takes no images of {'×'.join(map(str, input_shape))}, or gives no flat "
                 f"features ({line}): choose another data.size, as 224, or model"
             ) from error
-
-    @classmethod
-    def check(cls, input_shape: Sequence[int], **options: Any) -> None:
-        library = options["library"]
-        if len(input_shape) != 3:
-            raise UserError(f"the models of {library} are for images")
-        if importlib.util.find_spec(library) is None:
-            raise UserError(f"it needs {library}, which is not installed: pip install {library}")
-        if options["model"] not in (models := names(library)):
-            raise UserError(f"backbone.model={options['model']}: {near(options['model'], models)}")
 
     def train(self, mode: bool = True) -> "LibraryBody":
         super().train(mode)
@@ -120,12 +115,6 @@ def by_sets(norm: _BatchNorm, sets: Sets) -> nn.Module:
 def replace(net: nn.Module, name: str, by: nn.Module) -> None:
     where, _, last = name.rpartition(".")
     net.get_submodule(where).register_module(last, by)
-
-
-def near(name: str, models: Sequence[str]) -> str:
-    """Which names may have been meant, of hundreds."""
-    close = get_close_matches(name, models, n=4, cutoff=0.3)
-    return "there is none of this name" + (f", did you mean {', '.join(close)}?" if close else "")
 
 
 def names(library: str) -> list[str]:

@@ -6,7 +6,7 @@ support set would differ. The paper does not use it.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -35,17 +35,14 @@ class ResNet12(Body):
         weights: Weights = None,
     ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Residual(i, o) for i, o in pairwise([input_shape[0], *widths]))
-        self.bn, self.features = bn, widths[-1]
-        if weights is not None:
-            load(self, weights)
-
-    @classmethod
-    def check(cls, input_shape: Sequence[int], **_: Any) -> None:
         if len(input_shape) != 3:
             raise UserError("ResNet-12 is for images")
         if min(input_shape[1:]) < 16:
             raise UserError("ResNet-12 halves an image four times: data.size is below 16")
+        self.blocks = nn.ModuleList(Residual(i, o) for i, o in pairwise([input_shape[0], *widths]))
+        self.bn, self.features = bn, widths[-1]
+        if weights is not None:
+            load(self, weights)
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         for block in self.blocks:

@@ -10,8 +10,6 @@ from typing import Any
 import lightning as L
 import torch
 
-from fewshot.memory import peak_resident_bytes
-
 PACKAGES = (
     "torch",
     "lightning",
@@ -24,7 +22,7 @@ PACKAGES = (
 )
 
 
-def surroundings(trainer: L.Trainer) -> dict[str, Any]:
+def environment(trainer: L.Trainer) -> dict[str, Any]:
     """Where a result was made: device, precision, threads, versions, memory.
 
     A GPU's is what torch took of it, in which alone the memory of CUDA graphs is counted.
@@ -65,3 +63,10 @@ def installed_version(name: str, absent: str = "unknown") -> str:
         return version(name)
     except PackageNotFoundError:  # as this package's own, where it is on PYTHONPATH alone
         return absent
+
+
+def peak_resident_bytes() -> int:
+    """The most memory that this process has had."""
+    import resource  # not on every platform
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)

@@ -16,8 +16,8 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from omegaconf import DictConfig, OmegaConf
 
+from fewshot.config.compose import choices_of
 from fewshot.config.run_id import is_reduced, run_name
-from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
 from fewshot.files import atomic_open, atomic_write
 
