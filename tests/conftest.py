@@ -18,6 +18,7 @@ from fewshot.config.compose import composed
 from fewshot.episodes import Episode
 from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner, Task
+from fewshot.plots import episodes as figures
 
 FC = {"layer": "linear", "widths": [6, 5], "bn": "transductive", "zero_bias": False}
 MLP = {"layer": "linear", "widths": [6, 5], "bn": "none", "zero_bias": True}
@@ -52,6 +53,7 @@ for name in [
 ]:
     del os.environ[name]  # a user's own settings are none of the tests'
 torch.set_num_threads(1)
+figures.DPI = 50  # print quality takes long
 for number in (signal.SIGINT, signal.SIGHUP):
     if (
         signal.getsignal(number) is signal.SIG_IGN

@@ -73,9 +73,9 @@ def weights_figure(learner: OPLSTM, datamodule: EpisodicDataModule, title: str =
     episode = draw_test(learner, datamodule, [task], datamodule.streams["test"].queries)
     with evaluating(learner):
         _, initial_BND, final_BND = learner.output_layer(episode.support_x, episode.support_y)
-    initial, final = (w_BND[0].detach().float().cpu() for w_BND in (initial_BND, final_BND))
+    initial, final = (w[0].detach().float().cpu().numpy() for w in (initial_BND, final_BND))
     matrices = {"H_0": initial, "H_T": final, "H_T - H_0": final - initial}
-    bound = max(float(matrix.abs().max()) for matrix in matrices.values()) or 1.0
+    bound = max(float(abs(matrix).max()) for matrix in matrices.values()) or 1.0
     figure = Figure(figsize=(8, 3.8))
     panels: Any = figure.subplots(3, 1)
     for axes, (name, matrix) in zip(panels, matrices.items(), strict=True):

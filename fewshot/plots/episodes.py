@@ -158,7 +158,7 @@ def episode_figure(
 
 def show(axes: Axes, image: Tensor, grey: str, x: float, y: float, colour: str, mark: str = "") -> None:
     """One image (C, H, W), RGB or with colour map `grey`, in a frame at (x, y), with `mark` in its corner."""
-    pixels = image.float().clamp(0, 1).permute(1, 2, 0)
+    pixels = image.float().clamp(0, 1).permute(1, 2, 0).numpy()
     extent = (x + 0.05, x + 0.95, y + 0.95, y + 0.05)
     axes.imshow(pixels if len(image) == 3 else pixels.mean(-1), cmap=grey, vmin=0, vmax=1, extent=extent)
     axes.add_patch(Rectangle((x + 0.05, y + 0.05), 0.9, 0.9, fill=False, ec=colour, lw=2))
