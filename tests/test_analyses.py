@@ -1,4 +1,4 @@
-"""What is measured beside the score: Figure 6, SAP's subspaces, further test sets, figures of the inner loop."""
+"""What is measured beside the score: Figure 6, SAP's subspaces, further tests, figures of the inner loop."""
 
 import json
 from pathlib import Path
