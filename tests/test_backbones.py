@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.backbones import body_class, make_body, told
-from fewshot.backbones.library import LibraryBody
+from fewshot.backbones import make_body
 from fewshot.backbones.resnet12 import ResNet12
 from fewshot.config.run_id import identity, run_folder
 from fewshot.errors import UserError
@@ -106,14 +105,6 @@ def test_every_weight_of_the_body_learns(method: str, backbone: dict[str, Any]) 
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in made.body.parameters())  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("backbone", [RESNET | {"bn": "support"}, TORCHVISION | {"bn": "support"}])
-def test_with_bn_support_queries_do_not_depend_on_each_other(backbone: dict[str, Any]) -> None:
-    made = learner("protonet", backbone)
-    batch = episode(made, tasks=2, shots=1, queries=2)
-    few = made(batch.support_x, batch.support_y, batch.query_x[:, :1])
-    torch.testing.assert_close(made.predict(batch)[:, :1], few)
-
-
 @pytest.mark.parametrize("method", LEARNERS)
 @pytest.mark.parametrize("backbone", [RESNET, TORCHVISION], ids=["resnet12", "torchvision"])
 def test_one_query_alone_needs_bn_support(backbone: dict[str, Any], method: str) -> None:
@@ -128,15 +119,11 @@ def test_one_query_alone_needs_bn_support(backbone: dict[str, Any], method: str)
     torch.testing.assert_close(made(batch.support_x, batch.support_y, alone), made.predict(batch)[:, :1])
 
 
-@pytest.mark.parametrize(
-    ("network", "why"),
-    [({"bn": "stored"}, "stored statistics"), ({"model": "convnext_tiny"}, "no batch norm")],
-)
-def test_bn_support_needs_batch_norm_by_sets(network: dict[str, str], why: str) -> None:
-    with pytest.raises(UserError, match=f"^bn=support: the run has {why}"):
-        normalise_by_support(
-            learner_class("protonet")(Task((3, 32, 32), 3, False), TORCHVISION | network, lr=1e-3)
-        )
+@pytest.mark.parametrize("network", [{"bn": "stored"}, {"model": "convnext_tiny"}])
+def test_bn_support_needs_batch_norm_by_sets(network: dict[str, str]) -> None:
+    made = learner_class("protonet")(Task((3, 32, 32), 3, False), TORCHVISION | network, lr=1e-3)
+    with pytest.raises(UserError, match=r"^bn=support: the run has"):
+        normalise_by_support(made)
 
 
 @pytest.mark.parametrize("bn", ["transductive", "stored"])
@@ -177,17 +164,9 @@ def test_files_of_weights_that_do_not_fit_are_refused(
     monkeypatch.setenv("FEWSHOT_NEVER", str(tmp_path / "ran"))
     torch.save(torchvision.models.get_model("resnet34").state_dict(), tmp_path / "other.pth")
     torch.save(Runs(), tmp_path / "runs.pth")
-    (tmp_path / "text.pth").write_text("no weights")
-    (tmp_path / "text.safetensors").write_text("no weights")
-    torch.save([1, 2], tmp_path / "list.pth")
-    damaged = ("runs.pth", "text.pth", "list.pth", "text.safetensors", "none.pth")
-    for name, why in (
-        ("other.pth", "those of another model"),
-        *((name, "cannot be loaded") for name in damaged),
-    ):
-        with pytest.raises(UserError, match=why) as caught:
+    for name, why in (("other.pth", "Unexpected key"), ("runs.pth", "Weights only"), ("none.pth", "No such")):
+        with pytest.raises(UserError, match=f"cannot be loaded: .*{why}"):
             make_body((3, 32, 32), TORCHVISION | {"weights": str(tmp_path / name)})
-        assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
 
 
@@ -206,8 +185,7 @@ REFUSED = [
     (RESNET | {"bn": "none"}, (3, 16, 16), "choose one of transductive, support"),
     (RESNET | {"depth": 3}, (3, 16, 16), "unexpected keyword argument 'depth'"),
     (RESNET | {"body": "resnet13"}, (3, 16, 16), "there is no fewshot/backbones/resnet13.py with a backbone"),
-    (RESNET | {"body": "layers"}, (3, 16, 16), "there is no fewshot/backbones/layers.py with a backbone"),
-    (TORCHVISION | {"model": "resnet19"}, (3, 16, 16), "did you mean resnet1"),
+    (TORCHVISION | {"model": "resnet19"}, (3, 16, 16), "torchvision has no model of this name"),
     (TORCHVISION | {"model": "vit_b_16"}, (3, 32, 32), "takes no images of 3×32×32"),
     (TORCHVISION, (4,), "are for images"),
 ]
@@ -268,13 +246,6 @@ def test_a_run_keeps_the_weights_it_began_with(tmp_path: Path) -> None:
         train(config(tmp_path, "data=glyphs", "method=protonet", *chosen, "seed=1"))
 
 
-def test_names_and_options() -> None:
-    assert body_class("resnet12") is ResNet12
-    cls, own = told(TORCHVISION)
-    assert cls is LibraryBody
-    assert own == {"library": "torchvision", "model": "resnet18"}
-
-
 OWN: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "conv": ({"layer": "conv", "widths": [3, 4], "bn": "transductive"}, (1, 16, 16)),
     "linear": ({"layer": "linear", "widths": [6, 5], "bn": "none"}, (7,)),
@@ -295,43 +266,20 @@ def test_own_networks_start_from_a_file(name: str, ending: str, tmp_path: Path) 
     assert all(torch.equal(value, trained.state_dict()[key]) for key, value in body.state_dict().items())
 
 
-def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
-    backbone, shape = OWN["linear"]
-    state = make_body(shape, backbone).state_dict()
-    state["2.weight"] = state.pop("1.weight")
-    state["0.bias"] = torch.zeros(5)
-    torch.save(state, file := tmp_path / "own.pt")
-    why = r"missing 1\.weight; unexpected 2\.weight; wrong shape 0\.bias \(5, not 6\)"
-    with pytest.raises(UserError, match=why):
-        make_body(shape, backbone | {"weights": str(file)})
-
-
-@pytest.mark.parametrize(
-    ("method", "options"),
-    [
-        ("protonet", {"lr": 1e-3}),
-        ("lstm", LSTM),
-        ("oplstm", OPLSTM),
-        ("maml", MAML),
-        ("warpmaml", WARPMAML),
-        ("sap", SAP),
-    ],
-)
-def test_every_learner_starts_from_a_run_of_another(
-    method: str, options: dict[str, Any], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("method", ["protonet", "lstm", "oplstm", "maml", "warpmaml", "sap"])
+def test_every_learner_starts_from_a_run_of_another(method: str, tmp_path: Path) -> None:
     """Pretrained as a prototypical network or by MAML, which keep their body under different names."""
     backbone, shape = OWN["conv"]
-    task = Task(shape, 3, False)
-    for first, own in (("protonet", {"lr": 1e-3}), ("maml", MAML)):
-        pretrained = learner_class(first)(task, backbone, **own)
+    task, options = Task(shape, 3, False), LEARNERS | {"warpmaml": WARPMAML, "sap": SAP}
+    for first in ("protonet", "maml"):
+        pretrained: Any = learner_class(first)(task, backbone, **options[first])
         folder = tmp_path / first
         folder.mkdir()
         state = {"state_dict": pretrained.state_dict(), "pytorch-lightning_version": "2.6.6"}
         torch.save(state, folder / "best.ckpt")
-        made = learner_class(method)(task, backbone | {"weights": str(folder)}, **options)
-        body = made.body.state_dict()  # type: ignore[union-attr, operator]
-        assert all(torch.equal(value, pretrained.body.state_dict()[key]) for key, value in body.items())  # type: ignore[union-attr, operator]
+        made: Any = learner_class(method)(task, backbone | {"weights": str(folder)}, **options[method])
+        own, body = pretrained.body.state_dict(), made.body.state_dict()
+        assert all(torch.equal(value, own[name]) for name, value in body.items())
         assert made.hparams["backbone"]["weights"] is None
 
 
