@@ -23,8 +23,9 @@ from tests.conftest import OPLSTM as OPTIONS
 from tests.conftest import SAP as SAP_OPTIONS
 from tests.made_files import fill_folder, picture
 from tests.offline import records, summary
+from tests.test_curves import images as own_images
 from tests.test_plots import images, waves
-from tests.test_runs import config, evaluation, rows
+from tests.test_runs import evaluation, rows
 
 DRAW = train_module.draw
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -80,12 +81,12 @@ def test_the_output_layer_makes_the_predictions() -> None:
 
 def test_figure_6_is_logged_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fewshot.training.train.draw", DRAW)
-    small = ["data=glyphs", "method=oplstm", "backbone=conv4", "backbone.widths=[3,4]", "data.ways=3"]
-    small += ["trainer.max_steps=10"]
-    cfg = config(tmp_path, *small, "trainer.similarity=paper")
-    other = config(tmp_path, *small, "trainer.similarity=released")
+    small = ["method=oplstm", "backbone=conv4", "trainer.max_steps=10"]
+    cfg = own_images(tmp_path, *small, "trainer.similarity=paper")
+    other = cfg.copy()
+    other.trainer.similarity = "released"
     folder = run_folder(cfg)
-    assert folder == run_folder(config(tmp_path, *small))
+    assert folder == run_folder(other)
     train(cfg)
     logged = [r for r in rows(folder / "metrics.csv") if r["metric"] == "similarity_paper/cosine_gradient"]
     assert [int(r["tasks"]) for r in logged] == [0, 20]
@@ -133,7 +134,7 @@ def test_sap_starts_as_the_plain_network(backbone: str, centred: bool) -> None:
 
 # ---------------------------------------------------------------- further test sets
 def test_further_data_sets_are_tested_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """mini and cub are glyphs with 4 test queries here: tests have no other images that are split alike."""
+    """mini and cub are the run's own images here, with 4 test queries."""
     tested: list[str] = []
     names = iter("")
     evaluate_on = train_module.evaluate_on
@@ -150,8 +151,9 @@ def test_further_data_sets_are_tested_and_kept(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("fewshot.config.eval_config.across", across)
     monkeypatch.setattr("fewshot.training.finished.table_of", lambda _: next(names))
     monkeypatch.setattr(train_module, "evaluate_on", counted)
-    small = ["data=glyphs", "method=protonet", "backbone.widths=[4,4]", "trainer.max_steps=10", "data.ways=3"]
-    cfg, further = config(tmp_path, *small), config(tmp_path, *small, "data.test=[mini,cub]")
+    cfg = own_images(tmp_path, "trainer.max_steps=10")
+    further = cfg.copy()
+    further.data.test = ["mini", "cub"]
     assert run_folder(further) == run_folder(cfg)
     alone = train(cfg)
     assert "tests" not in alone
@@ -167,18 +169,15 @@ def test_further_data_sets_are_tested_and_kept(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_later_evaluation_on_other_data_adds_its_entry(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        files = {f"class{c}/{i}.png": picture(20 * c + i) for c in range(12) for i in range(20)}
-        fill_folder(tmp_path / name, files)
-    small = ["data=folder", "method=protonet", "backbone.widths=[4,4]", "data.size=8", "data.channels=1"]
-    small += ["data.ways=2", "data.train_queries=3", "data.val_queries=3", f"data.path={tmp_path / 'one'}"]
-    cfg = config(tmp_path, *small, "logger=wandb")
+    cfg = own_images(tmp_path, "logger=wandb")
+    one, two = str(tmp_path / "images"), str(tmp_path / "two")
+    files = {f"class{c}/{i}.png": picture(20 * c + i) for c in range(12) for i in range(20)}
+    fill_folder(Path(two), files)
     alone = train(cfg)
     folder = run_folder(cfg)
     [own] = wandb_runs(folder)
-    two = str(tmp_path / "two")
     evaluate(evaluation(folder, tmp_path, path=two, queries=3))  # of another protocol: no entry
-    evaluate(evaluation(folder, tmp_path, path=str(tmp_path / "one")))  # the run's own data: no entry
+    evaluate(evaluation(folder, tmp_path, path=one))  # the run's own data: no entry
     assert json.loads((folder / "result.json").read_text()) == alone
     tested = evaluate(evaluation(folder, tmp_path, path=two))
     result = json.loads((folder / "result.json").read_text())
