@@ -58,8 +58,8 @@ class MetricsCsv(Logger):
             return
         seen = step * self.meta_batch_size
         with self.path.open(newline="", errors="replace") as old, atomic_open(self.path) as new:
-            complete = (row for row in csv.reader(old) if len(row) == len(FIELDS) and row[0].isdigit())
-            csv.writer(new).writerows([FIELDS, *(row for row in complete if int(row[0]) <= seen)])
+            rows = [row for row in csv.reader(old) if len(row) == len(FIELDS) and row[0].isdigit()]
+            csv.writer(new).writerows([FIELDS, *(row for row in rows if int(row[0]) <= seen)])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if (tasks := metrics.get("tasks")) is None:
