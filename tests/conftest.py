@@ -1,4 +1,4 @@
-"""Shared by the tests: small networks in float64, random episodes, and one thread (timings decide nothing here)."""
+"""Shared by the tests: small networks in float64, random episodes, and one thread."""
 
 import os
 import signal

@@ -54,7 +54,7 @@ def test_a_run_and_an_evaluation_keep_their_predictions(
 
 
 @pytest.mark.usefixtures("composed_once", "undrawn")
-def test_predictions_of_waves(tmp_path: Path) -> None:
+def test_predictions_and_pictures_of_waves(tmp_path: Path) -> None:
     cfg = config(tmp_path, "shots=5", "method.hidden=[4]", *FEW, "predictions=true")
     train(cfg)
     found = pd.read_csv(run_folder(cfg) / "predictions.csv")
@@ -62,6 +62,9 @@ def test_predictions_of_waves(tmp_path: Path) -> None:
     mse = ((found["target"] - found["prediction"]) ** 2).groupby(found["task"]).mean()
     scores = pd.read_csv(run_folder(cfg) / "test_scores.csv", index_col="task")["score"]
     assert mse.to_numpy() == pytest.approx(scores.to_numpy(), rel=1e-5)
+    evaluate(evaluation(run_folder(cfg), tmp_path, pictures=True))
+    drawn = {path.name for path in run_folder(cfg).glob("evaluations/*/*.png")}
+    assert {"test_task_0.png", "passes.png"} <= drawn
 
 
 def example() -> pd.DataFrame:
