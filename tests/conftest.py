@@ -1,4 +1,4 @@
-"""Shared by the tests: small networks in float64, random episodes, and one thread (timings decide nothing here)."""
+"""Shared by the tests: small networks in float64, random episodes, and one thread."""
 
 import os
 import signal
@@ -20,6 +20,7 @@ from fewshot.methods import MAML as MAMLearner
 from fewshot.methods import OPLSTM as OPLSTMLearner
 from fewshot.methods import SAP as SAPLearner
 from fewshot.methods import MetaLearner, PlainLSTM, ProtoNet, WarpMAML
+from fewshot.plots import episodes as figures
 
 CLASSES: dict[str, type[MetaLearner]] = {
     "lstm": PlainLSTM,
@@ -62,6 +63,7 @@ for name in [
 ]:
     del os.environ[name]  # a user's own settings are none of the tests'
 torch.set_num_threads(1)
+figures.DPI = 50  # print quality takes long
 for number in (signal.SIGINT, signal.SIGHUP):
     if (
         signal.getsignal(number) is signal.SIG_IGN

@@ -50,7 +50,9 @@ def evaluation(folder: Path, tmp_path: Path, **changes: Any) -> DictConfig:
         "paths.raw": tmp_path / "raw",
         "paths.prepared": tables(tmp_path),
     } | changes
-    values = {key: f"'{value}'" if isinstance(value, str | Path) else value for key, value in settings.items()}
+    values = {
+        key: f"'{value}'" if isinstance(value, str | Path) else value for key, value in settings.items()
+    }
     return composed([f"{key}={value}" for key, value in values.items()], "evaluate")
 
 

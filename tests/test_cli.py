@@ -20,7 +20,7 @@ from fewshot.config.compose import CONF, composed
 from fewshot.config.run_id import run_folder
 from fewshot.errors import UserError
 from fewshot.training import train as runs
-from tests.test_runs import config
+from tests.helpers import config
 
 MISTAKES = [
     ("method=oplst", "did you mean oplstm?"),

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-from fewshot.training.run import run as train
 
 from fewshot import dashboard
 from fewshot.config.checks import check
@@ -15,8 +14,9 @@ from fewshot.config.compose import composed
 from fewshot.config.run_id import run_folder, run_name
 from fewshot.report import sweep
 from fewshot.report.runs import cells
+from fewshot.training.run import run as train
+from tests.helpers import config
 from tests.offline import history, summary
-from tests.test_runs import config
 
 pytestmark = pytest.mark.usefixtures("composed_once")
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fewshot.training.run import run as train
 
 from fewshot.methods.base import MetaLearner
 from fewshot.results.diagnostics import diagnostics
 from fewshot.results.record import read_result, show
-from tests.test_runs import config, rows
+from fewshot.training.run import run as train
+from tests.helpers import config, rows
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -14,7 +14,6 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from fewshot.training.run import run as train
 from torch.nn.utils import parameters_to_vector
 
 from benchmarks.cases import random_images
@@ -26,8 +25,9 @@ from fewshot.data.sine import SineSource
 from fewshot.errors import LostProcess, UserError
 from fewshot.training import distributed
 from fewshot.training.build import make_datamodule, make_learner, set_threads
+from fewshot.training.run import run as train
 from tests.conftest import Start
-from tests.test_runs import TINY, config, rows
+from tests.helpers import TINY, config, rows
 from tests.test_signals import wait_for
 
 METHODS = ("lstm", "maml", "oplstm", "protonet", "warpmaml", "sap")

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from fewshot.training.run import run as train
 from omegaconf import DictConfig
 
 from fewshot.config.run_id import run_folder
 from fewshot.training import extend
-from tests.test_runs import MEASURED, config, images_of, kill_at, rows
+from fewshot.training.run import run as train
+from tests.helpers import MEASURED, config, images_of, kill_at, rows
 
 pytestmark = pytest.mark.usefixtures("composed_once", "undrawn")
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from fewshot.training.run import run as train
 
 from fewshot.data.sine import SineSource
 from fewshot.episodes import Episode
 from fewshot.training.build import make_trainer
 from fewshot.training.compiled import compiled
+from fewshot.training.run import run as train
 from tests.conftest import LSTM, MAML, OPLSTM, SAP, TEXT, WARPMAML, episode, make
+from tests.helpers import config
 from tests.test_learners import ALL, losses_and_gradient, make_named
-from tests.test_runs import config
 
 pytestmark = [
     pytest.mark.gpu,

@@ -1,6 +1,5 @@
 """What every learner must be whatever its arithmetic: independence of tasks, symmetries, true meta-gradients, sizes."""
 
-import types
 from collections.abc import Callable
 from typing import Any
 

@@ -7,7 +7,6 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from fewshot.training.run import run as train
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from fewshot.config.compose import composed
@@ -20,9 +19,10 @@ from fewshot.training.build import make_trainer
 from fewshot.training.checkpoints import load_weights
 from fewshot.training.evaluate import evaluate
 from fewshot.training.loggers import quiet
+from fewshot.training.run import run as train
 from tests.conftest import CLASSES
 from tests.grammar import METHODS, callables
-from tests.test_runs import config, evaluation
+from tests.helpers import config, evaluation
 
 QUIET = dict.fromkeys(
     ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from fewshot.training.run import run as train
 
 from fewshot.config.checks import check
 from fewshot.config.compose import composed
 from fewshot.config.run_id import run_folder
 from fewshot.training.evaluate import evaluate
-from tests.test_runs import evaluation
+from fewshot.training.run import run as train
+from tests.helpers import evaluation
 
 SHORT = [
     "trainer.max_steps=2",

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fewshot.training.run import run as train
 
 from fewshot.config.compose import composed
 from fewshot.config.run_id import config_diff, run_folder
@@ -25,7 +24,8 @@ from fewshot.results.paper import (
 from fewshot.results.protocol import Protocol
 from fewshot.results.record import score_line
 from fewshot.training.evaluate import evaluate
-from tests.test_runs import config, evaluation, images_of
+from fewshot.training.run import run as train
+from tests.helpers import config, evaluation, images_of
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

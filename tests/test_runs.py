@@ -27,7 +27,7 @@ from fewshot.training import build
 from fewshot.training.last_checkpoint import LastCheckpoint
 from fewshot.training.run import run
 from tests.conftest import Start
-from tests.helpers import TINY, config, evaluation, images_of, kill_at, rows, same
+from tests.helpers import TINY, config, images_of, kill_at, rows, same
 from tests.made_files import fill_folder, picture
 
 pytestmark = pytest.mark.usefixtures("composed_once", "undrawn")
@@ -217,7 +217,9 @@ def test_predictions_that_are_not_finite_have_no_score(data: str, tmp_path: Path
     assert (result["status"], result["mean"]) == ("diverged", None)
 
 
-def test_a_loss_that_is_nan_keeps_the_last_good_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_nan_keeps_the_last_good_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_learner = build.make_learner
 
     def spoiled(*args: Any) -> Any:

@@ -20,7 +20,6 @@ from typing import Any
 
 import pytest
 import torch
-from fewshot.training.run import run as train
 from filelock import FileLock
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
@@ -34,9 +33,10 @@ from fewshot.errors import UserError
 from fewshot.training import build, callbacks
 from fewshot.training.checkpoints import AtomicCheckpointIO
 from fewshot.training.evaluate import evaluate
+from fewshot.training.run import run as train
 from tests.conftest import Start
+from tests.helpers import MEASURED, TINY, config, evaluation, kill_at, rows
 from tests.test_cli import call
-from tests.test_runs import MEASURED, TINY, config, evaluation, kill_at, rows
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from fewshot.training.run import run as train
 
 from fewshot.config.compose import CONF
+from fewshot.training.run import run as train
 from tests.conftest import Start
-from tests.test_runs import config
+from tests.helpers import config
 from tests.test_signals import without_times
 
 ROOT = CONF.parent

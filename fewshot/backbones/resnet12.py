@@ -1,6 +1,6 @@
 """ResNet-12, the field's second standard backbone: `python train.py data=mini backbone=resnet12`.
 
-As in MetaOptNet (Lee et al. 2019) and most work since, but for DropBlock, which is left out: two passes over one
+As in MetaOptNet (Lee et al. 2019) and most work since, but without DropBlock, with which two passes over one
 support set would differ. The paper does not use it.
 """
 
@@ -23,14 +23,12 @@ SLOPE = 0.1  # of the leaky ReLU
 
 
 class ResNet12(Body):
-    """Four residual blocks of three convolutions, each halving the image, and the mean over the pixels left."""
+    """Four residual blocks of three convolutions, each halving the image, then global average pooling."""
 
     def __init__(
         self,
         input_shape: Sequence[int],
-        widths: Annotated[
-            Sequence[Units], Field(min_length=4, max_length=4), "feature maps of the four blocks"
-        ],
+        widths: Annotated[Sequence[Units], Field(min_length=4, max_length=4), "feature maps of each block"],
         bn: Annotated[Literal["transductive", "support"], "whose statistics normalise"] = "transductive",
         weights: Weights = None,
     ) -> None:
@@ -51,7 +49,7 @@ class ResNet12(Body):
 
 
 class Residual(nn.Module):
-    """Three 3×3 convolutions beside a 1×1 one, each with batch norm; leaky ReLU and 2×2 max-pooling of their sum."""
+    """Three 3×3 convolutions and a 1×1 shortcut, each with batch norm; leaky ReLU and 2×2 max-pooling."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
