@@ -262,7 +262,7 @@ def test_one_query_alone_is_an_error_with_transductive_bn(name: str, backbone: s
 
 @pytest.mark.parametrize(("name", "backbone"), [pair for pair in ALL if not takes_bn(*pair)])
 def test_bn_support_is_for_learners_with_batch_norm(name: str, backbone: str) -> None:
-    with pytest.raises(UserError, match=r"^bn=support: the run has no batch norm"):
+    with pytest.raises(UserError, match=r"^bn=support: the run's backbone has no batch norm"):
         normalise_by_support(make_named(name, backbone))
 
 
