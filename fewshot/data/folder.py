@@ -42,7 +42,7 @@ def content(path: Path, size: int, channels: int) -> Content:
     """
     files = list_files(path)
     all_images = [file for file in files if is_image_name(file.name)]
-    images = list({file.name: file for file in reversed(all_images)}.values())  # without archives' copies
+    images = list({file.name: file for file in reversed(all_images)}.values())[::-1]  # the first of a name
     lists, folders = read_lists(files), split_folders(images)
     labels = [listing for listing in lists if listing.rows[0].image]
     splits = [listing for listing in lists if listing.rows[0].split]

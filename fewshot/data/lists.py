@@ -79,8 +79,9 @@ def read_lists(files: Iterable[File]) -> list[Listing]:
             found.append(Listing((file,), rows))
     for (_, suffix), of_set in sets.items():
         if {"train", "test"} <= of_set.keys():
-            rows = [row._replace(split=split) for split, part in of_set.items() for row in part.rows]
-            found.append(Listing(tuple(of_set[split].files[0] for split in SPLITS if split in of_set), rows))
+            parts = [(split, of_set[split]) for split in SPLITS if split in of_set]
+            rows = [row._replace(split=split) for split, part in parts for row in part.rows]
+            found.append(Listing(tuple(part.files[0] for _, part in parts), rows))
         elif suffix != ".txt":
             found += of_set.values()
     return found

@@ -59,9 +59,7 @@ def open_table(folder: Path) -> Table:
         # "c", copy on write, is as safe as "r" for the file, and torch.from_numpy warns about "r"
         images = np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{folder} is no complete prepared data set ({error}): delete it, and run again"
-        ) from error
+        raise UserError(f"{folder} is incomplete ({error}): delete it, and run again") from error
     splits, start = {}, 0
     for split in SPLITS:
         names, numbers = zip(*index["splits"][split], strict=True)
