@@ -14,7 +14,7 @@ from fewshot.methods.base import Lr, MetaLearner
 from fewshot.options import check_values, help_of
 from tests.conftest import FC
 from tests.grammar import METHODS, callables, faults_of_calls, faults_of_lines, faults_of_studies, run_line
-from tests.hostile import faults_of_data, faults_of_reports, faults_of_runs
+from tests.hostile import faults_of_reports, faults_of_runs
 
 FAULTS = [  # found before there were declarations: tracebacks, then nonsense that was taken
     *(
@@ -89,10 +89,6 @@ def test_some_random_command_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.usefixtures("composed_once")
 def test_some_random_studies() -> None:
     assert list(faults_of_studies(12, seed=0)) == []
-
-
-def test_some_damaged_files() -> None:
-    assert list(faults_of_data(120, seed=0)) == []
 
 
 def test_some_damaged_runs() -> None:

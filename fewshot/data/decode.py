@@ -56,7 +56,7 @@ def refuse_shared_classes(counts: dict[str, dict[str, int]]) -> None:
     if shared := [label for label, number in times.items() if number > 1]:
         splits = " and ".join(split for split in SPLITS if shared[0] in counts[split])
         raise UserError(
-            f"class {shared[0]} is in {splits}, and {len(shared) - 1} others are in several splits: give each to one"
+            f"class {shared[0]} is in {splits} ({len(shared)} classes are in several): give each to one"
         )
 
 

@@ -49,17 +49,12 @@ class ImageSource:
         enough = classes.counts >= need
         few = [f"{classes.names[number]} ({classes.counts[number]})" for number in np.flatnonzero(~enough)]
         which = ", ".join(few[:5]) + ", …" * (len(few) > 5)
-        asked = (
-            f"{'data.train_shots' if split == 'train' else 'shots'}={shots} + data.{split}_queries={queries}"
-        )
+        shots_key = "data.train_shots" if split == "train" else "shots"
+        asked = f"{shots_key}={shots} + data.{split}_queries={queries}"
         if (ways := self.ways_of(split)) > enough.sum():
             name = "data.ways" if ways == self.ways else "data.train_ways"
-            reason = (
-                f" with {need} images ({asked}): {len(few)} of {len(enough)} have fewer, {which}"
-                if few
-                else ""
-            )
-            there = f"more than the {enough.sum()} {split} classes{reason}"
+            reason = f" with {need} images ({asked}): {len(few)} of {len(enough)} have fewer, {which}"
+            there = f"more than the {enough.sum()} {split} classes{reason if few else ''}"
             raise UserError(f"{name}={ways} is {there}: ask for fewer ways, or add classes")
         kept = Classes(tuple(compress(classes.names, enough)), classes.starts[enough], classes.counts[enough])
         if few and kept.names != self._drawn(split).names:

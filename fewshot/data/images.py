@@ -18,11 +18,6 @@ READERS: dict[str, Callable[..., Content]] = {
     "cub50": partial(cub.content, classes=50),
 }
 NAMES = (*READERS, "glyphs", "folder")
-RAW_FOLDERS = {
-    "cub": ("cub", "cub50"),
-    "cub50": ("cub50", "cub"),
-}  # either may be read from the other's folder
-
 OMNIGLOT = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 CUB = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
 DOWNLOADS = {  # address -> md5, those of torchvision (Omniglot) and CaltechDATA (CUB)
@@ -91,18 +86,13 @@ def from_raw(name: str, raw: Path, may_download: bool, size: int, channels: int)
 
 
 def download_to(folder: Path, url: str, md5: str) -> None:
-    """Download a file into `folder` unless it is there.
-
-    Raises:
-        UserError: no connection, an unwritable folder, or a wrong checksum.
-    """
+    """UserError without a connection, where the folder cannot be written, or for a wrong checksum."""
     from torchvision.datasets.utils import download_url  # slow to import
 
     name = url.rpartition("/")[2]
-    if (folder / name).exists():
-        return
     try:
-        download_url(url, folder, f".{name}", md5)
-        (folder / f".{name}").replace(folder / name)
+        if not (folder / name).exists():
+            download_url(url, folder, f".{name}", md5)
+            (folder / f".{name}").replace(folder / name)
     except (OSError, RuntimeError) as error:  # torchvision raises RuntimeError for a wrong checksum
         raise UserError(f"cannot download ({error}): get {url} and put {name} into {folder}") from error

@@ -6,7 +6,7 @@ import json
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -17,20 +17,8 @@ from fewshot.data.splits import split_in, split_named
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 
-IMAGE = {
-    "filename",
-    "file",
-    "filepath",
-    "path",
-    "image",
-    "imagename",
-    "imagepath",
-    "imagefile",
-    "imageid",
-    "img",
-}
-LABEL = {"label", "labels", "labelname", "class", "classname", "category", "categoryname", "species", "breed"}
-LABEL |= {"target"}
+IMAGE = "(file|image|img)(name|path|file|id)?|path|id"  # names of columns
+LABEL = "(label|class|category)(name)?|labels|species|breed|target"
 FORMS = (
     "folders train, val and test with class folders in them; a csv with the columns filename,label,split or "
     "class,split; train.csv, val.csv and test.csv with the columns filename,label; "
@@ -106,10 +94,10 @@ def csv_rows(file: File) -> list[Row]:
         UserError: it is unclear what a column means, or a row is incomplete.
     """
     columns, rows = cells(file)
-    labels, splits = named(columns, LABEL), named(columns, {"split"})
-    images = named(columns, IMAGE | {"id"})
-    files = [column for column in images if any(is_image_name(row[column]) for row in rows)]
-    images = files or (named(images, IMAGE) if splits else images)  # beside a split an id may be of a class
+    images, labels, splits = (named(columns, pattern) for pattern in (IMAGE, LABEL, "split"))
+    files = [column for column in columns if any(is_image_name(row[column]) for row in rows)]
+    ids = named(columns, "id") if splits else []  # perhaps of classes
+    images = [c for c in images if c in files] or files or [c for c in images if c not in ids]
     used = [*images, *labels, *splits]
     for column in columns:
         words = {split_named(row[column]) for row in rows}
@@ -133,9 +121,9 @@ def csv_rows(file: File) -> list[Row]:
     return found
 
 
-def named(columns: Iterable[str], names: Set[str]) -> list[str]:
-    """The columns with one of the names, in any case and with any blanks and signs."""
-    return [column for column in columns if re.sub("[^a-z]", "", column.lower()) in names]
+def named(columns: Iterable[str], pattern: str) -> list[str]:
+    """The columns with such a name, in any case and with any blanks and signs."""
+    return [c for c in columns if re.fullmatch(pattern, re.sub("[^a-z]", "", c.lower()))]
 
 
 def cells(file: File) -> tuple[Sequence[str], list[dict[Any, Any]]]:

@@ -36,8 +36,8 @@ def content(raw: Path, size: int, channels: int) -> Content:
             raise UserError(f"{found} classes, not {CLASSES}")
     except UserError as error:
         raise UserError(
-            f"miniImageNet: {error}. Put into {folder}: train.csv, val.csv, test.csv and images/*.jpg (or zips"
-            f" of them), or folders train, val, test of class folders, or mini-imagenet-cache-*.pkl"
+            f"miniImageNet: {error}. Put into {folder}: train.csv, val.csv, test.csv, images/*.jpg (or zips)"
+            f" or folders train, val, test of class folders or mini-imagenet-cache-train/val/test.pkl"
         ) from error
     return replace(made, note="")
 

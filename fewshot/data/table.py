@@ -54,18 +54,20 @@ def open_table(folder: Path) -> Table:
     Raises:
         UserError: it is incomplete.
     """
+    splits, start = {}, 0
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         # "c", copy on write, is as safe as "r" for the file, and torch.from_numpy warns about "r"
         images = np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False)
+        for split in SPLITS:
+            names, numbers = zip(*index["splits"][split], strict=True)
+            counts = np.array(numbers, dtype=np.int64)
+            splits[split] = Classes(names, start + np.cumsum(counts) - counts, counts)
+            start += sum(numbers)
+        if start != len(images):
+            raise ValueError(f"{len(images)} images, not {start}")
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} is incomplete ({error}): delete it, and run again") from error
-    splits, start = {}, 0
-    for split in SPLITS:
-        names, numbers = zip(*index["splits"][split], strict=True)
-        counts = np.array(numbers, dtype=np.int64)
-        splits[split] = Classes(names, start + np.cumsum(counts) - counts, counts)
-        start += sum(numbers)
     return Table(images, splits, index["note"])
 
 
