@@ -453,17 +453,24 @@ REFUSED: list[tuple[dict[str, bytes], str]] = [
     (in_folders() | {"s.csv": ALL.replace(b"test", b"val", 1)}, f"{TWO_WAYS}|s.csv|in test by its folder"),
     (in_folders() | V2_FOLDERS, "classes are in the folders|v2"),
     # what looks like a split
-    (animals() | {"split.mat": b"x"}, "split.mat may be a split"),
-    (animals() | {"novel_classes.txt": b"animal0"}, "novel_classes.txt may be a split"),
-    (animals() | {"trainclasses.txt": b"animal0"}, "trainclasses.txt may be a split"),
-    (animals() | {"train.txt": b"animal0"}, "train.txt may be a split"),
-    (animals() | {"a.csv": LABELS, "test_classes.csv": b"class\nanimal0"}, "test_classes.csv may be a split"),
+    (animals() | {"labels.xlsx": b"x"}, "cannot read labels.xlsx as labels or a split"),
+    (animals() | {"split.mat": b"x"}, "cannot read split.mat as labels or a split"),
+    (animals() | {"novel_classes.txt": b"animal0"}, "cannot read novel_classes.txt as labels or a split"),
+    (animals() | {"trainclasses.txt": b"animal0"}, "cannot read trainclasses.txt as labels or a split"),
+    (animals() | {"train.txt": b"animal0"}, "cannot read train.txt as labels or a split"),
+    (
+        animals() | {"a.csv": LABELS, "test_classes.csv": b"class\nanimal0"},
+        "cannot read test_classes.csv as labels or a split",
+    ),
     (animals() | {"partition.csv": b"class,partition\nanimal0,1"}, "column partition looks like a split"),
     (animals() | {"a.csv": b"image,set\n0.png,train\n1.png,test"}, "column set looks like a split"),
     (animals() | {"a.csv": b"image,label,is_train\nanimal0/1.png,4,1"}, "column is_train looks like"),
-    (animals() | {"unseen/animal9/1.png": picture(200)}, "unseen may be a split"),
-    ({f"{s}/{i}.png": picture(i) for s in SPLITS for i in range(3)}, "test, train, val may be a split"),
-    (TWO_PARTS | {"a.csv": TWO_LABELS}, "test_images, train_images may be a split"),
+    (animals() | {"unseen/animal9/1.png": picture(200)}, "cannot read unseen as labels or a split"),
+    (
+        {f"{s}/{i}.png": picture(i) for s in SPLITS for i in range(3)},
+        "cannot read test, train, val as labels or a split",
+    ),
+    (TWO_PARTS | {"a.csv": TWO_LABELS}, "cannot read test_images, train_images as labels or a split"),
     # classes that are not clear
     (animals() | {"Animal0/1.png": picture()}, "'Animal0' and 'animal0' differ only in case"),
     (in_folders() | {"val/animal0/1.png": picture(9)}, "class animal0 is in train and val"),
@@ -491,7 +498,12 @@ def test_a_folder_is_never_guessed_at(tmp_path: Path, files: dict[str, bytes], s
 def test_archives_named_as_splits_are_an_error(tmp_path: Path) -> None:
     fill_zip(tmp_path / "zoo" / "zoo_train.zip", animals())
     fill_zip(tmp_path / "zoo" / "zoo_test.zip", {f"x{name}": data for name, data in animals(7).items()})
-    fails(tmp_path, "zoo_test.zip, zoo_train.zip may be a split", name="folder", path=tmp_path / "zoo")
+    fails(
+        tmp_path,
+        "cannot read zoo_test.zip, zoo_train.zip as labels or a split",
+        name="folder",
+        path=tmp_path / "zoo",
+    )
 
 
 def test_a_folder_missing_empty_or_damaged(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import posixpath
 import tarfile
 import unicodedata
 import zipfile
@@ -11,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from lzma import LZMAError
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, cast
 
 from fewshot.errors import UserError
@@ -40,7 +41,7 @@ class File:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        return PurePosixPath(self.name).parts
+        return tuple(self.name.split("/"))
 
     def read(self) -> bytes:
         with damage_named(self.path), self.open() as stream:
@@ -73,14 +74,12 @@ def list_files(root: Path) -> list[File]:
     """
     root, found = Path(os.path.abspath(root)), list[File]()
     for path in walk(root):
-        with damage_named(str(path)):
+        place, own = path.as_posix(), path.relative_to(root).as_posix() if path != root else path.name
+        with damage_named(place):
             for member, opener in members(path):
-                own = path.relative_to(root).as_posix() if path != root else path.name
-                # macOS writes letters and their accents apart
-                full, name = (
-                    unicodedata.normalize("NFC", x) for x in ((path / member).as_posix(), member or own)
-                )
-                if not PurePosixPath(name).name.startswith(".") and "__MACOSX" not in name:
+                name = unicodedata.normalize("NFC", member or own)  # macOS writes letters and accents apart
+                full = unicodedata.normalize("NFC", f"{place}/{member}" if member else place)
+                if not name.rpartition("/")[2].startswith(".") and "__MACOSX" not in name:
                     found.append(File(full, name, len(found), opener))
     return found
 
@@ -111,7 +110,7 @@ def members(path: Path) -> Iterator[tuple[str, Opener]]:
         tar = Tar.open(path)
         for member in tar:
             if member.isreg():
-                yield str(PurePosixPath(member.name)), cast(Opener, partial(tar.extractfile, member))
+                yield posixpath.normpath(member.name), cast(Opener, partial(tar.extractfile, member))
     else:
         yield "", cast(Opener, partial(path.open, "rb"))
 
@@ -122,7 +121,7 @@ def name_in_zip(entry: zipfile.ZipInfo) -> str:
     if not entry.flag_bits & 0x800:  # zipfile has read it as cp437
         with suppress(UnicodeError):
             name = name.encode("cp437").decode()
-    return str(PurePosixPath(name.replace("\\", "/")))
+    return posixpath.normpath(name.replace("\\", "/"))
 
 
 @contextmanager

@@ -21,7 +21,8 @@ from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 
 READING = 5  # raise it when the same files make another table
-LISTS = (".csv", ".tsv", ".json", ".txt", ".xls", ".xlsx", ".ods", ".mat", ".pkl", ".npy", ".yaml", ".xml")
+LISTS = (".csv", ".tsv", ".json", ".txt", ".mat", ".pkl", ".npy", ".yaml", ".xml")  # what may hold labels
+SHEETS = (".xls", ".xlsx", ".ods")  # what probably does
 
 
 def table_name(path: Path) -> str:
@@ -43,21 +44,22 @@ def content(path: Path, size: int, channels: int) -> Content:
     files = list_files(path)
     all_images = [file for file in files if is_image_name(file.name)]
     images = list({file.name: file for file in reversed(all_images)}.values())[::-1]  # the first of a name
-    lists, folders = read_lists(files), split_folders(images)
+    candidates = [file for file in files if file.name.lower().endswith((*LISTS, *SHEETS))]
+    lists, folders = read_lists(candidates), split_folders(images)
     labels = [listing for listing in lists if listing.rows[0].image]
     splits = [listing for listing in lists if listing.rows[0].split]
     if len(labels) > 1 or len(splits) > 1 or (labels and not splits and folders):
         ways = "; ".join(map(str, lists)) + "; split folders" * bool(folders)
         raise UserError(f"{path} can be read in more than one way, keep one: {ways}")
     read = [file for listing in lists for file in listing.files]
-    unread = [file for file in files if file.name.lower().endswith(LISTS) and file not in read]
+    unread = [file for file in candidates if file not in read]
 
     if labels:
         examples = Finder(images).examples(labels[0])
     else:
         in_folders = [file for file in images if len(file.parts) > 1]
-        examples = [Example("", str(PurePosixPath(file.name).parent), file) for file in in_folders]
-    suspects = [file.name for file in unread if is_called_split(file)]
+        examples = [Example("", "/".join(file.parts[:-1]), file) for file in in_folders]
+    suspects = [file.name for file in unread if file.name.lower().endswith(SHEETS) or is_called_split(file)]
     if splits:
         split_from = f"split from {splits[0]}"
         examples = examples if splits == labels else chosen(splits[0], examples)
@@ -72,7 +74,7 @@ def content(path: Path, size: int, channels: int) -> Content:
         examples = [example._replace(split=split_of[example.label]) for example in examples]
     if suspects:
         raise UserError(
-            f"{path}: {', '.join(suspects[:4])} may be a split, but not in a form that can be read: {FORMS}. "
+            f"{path}: cannot read {', '.join(suspects[:4])} as labels or a split: these are {FORMS}. "
             f"Make it one of these, remove or rename it"
         )
     refuse_near_names(path, sorted({example.label for example in examples}))
@@ -127,7 +129,7 @@ def called_splits(path: Path, examples: Sequence[Example], labelled: bool) -> li
     root = unicodedata.normalize("NFC", Path(os.path.abspath(path)).as_posix())
     above, several = dict[str, str](), dict[str, str]()
     for example in examples:
-        *folders, folder, _ = ("", "", *PurePosixPath(example.file.path.removeprefix(root).strip("/")).parts)
+        *folders, folder, _ = ("", *example.file.path.removeprefix(root).split("/"))
         above |= {name: word for name in folders if (word := split_in(name))}
         if word := split_in(folder) if labelled else split_named(folder):  # a class may well be a test tube
             several[folder] = word
