@@ -127,11 +127,6 @@ def test_transparent_pixels_are_white(mode: str) -> None:
     assert (pixels[:, 4:] == 255).all()
 
 
-def test_cmyk_becomes_rgb() -> None:
-    data = saved(Image.new("RGB", (8, 8), (200, 30, 60)).convert("CMYK"), "TIFF")
-    assert decode(data, 8, 3, "x")[0, 0].tolist() == [200, 30, 60]
-
-
 def test_resize_is_the_bilinear_one_of_torchvision() -> None:
     from torchvision.transforms import functional
 

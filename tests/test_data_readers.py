@@ -405,7 +405,7 @@ def label_csv(columns: str = "filename,label", row: str = "{n}.png,kind {c}") ->
         ("FILE_NAME,CATEGORY", "{n}.png,kind {c}", "utf-8-sig"),
         ("id,label", "{n},kind {c}", "utf-8"),
         ("Image Id;Species", "{n} ; kind {c}", "utf-8"),
-        ("path\tclass", "{n}.PNG\tkind {c}", "utf-16"),
+        ("path\tclass", "{n}.PNG\tkind {c}\t", "utf-16"),
         (",id,image,breed,width", "7,{n},{n}.png,kind {c},3", "utf-8"),
     ],
 )
@@ -456,7 +456,6 @@ REFUSED: list[tuple[dict[str, bytes], str]] = [
     (animals() | {"labels.xlsx": b"x"}, "cannot read labels.xlsx as labels or a split"),
     (animals() | {"split.mat": b"x"}, "cannot read split.mat as labels or a split"),
     (animals() | {"novel_classes.txt": b"animal0"}, "cannot read novel_classes.txt as labels or a split"),
-    (animals() | {"trainclasses.txt": b"animal0"}, "cannot read trainclasses.txt as labels or a split"),
     (animals() | {"train.txt": b"animal0"}, "cannot read train.txt as labels or a split"),
     (
         animals() | {"a.csv": LABELS, "test_classes.csv": b"class\nanimal0"},
@@ -479,13 +478,18 @@ REFUSED: list[tuple[dict[str, bytes], str]] = [
     # lists that cannot be read
     (animals() | {"a.csv": b"image,label,category\nanimal0/1.png,4,5"}, "a.csv|label, category"),
     (animals() | {"a.csv": b"class,split\nanimal0,left\n"}, "a.csv|'left'"),
-    (animals() | {"a.csv": b"class,split\nnobody,train\n"}, "a.csv lists nobody, and 0 class folders"),
+    (
+        animals() | {"a.csv": b"class,split\nnobody,train\n"},
+        "a.csv lists nobody, which matches 0 class folders",
+    ),
     (animals() | {"a.csv": b"class,split\nanimal0\n"}, "a.csv has an incomplete row|class, split"),
     (animals() | {"a.csv": b"image,label\nanimal0/1.png,big, fat"}, "a.csv has an incomplete row"),
     (animals() | {"a.csv": b'image,label\nanimal0/1.png,"big\nanimal0/2.jpeg,small'}, "a.csv is no csv"),
     (animals() | {"a.csv": "image,label\nanimal0/1.png,Käfer".encode("cp1252")}, "a.csv is not UTF-8"),
+    (animals() | {"a.csv": b"animal0/1.png,4\nanimal0/2.jpeg,5"}, "a.csv has no header"),
+    (animals() | {"split.json": b'{"train": ["animal0"], "test": "animal3"}'}, "cannot read split.json"),
     (animals() | {"a.csv": b"image,label\nanimal0/9.png,a"}, "1 images are missing|animal0/9.png"),
-    (animals() | {"a.csv": b"image,label\n1.png,a"}, "a.csv lists 1.png, and 4 images are called so"),
+    (animals() | {"a.csv": b"image,label\n1.png,a"}, "a.csv lists 1.png, which matches 4 images"),
 ]
 
 
@@ -531,9 +535,6 @@ def test_a_zip_of_another_system(tmp_path: Path) -> None:
         for name, data in files.items():
             archive.writestr(MacEntry(unicodedata.normalize("NFD", name)), data)
     assert names(prepare(tmp_path, "folder", path=tmp_path / "mac.zip")) == SPLIT
-
-
-# ------------------------------------------------------------ all
 
 
 def test_the_seeded_split_is_fixed() -> None:

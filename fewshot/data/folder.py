@@ -59,7 +59,7 @@ def content(path: Path, size: int, channels: int) -> Content:
     else:
         in_folders = [file for file in images if len(file.parts) > 1]
         examples = [Example("", "/".join(file.parts[:-1]), file) for file in in_folders]
-    suspects = [file.name for file in unread if file.name.lower().endswith(SHEETS) or is_called_split(file)]
+    suspects = [file.name for file in unread if file.name.lower().endswith(SHEETS) or is_split_like(file)]
     if splits:
         split_from = f"split from {splits[0]}"
         examples = examples if splits == labels else chosen(splits[0], examples)
@@ -69,7 +69,7 @@ def content(path: Path, size: int, channels: int) -> Content:
         examples = folders
     else:
         split_from = SEEDED_NOTE
-        suspects += called_splits(path, examples, bool(labels))
+        suspects += split_like_folders(path, examples, bool(labels))
         split_of = seeded({example.label for example in examples})
         examples = [example._replace(split=split_of[example.label]) for example in examples]
     if suspects:
@@ -105,7 +105,7 @@ def chosen(listing: Listing, examples: Sequence[Example]) -> list[Example]:
         ends = [name] if name in classes else [label for label in classes if label.endswith(f"/{name}")]
         if len(ends) != 1:
             raise UserError(
-                f"{listing} lists {name}, and {len(ends)} class folders are called so: correct or remove it"
+                f"{listing} lists {name}, which matches {len(ends)} class folders: correct or remove it"
             )
         found += [Example(split, name, example.file) for example in classes[ends[0]]]
     return found
@@ -124,8 +124,8 @@ def refuse_other_split(
             )
 
 
-def called_splits(path: Path, examples: Sequence[Example], labelled: bool) -> list[str]:
-    """Folders and archives of examples that are called as splits: one above class folders, or several."""
+def split_like_folders(path: Path, examples: Sequence[Example], labelled: bool) -> list[str]:
+    """Folders and archives of examples named like splits: any above class folders, or several."""
     root = unicodedata.normalize("NFC", Path(os.path.abspath(path)).as_posix())
     above, several = dict[str, str](), dict[str, str]()
     for example in examples:
@@ -139,8 +139,8 @@ def called_splits(path: Path, examples: Sequence[Example], labelled: bool) -> li
     return [] if labelled else sorted(above)
 
 
-def is_called_split(file: File) -> bool:
-    """Whether a list is called as a split; of a competition's files for submission none is."""
+def is_split_like(file: File) -> bool:
+    """Whether a list is named like a split; not the test.csv without labels of a competition."""
     name = PurePosixPath(file.name)
     split = split_in(name.stem)
     unlabelled = split == "test" and name.suffix.lower() == ".csv" and not named(cells(file)[0], LABEL)

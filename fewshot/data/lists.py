@@ -81,9 +81,10 @@ def json_rows(file: File) -> list[Row]:
         read = json.loads(file.text())
     except ValueError:
         return []
-    items = list(read.items()) if isinstance(read, dict) else []
-    pairs = [(str(name), key) for key, names in items if isinstance(names, list) for name in names] or items
-    rows = [Row("", name, split_named(str(word)) or "") for name, word in pairs]
+    pairs = list(read.items()) if isinstance(read, dict) else []
+    if all(isinstance(names, list) for _, names in pairs):
+        pairs = [(str(name), split) for split, names in pairs for name in names]
+    rows = [Row("", name, split_named(str(split)) or "") for name, split in pairs]
     return rows if all(row.split for row in rows) else []
 
 
@@ -94,6 +95,8 @@ def csv_rows(file: File) -> list[Row]:
         UserError: it is unclear what a column means, or a row is incomplete.
     """
     columns, rows = cells(file)
+    if any(map(is_image_name, columns)):
+        raise UserError(f"{file} has no header: add a first line with the names of its columns")
     images, labels, splits = (named(columns, pattern) for pattern in (IMAGE, LABEL, "split"))
     files = [column for column in columns if any(is_image_name(row[column]) for row in rows)]
     ids = named(columns, "id") if splits else []  # perhaps of classes
@@ -112,7 +115,7 @@ def csv_rows(file: File) -> list[Row]:
         )
     found = []
     for row in rows:
-        if None in row or not all(row[column] for column in used):
+        if row.get(None) or not all(row[column] for column in used):
             raise UserError(f"{file} has an incomplete row, {list(row.values())}: it needs {', '.join(used)}")
         split = split_named(row[splits[0]]) if splits else ""
         if split is None:
@@ -132,7 +135,7 @@ def cells(file: File) -> tuple[Sequence[str], list[dict[Any, Any]]]:
     delimiter = max(",;\t|", key=text.partition("\n")[0].count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="", strict=True)
     try:
-        rows = [{key: str(cell).strip() for key, cell in row.items()} for row in reader]
+        rows = [{key: "".join(cell).strip() for key, cell in row.items()} for row in reader]
     except csv.Error as error:
         raise UserError(f"{file} is no csv file ({error}): correct or remove it") from error
     return reader.fieldnames or [], [row for row in rows if any(row.values())]
@@ -149,7 +152,7 @@ class Finder:
                 self.named[key].append((str(path), image))
 
     def examples(self, listing: Listing) -> list[Example]:
-        """The images of a list's rows; of several of a name the one in a folder called as the class.
+        """The images of a list's rows; where several match, the one in a folder named like the class.
 
         Raises:
             UserError: images are missing, or a name can mean several images.
@@ -163,8 +166,8 @@ class Finder:
                 found = found[:1]
             if len(found) > 1:
                 raise UserError(
-                    f"{listing} lists {listed}, and {len(found)} images are called so ({found[0]}, "
-                    f"{found[1]}): give more of the path there, or remove the others"
+                    f"{listing} lists {listed}, which matches {len(found)} images ({found[0]}, {found[1]}): "
+                    f"give more of its path there, or remove the others"
                 )
             if found:
                 examples.append(Example(split, label, found[0]))
