@@ -346,6 +346,10 @@ LISTS: dict[str, dict[str, bytes]] = {
         "split.json": json.dumps(dict(zip(("base", "val", "novel"), SPLIT.values(), strict=True))).encode()
     },
     "split of a class": {"split.json": json.dumps({c: s for s, cs in SPLIT.items() for c in cs}).encode()},
+    "texts of images": {
+        f"{s}.txt": "\n".join(n for n in animals() if n.startswith(classes)).encode()
+        for s, classes in SPLIT.items()
+    },
     "texts": {f"splits/mine/{s}.txt": "\n".join(classes).encode() for s, classes in SPLIT.items()},
 }
 
@@ -386,6 +390,9 @@ def test_of_several_images_the_one_in_the_folder_of_its_class_is_taken(tmp_path:
 def test_copies_in_an_archive_count_once(tmp_path: Path) -> None:
     fill_zip(tmp_path / "zoo" / "all.zip", {f"zoo/{name}": data for name, data in placed().items()})
     check_four(read(tmp_path, placed() | csv_files()))
+    fill_zip(tmp_path / "two" / "two.zip", in_folders())
+    fill_folder(tmp_path / "two" / "two", in_folders())
+    assert names(prepare(tmp_path, "folder", path=tmp_path / "two")) == SPLIT
 
 
 def batches() -> dict[str, bytes]:
@@ -440,13 +447,12 @@ def test_a_download_from_kaggle(tmp_path: Path) -> None:
 TWO_WAYS = "more than one way"
 ALL = table_of("filename,label,split")
 B_LISTS = {f"b/{name}": data for name, data in csv_files().items()}
-V2_FOLDERS = {f"v2/{name}": data for name, data in in_folders().items()}
+V2_FOLDERS = {f"v2/{name}": data + b"." for name, data in in_folders().items()}
 TWO_PARTS = {"train_images/1.png": picture(), "test_images/2.png": picture()}
 TWO_LABELS = b"image,label\ntrain_images/1.png,a\ntest_images/2.png,b"
 REFUSED: list[tuple[dict[str, bytes], str]] = [
     # two sources of labels, or of a split
     (in_folders() | {"labels.csv": LABELS}, f"{TWO_WAYS}|labels.csv|split folders"),
-    (animals() | {"a.csv": LABELS, "b.csv": LABELS}, f"{TWO_WAYS}|a.csv|b.csv"),
     (animals() | {"a.csv": CLASS_SPLIT, "b.csv": CLASS_SPLIT}, f"{TWO_WAYS}|a.csv|b.csv"),
     (animals() | {"a.csv": LABELS, "s.csv": ALL}, f"{TWO_WAYS}|a.csv|s.csv"),
     (placed() | csv_files() | B_LISTS, f"{TWO_WAYS}|zoo/train.csv|b/train.csv"),
@@ -456,7 +462,6 @@ REFUSED: list[tuple[dict[str, bytes], str]] = [
     (animals() | {"labels.xlsx": b"x"}, "cannot read labels.xlsx as labels or a split"),
     (animals() | {"split.mat": b"x"}, "cannot read split.mat as labels or a split"),
     (animals() | {"novel_classes.txt": b"animal0"}, "cannot read novel_classes.txt as labels or a split"),
-    (animals() | {"train.txt": b"animal0"}, "cannot read train.txt as labels or a split"),
     (
         animals() | {"a.csv": LABELS, "test_classes.csv": b"class\nanimal0"},
         "cannot read test_classes.csv as labels or a split",
@@ -546,5 +551,4 @@ def test_the_seeded_split_is_fixed() -> None:
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:
-    fails(tmp_path, "imagenet", "omniglot, mini", name="imagenet")
-    fails(tmp_path, "channels=2", name="glyphs", channels=2)
+    fails(tmp_path, "no image data imagenet with channels=2", name="imagenet", channels=2)

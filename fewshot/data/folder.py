@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from fewshot.data.archives import File, is_image_name, list_files, walk
 from fewshot.data.decode import Example, from_examples
-from fewshot.data.lists import FORMS, LABEL, Finder, Listing, cells, named, read_lists
+from fewshot.data.lists import FORMS, LABEL, Finder, Listing, Row, cells, named, read_lists
 from fewshot.data.splits import SEEDED_NOTE, seeded, split_folders, split_in, split_named, with_validation
 from fewshot.data.table import Content
 from fewshot.episodes import SPLITS
@@ -96,18 +96,24 @@ def content(path: Path, size: int, channels: int) -> Content:
 
 
 def chosen(listing: Listing, examples: Sequence[Example]) -> list[Example]:
-    """The examples of the classes that a list names, with their splits."""
-    classes: dict[str, list[Example]] = defaultdict(list)
-    for example in examples:
-        classes[example.label].append(example)
-    found = []
+    """The examples of the classes or images that a list names, with their splits."""
+    label_of = {example.file: example.label for example in examples}
+    classes: dict[str, list[File]] = defaultdict(list)
+    for file, label in label_of.items():
+        classes[label].append(file)
+    found, images = [], []
     for _, name, split in listing.rows:
         ends = [name] if name in classes else [label for label in classes if label.endswith(f"/{name}")]
-        if len(ends) != 1:
+        if is_image_name(name) and not ends:
+            images.append(Row(name, "", split))
+        elif len(ends) == 1:
+            found += [Example(split, name, file) for file in classes[ends[0]]]
+        else:
             raise UserError(
                 f"{listing} lists {name}, which matches {len(ends)} class folders: correct or remove it"
             )
-        found += [Example(split, name, example.file) for example in classes[ends[0]]]
+    for example in Finder(label_of).examples(Listing(listing.files, images)):
+        found.append(example._replace(label=label_of[example.file]))
     return found
 
 

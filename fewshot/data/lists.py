@@ -23,12 +23,12 @@ FORMS = (
     "folders train, val and test with class folders in them; a csv with the columns filename,label,split or "
     "class,split; train.csv, val.csv and test.csv with the columns filename,label; "
     'split.json as {"train": [classes], …} or {class: "train", …}; '
-    "or train.txt, val.txt and test.txt with a class a line"
+    "or train.txt, val.txt and test.txt with a class or an image a line"
 )
 
 
 class Row(NamedTuple):
-    """An image and its class, or a class; "" is what the list does not say."""
+    """An image and its class, or a class (as `label`); "" is what the list does not say."""
 
     image: str
     label: str

@@ -39,19 +39,20 @@ def split_folders(images: Iterable[File]) -> list[Example]:
     """Images in class folders in split folders; none without several classes to train on and one to test.
 
     Raises:
-        UserError: a split has two folders.
+        UserError: a split has two folders that are not copies.
     """
-    examples, folders = list[Example](), dict[str, str]()
+    found, folders = dict[tuple[str, str, str], Example](), dict[str, str]()
     for file in images:
-        *above, split, label, _ = ("", "", *file.parts)
+        *above, split, label, name = ("", "", *file.parts)
         if named := split_named(split):
-            examples.append(Example(named, label, file))
+            first = found.setdefault((named, label, name), Example(named, label, file)).file
             folder = "/".join([*above, split]).strip("/")
-            if (other := folders.setdefault(named, folder)) != folder:
+            other = folders.setdefault(named, folder)
+            if other != folder and (first is file or first.read() != file.read()):  # no copy
                 raise UserError(f"{file}: {named} classes are in the folders {other} and {folder}: keep one")
-    classes = {(split, label) for split, label, _ in examples}
+    classes = {(split, label) for split, label, _ in found}
     several = sum(split == "train" for split, _ in classes) > 1
-    return examples if several and any(split == "test" for split, _ in classes) else []
+    return list(found.values()) if several and any(split == "test" for split, _ in classes) else []
 
 
 def with_validation(examples: list[Example]) -> list[Example]:
