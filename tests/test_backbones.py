@@ -189,7 +189,6 @@ REFUSED = [
     (RESNET | {"widths": [2, 3]}, (3, 16, 16), "widths=.*at least 4 items"),
     (RESNET | {"bn": "none"}, (3, 16, 16), "bn=none: Input should be 'transductive' or 'support'"),
     (RESNET | {"depth": 3}, (3, 16, 16), "depth=3: Unexpected keyword argument"),
-    ({"_target_": "fewshot.backbones.layers.linear"}, (3, 16, 16), "class"),
     ({"_target_": "antigravity.Body"}, (3, 16, 16), "import antigravity first"),
     (TORCHVISION | {"model": "resnet19"}, (3, 16, 16), "torchvision has no such model"),
     (TORCHVISION | {"model": "vit_b_16"}, (3, 32, 32), "takes no images of 3×32×32"),

@@ -1,6 +1,7 @@
 """Checks of a configuration before any data is touched. What a constructor declares is checked there."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -57,6 +58,8 @@ def check_together(cfg: DictConfig) -> None:
         )
     if min(trainer.num_val_tasks, trainer.num_test_tasks) < trainer.devices:
         raise UserError(f"trainer.devices={trainer.devices} is more than the tasks of a validation or test")
+    if cfg.logger.name == "tensorboard" and find_spec("tensorboard") is None:
+        raise UserError("logger=tensorboard needs tensorboard: pip install tensorboard")
     for name in cfg.data.get("test", []):
         if list(cfg.data.test).count(name) > 1 or name == cfg.data.name:
             raise UserError(
