@@ -14,6 +14,8 @@ from fewshot.options import check_settings, settings_of
 
 def check(cfg: DictConfig) -> None:
     """UserError for settings that are missing, wrong, or do not fit together."""
+    top_level = settings_of(Run)
+    check_settings(Run, {name: value for name, value in cfg.items() if name in top_level})
     missing = [name for name, value in flatten(OmegaConf.to_container(cfg)).items() if value == "???"]
     if not missing:
         values = plain(cfg)
@@ -21,7 +23,6 @@ def check(cfg: DictConfig) -> None:
     if missing:
         what = f"method={cfg.method.name} data={cfg.data.name} shots={cfg.shots}"
         raise UserError(f"no published settings for {what}: set {' '.join(f'{name}=…' for name in missing)}")
-    check_settings(Run, {name: values[name] for name in settings_of(Run) if name in values})
     check_settings(Trainer, values["trainer"], "trainer.")
     check_settings(OutputPaths, values["paths"], "paths.")
     if cfg.logger.name == "wandb":
