@@ -1,6 +1,11 @@
-"""What ends a run with one line: a user's mistake, no time left, numbers that are no longer finite; and the line."""
+"""What ends a run with one line: a user's mistake, no time left, numbers that are not finite."""
 
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 
 class UserError(Exception):
@@ -41,3 +46,12 @@ def out_of_memory(error: BaseException) -> bool:
 def brief(error: BaseException, letters: int) -> str:
     """Its kind and what it says, in one line of as many letters."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:letters]}"
+
+
+def exit_code(program: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+    """The exit code of a program; what the user can correct is one line on stderr and code 2."""
+    try:
+        return program(arguments)
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2

@@ -13,9 +13,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fewshot.config.checks import check
 from fewshot.config.compose import CONF, composed, quote_shots
-from fewshot.report.__main__ import queries_of
-from fewshot.report.runs import cells, params
-from fewshot.report.tested import of_study
+from fewshot.report.__main__ import split_queries
+from fewshot.report.jobs import jobs, params
+from fewshot.report.runs import runs_of
 from tests.conftest import tables
 
 
@@ -55,7 +55,7 @@ def test_the_commands_of_the_documentation_compose(command: str) -> None:
     """The first cell and the last one, up to the data."""
     [program, *told] = shlex.split(command)[1:]
     if program == "-m":
-        assert cells(told[1], queries_of(told[2:])[0])
+        assert jobs(told[1], split_queries(told[2:])[0])
         return
     told = quote_shots([o for o in told if "=" in o])
     [combinations] = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(told), None)
@@ -83,6 +83,6 @@ def test_stored_runs_are_those_of_their_study(
     for place, name in enumerate(("data", "method")):  # the others take seconds
         there = {result.relative_to(tmp_path).parts[place] for result in tmp_path.rglob("result.json")}
         told += [f"{name}={','.join(sorted(there))}"] * (name in swept)
-    runs = of_study(cells(named[1], told))
+    runs = runs_of(jobs(named[1], told))
     done = set(runs.loc[runs["scores"].notna(), "folder"])
     assert done == {str(result.parent) for result in tmp_path.rglob("result.json")}

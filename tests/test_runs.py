@@ -32,9 +32,8 @@ from fewshot.episodes import SPLITS, Episode, Task
 from fewshot.errors import UserError
 from fewshot.methods.protonet import ProtoNet
 from fewshot.plots.curves import learning_curve
-from fewshot.report.frame import load
-from fewshot.results.protocol import Protocol
-from fewshot.results.record import Scores, as_options
+from fewshot.report import load
+from fewshot.results.record import Scores, as_overrides, score_line
 from fewshot.results.statistics import mean_and_ci95
 from fewshot.training import callbacks, prepare
 from fewshot.training.build import make_learner
@@ -839,7 +838,7 @@ def test_a_run_is_tested_where_its_training_images_never_were(finished: bool, tm
     result = evaluate(evaluation(folder, tmp_path, data="folder", path=tmp_path / "other"))
     assert (result["status"], result["config_diff"]) == ("finished", trained["config_diff"])
     frame = load(folder)
-    assert set(frame["config_diff"]) == {as_options(trained["config_diff"])}
+    assert set(frame["config_diff"]) == {as_overrides(trained["config_diff"])}
     assert set(frame["test_queries"]) == ({1, 15} if finished else {15})
     with pytest.raises(UserError, match=r"images does not exist: give .* as path="):
         evaluate(evaluation(folder, tmp_path))
@@ -875,7 +874,7 @@ def test_bn_support_is_a_test_of_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     )
     result = evaluate(evaluation(folder, tmp_path, bn="support"))
     assert (result["bn"], result["train_bn"], used) == ("support", "transductive", ["support"])
-    assert "tested with bn support" in str(Protocol.of(result))
+    assert "tested with bn support" in score_line(result)
     [kept] = (folder / "evaluations").glob("*.json")
     assert kept.name.endswith("-2way-1shot-1queries-30tasks-bn-support.json")
     assert (folder / "result.json").read_bytes() == before
@@ -883,7 +882,7 @@ def test_bn_support_is_a_test_of_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     assert sorted(load(folder)["bn"]) == ["support", "transductive"]
     as_trained = train(config(tmp_path, *images_of(tmp_path), "method=protonet", "backbone.bn=support"))
     assert as_trained["train_bn"] == "support"
-    assert "tested with" not in str(Protocol.of(as_trained))
+    assert "tested with" not in score_line(as_trained)
 
 
 def test_bn_support_needs_batch_norm(tmp_path: Path) -> None:

@@ -18,15 +18,15 @@ from fewshot.methods.base import MetaLearner
 from fewshot.plots.adaptation import draw_all
 from fewshot.plots.confusion import confusion_figure
 from fewshot.plots.episodes import save_figure
-from fewshot.results.environment import surroundings
+from fewshot.results.environment import environment
 from fewshot.results.predictions import predictions_of, show_predictions, write_predictions
-from fewshot.results.protocol import Protocol
 from fewshot.results.record import (
     Scores,
     describe,
     read_result,
     scored,
     show,
+    name_of_test,
     title_of,
     write_json,
     write_scores,
@@ -103,7 +103,7 @@ def evaluate_on(
         print(f"{error}: this state has no mean on these tasks", file=sys.stderr)
         return {"status": "diverged", "reason": str(error)}
     result = {"status": "finished"} | description | scores.summary
-    result |= surroundings(trainer) | {"run": folder.name, "run_status": status, "best_step": best_step}
+    result |= environment(trainer) | {"run": folder.name, "run_status": status, "best_step": best_step}
     result |= {"data": trained.data.name if same_data(trained, tested) else table, "shots": tested.shots}
     result |= {"ways": tested.data.get("ways", 1), "test_queries": tested.data.test_queries}
     place = keep(folder, table, result, scores, entry)
@@ -168,7 +168,7 @@ def test(trainer: L.Trainer, learner: MetaLearner, datamodule: EpisodicDataModul
 
 def keep(folder: Path, table: str, result: dict[str, Any], scores: Scores, entry: str | None) -> Path | None:
     """Where the result is kept; None, and a line that says why, where it cannot be."""
-    kept = folder / "evaluations" / f"{Protocol.of(result).file_name(table)}.json"
+    kept = folder / "evaluations" / f"{name_of_test(result, table)}.json"
     try:
         kept.parent.mkdir(exist_ok=True)
         with FileLock(kept.parent / ".lock"):  # several may test one run at once

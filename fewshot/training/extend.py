@@ -15,7 +15,7 @@ from fewshot.config.load_config import stored_config
 from fewshot.config.run_id import identity
 from fewshot.errors import UserError, brief
 from fewshot.files import atomic_open
-from fewshot.results.environment import surroundings
+from fewshot.results.environment import environment
 from fewshot.results.record import final_result
 from fewshot.training.build import make_lightning
 from fewshot.training.captured import recordable
@@ -112,5 +112,5 @@ def conditions(run: Run) -> dict[str, Any]:
     with redirect_stderr(io.StringIO()):  # the training itself says what it compiles
         compiled = wanted(run.learner, cfg, device)
     recorded = not compiled and cfg.trainer.compile == "auto" and recordable(run.learner, cfg, device)
-    result = surroundings(trainer) | {"compiled": compiled, "captured": recorded}
+    result = environment(trainer) | {"compiled": compiled, "captured": recorded}
     return {key: cfg.trainer[key] for key in SAME_TRAINER} | {key: result[key] for key in SAME_RESULT}

@@ -26,7 +26,7 @@ from fewshot.plots.curves import learning_curve, read_curves
 from fewshot.plots.episodes import save_figure, test_figures
 from fewshot.plots.similarity import similarity_figure
 from fewshot.results.diagnostics import diagnostics
-from fewshot.results.environment import surroundings
+from fewshot.results.environment import environment
 from fewshot.results.predictions import predictions_of, show_predictions, write_predictions
 from fewshot.results.record import (
     read_result,
@@ -107,7 +107,7 @@ def measure(run: Run) -> dict[str, Any]:
         if cfg.predictions:
             run.predictions = predictions_of(run.learner, run.datamodule)
             write_predictions(run.folder / "predictions.csv", run.predictions)
-    return run.scores.summary | outcome | surroundings(trainer)
+    return run.scores.summary | outcome | environment(trainer)
 
 
 def fit_and_test_from(run: Run, state: Path | None, done: int) -> tuple[L.Trainer, dict[str, Any]]:

@@ -58,7 +58,7 @@ def log_tasks(run: Any, under: str, scores: Scores) -> None:
     """
     if scores.tasks:
         floor = next(iter(scores.summary["baselines"]))
-        rows = [list(row) for row in zip(scores.tasks, scores.values, scores.floors, strict=True)]
+        rows = [list(row) for row in zip(scores.tasks, scores.values, scores.baselines, strict=True)]
         table = wandb.Table(columns=["task", "score", floor], data=rows)
         run.log({f"{under}/task_scores": table, f"{under}/scores": wandb.Histogram(scores.values)})
 

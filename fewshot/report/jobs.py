@@ -1,0 +1,141 @@
+"""The jobs of a study: the runs that an experiment or a search defines."""
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+from rich.progress import track
+
+from fewshot.config.compose import at_home, composed, quote_shots
+from fewshot.config.eval_config import further_tests
+from fewshot.config.run_id import config_diff, is_reduced, run_folder
+from fewshot.config.settings import choices_of
+from fewshot.data.images import full_name
+from fewshot.errors import UserError
+
+COLUMN = ("data", "shots", "seed")  # swept, but no part of a row's name
+
+
+class Job(NamedTuple):
+    name: str  # of its row in a table
+    cfg: DictConfig
+    folder: Path
+    command: str
+    reduced: bool  # whether its budget is smaller than the paper's
+    tests: list[dict[str, Any]]  # the protocol of each of its tests, as a result has it; its own test first
+
+    @property
+    def metric(self) -> str:
+        return "mse" if self.cfg.data.name == "sine" else "accuracy"
+
+
+def studies() -> list[str]:
+    return [*choices_of("experiment"), *choices_of("search")]
+
+
+def choice(study: str) -> str:
+    """The override of train.py that chooses a study.
+
+    Raises:
+        UserError: there is no study of this name.
+    """
+    if study not in studies():
+        raise UserError(f"unknown study {study!r}: choose one of {', '.join(studies())}")
+    return f"{'search' if study in choices_of('search') else 'experiment'}={study}"
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    return OverridesParser.create().parse_overrides(list(overrides))
+
+
+def params(study: str, overrides: Sequence[str]) -> dict[str, str]:
+    """What a study sweeps over, by its YAML."""
+    single = [str(o.input_line) for o in parse(overrides) if not o.is_sweep_override()]
+    cfg = composed([choice(study), *single], with_hydra=True)
+    return {str(key): str(values) for key, values in (cfg.hydra.sweeper.params or {}).items()}
+
+
+def jobs(study: str, overrides: Sequence[str] = ()) -> list[Job]:
+    """The jobs of a study, narrowed or changed by overrides as a multirun of train.py would be.
+
+    Raises:
+        UserError: there is no such study, or it is a single run.
+    """
+    overrides = quote_shots(list(overrides))
+    if other := [o for o in overrides if o.lstrip("+").startswith(("experiment=", "search="))]:
+        raise UserError(f"{other[0]}: a report is of one study, {study}")
+    if not (swept := params(study, overrides)):
+        raise UserError(f"{study} is a single run: see the result in its folder")
+    parsed = parse([*(f"{key}={values}" for key, values in swept.items()), *overrides])
+    keys = [o.get_key_element() for o in parsed if o.is_sweep_override() or o.get_key_element() in swept]
+    row_keys = [key for key in keys if key not in (*COLUMN, "method")]
+    [combinations] = BasicSweeper.split_arguments(parsed, None)
+    found, but_for_seed = dict[Path, Job](), dict[tuple[str, ...], Job]()
+    for combination in track(combinations, "settings", transient=True, disable=not sys.stderr.isatty()):
+        combination = [unquoted(override) for override in combination]
+        kind = tuple(override for override in combination if not override.startswith("seed="))
+        if kind not in but_for_seed:
+            but_for_seed[kind] = first_job(choice(study), kind, row_keys)
+        job = but_for_seed[kind]
+        cfg = job.cfg.copy()
+        for seed in (o.removeprefix("seed=") for o in combination if o.startswith("seed=")):
+            if not seed.isdecimal():
+                raise UserError(f"seed={seed}: give an integer from 0")
+            cfg.seed = int(seed)
+        command = shlex.join(["python", "train.py", choice(study), *combination])
+        job = job._replace(cfg=cfg, folder=run_folder(cfg), command=command)
+        found[job.folder] = job
+    return list(found.values())
+
+
+def first_job(study: str, overrides: Sequence[str], row_keys: Sequence[str]) -> Job:
+    """A job but for its seed, which needs no further composition."""
+    cfg = at_home(composed([study, *overrides]))
+    own = [override.removeprefix("method.") for override in overrides if override.split("=")[0] in row_keys]
+    return Job(" ".join([cfg.method.name, *own]), cfg, Path(), "", is_reduced(cfg), planned_tests(cfg))
+
+
+def planned_tests(cfg: DictConfig) -> list[dict[str, Any]]:
+    common = {
+        "status": "finished",
+        "method": cfg.method.name,
+        "variant": cfg.variant,
+        "trained_on": cfg.data.name,
+        "ways": cfg.data.get("ways", 1),
+        "shots": cfg.shots,
+        "val_shots": cfg.shots,
+        "tasks": cfg.trainer.num_test_tasks,
+        "config_diff": config_diff(cfg),
+    }
+    tests = [common | {"data": cfg.data.name, "test_queries": cfg.data.test_queries}]
+    for data in (further.data for further in further_tests(cfg)):
+        name = full_name(data.name, Path(data.path) if "path" in data else None)
+        tests.append(common | {"data": name, "test_queries": data.test_queries})
+    return tests
+
+
+def unquoted(override: str) -> str:
+    """Without the quotes that `quote_shots` added."""
+    return override.replace("'", "") if override.startswith("shots=") else override
+
+
+def narrowing(overrides: Sequence[str]) -> list[str]:
+    """The overrides that say which runs a report is about, in one order."""
+    own = [override for override in overrides if not override.startswith(("logger", "paths."))]
+    return sorted(own, key=lambda override: override.lstrip("+").split("=")[0])
+
+
+def title(study: str, overrides: Sequence[str], reduced: bool) -> str:
+    return " ".join([study, *narrowing(overrides)]) + ", reduced" * reduced
+
+
+def wandb_name(title: str) -> str:
+    """A report's title as a name that W&B's filters and workspaces take."""
+    return re.sub(r"[^\w ,.-]", " ", title)
