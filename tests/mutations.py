@@ -553,7 +553,7 @@ MUTATIONS = [
         ),
         (TABLE, "0.5 * 10.0**-digits + ", "", "the paper's number taken for exact"),
         (
-            STATISTICS,
+            TABLE,
             "sizes.max() / sizes.sum()",
             "sizes.max() / len(sizes)",
             "another share of the worst task",

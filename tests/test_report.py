@@ -382,7 +382,7 @@ def test_nothing_run_is_a_table_of_dots(capsys: pytest.CaptureFixture[str]) -> N
         (["table1", "seed=a"], "seed=a: give an integer"),
         (["table1", "queries=0"], "queries=0: give an integer from 1"),
         (["demo"], "demo is a single run"),
-        (["table1", "+search=lstm_sine"], "+search=lstm_sine: a report is of one study, table1"),
+        (["table1", "+search=lstm_sine"], "Multiple values for search"),
         (
             ["table1", "data=sine,omniglot", "method=lstm"],
             "errors on sine and accuracies do not fit one table",

@@ -81,8 +81,8 @@ def study_report(name: str, study: str, found: Sequence[Job], runs: pd.DataFrame
     drawn = {
         "scores": figures.scores(cells, name),
         "shots": figures.by_shots(runs, cells, name),
-        "validation": figures.learning(runs, logs, "validation", name, each=study == "figureB1"),
-        "loss": figures.learning(runs, logs, "training loss", name),
+        "validation": figures.learning(runs, logs, f"val/{found[0].metric}", name),
+        "loss": figures.learning(runs, logs, "train/loss", name),
     }
     drawn["similarity"], values = figures.similarity(runs, logs, found[0].cfg, name)
     if len(values):

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import MISSING, OmegaConf
-
 from fewshot.config.run_id import run_name
 from fewshot.config.settings import choices_of
 from fewshot.errors import UserError, exit_code
@@ -26,19 +24,17 @@ def sections(study: str, found: Sequence[Job]) -> dict[str, list[Any]]:
     """The panels, by the names of their sections."""
     import wandb_workspaces.reports.v2 as wr
 
-    def bars(names: Sequence[str]) -> list[Any]:
-        return [wr.BarPlot(title=name, metrics=[wr.SummaryMetric(name)], **MEAN) for name in names]
-
-    def curve(name: str) -> Any:
-        return wr.LinePlot(title=f"{name} by training tasks", x="tasks", y=[name], **MEAN)
+    def bar(name: str) -> Any:
+        return wr.BarPlot(title=name, metrics=[wr.SummaryMetric(name)], **MEAN)
 
     metric, tables = found[0].metric, ["table", "in full", "pairs", "mean rank", "costs"]
-    further = sorted({test["data"] for job in found for test in job.tests[1:]})
-    shown: dict[str, list[Any]] = {
-        "learning": [curve(name) for name in (f"val/{metric}", "val/loss", "train/loss")],
-        "test": bars([f"test/{metric}", *(f"test/{name}/{metric}" for name in further)]),
-        "throughput and memory": bars(["tasks_per_second", "peak_memory_bytes"]),
-    }
+    further = sorted({f"test/{test['data']}/{metric}" for job in found for test in job.tests[1:]})
+    shown: dict[str, list[Any]] = {"learning": []}
+    for name in (f"val/{metric}", "val/loss", "train/loss"):
+        plot = wr.LinePlot(title=f"{name} by training tasks", x="tasks", y=[name], **MEAN)
+        shown["learning"].append(plot)
+    shown["test"] = [bar(name) for name in (f"test/{metric}", *further)]
+    shown["throughput and memory"] = [bar(name) for name in ("tasks_per_second", "peak_memory_bytes")]
     if study in choices_of("search"):
         tables, keys = ["trials, by their best validation", "rank correlation with it"], list[str]()
         for name, values in settings_of(found).items():
@@ -59,19 +55,12 @@ def names(study: str, overrides: Sequence[str], found: Sequence[Job]) -> list[st
     return runs + tests
 
 
-def grouped(study: str, overrides: Sequence[str], found: Sequence[Job]) -> list[str]:
-    """The keys of a run's config, but for its seed, that tell groups of runs apart; a search has no groups.
-
-    Raises:
-        UserError: the study sweeps something that a run's config does not hold, as profiles.
-    """
+def grouped(study: str, overrides: Sequence[str]) -> list[str]:
+    """The keys of a run's config, but for its seed, that tell groups of runs apart; none in a search."""
     if study in choices_of("search"):
         return []
     swept = [override.key_or_group for override in parse(overrides) if override.is_sweep_override()]
     keys = [key for key in dict.fromkeys([*params(study, []), *swept]) if key != "seed"]
-    for key in keys:
-        if OmegaConf.select(found[0].cfg, key, default=MISSING) is MISSING:
-            raise UserError(f"{key}=…: a run's config does not hold it: choose one value")
     return [f"{key}.name" if key in GROUPS else key for key in keys]
 
 
@@ -79,10 +68,8 @@ def workspace(study: str, overrides: Sequence[str], found: Sequence[Job]) -> Any
     """The saved view of the study's runs and report."""
     import wandb_workspaces.workspaces as ws
 
-    chosen, groups = (
-        names(study, overrides, found),
-        list[Any](map(ws.Config, grouped(study, overrides, found))),
-    )
+    chosen = names(study, overrides, found)
+    groups: list[Any] = [ws.Config(key) for key in grouped(study, overrides)]
     runs = ws.RunsetSettings(filters=ws.And(ws.Metric("Name").isin(chosen)), groupby=groups)
     opened = [ws.Section(name=name, panels=of, is_open=True) for name, of in sections(study, found).items()]
     where = {"entity": found[0].cfg.logger.entity or "", "project": found[0].cfg.logger.project}

@@ -18,7 +18,6 @@ from fewshot.results.paper import figure_6
 from fewshot.results.record import as_override
 
 Curves = Mapping[str, pd.DataFrame]  # what each run logged by training tasks seen, by its folder
-MEASURES = {"validation": ("val/accuracy", "val/mse"), "training loss": ("train/loss",)}  # as they are logged
 UNITS = {"mse": "mean squared error", "accuracy": "accuracy, %"}
 COLOURS = [colormaps["tab10"](place % 10) for place in range(100)]
 
@@ -53,10 +52,9 @@ def scores(table: pd.DataFrame, title: str) -> Figure | None:
     for axes, column in zip(all_axes, columns, strict=True):
         for cell in table[table["column"] == column].to_dict("records"):
             place = names.index(cell["name"])
-            axes.errorbar(
-                cell["mean"], place, xerr=cell["ci95_tasks"], fmt="o", color=COLOURS[place], capsize=2
-            )
+            ours = {"xerr": cell["ci95_tasks"], "fmt": "o", "color": COLOURS[place], "capsize": 2}
             paper = {"xerr": cell["paper_ci95"], "fmt": "o", "color": INK, "mfc": "white", "ms": 4, "lw": 0.8}
+            axes.errorbar(cell["mean"], place, **ours)
             axes.errorbar(cell["paper"], place + 0.22, **paper)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -75,7 +73,8 @@ def by_shots(runs: pd.DataFrame, table: pd.DataFrame, title: str) -> Figure | No
     for name, colour in zip(own["name"].unique(), COLOURS, strict=False):
         row = cells[cells["name"] == name]
         axes.plot(row["shots"], row["mean"], "o-", color=colour, ms=4, label=name)
-        band(axes, row["shots"], row["mean"] - row["ci95_seeds"], row["mean"] + row["ci95_seeds"], colour)
+        low, high = row["mean"] - row["ci95_seeds"], row["mean"] + row["ci95_seeds"]
+        axes.fill_between(row["shots"], low, high, color=colour, alpha=0.2, lw=0)
         if row["paper"].notna().any():
             axes.plot(row["shots"], row["paper"], "--", color=colour, lw=1, label=f"{name}, paper")
     metric = own["metric"].iloc[0]
@@ -86,39 +85,27 @@ def by_shots(runs: pd.DataFrame, table: pd.DataFrame, title: str) -> Figure | No
     return figure
 
 
-def band(axes: Axes, x: Any, low: pd.Series, high: pd.Series, colour: Any) -> None:
-    axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
-
-
-def learning(runs: pd.DataFrame, logs: Curves, measure: str, title: str, each: bool = False) -> Figure | None:
-    """One of MEASURES by training tasks, a panel per data set and shots: mean and range over seeds."""
+def learning(runs: pd.DataFrame, logs: Curves, name: str, title: str) -> Figure | None:
+    """What the runs logged as `name`, a panel per data set and shots: every run, and the mean over seeds."""
     own = runs[runs["data"] == runs["trained_on"]]
-    cells = own.assign(curve=[curve_of(logs.get(folder), measure) for folder in own["folder"]])
-    cells = cells[cells["curve"].notna()]
-    if cells.empty:
+    own = own[[name in logs.get(folder, ()) for folder in own["folder"]]]
+    if own.empty:
         return None
-    groups, names, metric = (
-        list(cells.groupby(["data", "shots"], sort=False)),
-        list(cells["name"].unique()),
-        "",
-    )
-    headline = f"{title}: {measure}, {'every run' if each else 'mean and range over seeds'}"
-    figure, all_axes = panels(len(groups), (3.4, 2.6), headline)
-    metric = cells["metric"].iloc[0]
+    groups, names = list(own.groupby(["data", "shots"], sort=False)), list(own["name"].unique())
+    figure, all_axes = panels(len(groups), (3.4, 2.6), f"{title}: {name}, every run and the mean over seeds")
     for axes, ((data, shots), group) in zip(all_axes, groups, strict=True):
-        for name, row in group.groupby("name", sort=False):
-            curves, colour = pd.concat(list(row["curve"]), axis=1).sort_index(), COLOURS[names.index(name)]
-            if each:
-                axes.plot(curves.index, curves.to_numpy(), color=colour, lw=0.9)
-            else:
-                axes.plot(curves.index, curves.mean(axis=1), color=colour, lw=1.2)
-                band(axes, curves.index, curves.min(axis=1), curves.max(axis=1), colour)
-        axes.set_yscale("log" if metric == "mse" else "linear")
+        for row_name, row in group.groupby("name", sort=False):
+            curves = pd.concat([logs[folder][name] for folder in row["folder"]], axis=1)
+            curves, colour = curves.dropna(how="all").sort_index(), COLOURS[names.index(row_name)]
+            if name == "train/loss":
+                curves = curves.rolling(len(curves) // 30 + 1, min_periods=1).mean()
+            axes.plot(curves.index, curves.to_numpy(), color=colour, lw=0.8, alpha=0.4)
+            axes.plot(curves.index, curves.mean(axis=1), color=colour, lw=1.2)
+        axes.set_yscale("log" if own["metric"].iloc[0] == "mse" else "linear")
         by_tasks(axes)
         finish(axes, f"{data} {shots}-shot")
-    all_axes[0].set_ylabel(UNITS[metric] if measure == "validation" else "loss", fontsize=8)
-    for name, colour in zip(names, COLOURS, strict=False):
-        all_axes[0].plot([], [], color=colour, label=name)
+    for row_name, colour in zip(names, COLOURS, strict=False):
+        all_axes[0].plot([], [], color=colour, label=row_name)
     columns = 4 if max(map(len, names)) < 12 else 2
     figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=7)
     return figure
@@ -127,17 +114,6 @@ def learning(runs: pd.DataFrame, logs: Curves, measure: str, title: str, each: b
 def logs_of(runs: pd.DataFrame) -> Curves:
     paths = [Path(folder) / "metrics.csv" for folder in runs.loc[runs["scores"].notna(), "folder"].unique()]
     return {str(path.parent): read_curves(path) for path in paths if path.exists()}
-
-
-def curve_of(curves: pd.DataFrame | None, measure: str) -> pd.Series | None:
-    """A measure of a run; of the training loss a moving average."""
-    for name in MEASURES[measure]:
-        if curves is not None and name in curves:
-            curve, width = curves[name].dropna(), 1
-            if measure == "training loss":
-                width += len(curve) // 30
-            return curve.rolling(width, min_periods=1).mean() if width > 1 else curve
-    return None
 
 
 def similarity(

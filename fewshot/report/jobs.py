@@ -55,6 +55,11 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return OverridesParser.create().parse_overrides(list(overrides))
 
 
+def values(override: Override) -> list[str]:
+    found = override.sweep_string_iterator() if override.is_sweep_override() else [str(override.value())]
+    return [value.strip("'") for value in found]
+
+
 def params(study: str, overrides: Sequence[str]) -> dict[str, str]:
     """What a study sweeps over, by its YAML."""
     single = [str(o.input_line) for o in parse(overrides) if not o.is_sweep_override()]
@@ -69,61 +74,40 @@ def jobs(study: str, overrides: Sequence[str] = ()) -> list[Job]:
         UserError: there is no such study, or it is a single run.
     """
     overrides = quote_shots(list(overrides))
-    if other := [o for o in overrides if o.lstrip("+").startswith(("experiment=", "search="))]:
-        raise UserError(f"{other[0]}: a report is of one study, {study}")
     if not (swept := params(study, overrides)):
         raise UserError(f"{study} is a single run: see the result in its folder")
-    parsed = parse([*(f"{key}={values}" for key, values in swept.items()), *overrides])
-    keys = [o.get_key_element() for o in parsed if o.is_sweep_override() or o.get_key_element() in swept]
+    given = parse([*(f"{key}={values}" for key, values in swept.items()), *overrides])
+    last = {override.get_key_element(): override for override in given}
+    keys = [key for key, o in last.items() if o.is_sweep_override() or key in swept]
     row_keys = [key for key in keys if key not in (*COLUMN, "method")]
-    [combinations] = BasicSweeper.split_arguments(parsed, None)
-    found, but_for_seed = dict[Path, Job](), dict[tuple[str, ...], Job]()
+    seeds = last.pop("seed", None)
+    [combinations] = BasicSweeper.split_arguments(list(last.values()), None)
+    found = dict[Path, Job]()
     for combination in track(combinations, "settings", transient=True, disable=not sys.stderr.isatty()):
-        combination = [unquoted(override) for override in combination]
-        kind = tuple(override for override in combination if not override.startswith("seed="))
-        if kind not in but_for_seed:
-            but_for_seed[kind] = first_job(choice(study), kind, row_keys)
-        job = but_for_seed[kind]
-        cfg = job.cfg.copy()
-        for seed in (o.removeprefix("seed=") for o in combination if o.startswith("seed=")):
+        settings = [o.replace("'", "") if o.startswith("shots=") else o for o in combination]
+        cfg = at_home(composed([choice(study), *settings]))
+        own = [setting.removeprefix("method.") for setting in settings if setting.split("=")[0] in row_keys]
+        name, reduced, tests = " ".join([cfg.method.name, *own]), is_reduced(cfg), planned_tests(cfg)
+        for seed in values(seeds) if seeds else [str(cfg.seed)]:
             if not seed.isdecimal():
                 raise UserError(f"seed={seed}: give an integer from 0")
+            cfg, own_seed = cfg.copy(), [f"seed={seed}"] * bool(seeds)
             cfg.seed = int(seed)
-        command = shlex.join(["python", "train.py", choice(study), *combination])
-        job = job._replace(cfg=cfg, folder=run_folder(cfg), command=command)
-        found[job.folder] = job
+            folder = run_folder(cfg)
+            command = shlex.join(["python", "train.py", choice(study), *settings, *own_seed])
+            found[folder] = Job(name, cfg, folder, command, reduced, tests)
     return list(found.values())
 
 
-def first_job(study: str, overrides: Sequence[str], row_keys: Sequence[str]) -> Job:
-    """A job but for its seed, which needs no further composition."""
-    cfg = at_home(composed([study, *overrides]))
-    own = [override.removeprefix("method.") for override in overrides if override.split("=")[0] in row_keys]
-    return Job(" ".join([cfg.method.name, *own]), cfg, Path(), "", is_reduced(cfg), planned_tests(cfg))
-
-
 def planned_tests(cfg: DictConfig) -> list[dict[str, Any]]:
-    common = {
-        "status": "finished",
-        "method": cfg.method.name,
-        "variant": cfg.variant,
-        "trained_on": cfg.data.name,
-        "ways": cfg.data.get("ways", 1),
-        "shots": cfg.shots,
-        "val_shots": cfg.shots,
-        "tasks": cfg.trainer.num_test_tasks,
-        "config_diff": config_diff(cfg),
-    }
+    common = {"status": "finished", "method": cfg.method.name, "variant": cfg.variant}
+    common |= {"trained_on": cfg.data.name, "ways": cfg.data.get("ways", 1), "shots": cfg.shots}
+    common |= {"val_shots": cfg.shots, "tasks": cfg.trainer.num_test_tasks, "config_diff": config_diff(cfg)}
     tests = [common | {"data": cfg.data.name, "test_queries": cfg.data.test_queries}]
     for data in (further.data for further in further_tests(cfg)):
         name = full_name(data.name, Path(data.path) if "path" in data else None)
         tests.append(common | {"data": name, "test_queries": data.test_queries})
     return tests
-
-
-def unquoted(override: str) -> str:
-    """Without the quotes that `quote_shots` added."""
-    return override.replace("'", "") if override.startswith("shots=") else override
 
 
 def narrowing(overrides: Sequence[str]) -> list[str]:

@@ -17,7 +17,6 @@ OF_RUN = (  # what a test's row has of its run's result
     *("parameters", "train_tasks", "train_seconds", "tasks_per_second", "peak_memory_bytes"),
     *("best_validation", "warnings", *MADE_BY),
 )
-OF_TEST = ("data", "ways", "shots", "test_queries", "tasks", "bn")  # tells the tests of a run apart
 
 
 def runs_of(jobs: Iterable[Job], queries: int | None = None) -> pd.DataFrame:
@@ -25,46 +24,34 @@ def runs_of(jobs: Iterable[Job], queries: int | None = None) -> pd.DataFrame:
 
     With `queries` the rows are the tests that evaluate.py made with so many queries a class.
     """
-    rows = []
+    rows, places, details = [], [], []
     for job in jobs:
         for planned in job.tests:
             test = planned | ({} if queries is None else {"test_queries": queries})
-            data = {"path": str(job.cfg.data.get("path", "")), "sign": job.cfg.data.get("sign", 1)}
-            row = {
-                "name": job.name,
-                "column": "",
-                "study": job.cfg.study,
-                "seed": job.cfg.seed,
-                **data,
-                **test,
-            }
+            where = " → ".join(dict.fromkeys([test["trained_on"], test["data"]]))
+            places.append(f"{where} {test['shots']}-shot")
+            details.append(task_details(job, test))
+            row = {"name": job.name, "column": "", "study": job.cfg.study, "seed": job.cfg.seed}
+            row |= test | {"reduced": job.reduced, "metric": job.metric}
             row |= {f"paper_{name}": value for name, value in paper_numbers(test).items()}
-            row |= {"reduced": job.reduced, "metric": job.metric}
             rows.append(row | outcome(job.folder, test, job.tests[0]))
-    runs = pd.DataFrame(rows).rename(columns={"paper_value": "paper"})
-    runs["column"] = columns(runs)
+    runs, all_details = pd.DataFrame(rows).rename(columns={"paper_value": "paper"}), pd.DataFrame(details)
+    differ = all_details.groupby(places).transform("nunique") > 1
+    for number, place in enumerate(places):  # only tests on the same tasks share a column
+        runs.loc[number, "column"] = ", ".join([place, *all_details.loc[number][differ.loc[number]]])
     return runs
 
 
-def columns(runs: pd.DataFrame) -> list[str]:
-    """The column of each row, as `mini → cub 1-shot`; only tests on the same tasks share one."""
-    data = runs["trained_on"].where(
-        runs["trained_on"] == runs["data"], runs["trained_on"] + " → " + runs["data"]
-    )
-    where = data + " " + runs["shots"].astype(str) + "-shot"
-    waves = "sin(x " + runs["sign"].map({1: "+", -1: "-"}) + " p)"
-    details = {
-        "ways": runs["ways"].astype(str) + "-way",
-        "queries": runs["test_queries"].map(
-            lambda queries: f"{queries} quer{'y' if queries == 1 else 'ies'}"
-        ),
-        "tasks": runs["tasks"].astype(str) + " tasks",
-        "waves": waves.where(runs["data"] == "sine", ""),
-        "path": runs["path"],
+def task_details(job: Job, test: Mapping[str, Any]) -> dict[str, str]:
+    """What the tasks of a test depend on beside data and shots, in words."""
+    queries, data = test["test_queries"], job.cfg.data
+    return {
+        "ways": f"{test['ways']}-way",
+        "queries": "1 query" if queries == 1 else f"{queries} queries",
+        "tasks": f"{test['tasks']} tasks",
+        "waves": f"sin(x {'+' if data.sign > 0 else '-'} p)" if test["data"] == "sine" else "",
+        "path": str(data.get("path", "")),
     }
-    shown = pd.DataFrame(details)
-    differ = shown.groupby(where).transform("nunique") > 1
-    return [", ".join([where[row], *shown.loc[row][differ.loc[row]]]) for row in runs.index]
 
 
 def outcome(folder: Path, test: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,9 +71,9 @@ def outcome(folder: Path, test: Mapping[str, Any], own: Mapping[str, Any]) -> di
     result, scores = run, folder / "test_scores.csv"
     if comparison_key(test) != comparison_key(own):
         scores = folder / "evaluations" / f"{name_of_test(test, test['data'])}.csv"
-        result = read_result(scores.with_suffix(".json"))
-        if result is None:
+        if not scores.exists():
             return row | {"status": "untested"}
+        result = read_result(scores.with_suffix(".json")) or {}
         row["tested_by"] = {name: result.get(name) for name in MADE_BY}
     if comparison_key(run) != comparison_key(own) or comparison_key(result) != comparison_key(test):
         return row | {"status": "mismatched"}
@@ -116,10 +103,11 @@ def load(folder: str | Path) -> pd.DataFrame:
         for place in [path, *sorted(path.parent.glob("evaluations/*.json"))]:
             test = read_result(place) or {}
             if test.get("best_step") != run.get("best_step"):
-                continue
+                continue  # of an earlier state
             csv = path.with_name("test_scores.csv") if place == path else place.with_suffix(".csv")
-            row = {"config_diff": as_overrides(test["config_diff"]), "paper": paper_figure(test)}
-            row |= {"scores": read_scores(csv) if csv.exists() else None, "folder": str(path.parent)}
+            row: dict[str, Any] = {"config_diff": as_overrides(test["config_diff"])}
+            row |= {"paper": paper_figure(test), "folder": str(path.parent)}
+            row |= {"scores": read_scores(csv) if csv.exists() else None}
             rows.append(test | row)
-    tests = pd.DataFrame(rows)
-    return tests if tests.empty else tests.drop_duplicates(["folder", *OF_TEST], ignore_index=True)
+    kind = ["folder", "data", "ways", "shots", "test_queries", "tasks", "bn"]  # a test made again is one row
+    return pd.DataFrame(rows).drop_duplicates(kind, ignore_index=True) if rows else pd.DataFrame()

@@ -1,6 +1,7 @@
 """A search's report: its trials by their best validation, and the command of the best one."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,16 +17,14 @@ from fewshot.results.record import as_override
 
 def settings_of(jobs: Sequence[Job]) -> pd.DataFrame:
     """The settings of method and backbone in which the jobs differ, by dotted names, one row per job."""
-    plain = pd.json_normalize([OmegaConf.to_container(job.cfg, resolve=True) for job in jobs])  # type: ignore[arg-type]
-    names = [
-        name for name in plain if name.startswith(("method.", "backbone.")) and not name.endswith(".name")
-    ]
-    return plain[[name for name in names if plain[name].astype(str).nunique() > 1]]
+    plain = pd.json_normalize([OmegaConf.to_container(job.cfg, resolve=True) for job in jobs])
+    own = plain.filter(regex=r"^(method|backbone)\..*(?<!\.name)$")
+    return own.loc[:, own.astype(str).nunique() > 1]
 
 
 def as_numbers(settings: pd.DataFrame) -> pd.DataFrame:
     """A list of layer sizes becomes two numbers: how many layers there are, and the size of the first."""
-    columns = {}
+    columns = dict[str, Any]()
     for name, values in settings.items():
         if values.map(lambda value: isinstance(value, list)).all():
             columns |= {f"{name}: layers": values.str.len(), f"{name}: units": values.str[0]}
@@ -74,10 +73,8 @@ def report(title: str, study: str, jobs: Sequence[Job], runs: pd.DataFrame) -> R
     if not np.isnan(share := one_task(best["scores"], metric)):
         median = np.median(best["scores"])
         said.notes.append(f"one task has {share:.0%} of the error of that test; the median is {median:.3g}")
-    shown = {
-        "trial": done["trial"].astype(str),
-        "best validation": done["best_validation"].map("{:.4g}".format),
-    }
+    shown = {"trial": done["trial"].astype(str)}
+    shown["best validation"] = done["best_validation"].map("{:.4g}".format)
     if done["seed"].nunique() > 1:
         shown["seed"] = done["seed"].astype(str)
     for name in settings:

@@ -11,7 +11,7 @@ import yaml
 
 from fewshot.config.compose import composed
 from fewshot.errors import exit_code
-from fewshot.report.jobs import choice, params, parse
+from fewshot.report.jobs import choice, params, parse, values
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -19,9 +19,8 @@ def main(arguments: Sequence[str]) -> int:
         print(__doc__)
         return 0 if arguments else 2
     chosen, parameters = choice(arguments[0]), {}
-    for swept in parse([f"{key}={values}" for key, values in params(arguments[0], []).items()]):
-        values = list(swept.sweep_string_iterator()) if swept.is_sweep_override() else [str(swept.value())]
-        parameters[swept.get_key_element()] = {"values": [value.strip("'") for value in values]}
+    for swept in parse([f"{key}={space}" for key, space in params(arguments[0], []).items()]):
+        parameters[swept.get_key_element()] = {"values": values(swept)}
     goal = "minimize" if composed([chosen]).data.name == "sine" else "maximize"
     sweep = {"program": "train.py", "method": "grid", "metric": {"name": "best_validation", "goal": goal}}
     command = ["${env}", "python", "train.py", chosen, "${args_no_hyphens}"]

@@ -164,11 +164,9 @@ def as_override(value: Any) -> str:
 
 def show(result: Mapping[str, Any], folder: Path | None) -> None:
     """Prints a result and its folder."""
-    console = Console()
-    name = f"{result['method']} on {result['data']}, variant {result['variant']}, seed {result['seed']}"
-    own, from_paper = result["config_diff"], result["differs_from_paper"] or {}
-    if own:
-        name += ", " + as_overrides(own)
+    console, own, from_paper = Console(), result["config_diff"], result["differs_from_paper"] or {}
+    name = "{method} on {data}, variant {variant}, seed {seed}".format_map(result)
+    name += f", {as_overrides(own)}" * bool(own)
     if from_paper not in ({}, own):
         print(f"differs from the settings behind the paper's table: {as_overrides(from_paper)}")
     for measure, value in result.get("interpretability", {}).items():
