@@ -48,7 +48,7 @@ def test_a_run_and_an_evaluation_keep_their_predictions(
     tested = {name for name, _ in json.loads((folder / "split.json").read_text())["test"]}
     assert {*found["true"], *found["predicted"]} <= tested
     assert found["probability"].between(0.2, 1).all()
-    assert "true class" in capsys.readouterr().out
+    assert "confused most often" in capsys.readouterr().out
     assert (folder / "confusion.png").stat().st_size > 1000
 
     evaluate(evaluation(folder, tmp_path, predictions=True))

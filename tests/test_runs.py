@@ -443,21 +443,6 @@ TAMPERED = [
 ]
 
 
-@pytest.mark.parametrize("text", TAMPERED, ids=range(len(TAMPERED)))
-def test_a_result_is_read_against_a_schema(text: str, tmp_path: Path, outputs_of_ends: Path) -> None:
-    cfg, mean = copied(outputs_of_ends, "finished", tmp_path)
-    path = run_folder(cfg) / "result.json"
-    try:
-        change = json.loads(text)
-        path.write_text(
-            text if change.keys() == {"status"} else json.dumps(json.loads(path.read_text()) | change)
-        )
-    except RecursionError:
-        path.write_text(text)
-    assert evaluate(evaluation(run_folder(cfg), tmp_path))["run_status"] == "unfinished"
-    assert train(cfg)["mean"] == mean
-
-
 def test_a_state_that_cannot_be_loaded_is_one_error(tmp_path: Path, outputs_of_ends: Path) -> None:
     cfg, _ = copied(outputs_of_ends, "killed", tmp_path)
     path = run_folder(cfg) / "last.ckpt"
@@ -589,17 +574,6 @@ def test_a_run_does_not_resume_from_a_damaged_checkpoint(
         train(cfg)
     assert not (run_folder(cfg) / "result.json").exists()
     assert train(config(tmp_path, "overwrite=true"))["mean"] == mean
-
-
-@pytest.mark.parametrize("text", ["[1,2]", '{"mean": 1}', "nonsense"])
-def test_a_result_that_is_none_is_made_again(text: str, tmp_path: Path) -> None:
-    cfg = config(tmp_path)
-    first = train(cfg)
-    (run_folder(cfg) / "result.json").write_text(text)
-    with (run_folder(cfg) / "metrics.csv").open("ab") as file:
-        file.write(b"foo,bar,baz,1\n\xff\x00\xfe")
-    assert evaluate(evaluation(run_folder(cfg), tmp_path))["run_status"] == "unfinished"
-    assert train(cfg)["mean"] == first["mean"]
 
 
 def test_settings_of_another_method_are_refused(tmp_path: Path) -> None:
