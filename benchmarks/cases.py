@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from fewshot.memory import keep_freed_memory
 from omegaconf import DictConfig
 
 from fewshot.config.compose import CONF, composed
@@ -19,7 +20,6 @@ from fewshot.data.datamodule import EpisodicDataModule, Source
 from fewshot.data.image_source import ImageSource
 from fewshot.data.table import Classes, Table
 from fewshot.episodes import SPLITS, Episode
-from fewshot.memory import keep_freed_memory
 from fewshot.methods.base import MetaLearner
 from fewshot.training.build import make_datamodule, make_learner, make_source
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from fewshot.training.prepare import Run
 from lightning.pytorch.callbacks import Callback, Timer
 
 from benchmarks.cases import build
@@ -15,7 +16,6 @@ from benchmarks.clock import Times
 from fewshot.training.callbacks import BestCheckpoint
 from fewshot.training.fit import fit, make_trainer
 from fewshot.training.loggers import quiet
-from fewshot.training.prepare import Run
 
 WARM_UP = 3
 

@@ -1,35 +1,33 @@
-"""Few-shot meta-learning: learners, backbones, episodes. What a notebook needs, each imported when first asked for."""
+"""Few-shot meta-learning: learners, backbones, episodes. What a notebook needs."""
 
-import importlib
-from typing import Any
+from fewshot.backbones import make_body
+from fewshot.backbones.base import Body
+from fewshot.data.datamodule import EpisodicDataModule
+from fewshot.data.image_source import ImageSource
+from fewshot.data.images import open_or_prepare
+from fewshot.data.sine import SineSource
+from fewshot.episodes import Episode, Task
+from fewshot.errors import UserError
+from fewshot.methods import MAML, OPLSTM, SAP, MetaLearner, PlainLSTM, ProtoNet, WarpMAML
+from fewshot.methods.base import Lr, query_pass
 
-_FROM = {
-    "episodes": ("Episode", "Task"),
-    "errors": ("UserError",),
-    "backbones": ("make_body",),
-    "backbones.base": ("Body",),
-    "data.datamodule": ("EpisodicDataModule",),
-    "data.image_source": ("ImageSource",),
-    "data.images": ("open_or_prepare",),
-    "data.sine": ("SineSource",),
-    "methods": ("learner_class",),
-    "methods.base": ("Lr", "MetaLearner", "query_pass"),
-    "methods.lstm": ("PlainLSTM",),
-    "methods.maml": ("MAML",),
-    "methods.oplstm": ("OPLSTM",),
-    "methods.protonet": ("ProtoNet",),
-    "methods.sap": ("SAP",),
-    "methods.warpmaml": ("WarpMAML",),
-}
-_WHERE = {name: module for module, names in _FROM.items() for name in names}
-__all__ = sorted(_WHERE)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__all__ = [
+    "MAML",
+    "OPLSTM",
+    "SAP",
+    "Body",
+    "Episode",
+    "EpisodicDataModule",
+    "ImageSource",
+    "Lr",
+    "MetaLearner",
+    "PlainLSTM",
+    "ProtoNet",
+    "SineSource",
+    "Task",
+    "UserError",
+    "WarpMAML",
+    "make_body",
+    "open_or_prepare",
+    "query_pass",
+]

@@ -2,26 +2,20 @@
 
 import sys
 
-from fewshot import signals
+from fewshot.cli import evaluate_job, main, train_job
 
 
 def train() -> int:
-    signals.listen()  # before anything slow, so that a signal ends in one line from the start
-    from fewshot.cli import main, run_train
-
-    return main(run_train, "train")
+    return main(train_job)
 
 
 def evaluate() -> int:
-    signals.listen()
-    from fewshot.cli import main, run_evaluate
-
-    return main(run_evaluate, "evaluate")
+    return main(evaluate_job)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] not in (["train"], ["evaluate"]):
-        asked = sys.argv[1] if len(sys.argv) > 1 else "nothing"
-        print(f"error: {asked} is no program: python -m fewshot train …, or evaluate …", file=sys.stderr)
+    programs = {"train": train, "evaluate": evaluate}
+    if len(sys.argv) < 2 or sys.argv[1] not in programs:
+        print("usage: python -m fewshot train|evaluate [setting=value ...]", file=sys.stderr)
         sys.exit(2)
-    sys.exit(train() if sys.argv.pop(1) == "train" else evaluate())
+    sys.exit(programs[sys.argv.pop(1)]())

@@ -1,7 +1,7 @@
-"""What ends a run with one line: a user's mistake, no time left, numbers that are not finite."""
+"""What ends a run with one line: a user's mistake, no time left, numbers that are no longer finite."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from hydra.errors import HydraException
@@ -9,18 +9,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 
 class UserError(Exception):
-    """Something the user can mend: shown as one line, without a traceback, with exit code 2.
-
-    The message names what is wrong and how to mend it.
-    """
+    """Something that the user can change: shown as one line, without a traceback, with exit code 2."""
 
 
 class Busy(UserError):
-    """Another process is at work on the run of `folder`."""
+    """Another process is working on the run of `folder`."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(f"another process is at work on {folder}: wait for it, or choose another seed")
-        self.folder = folder
+        super().__init__(f"another process is working on {folder}: wait for it, or choose another seed")
 
 
 class Diverged(Exception):
@@ -31,27 +27,32 @@ class OutOfTime(Exception):
     """`trainer.max_time` is over; the state is saved."""
 
 
-class LostProcess(Exception):
-    """One of the processes that share a run has gone; the state saved last stays."""
+MISTAKES = (UserError, HydraException, OmegaConfBaseException)
+
+
+def exit_code(program: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """Runs a program; a user's mistake is one line on stderr and exit code 2."""
+    try:
+        return program(arguments)
+    except MISTAKES as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def one_line(error: BaseException, letters: int = 500) -> str:
+    """What an error says, in one line without control characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)[:letters]
+
+
+def brief(error: BaseException, letters: int) -> str:
+    """Its kind and what it says, in one line."""
+    return f"{type(error).__name__}: {one_line(error, letters)}"
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether Python, numpy or torch asked for memory that cannot be had."""
+    text = str(error)
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and ("can't allocate memory" in str(error) or "out of memory" in str(error))
+        isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
     )
-
-
-def brief(error: BaseException, letters: int) -> str:
-    """Its kind and what it says, in one line of as many letters."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:letters]}"
-
-
-def exit_code(program: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
-    """The exit code of a program; what the user can correct is one line on stderr and code 2."""
-    try:
-        return program(arguments)
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2

@@ -1,4 +1,4 @@
-"""Shared by the tests: small networks in float64, random episodes, and one thread (timings decide nothing here)."""
+"""Shared by the tests: small networks in float64, random episodes, and one thread."""
 
 import os
 import signal
@@ -15,10 +15,21 @@ from omegaconf import DictConfig
 
 from fewshot.backbones.task_weight import TaskWeight
 from fewshot.config.compose import composed
-from fewshot.episodes import Episode
-from fewshot.methods import learner_class
-from fewshot.methods.base import MetaLearner, Task
+from fewshot.episodes import Episode, Task
+from fewshot.methods import MAML as MAMLearner
+from fewshot.methods import OPLSTM as OPLSTMLearner
+from fewshot.methods import SAP as SAPLearner
+from fewshot.methods import MetaLearner, PlainLSTM, ProtoNet, WarpMAML
+from fewshot.plots import episodes as figures
 
+CLASSES: dict[str, type[MetaLearner]] = {
+    "lstm": PlainLSTM,
+    "maml": MAMLearner,
+    "oplstm": OPLSTMLearner,
+    "protonet": ProtoNet,
+    "sap": SAPLearner,
+    "warpmaml": WarpMAML,
+}
 FC = {"layer": "linear", "widths": [6, 5], "bn": "transductive", "zero_bias": False}
 MLP = {"layer": "linear", "widths": [6, 5], "bn": "none", "zero_bias": True}
 CONV = {"layer": "conv", "widths": [3, 4], "bn": "transductive", "zero_bias": False}
@@ -52,6 +63,7 @@ for name in [
 ]:
     del os.environ[name]  # a user's own settings are none of the tests'
 torch.set_num_threads(1)
+figures.DPI = 50  # print quality takes long
 for number in (signal.SIGINT, signal.SIGHUP):
     if (
         signal.getsignal(number) is signal.SIG_IGN
@@ -102,7 +114,7 @@ def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run draws no pictures, which take longer than a short run."""
-    monkeypatch.setattr("fewshot.training.train.draw", lambda _: [])
+    monkeypatch.setattr("fewshot.training.record.draw", lambda *_: [])
 
 
 @pytest.fixture
@@ -132,9 +144,7 @@ def make(
     """A small learner in float64 with every weight away from its default (batch norm's too)."""
     shape = (1,) if backbone == "mlp" else (2, 8, 8) if backbone == "conv4" else (1, 3, 3)
     network = BACKBONES[backbone] | ({} if bn is None else {"bn": bn})
-    learner = learner_class(method)(
-        Task(shape, 1 if regression else 3, regression), network, **options
-    ).double()
+    learner = CLASSES[method](Task(shape, 1 if regression else 3, regression), network, **options).double()
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

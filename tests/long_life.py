@@ -19,7 +19,7 @@ from fewshot.config.checks import check
 from fewshot.config.compose import composed
 from fewshot.training import fit
 from fewshot.training.callbacks import PrintValidation
-from fewshot.training.train import train
+from fewshot.training.run import run as train
 
 SMALL = "logger=csv trainer.enable_progress_bar=false trainer.num_threads=1 trainer.num_val_tasks=20 trainer.num_test_tasks=20"
 RUNS = [

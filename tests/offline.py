@@ -1,4 +1,4 @@
-"""Reads what W&B keeps of an offline run."""
+"""Reads what W&B keeps of an offline run; W&B itself has no reader for Python."""
 
 import json
 import time
@@ -7,13 +7,13 @@ from typing import Any
 
 from wandb.proto.wandb_internal_pb2 import Record
 
-BLOCK, HEAD, LAST = 32768, 7, (1, 4)  # the kinds of a record's only and of its last part
+BLOCK, HEAD, LAST = 32768, 7, (1, 4)  # LevelDB's log format; the types of a record's only and last chunk
 
 
 def read(path: Path) -> list[Record]:
     data, at, record, found = path.read_bytes(), HEAD, b"", []
     while at + HEAD <= len(data):
-        if BLOCK - at % BLOCK < HEAD:  # no part begins there
+        if BLOCK - at % BLOCK < HEAD:  # padding
             at += BLOCK - at % BLOCK
             continue
         end = at + HEAD + int.from_bytes(data[at + 4 : at + 6], "little")
@@ -26,31 +26,29 @@ def read(path: Path) -> list[Record]:
 
 
 def records(folder: Path) -> list[Record]:
-    """The records of all W&B files of a run's folder that has ended, oldest first."""
+    """The records of all W&B files in the folder of a finished run, oldest first."""
     found: list[Record] = []
     for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
         until = time.monotonic() + 30
-        while not (there := read(path)) or not there[-1].HasField(
-            "exit"
-        ):  # its service writes on after finish()
+        while not (new := read(path)) or not new[-1].HasField("exit"):  # W&B still writes after finish()
             assert time.monotonic() < until, f"{path} has no end"
             time.sleep(0.1)
-        found += there
+        found += new
     return found
 
 
-def plain(items: Any) -> dict[str, Any]:
-    """Items of a record by name; what lies in an item has a name with dots."""
+def values(items: Any) -> dict[str, Any]:
+    """A record's items by name; nested names are joined by dots."""
     return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
     """The logged rows."""
-    return [plain(record.history.item) for record in records(folder) if record.HasField("history")]
+    return [values(record.history.item) for record in records(folder) if record.HasField("history")]
 
 
 def summary(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for record in records(folder):
-        found |= plain(record.summary.update) if record.HasField("summary") else {}
+        found |= values(record.summary.update) if record.HasField("summary") else {}
     return found

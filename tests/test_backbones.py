@@ -10,22 +10,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.backbones import body_class, make_body, told
-from fewshot.backbones.library import LibraryBody
+from fewshot.backbones import make_body
 from fewshot.backbones.resnet12 import ResNet12
 from fewshot.config.run_id import identity, run_folder
 from fewshot.errors import UserError
-from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner, Task
 from fewshot.training.evaluate import evaluate, normalise_by_support
-from fewshot.training.train import train
-from tests.conftest import LSTM, MAML, OPLSTM, RELEASED, SAP, WARPMAML, episode
-from tests.test_runs import config, evaluation
+from fewshot.training.run import run as train
+from tests.conftest import CLASSES, LSTM, MAML, OPLSTM, RELEASED, SAP, WARPMAML, episode
+from tests.helpers import config, evaluation
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-RESNET = {"body": "resnet12", "widths": [2, 3, 4, 5], "bn": "transductive"}
-TORCHVISION = {"body": "library", "library": "torchvision", "model": "resnet18"}
+RESNET = {"_target_": "fewshot.backbones.resnet12.ResNet12", "widths": [2, 3, 4, 5], "bn": "transductive"}
+TORCHVISION = {
+    "_target_": "fewshot.backbones.library.LibraryBody",
+    "library": "torchvision",
+    "model": "resnet18",
+}
 LEARNERS: dict[str, dict[str, Any]] = {
     "protonet": {"lr": 1e-3},
     "oplstm": OPLSTM | RELEASED | {"normalisation": "matrix"},
@@ -42,7 +44,7 @@ def stray(module: nn.Module) -> None:
 
 
 def learner(method: str, backbone: dict[str, Any]) -> MetaLearner:
-    made = learner_class(method)(Task((3, 16, 16), 3, False), backbone, **LEARNERS[method]).double()
+    made = CLASSES[method](Task((3, 16, 16), 3, False), backbone, **LEARNERS[method]).double()
     stray(made)
     return made
 
@@ -82,7 +84,9 @@ def test_resnet12_equals_a_loop_over_tasks(reference: int | None) -> None:
 
 def test_resnet12_has_the_weights_of_the_field() -> None:
     """12.4 million with three channels and widths 64, 160, 320, 640."""
-    body = make_body((3, 84, 84), {"body": "resnet12", "widths": [64, 160, 320, 640]})
+    body = make_body(
+        (3, 84, 84), {"_target_": "fewshot.backbones.resnet12.ResNet12", "widths": [64, 160, 320, 640]}
+    )
     assert sum(p.numel() for p in body.parameters()) == 12_424_320
     assert body.features == 640
 
@@ -106,14 +110,6 @@ def test_every_weight_of_the_body_learns(method: str, backbone: dict[str, Any]) 
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in made.body.parameters())  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("backbone", [RESNET | {"bn": "support"}, TORCHVISION | {"bn": "support"}])
-def test_with_bn_support_queries_do_not_depend_on_each_other(backbone: dict[str, Any]) -> None:
-    made = learner("protonet", backbone)
-    batch = episode(made, tasks=2, shots=1, queries=2)
-    few = made(batch.support_x, batch.support_y, batch.query_x[:, :1])
-    torch.testing.assert_close(made.predict(batch)[:, :1], few)
-
-
 @pytest.mark.parametrize("method", LEARNERS)
 @pytest.mark.parametrize("backbone", [RESNET, TORCHVISION], ids=["resnet12", "torchvision"])
 def test_one_query_alone_needs_bn_support(backbone: dict[str, Any], method: str) -> None:
@@ -128,19 +124,15 @@ def test_one_query_alone_needs_bn_support(backbone: dict[str, Any], method: str)
     torch.testing.assert_close(made(batch.support_x, batch.support_y, alone), made.predict(batch)[:, :1])
 
 
-@pytest.mark.parametrize(
-    ("network", "why"),
-    [({"bn": "stored"}, "stored statistics"), ({"model": "convnext_tiny"}, "no batch norm")],
-)
-def test_bn_support_needs_batch_norm_by_sets(network: dict[str, str], why: str) -> None:
-    with pytest.raises(UserError, match=f"^bn=support: the run has {why}"):
-        normalise_by_support(
-            learner_class("protonet")(Task((3, 32, 32), 3, False), TORCHVISION | network, lr=1e-3)
-        )
+@pytest.mark.parametrize("network", [{"bn": "stored"}, {"model": "convnext_tiny"}])
+def test_bn_support_needs_batch_norm_by_sets(network: dict[str, str]) -> None:
+    made = CLASSES["protonet"](Task((3, 32, 32), 3, False), TORCHVISION | network, lr=1e-3)
+    with pytest.raises(UserError, match=r"^bn=support: the run has"):
+        normalise_by_support(made)
 
 
 @pytest.mark.parametrize("bn", ["transductive", "stored"])
-def test_a_library_s_model_sees_each_task_as_the_library_has_it(tmp_path: Path, bn: str) -> None:
+def test_a_library_model_equals_the_library(tmp_path: Path, bn: str) -> None:
     """In training mode batch norm has a set's statistics, in evaluation mode those of the file."""
     import torchvision
 
@@ -177,17 +169,9 @@ def test_files_of_weights_that_do_not_fit_are_refused(
     monkeypatch.setenv("FEWSHOT_NEVER", str(tmp_path / "ran"))
     torch.save(torchvision.models.get_model("resnet34").state_dict(), tmp_path / "other.pth")
     torch.save(Runs(), tmp_path / "runs.pth")
-    (tmp_path / "text.pth").write_text("no weights")
-    (tmp_path / "text.safetensors").write_text("no weights")
-    torch.save([1, 2], tmp_path / "list.pth")
-    damaged = ("runs.pth", "text.pth", "list.pth", "text.safetensors", "none.pth")
-    for name, why in (
-        ("other.pth", "those of another model"),
-        *((name, "cannot be loaded") for name in damaged),
-    ):
-        with pytest.raises(UserError, match=why) as caught:
+    for name, why in (("other.pth", "Unexpected key"), ("runs.pth", "Weights only"), ("none.pth", "No such")):
+        with pytest.raises(UserError, match=f"cannot be loaded: .*{why}"):
             make_body((3, 32, 32), TORCHVISION | {"weights": str(tmp_path / name)})
-        assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
 
 
@@ -206,15 +190,14 @@ REFUSED = [
     (RESNET | {"bn": "none"}, (3, 16, 16), "choose one of transductive, support"),
     (RESNET | {"depth": 3}, (3, 16, 16), "unexpected keyword argument 'depth'"),
     (RESNET | {"body": "resnet13"}, (3, 16, 16), "there is no fewshot/backbones/resnet13.py with a backbone"),
-    (RESNET | {"body": "layers"}, (3, 16, 16), "there is no fewshot/backbones/layers.py with a backbone"),
-    (TORCHVISION | {"model": "resnet19"}, (3, 16, 16), "did you mean resnet1"),
+    (TORCHVISION | {"model": "resnet19"}, (3, 16, 16), "torchvision has no model of this name"),
     (TORCHVISION | {"model": "vit_b_16"}, (3, 32, 32), "takes no images of 3×32×32"),
     (TORCHVISION, (4,), "are for images"),
 ]
 
 
 @pytest.mark.parametrize(("backbone", "shape", "why"), REFUSED)
-def test_what_does_not_fit_is_told(backbone: dict[str, Any], shape: tuple[int, ...], why: str) -> None:
+def test_backbones_that_do_not_fit(backbone: dict[str, Any], shape: tuple[int, ...], why: str) -> None:
     with pytest.raises(UserError, match=why):
         make_body(shape, backbone)
 
@@ -232,47 +215,35 @@ def test_a_learner_says_which_backbones_it_takes(
     method: str, options: dict[str, Any], backbone: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(UserError, match=why):
-        learner_class(method)(Task((3, 16, 16), 3, False), backbone, **options)
+        CLASSES[method](Task((3, 16, 16), 3, False), backbone, **options)
 
 
 def test_anil_adapts_the_head_of_any_model() -> None:
-    made = learner_class("maml")(Task((3, 32, 32), 3, False), TORCHVISION, **MAML | {"adapt_head_only": True})
+    made = CLASSES["maml"](Task((3, 32, 32), 3, False), TORCHVISION, **MAML | {"adapt_head_only": True})
     made.losses(episode(made.double(), shots=1, queries=1))[0].sum().backward()
     assert all(p.grad is not None for p in made.parameters())
 
 
-def test_a_run_keeps_the_weights_it_began_with(tmp_path: Path) -> None:
-    """Pretrained weights are read once: a test needs their file no more, nor does load_from_checkpoint."""
+@pytest.mark.slow
+def test_a_run_from_a_file(tmp_path: Path) -> None:
+    """The name of its folder has the digest of the weights; a test does not read the file."""
     import torchvision
 
     file = tmp_path / "own.pth"
     torch.save(torchvision.models.get_model("shufflenet_v2_x0_5").state_dict(), file)
-    chosen = ["backbone=torchvision", "backbone.model=shufflenet_v2_x0_5", f"backbone.weights={file}"]
-    result = train(cfg := config(tmp_path, "data=glyphs", "method=protonet", *chosen, "backbone.bn=stored"))
-    assert result["backbone"] == "torchvision/shufflenet_v2_x0_5"
-    assert result["bn"] == "stored"
+    small = ["data=glyphs", "method=protonet", "backbone=torchvision", "backbone.model=shufflenet_v2_x0_5"]
+    small += ["backbone.bn=stored"]
+    cfg = config(tmp_path, *small, f"backbone.weights={file}")
+    result, folder = train(cfg), run_folder(cfg)
+    assert (result["backbone"], result["bn"]) == ("torchvision/shufflenet_v2_x0_5", "stored")
     (tmp_path / "elsewhere").mkdir()
-    same = file.rename(tmp_path / "elsewhere" / "own.pth")
-    moved = [*chosen[:2], f"backbone.weights={same}", "backbone.bn=stored"]
-    assert (
-        train(config(tmp_path, "data=glyphs", "method=protonet", *moved))["mean"] == result["mean"]
-    )  # the same run
-    same.write_bytes(b"others")
-    assert run_folder(config(tmp_path, "data=glyphs", "method=protonet", *moved)) != run_folder(cfg)
-    same.unlink()
-    [folder] = (Path(cfg.paths.outputs) / "glyphs" / "protonet" / "1-shot").iterdir()
+    moved = file.rename(tmp_path / "elsewhere" / "own.pth")
+    cfg = config(tmp_path, *small, f"backbone.weights={moved}")
+    assert run_folder(cfg) == folder
+    moved.write_bytes(b"others")
+    assert run_folder(cfg) != folder
+    moved.unlink()
     assert evaluate(evaluation(folder, tmp_path))["mean"] == result["mean"]
-    again = learner_class("protonet").load_from_checkpoint(folder / "best.ckpt", map_location="cpu")
-    assert again.hparams["backbone"]["weights"] is None
-    with pytest.raises(UserError, match=r"own.pth is no file: leave it out for random weights"):
-        train(config(tmp_path, "data=glyphs", "method=protonet", *chosen, "seed=1"))
-
-
-def test_names_and_options() -> None:
-    assert body_class("resnet12") is ResNet12
-    cls, own = told(TORCHVISION)
-    assert cls is LibraryBody
-    assert own == {"library": "torchvision", "model": "resnet18"}
 
 
 OWN: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
@@ -282,8 +253,9 @@ OWN: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", OWN)
-@pytest.mark.parametrize("ending", [".pt", ".safetensors"])
+@pytest.mark.parametrize(
+    ("name", "ending"), [("conv", ".pt"), ("linear", ".safetensors"), ("resnet12", ".pt")]
+)
 def test_own_networks_start_from_a_file(name: str, ending: str, tmp_path: Path) -> None:
     backbone, shape = OWN[name]
     trained, file = make_body(shape, backbone), tmp_path / f"own{ending}"
@@ -295,47 +267,23 @@ def test_own_networks_start_from_a_file(name: str, ending: str, tmp_path: Path) 
     assert all(torch.equal(value, trained.state_dict()[key]) for key, value in body.state_dict().items())
 
 
-def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
-    backbone, shape = OWN["linear"]
-    state = make_body(shape, backbone).state_dict()
-    state["2.weight"] = state.pop("1.weight")
-    state["0.bias"] = torch.zeros(5)
-    torch.save(state, file := tmp_path / "own.pt")
-    why = r"missing 1\.weight; unexpected 2\.weight; wrong shape 0\.bias \(5, not 6\)"
-    with pytest.raises(UserError, match=why):
-        make_body(shape, backbone | {"weights": str(file)})
-
-
-@pytest.mark.parametrize(
-    ("method", "options"),
-    [
-        ("protonet", {"lr": 1e-3}),
-        ("lstm", LSTM),
-        ("oplstm", OPLSTM),
-        ("maml", MAML),
-        ("warpmaml", WARPMAML),
-        ("sap", SAP),
-    ],
-)
-def test_every_learner_starts_from_a_run_of_another(
-    method: str, options: dict[str, Any], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("method", ["protonet", "lstm", "oplstm", "maml", "warpmaml", "sap"])
+def test_every_learner_starts_from_a_run_of_another(method: str, tmp_path: Path) -> None:
     """Pretrained as a prototypical network or by MAML, which keep their body under different names."""
     backbone, shape = OWN["conv"]
-    task = Task(shape, 3, False)
-    for first, own in (("protonet", {"lr": 1e-3}), ("maml", MAML)):
-        pretrained = learner_class(first)(task, backbone, **own)
+    task, options = Task(shape, 3, False), LEARNERS | {"warpmaml": WARPMAML, "sap": SAP}
+    for first in ("protonet", "maml"):
+        pretrained: Any = CLASSES[first](task, backbone, **options[first])
         folder = tmp_path / first
         folder.mkdir()
         state = {"state_dict": pretrained.state_dict(), "pytorch-lightning_version": "2.6.6"}
         torch.save(state, folder / "best.ckpt")
-        made = learner_class(method)(task, backbone | {"weights": str(folder)}, **options)
-        body = made.body.state_dict()  # type: ignore[union-attr, operator]
-        assert all(torch.equal(value, pretrained.body.state_dict()[key]) for key, value in body.items())  # type: ignore[union-attr, operator]
+        made: Any = CLASSES[method](task, backbone | {"weights": str(folder)}, **options[method])
+        own, body = pretrained.body.state_dict(), made.body.state_dict()
+        assert all(torch.equal(value, own[name]) for name, value in body.items())
         assert made.hparams["backbone"]["weights"] is None
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_run_pretrained_by_another(tmp_path: Path) -> None:
     """Its folder's name has the digest of the other's best state; a test does not read it."""
     chosen = ["data=glyphs", "backbone=fc", "backbone.widths=[8]"]
@@ -352,9 +300,8 @@ def test_a_run_pretrained_by_another(tmp_path: Path) -> None:
     assert run_folder(second) != folder
     best.unlink()
     assert evaluate(evaluation(folder, tmp_path))["mean"] == result["mean"]
-    again = learner_class("maml").load_from_checkpoint(
-        folder / "best.ckpt", map_location="cpu", weights_only=True
-    )
+    file = folder / "best.ckpt"
+    again = CLASSES["maml"].load_from_checkpoint(file, map_location="cpu", weights_only=True)
     assert again.hparams["backbone"]["weights"] is None
     with pytest.raises(UserError, match=r"has no best.ckpt: leave it out for random weights"):
         train(second)

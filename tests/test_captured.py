@@ -13,8 +13,8 @@ from fewshot.methods.base import MetaLearner, with_gradients
 from fewshot.methods.protonet import ProtoNet
 from fewshot.training.compiled import compiled
 from tests.conftest import FC, MAML, episode, make
+from tests.helpers import config
 from tests.test_learners import close, losses_and_gradient, make_named
-from tests.test_runs import config
 
 CUDA = torch.device("cuda")
 KINDS = ["protonet", "maml", "warpmaml", "lstm-set", "lstm-sequence", "oplstm-released"]

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+from fewshot.mistakes import say
 from filelock import FileLock
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -18,9 +19,8 @@ from fewshot.cli import main, run_evaluate, run_train
 from fewshot.config.compose import CONF, composed
 from fewshot.config.run_id import run_folder
 from fewshot.errors import UserError
-from fewshot.mistakes import say
 from fewshot.training import train as runs
-from tests.test_runs import config
+from tests.helpers import config
 
 MISTAKES = [
     ("method=oplst", "did you mean oplstm?"),

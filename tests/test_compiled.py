@@ -14,10 +14,10 @@ from fewshot.errors import UserError
 from fewshot.methods.oplstm import OPLSTM as Learner
 from fewshot.training import compiled as module
 from fewshot.training.compiled import LONG, compiled
-from fewshot.training.train import train
+from fewshot.training.run import run as train
 from tests.conftest import MAML, SAP, episode, make
+from tests.helpers import config
 from tests.test_learners import close, gradients, losses_and_gradient, make_named
-from tests.test_runs import config
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -1,5 +1,6 @@
-"""What a run logs while it trains, and the picture of it."""
+"""What a run logs while it trains, in metrics.csv and TensorBoard, and the figure of it."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -8,28 +9,30 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
 
+from fewshot.config import checks
 from fewshot.config.run_id import run_folder
 from fewshot.episodes import Episode
+from fewshot.errors import UserError
 from fewshot.methods.base import MetaLearner
 from fewshot.plots.curves import learning_curve
 from fewshot.training import prepare
-from fewshot.training.train import train
+from fewshot.training.loggers import MetricsCsv
+from fewshot.training.run import run as train
+from tests.helpers import config, kill_at, rows
 from tests.made_files import fill_folder, picture
-from tests.test_runs import config, rows
 
 FEW = ["trainer.max_steps=20", "trainer.val_check_interval=10", "trainer.log_every_n_steps=5"]
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def images(tmp_path: Path, *overrides: str) -> DictConfig:
-    """A small run on images of one's own, two classes a task that are hard to tell apart."""
-    fill_folder(
-        tmp_path / "images", {f"class{c}/{i}.png": picture(c + 12 * i) for c in range(12) for i in range(20)}
-    )
+    """A small run on own images, two classes a task that are hard to tell apart."""
+    files = {f"class{c}/{i}.png": picture(c + 12 * i) for c in range(12) for i in range(20)}
+    fill_folder(tmp_path / "images", files)
     small = [f"data.path={tmp_path / 'images'}", "data.size=8", "data.channels=1", "data.ways=2"]
-    queries = ["data.train_queries=3", "data.val_queries=3"]
-    return config(
-        tmp_path, "data=folder", "method=protonet", "backbone.widths=[4,4]", *small, *queries, *overrides
-    )
+    small += ["data.train_queries=3", "data.val_queries=3", "backbone.widths=[4,4]"]
+    return config(tmp_path, "data=folder", "method=protonet", *small, *overrides)
 
 
 def curve(folder: Path, metric: str) -> dict[int, float]:
@@ -41,16 +44,16 @@ def lines(figure: Figure) -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize("method", ["protonet", "warpmaml"])
-def test_the_accuracy_of_training_is_that_of_logged_steps(
+def test_training_accuracy_of_logged_steps(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Right as the learner trained, and computed for no other step."""
+    """It is that of the predictions made in training, and is computed for no other step."""
     expected: list[float] = []
     scored: list[Tensor] = []
     make, score = prepare.make_learner, MetaLearner.scores
 
-    def watched(*told: Any) -> MetaLearner:
-        learner = make(*told)
+    def watched(*args: Any) -> MetaLearner:
+        learner = make(*args)
         original = learner.training_step
 
         def step(episode: Episode, batch_idx: int) -> dict[str, Tensor]:
@@ -61,34 +64,66 @@ def test_the_accuracy_of_training_is_that_of_logged_steps(
         learner.training_step = step  # type: ignore[method-assign]
         return learner
 
-    def counted(self: MetaLearner, *told: Tensor) -> Tensor:
-        if self.training and len(told[0]) == 2:  # of the meta-batch; pictures show other tasks
-            scored.append(told[0])
-        return score(self, *told)
+    def counted(self: MetaLearner, *args: Tensor) -> Tensor:
+        if self.training:
+            scored.append(args[0])
+        return score(self, *args)
 
     monkeypatch.setattr(prepare, "make_learner", watched)
     monkeypatch.setattr(MetaLearner, "scores", counted)
     cfg = images(tmp_path, f"method={method}", *FEW)
     train(cfg)
-    logged = curve(run_folder(cfg), "train/accuracy")
+    folder = run_folder(cfg)
+    logged = curve(folder, "train/accuracy")
     assert logged == {step: pytest.approx(expected[step - 1]) for step in (5, 10, 15, 20)}
     assert len(scored) == 4
     assert len(set(logged.values())) > 1
-    assert curve(run_folder(cfg), "train/loss").keys() == logged.keys()
-    assert (
-        curve(run_folder(cfg), "val/loss").keys()
-        == curve(run_folder(cfg), "val/accuracy").keys()
-        == {0, 10, 20}
-    )
-    assert lines(learning_curve(run_folder(cfg) / "metrics.csv", "")) == {
-        "loss": ["train/loss", "val/loss"],
-        "accuracy": ["train/accuracy", "val/accuracy"],
-    }
+    assert curve(folder, "train/loss").keys() == logged.keys()
+    assert [*curve(folder, "val/loss")] == [*curve(folder, "val/accuracy")] == [0, 10, 20]
+    both = {score: [f"train/{score}", f"val/{score}"] for score in ("loss", "accuracy")}
+    assert lines(learning_curve(folder / "metrics.csv", "")) == both
 
 
 def test_on_sine_the_loss_is_the_score(tmp_path: Path) -> None:
     cfg = config(tmp_path, *FEW)
     train(cfg)
-    assert curve(run_folder(cfg), "val/loss") == pytest.approx(curve(run_folder(cfg), "val/mse"), rel=1e-5)
-    assert not curve(run_folder(cfg), "train/accuracy")
-    assert lines(learning_curve(run_folder(cfg) / "metrics.csv", "")) == {"loss": ["train/loss", "val/loss"]}
+    folder = run_folder(cfg)
+    assert curve(folder, "val/loss") == pytest.approx(curve(folder, "val/mse"), rel=1e-5)
+    assert not curve(folder, "train/accuracy")
+    assert lines(learning_curve(folder / "metrics.csv", "")) == {"loss": ["train/loss", "val/loss"]}
+
+
+@pytest.mark.parametrize("torn", ["", "1", "16,4", "16,4,val/loss", "16,4,val/loss,0.", "\0\0"])
+def test_a_resumed_run_keeps_the_rows_before_it(torn: str, tmp_path: Path) -> None:
+    logger = MetricsCsv(tmp_path / "metrics.csv", meta_batch_size=4)
+    logger.cut(0)
+    assert not logger.path.exists()
+    for step in range(4):
+        logger.log_metrics({"tasks": 4.0 * step, "epoch": 0, "val/loss": 0.1 * step})
+    kept = logger.path.read_bytes().split(b"\r\n")[:4]
+    with logger.path.open("a") as file:
+        file.write(torn)
+    logger.cut(2)
+    assert logger.path.read_bytes() == b"\r\n".join([*kept, b""])
+
+
+def test_tensorboard_has_the_curves_of_metrics_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a run that was killed after step 25 was logged and resumes from step 24."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    cfg = config(tmp_path, "logger=tensorboard")
+    kill_at(27, cfg, monkeypatch)
+    train(cfg)
+    events = EventAccumulator(str(run_folder(cfg) / "tensorboard"))
+    events.Reload()
+    for metric in ("train/loss", "val/loss", "val/mse"):
+        logged = [(event.step, pytest.approx(event.value)) for event in events.Scalars(metric)]
+        assert [*curve(run_folder(cfg), metric).items()] == logged
+
+
+def test_tensorboard_has_to_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "tensorboard" else find(name))
+    with pytest.raises(UserError, match="pip install tensorboard"):
+        train(config(tmp_path, "logger=tensorboard"))

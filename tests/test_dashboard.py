@@ -14,9 +14,9 @@ from fewshot.config.run_id import run_folder, run_name
 from fewshot.errors import exit_code
 from fewshot.report import dashboard, sweep
 from fewshot.report.jobs import jobs
-from fewshot.training.train import train
+from fewshot.training.run import run as train
+from tests.helpers import config
 from tests.offline import history, summary
-from tests.test_runs import config
 
 pytestmark = pytest.mark.usefixtures("composed_once")
 

@@ -24,10 +24,10 @@ from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.sine import SineSource
 from fewshot.errors import LostProcess, UserError
 from fewshot.training import distributed
-from fewshot.training.build import make_datamodule, make_learner, make_source, use_threads
-from fewshot.training.train import train
+from fewshot.training.build import make_datamodule, make_learner, set_threads
+from fewshot.training.run import run as train
 from tests.conftest import Start
-from tests.test_runs import TINY, config, rows
+from tests.helpers import TINY, config, rows
 from tests.test_signals import wait_for
 
 METHODS = ("lstm", "maml", "oplstm", "protonet", "warpmaml", "sap")
@@ -72,7 +72,7 @@ def moved(method: str, devices: int) -> torch.Tensor:
 
 
 def all_learners(devices: int, kept: Path) -> None:
-    use_threads(1)
+    set_threads(1)
     found = {method: moved(method, devices) for method in METHODS}
     if distributed.is_first():
         torch.save(found, kept)

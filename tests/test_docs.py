@@ -1,8 +1,8 @@
-"""The code of the documentation runs."""
+"""The code, commands and links of the documentation work, and its stored runs count as finished."""
 
 import re
 import shlex
-import tarfile
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,78 +11,70 @@ import torch
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from fewshot import Task
 from fewshot.config.checks import check
 from fewshot.config.compose import CONF, composed, quote_shots
 from fewshot.report.__main__ import split_queries
-from fewshot.report.jobs import jobs, params
+from fewshot.report.jobs import jobs as jobs_of
 from fewshot.report.runs import runs_of
 from tests.conftest import tables
 
+DOCS = CONF.parent / "docs"
+PAGES = {path: path.read_text() for path in (CONF.parent / "README.md", *DOCS.glob("**/*.md"))}
+COMMAND = r"(?m)^ {4}python (train\.py|-m fewshot\.report\S*) (.*?)(?: {2,}#.*| > .*)?$"
+COMMANDS = sorted(set(re.findall(COMMAND, "\n".join(PAGES.values()))))
+UNAVAILABLE = r"hydra/|--help|\.pth|=timm|…|mine|metasgd"  # plugins, files and classes that are not here
+OVERRIDES = {"quick": "profile=quick", "text": "variant=paper", "tf32": "trainer.precision=tf32"}
 
-def test_the_notebook_page_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+
+def test_the_notebook_page_runs(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEWSHOT_PREPARED", str(tables(tmp_path)))
-    blocks = re.findall(r"```python\n(.*?)```", (CONF.parent / "docs" / "notebook.md").read_text(), re.S)
-    assert len(blocks) == 6
-    names: dict[str, Any] = {}
-    for block in blocks:
-        exec(block, names)
-    printed = capfd.readouterr().out
+    blocks = re.findall(r"```python\n(.*?)```", PAGES[DOCS / "notebook.md"], re.S)
+    exec("".join(blocks), names := dict[str, Any]())
     assert names["score"]["test/accuracy"] > 40  # chance is 20
-    assert "normalisation=rows: choose one of example, matrix, joint, none" in printed
-    assert names["episode"].support_x.shape == (3, 5, 1, 28, 28)
-    assert names["predictions"].shape == (3, 25, 5)
-    together = names["single"].predict(names["episode"])
-    torch.testing.assert_close(names["logits"], together[:, :1])
+    torch.testing.assert_close(names["logits"], names["single"].predict(names["episode"])[:, :1])
     assert (tmp_path / "task.png").stat().st_size > 1000
 
 
-PAGES = [CONF.parent / "README.md", *sorted((CONF.parent / "docs").rglob("*.md"))]
-COMMANDS = [
-    line.split("  #")[0].split(" > ")[0].strip()
-    for page in PAGES
-    for line in page.read_text(encoding="utf-8").splitlines()
-    if re.match(r" {4}python (train\.py|-m fewshot\.report\S*) ", line)
-]
+def test_the_method_and_the_backbone_of_the_page_learn() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGES[DOCS / "add-a-method.md"], re.S)
+    exec("".join(blocks), names := dict[str, Any]())
+    images, labels = torch.rand(2, 5, 1, 8, 8), torch.arange(5).expand(2, 5)
+    learner = names["MetaSGD"](Task((1, 8, 8), 5, False), {"layer": "conv", "widths": [4]}, 0.001, 0.1)
+    learner(images, labels, images).square().sum().backward()
+    assert all(size.grad.any() for size in learner.step_sizes)
+    assert names["Mine"]((1, 8, 8), width=32)(images).shape == (2, 5, 32)
 
 
-@pytest.mark.parametrize(
-    "command", sorted({c for c in COMMANDS if not re.search(r"hydra/|--help|\.pth|=timm|…|mine", c)})
-)
-def test_the_commands_of_the_documentation_compose(command: str) -> None:
-    """The first cell and the last one, up to the data."""
-    [program, *told] = shlex.split(command)[1:]
-    if program == "-m":
-        assert jobs(told[1], split_queries(told[2:])[0])
+@pytest.mark.parametrize(("program", "line"), [c for c in COMMANDS if not re.search(UNAVAILABLE, c[1])])
+def test_the_commands_of_the_documentation_compose(program: str, line: str) -> None:
+    args = shlex.split(line)
+    if program != "train.py":
+        assert jobs_of(args[0], split_queries(args[1:])[0])
         return
-    told = quote_shots([o for o in told if "=" in o])
-    [combinations] = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(told), None)
-    for cell in (combinations[0], combinations[-1]):
-        check(composed([o.replace("'", "") for o in cell]))
+    overrides = OverridesParser.create().parse_overrides(quote_shots([a for a in args if "=" in a]))
+    [jobs] = BasicSweeper.split_arguments(overrides, None)
+    for job in (jobs[0], jobs[-1]):  # up to the data
+        check(composed([o.replace("'", "") for o in job]))
 
 
-@pytest.mark.parametrize(
-    "archive",
-    sorted((CONF.parent / "docs" / "results").glob("*/runs.tar.xz")),
-    ids=lambda path: path.parent.name,
-)
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_lead_somewhere(page: Path) -> None:
+    for place, heading in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", PAGES[page]):
+        target = (page.parent / place).resolve() if place else page
+        assert target.exists(), place
+        titles = re.sub(r"[^\w\n# -]", "", PAGES.get(target, "")).lower().replace(" ", "-")
+        assert not heading or f"#-{heading}\n" in titles, heading
+
+
+@pytest.mark.parametrize("archive", [*DOCS.glob("**/runs.tar.xz")], ids=lambda path: path.parent.name)
 @pytest.mark.usefixtures("composed_once")
-def test_stored_runs_are_those_of_their_study(
-    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever unpacks them has cells that are done; a change of a setting or of what names a run would undo that."""
+@pytest.mark.slow
+def test_unpacked_runs_count_as_finished(archive: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("FEWSHOT_OUTPUTS", str(tmp_path))
-    with tarfile.open(archive) as packed:
-        packed.extractall(tmp_path, filter="data")
-    narrowed = {"quick": ["profile=quick"], "text": ["variant=paper"], "tf32": ["trainer.precision=tf32"]}
-    named = re.fullmatch(rf"(.*?)(?:-({'|'.join(narrowed)}))?", archive.parent.name)
-    assert named is not None
-    told, swept = list(narrowed.get(named[2], [])), params(named[1], [])
-    for place, name in enumerate(("data", "method")):  # the others take seconds
-        there = {result.relative_to(tmp_path).parts[place] for result in tmp_path.rglob("result.json")}
-        told += [f"{name}={','.join(sorted(there))}"] * (name in swept)
-    runs = runs_of(jobs(named[1], told))
-    done = set(runs.loc[runs["scores"].notna(), "folder"])
-    assert done == {str(result.parent) for result in tmp_path.rglob("result.json")}
+    shutil.unpack_archive(archive, tmp_path, filter="data")
+    study, _, suffix = archive.parent.name.partition("-")
+    runs = runs_of(jobs_of(study, [OVERRIDES[suffix]] if suffix else []))
+    finished = runs.loc[runs["scores"].notna(), "folder"]
+    assert set(finished) == {str(result.parent) for result in tmp_path.rglob("result.json")}

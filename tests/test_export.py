@@ -1,4 +1,4 @@
-"""A learner's prediction as a program of its own: torch.export for all, ONNX for those without convolved gradients."""
+"""A learner as a program of its own: torch.export for all, ONNX for those without conv gradients."""
 
 import logging
 import re
@@ -13,9 +13,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fewshot import ProtoNet, Task
 from fewshot.config.compose import CONF
-from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner
-from tests.conftest import LSTM, MAML, OPLSTM, SAP, WARPMAML, episode, make
+from tests.conftest import CLASSES, LSTM, MAML, OPLSTM, SAP, WARPMAML, episode, make
 
 SHORT = {"inner_steps": 2, "eval_inner_steps": 2}
 SET = LSTM | {"passes": 2}
@@ -47,15 +46,17 @@ def case(name: str) -> tuple[MetaLearner, Any, Any, torch.Tensor]:
     """A learner, inputs to export it with, others of the same shapes, and its predictions for the others."""
     method, backbone, options = CASES[name]
     learner = make(method, backbone, **options).float().eval()
-    first, other = (
-        (e.support_x.float(), e.support_y, e.query_x.float())
-        for e in (episode(learner, 2), episode(learner, 2))
-    )
+    episodes = [episode(learner, 2), episode(learner, 2)]
+    first, other = ((e.support_x.float(), e.support_y, e.query_x.float()) for e in episodes)
     with torch.no_grad():
         return learner, first, other, learner(*other)
 
 
-@pytest.mark.parametrize("name", CASES)
+def quick_or_slow(name: str) -> Any:
+    return pytest.param(name, marks=pytest.mark.slow if name in ("maml", "warpmaml", "sap") else ())
+
+
+@pytest.mark.parametrize("name", map(quick_or_slow, CASES))
 def test_torch_export_gives_the_same_predictions(name: str) -> None:
     learner, first, other, wanted = case(name)
     with torch.no_grad():
@@ -64,6 +65,7 @@ def test_torch_export_gives_the_same_predictions(name: str) -> None:
         assert torch.equal(program.module()(*other), wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["protonet", "lstm-set", "lstm-sequence", "oplstm-linear"])
 def test_onnx_gives_the_same_predictions(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
@@ -88,7 +90,7 @@ def test_the_export_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     task, backbone = Task((1, 28, 28), 5, False), {"layer": "linear", "widths": [16]}
     protonet = keep(ProtoNet(task, backbone, lr=1e-3), tmp_path / "RUN")
-    maml = keep(learner_class("maml")(task, backbone, **MAML | SHORT), tmp_path / "MAML-RUN")
+    maml = keep(CLASSES["maml"](task, backbone, **MAML | SHORT), tmp_path / "MAML-RUN")
     blocks = re.findall(r"```python\n(.*?)```", (CONF.parent / "docs" / "export.md").read_text(), re.S)
     assert len(blocks) == 5
     names: dict[str, Any] = {}

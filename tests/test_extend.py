@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 
 from fewshot.config.run_id import run_folder
 from fewshot.training import extend
-from fewshot.training.train import train
-from tests.test_runs import MEASURED, config, images_of, kill_at, rows
+from fewshot.training.run import run as train
+from tests.helpers import MEASURED, config, images_of, kill_at, rows
 
 pytestmark = pytest.mark.usefixtures("composed_once", "undrawn")
 
@@ -22,7 +22,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Outputs with runs of 20 and of 40 updates, the latter in a folder of its own."""
     place = tmp_path_factory.mktemp("extend")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fewshot.training.train.draw", lambda _: [])
+        patch.setattr("fewshot.training.record.draw", lambda *_: [])
         train(config(place, "trainer.max_steps=20"))
         train(config(place, outputs="whole"))
     return place

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 
 from fewshot.data.sine import SineSource
 from fewshot.episodes import Episode
-from fewshot.training.build import make_lightning
+from fewshot.training.build import make_trainer
 from fewshot.training.compiled import compiled
-from fewshot.training.train import train
+from fewshot.training.run import run as train
 from tests.conftest import LSTM, MAML, OPLSTM, SAP, TEXT, WARPMAML, episode, make
+from tests.helpers import config
 from tests.test_learners import ALL, losses_and_gradient, make_named
-from tests.test_runs import config
 
 pytestmark = [
     pytest.mark.gpu,
@@ -50,7 +50,7 @@ def test_tasks_on_a_gpu() -> None:
 
 def test_thirty_two_bits_are_thirty_two_on_a_gpu() -> None:
     """TF32 would be off by 1e-3."""
-    make_lightning("protonet", logger=False)
+    make_trainer("protonet", logger=False)
     x, weight = torch.randn(8, 64, 21, 21), torch.randn(64, 64, 3, 3)
     exact = F.conv2d(x.double(), weight.double(), padding=1).float()
     torch.testing.assert_close(

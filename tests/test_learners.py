@@ -1,6 +1,5 @@
 """What every learner must be whatever its arithmetic: independence of tasks, symmetries, true meta-gradients, sizes."""
 
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -15,13 +14,25 @@ from torch import Tensor, nn
 from fewshot.data.sine import SineSource
 from fewshot.episodes import Episode
 from fewshot.errors import UserError
-from fewshot.methods import NAMES, learner_class
 from fewshot.methods.base import MetaLearner, Task
 from fewshot.methods.maml import MAML as Maml
 from fewshot.methods.warpmaml import WarpMAML
-from fewshot.options import options
+from fewshot.options import settings_of
 from fewshot.training.evaluate import normalise_by_support
-from tests.conftest import FC, LSTM, MAML, OPLSTM, RELEASED, SAP, TEXT, WARPMAML, episode, make, whole
+from tests.conftest import (
+    CLASSES,
+    FC,
+    LSTM,
+    MAML,
+    OPLSTM,
+    RELEASED,
+    SAP,
+    TEXT,
+    WARPMAML,
+    episode,
+    make,
+    whole,
+)
 
 NORMALISATIONS = ("example", "matrix", "joint", "none")
 SET = LSTM | {"support_mode": "set", "pool_cell": True, "query_cell": True}
@@ -154,31 +165,6 @@ def test_optimizer_is_plain_adam_over_everything() -> None:
     (group,) = optimizer.param_groups
     assert (group["lr"], group["betas"], group["weight_decay"]) == (1e-3, (0.9, 0.999), 0)
     assert {id(p) for p in group["params"]} == {id(p) for p in learner.parameters()}
-
-
-def test_learners_are_found_by_name() -> None:
-    """A learner is its file's name; anything else is a user's error that names the choices."""
-    classes = {"lstm": "PlainLSTM", "maml": "MAML", "oplstm": "OPLSTM", "protonet": "ProtoNet", "sap": "SAP"}
-    for name, of_file in (classes | {"warpmaml": "WarpMAML"}).items():
-        assert name in NAMES
-        assert learner_class(name).__name__ == of_file
-    with pytest.raises(UserError, match=r"no fewshot/methods/base.py with a learner: choose one of .*lstm, "):
-        learner_class("base")
-
-
-def test_a_file_has_one_learner(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that no other in its file is derived from: a base of one's own may stand beside it."""
-    monkeypatch.setattr("fewshot.plugins.names", lambda _: ["mine"])
-    module = types.ModuleType("fewshot.methods.mine")
-    monkeypatch.setattr("importlib.import_module", lambda _: module)
-    with pytest.raises(UserError, match=r"fewshot/methods/mine.py defines 0 learners, one is needed"):
-        learner_class("mine")
-    module.Base = type("Base", (MetaLearner,), {"__module__": module.__name__})  # type: ignore[attr-defined]
-    module.Mine = type("Mine", (module.Base,), {"__module__": module.__name__})  # type: ignore[attr-defined]
-    assert learner_class("mine") is module.Mine  # type: ignore[attr-defined]
-    module.Another = type("Another", (module.Base,), {"__module__": module.__name__})  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match=r"defines 2 learners \(Mine, Another\), one is needed"):
-        learner_class("mine")
 
 
 # ---------------------------------------------------------------- order of the support set
@@ -512,7 +498,7 @@ def test_gamma_none_is_one_and_not_learned() -> None:
     learner = make("oplstm", "fc", **RELEASED_OPLSTM)
     batch = episode(learner)
     assert gradients(learner, batch)["gamma"].abs() > 1e-6
-    fresh = learner_class("oplstm")(learner.task, FC, **RELEASED_OPLSTM)
+    fresh = CLASSES["oplstm"](learner.task, FC, **RELEASED_OPLSTM)
     assert fresh.gamma.item() == pytest.approx(0.4)  # type: ignore[union-attr,operator]
     with torch.no_grad():
         learner.gamma.fill_(1.0)  # type: ignore[union-attr,operator]
@@ -614,7 +600,7 @@ def fit(learner: MetaLearner, batch: Episode, updates: int) -> tuple[float, floa
 def test_twenty_tasks_are_overfitted(name: str) -> None:
     """Near zero: cross-entropy under 0.05 (it starts at about ln 3 or above) and all 120 queries right, of noise."""
     method, options = FITS[name]
-    learner = learner_class(method)(Task((1, 4, 4), 3, False), WIDE, **options | {"lr": 5e-3})
+    learner = CLASSES[method](Task((1, 4, 4), 3, False), WIDE, **options | {"lr": 5e-3})
 
     def one_set(examples: int) -> tuple[Tensor, Tensor]:
         return torch.randn(20, 3 * examples, 1, 4, 4), torch.arange(3).repeat_interleave(examples).expand(
@@ -635,7 +621,7 @@ def test_twenty_sine_waves_are_overfitted(support: str) -> None:
     batch = source.episode(source.draw("train", np.arange(20), 5, 5), 5)
     options = SET | {"support_mode": support, "hidden": [40], "lr": 1e-2}
     mlp = {"layer": "linear", "widths": [4], "bn": "none", "zero_bias": True}
-    first, last = fit(learner_class("lstm")(Task((1,), 1, True), mlp, **options), batch, 180)
+    first, last = fit(CLASSES["lstm"](Task((1,), 1, True), mlp, **options), batch, 180)
     assert first > 1.0
     assert last < first / 20
 
@@ -644,7 +630,7 @@ def test_twenty_sine_waves_are_overfitted(support: str) -> None:
 @pytest.mark.parametrize(("method", "options"), [("protonet", {"lr": 1e-3}), ("maml", MAML)])
 def test_threads_change_the_order_of_sums_and_nothing_else(method: str, options: dict[str, Any]) -> None:
     wide = FC | {"widths": [128, 64]}  # wide enough for torch to share the work out
-    learner = learner_class(method)(Task((1, 16, 16), 5, False), wide, **options).double()
+    learner = CLASSES[method](Task((1, 16, 16), 5, False), wide, **options).double()
     tasks, gradients = episode(learner, tasks=4, shots=5, queries=15), []
     try:
         for threads in (1, 2):
@@ -722,9 +708,9 @@ def test_meta_sgd_is_maml_with_learned_steps() -> None:
     for name, gradient in of_maml.items():
         close(of_sgd[name], gradient)
     assert all(of_sgd[f"steps_of.{name}"].abs().max() > 0 for name in sgd.steps_of)
-    assert options(MetaSGD) == options(Maml)
+    assert settings_of(MetaSGD) == settings_of(Maml)
     assert sgd.hparams["inner_lr"] == MAML["inner_lr"]
-    with pytest.raises(UserError, match="inner_steps=0: give a whole number from 1"):
+    with pytest.raises(UserError, match="MetaSGD: inner_steps=0: Input should be greater than or equal to 1"):
         MetaSGD(plain.task, FC, **MAML | {"inner_steps": 0})
     with pytest.raises(UserError, match="unexpected keyword argument 'step'"):
         MetaSGD(plain.task, FC, **MAML, step=1)

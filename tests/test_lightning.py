@@ -14,15 +14,15 @@ from fewshot.config.run_id import config_diff, run_folder
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.sine import SineSource
 from fewshot.episodes import Episode, Task
-from fewshot.methods import learner_class
 from fewshot.methods.base import MetaLearner
-from fewshot.training.build import make_lightning
+from fewshot.training.build import make_trainer
 from fewshot.training.checkpoints import load_weights
 from fewshot.training.evaluate import evaluate
 from fewshot.training.loggers import quiet
-from fewshot.training.train import train
+from fewshot.training.run import run as train
+from tests.conftest import CLASSES
 from tests.grammar import METHODS, callables
-from tests.test_runs import config, evaluation
+from tests.helpers import config, evaluation
 
 QUIET = dict.fromkeys(
     ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False
@@ -47,9 +47,7 @@ def waves() -> tuple[MetaLearner, EpisodicDataModule]:
         source, 3, 2, 4, train_queries=5, num_val_tasks=6, num_test_tasks=7, eval_batch_size=4
     )
     backbone = {"layer": "linear", "widths": [5], "bn": "none"}
-    return learner_class("maml")(
-        source.task, backbone, lr=1e-3, inner_lr=0.1, steps=1, eval_inner_steps=2
-    ), module  # type: ignore[call-arg]
+    return CLASSES["maml"](source.task, backbone, lr=1e-3, inner_lr=0.1, steps=1, eval_inner_steps=2), module  # type: ignore[call-arg]
 
 
 def test_a_stock_trainer_returns_the_score(tmp_path: Path) -> None:
@@ -177,7 +175,7 @@ def test_options_of_lightning_reach_it(tmp_path: Path) -> None:
     assert config_diff(clipped)["trainer.lightning.gradient_clip_val"] == 1e-6
     scores = [train(cfg)["mean"] for cfg in (plain, clipped)]
     assert scores[0] != scores[1]
-    best = learner_class("lstm").load_from_checkpoint(run_folder(clipped) / "best.ckpt", weights_only=True)
+    best = CLASSES["lstm"].load_from_checkpoint(run_folder(clipped) / "best.ckpt", weights_only=True)
     assert best.hparams["passes"] == clipped.method.passes
     assert evaluate(evaluation(run_folder(clipped), tmp_path))["mean"] == pytest.approx(scores[1], rel=1e-6)
 
@@ -203,5 +201,5 @@ def test_a_slurm_that_does_not_run_it_is_no_news(
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     quiet()
-    make_lightning("maml", logger=False)
+    make_trainer("maml", logger=False)
     assert [str(warning.message) for warning in recwarn] == []

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fewshot.config.compose import CONF
+from tests.helpers import images_of
 from tests.long_life import Row, grows
-from tests.test_runs import images_of
 
 SHORT = "trainer.max_steps=300 trainer.val_check_interval=20 trainer.save_every_n_steps=2 trainer.log_every_n_steps=2 trainer.num_val_tasks=4"
 

@@ -8,8 +8,8 @@ from fewshot.config.checks import check
 from fewshot.config.compose import composed
 from fewshot.config.run_id import run_folder
 from fewshot.training.evaluate import evaluate
-from fewshot.training.train import train
-from tests.test_runs import evaluation
+from fewshot.training.run import run as train
+from tests.helpers import evaluation
 
 SHORT = [
     "trainer.max_steps=2",

@@ -10,14 +10,13 @@ import pytest
 
 from fewshot.config.compose import composed
 from fewshot.config.run_id import config_diff, run_folder
-from fewshot.methods.base import MetaLearner
 from fewshot.results.diagnostics import diagnostics
 from fewshot.results.environment import git_commit, installed_version
 from fewshot.results.paper import comparison_key, figure_6, paper_figure, paper_numbers, paper_table, read_csv
 from fewshot.results.record import name_of_test, read_result, score_line, show
 from fewshot.training.evaluate import evaluate
-from fewshot.training.train import train
-from tests.test_runs import config, evaluation, images_of, rows
+from fewshot.training.run import run as train
+from tests.helpers import config, evaluation, images_of, rows
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -131,7 +130,7 @@ def test_a_test_of_evaluate_names_what_differs(tmp_path: Path, capfd: pytest.Cap
     out, err = capfd.readouterr()
     assert "(2-way 1-shot, 30 tasks, 1 query a class, bn" in out
     assert "(2-way 1-shot, 30 tasks, 15 queries a class, trained on folder, run timeout, bn" in out
-    assert "test classes are called as some that the run was trained on: class" in err
+    assert "test classes have the names of classes trained on: class" in err
     assert "tests" not in json.loads(place.read_text())  # the test is of another state than the result
 
 
@@ -183,7 +182,7 @@ def test_gradients_that_vanish_or_explode(tmp_path: Path) -> None:
 def test_a_run_stores_and_shows_its_warnings(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fewshot.training.train.diagnostics", lambda *_: ["at chance"])
+    monkeypatch.setattr("fewshot.training.record.diagnostics", lambda *_: ["at chance"])
     train(cfg := config(tmp_path))
     assert "warning: at chance" in capfd.readouterr().out
     stored = read_result(run_folder(cfg) / "result.json")
@@ -193,15 +192,3 @@ def test_a_run_stores_and_shows_its_warnings(
     logged = {row["metric"]: float(row["value"]) for row in rows(run_folder(cfg) / "metrics.csv")}
     assert logged["train/gradient_norm"] > 0
     assert logged["val/ci95"] > 0
-
-
-def test_a_run_that_failed_has_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
-        raise RuntimeError("it broke")
-
-    monkeypatch.setattr(MetaLearner, "losses", fail)
-    cfg = config(tmp_path)
-    assert train(cfg)["status"] == "failed"
-    stored = read_result(run_folder(cfg) / "result.json")
-    assert stored is not None
-    assert (stored["reason"], stored["warnings"]) == ("RuntimeError: it broke", [])

@@ -1,4 +1,4 @@
-"""Section 6 and the claims about single-layer networks, as code that can fail; docs/section6.md has the algebra."""
+"""Section 6 and the claims about single-layer networks, as tests; docs/section6.md has the algebra."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,8 +25,8 @@ BN = NO_BN | {"bn": "transductive"}
 def build(kind: type[OPLSTM], regression: bool, backbone: dict[str, Any] = NO_BN, **options: Any) -> Any:
     shape = (2, 8, 8) if backbone is CONV else (4,)
     task = Task(shape, 2 if regression else 3, regression)
-    told = OPTIONS | RELEASED | {"normalisation": "none", "gamma": None, "softmax": True} | options
-    learner = kind(task, backbone, **told).double()
+    published = OPTIONS | RELEASED | {"normalisation": "none", "gamma": None, "softmax": True}
+    learner = kind(task, backbone, **published | options).double()
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -48,13 +48,11 @@ def final_weights(learner: OPLSTM, support_x: Tensor, support_y: Tensor) -> list
 
 # ---------------------------------------------------------------- gradient descent
 class Descent(OPLSTM):
-    """OP-LSTM with the error signal in place of its coordinate LSTMs: h^L = -η (p - y), hidden h = m 1[a > 0]."""
+    """OP-LSTM with the error signal for its coordinate LSTMs: h^L = -η (p - y), hidden h = m 1[a > 0]."""
 
     masked = True
 
-    def coordinate(
-        self, cells: nn.ModuleList, a_BMO: Tensor, m_BMO: Tensor, state: Any
-    ) -> tuple[Tensor, Any]:
+    def coordinate(self, cells: Any, a_BMO: Tensor, m_BMO: Tensor, state: Any) -> tuple[Tensor, Any]:
         if cells is self.output_lstm:
             slope = 2 / self.task.outputs if self.task.regression else 1.0  # of the mean squared error
             return -ETA * slope * (a_BMO - m_BMO), state
@@ -66,7 +64,7 @@ class Unmasked(Descent):
 
 
 def descend(learner: OPLSTM, x: Tensor, y: Tensor, steps: int) -> list[Tensor]:
-    """One task: plain gradient steps on the mean support loss; weight matrices move, biases (and batch norm) do not."""
+    """One task: plain gradient steps of the weight matrices on the mean support loss; biases stay."""
     blocks = list(learner.body)
     weights = [layer.weight.detach() for layer in (*blocks, learner.head)]
     head_bias = learner.head.bias.detach()
@@ -76,15 +74,12 @@ def descend(learner: OPLSTM, x: Tensor, y: Tensor, steps: int) -> list[Tensor]:
         for weight, block in zip(weights[:-1], blocks, strict=True):
             a = a @ weight.T + block.bias.detach()
             if block.has_bn:
-                a = F.batch_norm(
-                    a, None, None, block.bn_weight.detach(), block.bn_bias.detach(), training=True
-                )
+                a = F.batch_norm(a, None, None, block.bn_weight, block.bn_bias, training=True)
             a = torch.relu(a)
         output = a @ weights[-1].T + head_bias
         loss = F.mse_loss(output, y) if learner.task.regression else F.cross_entropy(output, y)
-        weights = [
-            (w - ETA * g).detach() for w, g in zip(weights, torch.autograd.grad(loss, weights), strict=True)
-        ]
+        gradients = torch.autograd.grad(loss, weights)
+        weights = [(w - ETA * g).detach() for w, g in zip(weights, gradients, strict=True)]
     return weights
 
 
@@ -92,13 +87,16 @@ def difference(learner: OPLSTM, steps: int) -> float:
     """The largest difference between the learner's H_T and gradient descent's, over tasks and layers."""
     batch = draw(learner)
     found = final_weights(learner, batch.support_x, batch.support_y)
-    return max(
-        float((ours[b] - plain).abs().max())
-        for b in range(len(batch.tasks))
-        for ours, plain in zip(
-            found, descend(learner, batch.support_x[b], batch.support_y[b], steps), strict=True
-        )
-    )
+    tasks = zip(batch.support_x, batch.support_y, strict=True)
+    plain = [
+        torch.stack(layer) for layer in zip(*(descend(learner, x, y, steps) for x, y in tasks), strict=True)
+    ]
+    return largest(found, plain)
+
+
+def largest(first: list[Tensor], second: list[Tensor]) -> float:
+    """The largest difference between two lists of tensors."""
+    return max(float((a - b).abs().max()) for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
@@ -108,21 +106,18 @@ def test_the_error_signal_makes_mamls_update(regression: bool, steps: int) -> No
 
 
 def test_mamls_biases_are_all_that_it_lacks() -> None:
-    """The package's MAML: the same matrices after one step; after two they differ by what its biases did between."""
+    """The package's MAML has the same matrices after one step; its biases have moved before the second."""
     learner = build(Descent, False)
     maml = MAML(learner.task, NO_BN, **(MAML_OPTIONS | {"inner_lr": ETA})).double()
-    maml.net.load_state_dict(
-        {n: p for n, p in learner.state_dict().items() if n.startswith(("body.", "head."))}
-    )
+    network = {n: p for n, p in learner.state_dict().items() if n.startswith(("body.", "head."))}
+    maml.net.load_state_dict(network)
     batch = draw(learner)
     adapted, gaps = maml.start(len(batch.tasks)), []
     for learner.passes in (1, 2):
         adapted = maml.step(adapted, batch.support_x, batch.support_y)
-        theirs = [
-            whole(w, len(batch.tasks)).detach() for name, w in adapted.items() if name.endswith("weight")
-        ]
-        ours = final_weights(learner, batch.support_x, batch.support_y)
-        gaps.append(max(float((o - t).abs().max()) for o, t in zip(ours, theirs, strict=True)))
+        matrices = [w for name, w in adapted.items() if name.endswith("weight")]
+        theirs = [whole(w, len(batch.tasks)).detach() for w in matrices]
+        gaps.append(largest(final_weights(learner, batch.support_x, batch.support_y), theirs))
     assert gaps[0] < 1e-12
     assert gaps[1] > 1e-3
 
@@ -146,9 +141,7 @@ def test_without_its_conditions_it_does_not(kind: type[OPLSTM], changed: dict[st
 class Labels(OPLSTM):
     """OP-LSTM whose coordinate LSTM puts out the label, h^L = y; the hidden layers stay as they are."""
 
-    def coordinate(
-        self, cells: nn.ModuleList, a_BMO: Tensor, m_BMO: Tensor, state: Any
-    ) -> tuple[Tensor, Any]:
+    def coordinate(self, cells: Any, a_BMO: Tensor, m_BMO: Tensor, state: Any) -> tuple[Tensor, Any]:
         return m_BMO if cells is self.output_lstm else torch.zeros_like(m_BMO), state
 
 
@@ -159,9 +152,7 @@ def prototypes(learner: OPLSTM, support_x: Tensor, support_y: Tensor) -> Tensor:
     for b in range(len(features)):
         unit = [a / a.norm() if a.any() else a for a in features[b]]  # no feature may be alive
         classes = [[a for a, y in zip(unit, support_y[b], strict=True) if y == n] for n in range(3)]
-        rows.append(
-            torch.stack([0.7 * torch.stack(members).sum(0) / features.shape[1] for members in classes])
-        )
+        rows.append(torch.stack([0.7 * sum(members) / features.shape[1] for members in classes]))
     return torch.stack(rows).detach()
 
 
@@ -173,14 +164,12 @@ def test_labels_make_normalised_prototypes(backbone: dict[str, Any]) -> None:
         learner.head.weight.zero_()
     batch = episode(learner)
     expected = prototypes(learner, batch.support_x, batch.support_y)
-    final = learner.output_layer(batch.support_x, batch.support_y)[2].detach()
-    torch.testing.assert_close(final, expected, rtol=1e-12, atol=1e-14)
 
     def error() -> float:
-        return float(
-            (learner.output_layer(batch.support_x, batch.support_y)[2].detach() - expected).abs().max()
-        )
+        final = learner.output_layer(batch.support_x, batch.support_y)[2].detach()
+        return largest([final], [expected])
 
+    assert error() < 1e-12
     for name, value in (("normalisation", "none"), ("normalisation", "matrix"), ("passes", 2)):
         kept = getattr(learner, name)
         setattr(learner, name, value)
@@ -201,16 +190,11 @@ def episodes() -> Iterator[tuple[Tensor, float, float]]:
 
 
 def test_one_lstm_layer_with_a_linear_read_out_suffices() -> None:
-    """c sums i g = σ(k x) tanh(k y): the label of x = 1. The output gates σ(±k x) choose its sign for the query."""
-    options: dict[str, Any] = {
-        "support_mode": "sequence",
-        "inputs": "target",
-        "passes": 1,
-        "first_labels": True,
-    }
-    mlp = {"layer": "linear", "widths": [1], "bn": "none", "zero_bias": True}  # not used: x is read raw
-    task = Task((1,), 1, True)
-    learner = PlainLSTM(task, mlp, 1e-3, hidden=[2], pool_cell=False, query_cell=True, **options).double()
+    """c sums i g = σ(k x) tanh(k y): the label of x = 1. Gates σ(±k x) choose its sign for the query."""
+    options: Any = {"support_mode": "sequence", "inputs": "target", "passes": 1, "first_labels": True}
+    options |= {"hidden": [2], "pool_cell": False, "query_cell": True}
+    mlp = NO_BN | {"widths": [1]}  # not used: x is read raw
+    learner = PlainLSTM(Task((1,), 1, True), mlp, 1e-3, **options).double()
     k = 20.0
     with torch.no_grad():
         for parameter in learner.parameters():
@@ -229,7 +213,7 @@ def test_one_lstm_layer_with_a_linear_read_out_suffices() -> None:
 
 
 def test_two_tanh_units_with_a_linear_read_out_suffice() -> None:
-    """The counterexample to "a single-layer RNN cannot": integer weights, every answer right with a margin of 1."""
+    """The counterexample to "a single-layer RNN cannot": every answer is right with a margin of 1."""
     rnn = nn.RNN(2, 2, batch_first=True)
     with torch.no_grad():
         rnn.weight_ih_l0.copy_(torch.tensor([[-2.0, 1.0], [2.0, -2.0]]))
@@ -243,7 +227,7 @@ def test_two_tanh_units_with_a_linear_read_out_suffice() -> None:
 
 
 def test_a_linear_recurrence_cannot() -> None:
-    """Its answer is a term of the support set plus one of the query: swapping the labels cannot swap the answers.
+    """Its answer is a term of the support set plus one of the query: swapped labels cannot swap the answers.
 
     With tanh around the same weights the answers' difference does depend on the labels.
     """

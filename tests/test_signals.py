@@ -33,10 +33,10 @@ from fewshot.errors import UserError
 from fewshot.training import build, callbacks
 from fewshot.training.checkpoints import AtomicCheckpointIO
 from fewshot.training.evaluate import evaluate
-from fewshot.training.train import train
+from fewshot.training.run import run as train
 from tests.conftest import Start
+from tests.helpers import MEASURED, TINY, config, evaluation, kill_at, rows
 from tests.test_cli import call
-from tests.test_runs import MEASURED, TINY, config, evaluation, kill_at, rows
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -207,8 +207,8 @@ def test_what_goes_on_is_the_command_without_force(monkeypatch: pytest.MonkeyPat
 def test_a_cell_does_not_keep_the_threads_of_the_one_before() -> None:
     own = build.OWN_THREADS
     try:
-        build.use_threads(own + 1)
-        build.use_threads(0)
+        build.set_threads(own + 1)
+        build.set_threads(0)
         assert torch.get_num_threads() == own
     finally:
         torch.set_num_threads(1)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from fewshot.config.compose import CONF
-from fewshot.training.train import train
+from fewshot.training.run import run as train
 from tests.conftest import Start
-from tests.test_runs import config
+from tests.helpers import config
 from tests.test_signals import without_times
 
 ROOT = CONF.parent

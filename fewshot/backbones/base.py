@@ -1,29 +1,29 @@
 """What every backbone is to a learner: flat features of examples, and whose statistics its batch norm takes."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from torch import Tensor, nn
 
 from fewshot.backbones.layers import linear
-from fewshot.options import Text, checked
+from fewshot.options import Text, validated
 
 Weights = Annotated[Text | None, "file of pretrained weights, or a run's folder; null: random ones"]
 
 
 class Body(nn.Module):
-    """The base of backbones. The options of one are the annotated parameters of its constructor after `input_shape`,
-    and the settings `backbone.…` of a YAML whose `body` names its file.
+    """The base of backbones: `(B, M, *input)` → features `(B, M, features)`.
+
+    A backbone's settings are the annotated parameters of its constructor after `input_shape`.
 
     Attributes:
-        features: size of its output.
+        features: size of the output.
         bn: "transductive", support and query set normalised each by its own statistics; "support", both by the support
             set's; "none", no example depends on another.
         flat: whether it takes flat inputs, as a network of linear layers does, and no images.
         per_task: whether its weights may carry a leading task axis, so that a learner can adapt them.
 
     Raises:
-        UserError: an option is not what its annotation allows, or `check` refuses them together.
+        UserError: an argument is not what its annotation allows, or does not fit the inputs.
     """
 
     features: int
@@ -34,15 +34,7 @@ class Body(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
-            cls.__init__ = checked(cls.__init__, cls.prepare)  # type: ignore[method-assign]
-
-    @classmethod
-    def prepare(cls, arguments: dict[str, Any]) -> None:
-        cls.check(**{name: value for name, value in arguments.items() if name != "self"})
-
-    @classmethod
-    def check(cls, input_shape: Sequence[int], **options: Any) -> None:
-        """UserError for options that make no sense fold_tasks, or for inputs of this shape."""
+            cls.__init__ = validated(cls.__init__, super(cls, cls).__init__)  # type: ignore[method-assign]
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         """Features (B, M, features) of examples (B, M, *input); for `reference` see `layers.batch_norm`."""

@@ -1,9 +1,9 @@
-"""MLP, FC net and Conv-4: one stack of blocks, told apart by their config."""
+"""MLP, FC net and Conv-4: one stack of blocks; their configs differ."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +15,11 @@ from fewshot.backbones.weights import load
 from fewshot.errors import UserError
 from fewshot.options import UnitsOfLayers
 
+Statistics = Literal["none", "transductive", "support"]
+
 
 class Block(nn.Module):
-    """Linear or 3×3 convolution, batch norm unless `bn` is False, ReLU, and 2×2 max-pooling after a convolution.
+    """Linear or 3×3 convolution, batch norm if `bn`, ReLU, and 2×2 max-pooling after a convolution.
 
     Torch's default initialisation; the MLP's biases start at 0 (`zero_bias`).
     """
@@ -26,12 +28,9 @@ class Block(nn.Module):
         super().__init__()
         made = nn.Conv2d(inputs, outputs, 3) if layer == "conv" else nn.Linear(inputs, outputs)
         assert made.bias is not None
-        self.weight, self.bias = (
-            made.weight,
-            nn.Parameter(torch.zeros_like(made.bias) if zero_bias else made.bias),
-        )
-        self.is_conv = layer == "conv"
-        self.has_bn = bn
+        self.weight = made.weight
+        self.bias = nn.Parameter(torch.zeros_like(made.bias) if zero_bias else made.bias)
+        self.is_conv, self.has_bn = layer == "conv", bn
         if bn:
             self.bn_weight = nn.Parameter(torch.ones(outputs))
             self.bn_bias = nn.Parameter(torch.zeros(outputs))
@@ -44,7 +43,7 @@ class Block(nn.Module):
             u = batch_norm(u, self.bn_weight, self.bn_bias, reference)
         if transform is not None:
             return self.pool(transform(F.relu(u)))
-        return F.relu(self.pool(u))  # gives the same as pooling last, and leaves ReLU a quarter of the pixels
+        return F.relu(self.pool(u))  # the same as pooling last, on a quarter of the pixels
 
     def pool(self, x: Tensor) -> Tensor:
         return unfold_tasks(F.max_pool2d(fold_tasks(x), 2), len(x)) if self.is_conv else x
@@ -56,34 +55,23 @@ class Block(nn.Module):
 class Blocks(Body, nn.ModuleList):
     """Blocks over inputs of shape `input_shape`, (channels, height, width) for convolutions.
 
-    Batch norm is "transductive", support and query set each by their own statistics, as in the paper, or normalises
-    the query set by the "support" set's.
+    `bn` is "transductive" (support and query set are each normalised by their own statistics, as in the
+    paper), "support" (both by the support set's) or "none".
     """
-
-    @classmethod
-    def check(cls, input_shape: Sequence[int], **told: Any) -> None:
-        if told["layer"] == "conv" and len(input_shape) != 3:
-            raise UserError("layer=conv is for images: choose backbone=mlp")
-        if told["layer"] == "conv" and min(input_shape[1:]) >> len(told["widths"]) < 1:
-            raise UserError(f"{len(told['widths'])} blocks halve an image as often: data.size is too small")
-
-    @staticmethod
-    def required(backbone: Mapping[str, Any], why: str) -> None:
-        """UserError, for learners that work on blocks, where the settings name another kind of backbone."""
-        if "body" in backbone:
-            raise UserError(f"backbone.body={backbone['body']}: {why}, choose backbone=conv4, fc or mlp")
 
     def __init__(
         self,
         input_shape: Sequence[int],
         layer: Annotated[Literal["linear", "conv"], "kind of the blocks"],
         widths: Annotated[UnitsOfLayers, "outputs, or feature maps, of each block"],
-        bn: Annotated[
-            Literal["none", "transductive", "support"], "whose statistics normalise"
-        ] = "transductive",
+        bn: Annotated[Statistics, "whose statistics normalise"] = "transductive",
         zero_bias: Annotated[bool, "biases start at 0"] = False,
         weights: Weights = None,
     ) -> None:
+        if layer == "conv" and len(input_shape) != 3:
+            raise UserError("layer=conv is for images: choose backbone=mlp")
+        if layer == "conv" and min(input_shape[1:]) >> len(widths) < 1:
+            raise UserError(f"{len(widths)} blocks halve an image as often: data.size is too small")
         pixels = math.prod(size >> len(widths) for size in input_shape[1:]) if layer == "conv" else 1
         sizes = [input_shape[0] if layer == "conv" else math.prod(input_shape), *widths]
         super().__init__(Block(i, o, layer, bn != "none", zero_bias) for i, o in pairwise(sizes))

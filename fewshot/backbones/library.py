@@ -2,8 +2,7 @@
 
 import importlib.util
 from collections.abc import Sequence
-from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,20 +11,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fewshot.backbones.base import Body
 from fewshot.backbones.layers import batch_norm
 from fewshot.backbones.weights import load
-from fewshot.errors import UserError
+from fewshot.errors import UserError, brief
 from fewshot.options import Text
 
-MEAN, STD = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # of ImageNet, which weights of these libraries expect
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which these models expect
+File = Annotated[Text | None, "file of pretrained weights, .pth or .safetensors; null: random ones"]
+Statistics = Literal["transductive", "support", "stored"]
 
 
 class LibraryBody(Body):
     """A classifier without its last linear layer. One copy of its weights serves all tasks.
 
-    Its batch norm takes the statistics of a task's set, or with bn=stored those in the weights' file. Dropout, where a
-    model has it, is on in training.
+    Its batch norm takes the statistics of a task's set, or with bn=stored those in the weights' file.
+    Dropout, if a model has it, is on in training.
     """
 
     per_task = False
@@ -37,23 +35,24 @@ class LibraryBody(Body):
         input_shape: Sequence[int],
         library: Annotated[Literal["torchvision", "timm"], "whose model"],
         model: Annotated[Text, "its name there, as resnet18"],
-        weights: Annotated[
-            Text | None, "file of pretrained weights, .pth or .safetensors; null: random ones"
-        ] = None,
-        bn: Annotated[
-            Literal["transductive", "support", "stored"], "whose statistics normalise; stored: the weights'"
-        ] = "transductive",
+        weights: File = None,
+        bn: Annotated[Statistics, "whose statistics normalise; stored: the weights'"] = "transductive",
     ) -> None:
         super().__init__()
-        self.net, self.bn = make_model(library, model), bn
-        *_, last = (name for name, module in self.net.named_modules() if isinstance(module, nn.Linear))
+        if len(input_shape) != 3:
+            raise UserError(f"the models of {library} are for images")
+        if importlib.util.find_spec(library) is None:
+            raise UserError(f"backbone.library={library} is not installed: pip install {library}")
+        if model not in list_models(library):
+            raise UserError(f"backbone.model={model}: {library} has no such model")
+        self.net = get_model(library, model)
+        head = [name for name, module in self.net.named_modules() if isinstance(module, nn.Linear)][-1]
         if weights is not None:
-            load(self.net, weights, last)
-        replace(self.net, last, nn.Identity())
+            load(self.net, weights, head)
+        replace(self.net, head, nn.Identity())
         self.sets = Sets()
         norms = {name: module for name, module in self.net.named_modules() if isinstance(module, _BatchNorm)}
-        if not norms:
-            self.bn = "none"
+        self.bn = bn if norms else "none"
         if bn != "stored":
             for name, norm in norms.items():
                 replace(self.net, name, by_sets(norm, self.sets))
@@ -62,28 +61,19 @@ class LibraryBody(Body):
         try:
             with torch.no_grad():
                 self.features = self.train()(torch.zeros(1, 2, *input_shape)).shape[2]
-        except Exception as error:  # a model may refuse an image in any way
-            line = " ".join(str(error).split())[:120]
+        except Exception as error:  # models reject images in many ways
+            size = "×".join(map(str, input_shape))
             raise UserError(
-                f"backbone.model={model} takes no images of {'×'.join(map(str, input_shape))}, or gives no flat "
-                f"features ({line}): choose another data.size, as 224, or model"
+                f"backbone.model={model} takes no images of {size}, or gives no flat features "
+                f"({brief(error, 120)}): choose another data.size, as 224, or model"
             ) from error
-
-    @classmethod
-    def check(cls, input_shape: Sequence[int], **options: Any) -> None:
-        library = options["library"]
-        if len(input_shape) != 3:
-            raise UserError(f"the models of {library} are for images")
-        if importlib.util.find_spec(library) is None:
-            raise UserError(f"it needs {library}, which is not installed: pip install {library}")
-        if options["model"] not in (models := names(library)):
-            raise UserError(f"backbone.model={options['model']}: {near(options['model'], models)}")
 
     def train(self, mode: bool = True) -> "LibraryBody":
         super().train(mode)
-        for module in self.net.modules() if self.bn == "stored" else []:
-            if isinstance(module, _BatchNorm):
-                module.eval()
+        if self.bn == "stored":
+            for module in self.net.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
         return self
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
@@ -93,7 +83,7 @@ class LibraryBody(Body):
 
 
 class Sets:
-    """How the examples that a model is given belong together."""
+    """How the examples in a model's batch belong together."""
 
     tasks = 1
     reference: int | None = None
@@ -112,20 +102,14 @@ class BatchNormBySets(nn.Module):
 
 
 def by_sets(norm: _BatchNorm, sets: Sets) -> nn.Module:
-    """With what timm's own batch norm does after it."""
+    """The layer for `norm`, with the dropout and activation that timm's batch norm includes."""
     after = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
     return nn.Sequential(BatchNormBySets(norm, sets), *after)
 
 
 def replace(net: nn.Module, name: str, by: nn.Module) -> None:
-    where, _, last = name.rpartition(".")
-    net.get_submodule(where).register_module(last, by)
-
-
-def near(name: str, models: Sequence[str]) -> str:
-    """Which names may have been meant, of hundreds."""
-    close = get_close_matches(name, models, n=4, cutoff=0.3)
-    return "there is none of this name" + (f", did you mean {', '.join(close)}?" if close else "")
+    parent, _, last = name.rpartition(".")
+    net.get_submodule(parent).register_module(last, by)
 
 
 def names(library: str) -> list[str]:
@@ -133,17 +117,17 @@ def names(library: str) -> list[str]:
         import timm
 
         return timm.list_models()
-    import torchvision
+    from torchvision import models
 
-    return torchvision.models.list_models(torchvision.models)
+    return models.list_models(models)
 
 
-def make_model(library: str, name: str) -> nn.Module:
-    """The model with random weights and its classifier."""
+def get_model(library: str, name: str) -> nn.Module:
+    """The model with random weights, and its classifier."""
     if library == "timm":
         import timm
 
         return timm.create_model(name)
-    import torchvision
+    from torchvision import models
 
-    return torchvision.models.get_model(name, weights=None)
+    return models.get_model(name, weights=None)

@@ -1,12 +1,12 @@
 """ResNet-12, the field's second standard backbone: `python train.py data=mini backbone=resnet12`.
 
-As in MetaOptNet (Lee et al. 2019) and most work since, but for DropBlock, which is left out: two passes over one
+As in MetaOptNet (Lee et al. 2019) and most work since, but without DropBlock, with which two passes over one
 support set would differ. The paper does not use it.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,29 +23,24 @@ SLOPE = 0.1  # of the leaky ReLU
 
 
 class ResNet12(Body):
-    """Four residual blocks of three convolutions, each halving the image, and the mean over the pixels left."""
+    """Four residual blocks of three convolutions, each halving the image, then global average pooling."""
 
     def __init__(
         self,
         input_shape: Sequence[int],
-        widths: Annotated[
-            Sequence[Units], Field(min_length=4, max_length=4), "feature maps of the four blocks"
-        ],
+        widths: Annotated[Sequence[Units], Field(min_length=4, max_length=4), "feature maps of each block"],
         bn: Annotated[Literal["transductive", "support"], "whose statistics normalise"] = "transductive",
         weights: Weights = None,
     ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Residual(i, o) for i, o in pairwise([input_shape[0], *widths]))
-        self.bn, self.features = bn, widths[-1]
-        if weights is not None:
-            load(self, weights)
-
-    @classmethod
-    def check(cls, input_shape: Sequence[int], **_: Any) -> None:
         if len(input_shape) != 3:
             raise UserError("ResNet-12 is for images")
         if min(input_shape[1:]) < 16:
             raise UserError("ResNet-12 halves an image four times: data.size is below 16")
+        self.blocks = nn.ModuleList(Residual(i, o) for i, o in pairwise([input_shape[0], *widths]))
+        self.bn, self.features = bn, widths[-1]
+        if weights is not None:
+            load(self, weights)
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         for block in self.blocks:
@@ -54,7 +49,7 @@ class ResNet12(Body):
 
 
 class Residual(nn.Module):
-    """Three 3×3 convolutions beside a 1×1 one, each with batch norm; leaky ReLU and 2×2 max-pooling of their sum."""
+    """Three 3×3 convolutions and a 1×1 shortcut, each with batch norm; leaky ReLU and 2×2 max-pooling."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

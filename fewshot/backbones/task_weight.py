@@ -17,7 +17,7 @@ SMALL = 2**14  # numbers in all tasks' weights
 
 
 class TaskWeight:
-    """base + hᵀ a for each task; `base` is (O, I), or (B, O, I) once a task's products cost more than a weight."""
+    """base + hᵀ a for each task; `base` is (O, I), or (B, O, I) if products would cost more than that."""
 
     def __init__(self, base: Tensor, h_BKO: Tensor | None = None, a_BKI: Tensor | None = None) -> None:
         self.base, self.h_BKO, self.a_BKI = base, h_BKO, a_BKI
@@ -32,7 +32,7 @@ class TaskWeight:
         return y_BMO
 
     def transposed(self, y_BMO: Tensor) -> Tensor:
-        """y W, (B, M, I): what a layer's outputs tell the layer below."""
+        """y W, (B, M, I): the message from a layer's outputs to the layer below."""
         x_BMI = y_BMO @ self.base
         if self.h_BKO is None or self.a_BKI is None:
             return x_BMI
@@ -58,17 +58,15 @@ class TaskWeight:
 
 
 def fewer(tasks: int, products: int, outputs: int, inputs: int) -> bool:
-    """Whether products are less work than a weight a task: fewer numbers, and enough to be worth the operations."""
+    """Whether products are less work than a weight per task: fewer numbers, and large enough weights."""
     return products * (outputs + inputs) < outputs * inputs and tasks * outputs * inputs > SMALL
 
 
 @contextmanager
 def swap_parameters(net: nn.Module, weights: Mapping[str, Tensor | TaskWeight]) -> Iterator[None]:
-    """`net` with these weights, by name, in the place of its parameters."""
-    places = [
-        (net.get_submodule(where)._parameters, last)
-        for where, _, last in (n.rpartition(".") for n in weights)
-    ]
+    """Within, `net` has these weights, by name, in place of its parameters."""
+    names = [name.rpartition(".") for name in weights]
+    places = [(net.get_submodule(parent)._parameters, last) for parent, _, last in names]
     before = [parameters[last] for parameters, last in places]
     try:
         for (parameters, last), weight in zip(places, weights.values(), strict=True):

@@ -1,16 +1,13 @@
 """Pretrained weights of a backbone, from a file or from the best state of a run's folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from fewshot.errors import UserError
+from fewshot.errors import UserError, brief
 from fewshot.files import weights_file
-
-WRAPPED = ("state_dict", "model")  # under which a checkpoint may keep its weights
-SHOWN = 3
 
 
 def load(net: nn.Module, weights: str, head: str | None = None) -> None:
@@ -23,24 +20,14 @@ def load(net: nn.Module, weights: str, head: str | None = None) -> None:
     Raises:
         UserError: the file cannot be read, or names or shapes are not the network's.
     """
-
-    def of_body(name: str) -> bool:
-        return head is None or not name.startswith(f"{head}.")
-
+    own = net.state_dict()
     try:
-        own = net.state_dict()
-        state = {name: value for name, value in read(weights_file(Path(weights))).items() if of_body(name)}
-        wrong = [name for name, value in state.items() if name in own and value.shape != own[name].shape]
-        fitting = {name: value for name, value in state.items() if name not in wrong}
-        found = net.load_state_dict(fitting, strict=False)
-    except Exception as error:  # a foreign file can fail in any way
-        line = " ".join(str(error).split())[:160]
-        raise UserError(f"backbone.weights={weights} cannot be loaded: {line}") from error
-    missing = [name for name in found.missing_keys if of_body(name) and name not in wrong]
-    shapes = [f"{name} ({size(state[name])}, not {size(own[name])})" for name in wrong]
-    differing = {"missing": missing, "unexpected": found.unexpected_keys, "wrong shape": shapes}
-    if misfits := [f"{what} {listed(names)}" for what, names in differing.items() if names]:
-        raise UserError(f"backbone.weights={weights} are those of another model: {'; '.join(misfits)}")
+        state = dict(read(weights_file(Path(weights))))
+        if head is not None:
+            state |= {name: value for name, value in own.items() if name.startswith(f"{head}.")}
+        net.load_state_dict(state)
+    except Exception as error:  # whatever the file holds
+        raise UserError(f"backbone.weights={weights} cannot be loaded: {brief(error, 400)}") from error
 
 
 def read(file: Path) -> Mapping[str, Tensor]:
@@ -49,20 +36,9 @@ def read(file: Path) -> Mapping[str, Tensor]:
         from safetensors.torch import load_file
 
         return load_file(file)
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    of_learner = "pytorch-lightning_version" in state
-    for name in WRAPPED:
-        state = state.get(name, state)
-    if not of_learner:
-        return state
-    named = {name.removeprefix("net."): value for name, value in state.items()}  # MAML has its body in a net
+    checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    state = checkpoint.get("state_dict", checkpoint)
+    if "pytorch-lightning_version" not in checkpoint:
+        return state.get("model", state)
+    named = {name.removeprefix("net."): value for name, value in state.items()}  # MAML's body is in a net
     return {name.removeprefix("body."): value for name, value in named.items() if name.startswith("body.")}
-
-
-def size(tensor: Tensor) -> str:
-    return "×".join(map(str, tensor.shape)) or "one number"
-
-
-def listed(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from copy import copy
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, runtime_checkable
 
 import lightning as L
 import numpy as np
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.episodes import SPLITS, Episode, Task
-from fewshot.options import Few, Many, Units, checked
+from fewshot.options import Few, Many, Units, validated
 
 STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where tasks come from: `draw` on the CPU, tensors with a leading task axis; `episode` on the device, of some of
     these tasks. `note` is what a user should know of it."""
@@ -94,7 +95,7 @@ class EpisodicDataModule(L.LightningDataModule):
         UserError: an argument is not what its annotation allows, or the data are too few (from `setup`).
     """
 
-    @checked
+    @validated
     def __init__(
         self,
         source: Source,

@@ -12,7 +12,7 @@ from torch import Tensor
 from fewshot.data.table import Classes, Table
 from fewshot.episodes import Episode, Task, draw_images, draw_order
 from fewshot.errors import UserError
-from fewshot.options import Seed, Ways, checked
+from fewshot.options import Seed, Ways, validated
 
 
 class ImageSource:
@@ -21,7 +21,7 @@ class ImageSource:
     `train_ways` is the number of classes in training, for learners without an output per class.
     """
 
-    @checked
+    @validated
     def __init__(
         self,
         seed: Seed,

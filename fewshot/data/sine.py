@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.episodes import Episode, Task, random_bits, task_keys, uniform
-from fewshot.options import Seed, Sign, checked
+from fewshot.options import Seed, Sign, validated
 
 AMPLITUDE = (0.1, 5.0)
 PHASE = (0.0, float(np.pi))
@@ -24,7 +24,7 @@ class SineSource:
     task = Task((1,), 1, regression=True)
     note = ""
 
-    @checked
+    @validated
     def __init__(
         self, seed: Seed, sign: Annotated[Sign, "of the phase p in y = A sin(x + sign * p)"] = -1
     ) -> None:

@@ -1,11 +1,11 @@
-"""Meta-learners, one a file. A learner is chosen by its file's name, or by that of an installed entry point."""
+"""Meta-learners, one a file."""
 
 from fewshot.methods.base import MetaLearner
-from fewshot.plugins import chosen, names
+from fewshot.methods.lstm import PlainLSTM
+from fewshot.methods.maml import MAML
+from fewshot.methods.oplstm import OPLSTM
+from fewshot.methods.protonet import ProtoNet
+from fewshot.methods.sap import SAP
+from fewshot.methods.warpmaml import WarpMAML
 
-NAMES = names(__name__)
-
-
-def learner_class(name: str) -> type[MetaLearner]:
-    """The learner of `fewshot/methods/<name>.py`; UserError where there is none."""
-    return chosen(__name__, name, MetaLearner, "learner")
+__all__ = ["MAML", "OPLSTM", "SAP", "MetaLearner", "PlainLSTM", "ProtoNet", "WarpMAML"]

@@ -17,11 +17,10 @@ from torchmetrics import CatMetric
 from torchmetrics.functional import mean_squared_error
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from fewshot.backbones import told
 from fewshot.baselines import baseline_name, baseline_scores
 from fewshot.episodes import Episode, Task
 from fewshot.errors import UserError
-from fewshot.options import Positive, checked
+from fewshot.options import Positive, validated
 
 Lr = Annotated[
     Positive, "learning rate of Adam, which sees the sum of the meta-batch's losses"
@@ -32,7 +31,7 @@ class MetaLearner(L.LightningModule):
     """What all learners share. A learner's options are the annotated parameters of its constructor.
 
     Raises:
-        UserError: an option is not what its annotation allows, or `check` refuses them together.
+        UserError: an option is not what its annotation allows, or options do not fit together.
     """
 
     steps_setting: str | None = (
@@ -56,44 +55,26 @@ class MetaLearner(L.LightningModule):
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
             parent = super(cls, cls).__init__
-            cls.__init__ = checked(cls.__init__, cls.prepare, cls.remember, parent)  # type: ignore[method-assign]
-
-    @classmethod
-    def prepare(cls, arguments: dict[str, Any]) -> None:
-        """Checks a constructor's arguments together; a task may be plain data, as a checkpoint has it."""
-        if isinstance(task := arguments["task"], Mapping):
-            shape, train_outputs = tuple(task["input_shape"]), task.get("train_outputs")
-            arguments["task"] = Task(shape, task["outputs"], task["regression"], train_outputs)
-        if not isinstance(arguments["task"], Task):
-            raise UserError(
-                f"task={arguments['task']!r}: give the task of a source, or Task(input_shape, outputs, …)"
-            )
-        if arguments["task"].regression and not cls.regression:
-            raise UserError(
-                f"{cls.__name__} classifies, and the task is regression: choose another learner or data"
-            )
-        if cls.has_head and (ways := arguments["task"].train_outputs) is not None:
-            why = "has one output per class of a test task: leave it out, or choose ProtoNet"
-            raise UserError(f"train_ways={ways}: {cls.__name__} {why}")
-        if "backbone" in arguments:
-            told(arguments["backbone"])
-        cls.check(**{name: value for name, value in arguments.items() if name not in ("self", "task")})
+            cls.__init__ = validated(cls.__init__, parent, MetaLearner.remember)  # type: ignore[method-assign]
 
     def remember(self, arguments: dict[str, Any]) -> None:
         """Keeps the arguments as hyperparameters, plain data from which `load_from_checkpoint` builds the learner."""
-        told = {name: value for name, value in arguments.items() if name != "self"} | {
-            "task": asdict(self.task)
-        }
-        if "weights" in told.get("backbone", {}):
-            told["backbone"] = {**told["backbone"], "weights": None}  # a checkpoint holds its own
-        self.save_hyperparameters(json.loads(json.dumps(told)), logger=False)
-
-    @classmethod
-    def check(cls, **options: Any) -> None:
-        """UserError for options that are right alone and make no sense together; they come with `backbone`."""
+        plain = arguments | {"task": asdict(self.task)}
+        if "backbone" in plain:
+            plain["backbone"] = {**plain["backbone"], "weights": None}  # a checkpoint holds its own
+        self.save_hyperparameters(json.loads(json.dumps(plain)), logger=False)
 
     def __init__(self, task: Task, lr: Lr) -> None:
         super().__init__()
+        if task.regression and not self.regression:
+            raise UserError(
+                f"{type(self).__name__} classifies, and the task is regression: choose other data"
+            )
+        if task.train_outputs is not None and self.has_head:
+            raise UserError(
+                f"train_ways={task.train_outputs}: {type(self).__name__} has one output per class of a test task: "
+                "leave it out, or choose ProtoNet"
+            )
         self.task = task
         self.lr = lr
         self.val_scores, self.val_losses = (CatMetric(nan_strategy="disable") for _ in range(2))

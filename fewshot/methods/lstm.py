@@ -49,6 +49,12 @@ class PlainLSTM(MetaLearner):
         first_labels: Annotated[bool, "false: a set's labels are zero in the first pass"] = True,
     ) -> None:
         super().__init__(task, lr)
+        if support_mode == "set" and inputs != "target":
+            raise UserError(f"inputs={inputs} needs an order of the examples: choose support_mode=sequence")
+        if support_mode == "sequence" and not first_labels:
+            raise UserError("first_labels=false is for support_mode=set: a sequence always sees its labels")
+        if support_mode == "set" and query_cell and not pool_cell:
+            raise UserError("query_cell=true needs pool_cell=true: the queries start from one pooled cell")
         body = make_body(task.input_shape, backbone)
         self.body = None if body.flat else body
         features = body.features if self.body else torch.Size(task.input_shape).numel()
@@ -59,19 +65,6 @@ class PlainLSTM(MetaLearner):
         self.hidden = list(hidden)
         self.support_mode, self.passes, self.offset = support_mode, passes, inputs != "target"
         self.pool_cell, self.query_cell, self.first_labels = pool_cell, query_cell, first_labels
-
-    @classmethod
-    def check(cls, **told: Any) -> None:
-        if told.get("support_mode") == "set" and told.get("inputs", "target") != "target":
-            raise UserError(
-                f"inputs={told['inputs']} needs an order of the examples: choose support_mode=sequence"
-            )
-        if told.get("support_mode") == "sequence" and not told.get("first_labels", True):
-            raise UserError(
-                "first_labels=false is for support_mode=set: a sequence is always shown its labels"
-            )
-        if told.get("support_mode") == "set" and told.get("query_cell") and not told.get("pool_cell", True):
-            raise UserError("query_cell=true needs pool_cell=true: the queries start from one pooled cell")
 
     @property
     def repeated(self) -> str | None:  # type: ignore[override]

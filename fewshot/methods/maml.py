@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from fewshot.backbones import body_class, make_body
+from fewshot.backbones import make_body
 from fewshot.backbones.base import Body, Network
 from fewshot.backbones.layers import loop_over_tasks
 from fewshot.backbones.task_weight import TaskWeight, swap_parameters
@@ -52,18 +52,10 @@ class MAML(MetaLearner):
         self.inner_lr, self.inner_steps, self.eval_inner_steps = inner_lr, inner_steps, eval_inner_steps
         self.first_order, self.grad_clip, self.grad_clip_each = first_order, grad_clip, grad_clip_each
         self.adapt_head_only = adapt_head_only
-
-    @classmethod
-    def check(cls, **told: Any) -> None:
-        alone = told.get("adapt_head_only") and not (told.get("grad_clip") and told.get("grad_clip_each"))
-        if (
-            not alone
-            and "body" in (backbone := told["backbone"])
-            and not body_class(backbone["body"]).per_task
-        ):
+        if not self.body.per_task and not (adapt_head_only and not (grad_clip and grad_clip_each)):
             raise UserError(
-                f"backbone.body={backbone['body']} has one copy of its weights for all tasks: choose another backbone, "
-                f"or adapt_head_only=true with grad_clip_each=false"
+                f"{type(self.body).__name__} has one copy of its weights for all tasks: choose another backbone, or "
+                "adapt_head_only=true with grad_clip_each=false"
             )
 
     @property

@@ -69,6 +69,12 @@ class OPLSTM(MetaLearner):
         if scalar_bias:  # the released code makes it with a layer of two inputs, whatever the features
             self.head.bias = nn.Parameter(torch.empty(1).uniform_(-(0.5**0.5), 0.5**0.5))
         self.hidden: list[Block] = list(self.body) if isinstance(self.body, Blocks) and self.body.flat else []
+        if preactivation and not (self.hidden and self.hidden[0].has_bn):
+            raise UserError("preactivation=true needs linear layers with batch norm: choose backbone=fc")
+        if lstm_units[-1] != 1:
+            raise UserError(
+                f"lstm_units={list(lstm_units)}: the last is 1, as the LSTM works on one coordinate"
+            )
         self.output_lstm = make_cells(lstm_units)
         if self.hidden:
             self.hidden_lstm = make_cells(lstm_units)
@@ -80,16 +86,6 @@ class OPLSTM(MetaLearner):
             preactivation,
         )
         self.detach = detach
-
-    @classmethod
-    def check(cls, **told: Any) -> None:
-        if told.get("lstm_units", [1])[-1] != 1:
-            raise UserError(
-                f"lstm_units={list(told['lstm_units'])}: the last cell has 1 unit, it works on one coordinate"
-            )
-        backbone = told["backbone"]
-        if told.get("preactivation") and (backbone.get("layer") != "linear" or backbone.get("bn") == "none"):
-            raise UserError("preactivation=true needs linear layers with batch norm: choose backbone=fc")
 
     def output_layer(self, support_x: Tensor, support_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The output layer's inputs under H_0, (B, M, I), its H_0 and its H_T, (B, O, I) each."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fewshot.backbones.base import Network
 from fewshot.backbones.blocks import Blocks
 from fewshot.backbones.layers import conv, linear
+from fewshot.errors import UserError
 from fewshot.methods.base import Lr, Task
 from fewshot.methods.maml import MAML, EvalInnerSteps, FirstOrder, GradClip, InnerLr, InnerSteps
 
@@ -50,10 +51,6 @@ class SAP(MAML):
         self.centred = centred
         super().__init__(task, backbone, lr, inner_lr, inner_steps, eval_inner_steps, first_order, grad_clip)
 
-    @classmethod
-    def check(cls, **told: Any) -> None:
-        Blocks.required(told["backbone"], "SAP transforms what is between blocks")
-
     def make_net(self, network: Network) -> nn.Module:
         return Transformed(network, self.task.input_shape, self.centred)
 
@@ -79,7 +76,8 @@ class Transformed(nn.Module):
 
     def __init__(self, network: Network, input_shape: tuple[int, ...], centred: bool) -> None:
         super().__init__()
-        assert isinstance(network.body, Blocks)
+        if not isinstance(network.body, Blocks):
+            raise UserError("SAP transforms what is between blocks: choose backbone=conv4, fc or mlp")
         self.body, self.head = network.body, network.head
         self.is_conv = not network.body.flat
         inputs = input_shape[0] if self.is_conv else torch.Size(input_shape).numel()

@@ -43,13 +43,6 @@ class WarpMAML(MAML):
         super().__init__(task, backbone, lr, inner_lr, inner_steps, eval_inner_steps, first_order, grad_clip)
         self.last_loss = last_loss
 
-    @classmethod
-    def check(cls, **told: Any) -> None:
-        Blocks.required(told["backbone"], "Warp-MAML's warps lie between blocks")
-        widths = list(told["backbone"]["widths"])
-        if len(widths) < 2:
-            raise UserError(f"backbone.widths={widths}: Warp-MAML's warps lie between blocks, give 2 or more")
-
     def make_net(self, network: Network) -> nn.Module:
         return Warped(network)
 
@@ -85,7 +78,10 @@ class Warped(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        assert isinstance(network.body, Blocks)
+        if not isinstance(network.body, Blocks) or len(network.body) < 2:
+            raise UserError(
+                "Warp-MAML's warps lie between blocks: choose backbone=conv4, fc or mlp of two or more"
+            )
         self.body, self.head = network.body, network.head
         self.warps = nn.ModuleList(Warp(len(block.bias), block.is_conv) for block in list(network.body)[1:])
 

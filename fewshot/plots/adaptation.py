@@ -1,39 +1,33 @@
-"""Pictures of what happens inside a task: the prediction after every pass, and the weights before and after."""
+"""Figures of what happens inside a task: predictions after every pass, and weights before and after."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import BoundaryNorm
+from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from fewshot.data.datamodule import EpisodicDataModule
-from fewshot.data.sine import X_RANGE
 from fewshot.methods.base import MetaLearner
 from fewshot.methods.oplstm import OPLSTM
 from fewshot.plots.episodes import (
-    GREY,
-    GRID,
-    INK,
-    ORANGE,
+    BLUE,
     draw_test,
-    predict,
+    draw_waves,
+    evaluating,
     save_figure,
+    styled,
     test_figures,
-    waves,
+    wave_figure,
 )
 
 
 def draw_all(learner: MetaLearner, datamodule: EpisodicDataModule, folder: Path, title: str) -> list[Path]:
-    """Saves every picture that fits the learner and its data into `folder`; returns the paths of the PNGs."""
-    figures = {
-        f"test_task_{task}": figure for task, _, figure in test_figures(learner, datamodule, title=title)
-    }
+    """Saves every figure that fits the learner and its data into `folder`; returns the paths of the PNGs."""
+    tested = test_figures(learner, datamodule, title=title)
+    figures = {f"test_task_{task}": figure for task, _, figure in tested}
     if learner.steps_setting and learner.task.regression:
         figures["passes"] = passes_figure(learner, datamodule, title)
     if isinstance(learner, OPLSTM):
@@ -44,85 +38,51 @@ def draw_all(learner: MetaLearner, datamodule: EpisodicDataModule, folder: Path,
     return [folder / f"{name}.png" for name in figures]
 
 
-@contextmanager
-def inner_steps(learner: MetaLearner, steps: int) -> Iterator[None]:
-    """Predictions within take `steps` passes over the support set, or inner steps."""
-    assert learner.steps_setting
-    usual = getattr(learner, learner.steps_setting)
-    setattr(learner, learner.steps_setting, steps)
-    try:
-        yield
-    finally:
-        setattr(learner, learner.steps_setting, usual)
+def with_steps(learner: MetaLearner, steps: int) -> MetaLearner:
+    """The learner with the same weights, taking `steps` passes over the support set or inner steps."""
+    changed = copy(learner)
+    setattr(changed, str(learner.steps_setting), steps)
+    return changed
 
 
+@styled
 def passes_figure(
     learner: MetaLearner, datamodule: EpisodicDataModule, title: str = "", task: int = 0
 ) -> Figure:
-    """The wave predicted for a test task after 0, 1, ..., T passes over its support set."""
-    episode = draw_test(learner, datamodule, [task], queries=50)
-    grid = torch.linspace(*X_RANGE, GRID).to(episode.query_x)[None, :, None]
-    last = getattr(learner, str(learner.steps_setting))
-    figure = Figure(figsize=(7.2, 3.6), layout="constrained", facecolor="white")
-    axes = figure.subplots()
-    axes.plot(
-        grid.flatten().cpu(),
-        waves(episode.query_x, episode.query_y, grid).flatten().cpu(),
-        color=GREY,
-        lw=4,
-        label="true wave",
-    )
-    colours = colormaps["viridis_r"].resampled(last + 1)
-    for steps in range(last + 1):
-        with inner_steps(learner, steps):
-            predicted = predict(learner, episode.support_x, episode.support_y, grid)
-        axes.plot(grid.flatten().cpu(), predicted.flatten().float().cpu(), color=colours(steps), lw=1.4)
-    support = [x.flatten().cpu() for x in (episode.support_x, episode.support_y)]
-    axes.plot(*support, "o", color=ORANGE, mec="white", label="support")
-    what = str(learner.steps_setting).removeprefix("eval_")  # passes over the support set, or inner steps
-    axes.set_title(
-        f"test task {task}: as predicted after 0 to {last} {what}", loc="left", fontsize=10, color=INK
-    )
-    figure.suptitle(title, fontsize=9, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlim(*X_RANGE)
-    axes.set_xlabel("x")
-    axes.set_ylabel("y")
+    """The wave predicted for a test task after 0, 1, ..., T passes over its support set, or inner steps."""
+    setting = str(learner.steps_setting)
+    last, name = getattr(learner, setting), setting.removeprefix("eval_")
+    figure = wave_figure(learner, datamodule, [task], title)  # the prediction after T passes
+    figure.set_size_inches(7.2, 3.6)
+    [axes] = figure.axes
+    episode = draw_waves(learner, datamodule, [task])
+    colours = LinearSegmentedColormap.from_list(name, ["gold", BLUE]).resampled(last + 1)
+    for steps in range(last):
+        with evaluating(learner):
+            predicted = with_steps(learner, steps).predict(episode)
+        x, y = episode.query_x[0].cpu(), predicted[0].float().cpu()
+        axes.plot(x, y, color=colours(steps), lw=1.4, zorder=1)
     scale = ScalarMappable(BoundaryNorm(np.arange(last + 2) - 0.5, last + 1), colours)
-    ticks = sorted({0, last} | set(range(0, last - 1, max(1, (last + 1) // 5))))
-    figure.colorbar(scale, ax=axes, label=what, ticks=ticks)
-    figure.legend(
-        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8
-    )
+    figure.colorbar(scale, ax=axes, label=name, ticks=np.unique(np.linspace(0, last, 6).round()))
     return figure
 
 
+@styled
 def weights_figure(learner: OPLSTM, datamodule: EpisodicDataModule, title: str = "", task: int = 0) -> Figure:
-    """OP-LSTM's output layer for a test task: H_0, H_T, and the change between them."""
-    queries = datamodule.streams["test"].queries
-    episode = draw_test(learner, datamodule, [task], queries)
-    training = learner.training
-    learner.eval()
-    with torch.no_grad():
-        _, initial, final = (
-            x[0].detach().float().cpu().numpy()
-            for x in learner.output_layer(episode.support_x, episode.support_y)
-        )
-    learner.train(training)
+    """OP-LSTM's output layer for a test task: H_0, H_T, and the change between them, on one colour scale."""
+    episode = draw_test(learner, datamodule, [task], datamodule.streams["test"].queries)
+    with evaluating(learner):
+        _, initial_BND, final_BND = learner.output_layer(episode.support_x, episode.support_y)
+    initial, final = (w[0].detach().float().cpu().numpy() for w in (initial_BND, final_BND))
     matrices = {"H_0": initial, "H_T": final, "H_T - H_0": final - initial}
-    figure = Figure(figsize=(8, 0.5 + 3 * 1.1), layout="constrained", facecolor="white")
+    bound = max(float(abs(matrix).max()) for matrix in matrices.values()) or 1.0
+    figure = Figure(figsize=(8, 3.8))
     panels: Any = figure.subplots(3, 1)
-    bound = (
-        float(max(abs(matrix).max() for matrix in matrices.values())) or 1.0
-    )  # one scale, to compare them by eye
     for axes, (name, matrix) in zip(panels, matrices.items(), strict=True):
-        image = axes.imshow(
-            matrix, cmap="RdBu", vmin=-bound, vmax=bound, aspect="auto", interpolation="nearest"
-        )
-        axes.set_title(f"{name} of the output layer, test task {task}", fontsize=9, loc="left", color=INK)
-        axes.set_ylabel("output", fontsize=8)
+        image = axes.imshow(matrix, cmap="RdBu", vmin=-bound, vmax=bound, aspect="auto")
+        axes.set(title=f"{name} of the output layer, test task {task}", ylabel="output")
         axes.set_yticks(range(len(matrix)))
-        figure.colorbar(image, ax=axes, shrink=0.9).ax.tick_params(labelsize=7)
-    panels[-1].set_xlabel("input", fontsize=8)
-    figure.suptitle(title, fontsize=9, color=INK)
+        figure.colorbar(image, ax=axes, shrink=0.9)
+    panels[-1].set_xlabel("input")
+    figure.suptitle(title)
     return figure

@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
+from pandas import DataFrame, concat
 from torch import Tensor
 
 from fewshot.episodes import Episode
 from fewshot.methods.oplstm import OPLSTM
 from fewshot.plots.curves import by_tasks
-from fewshot.plots.episodes import BLUE, GREY, ORANGE
+from fewshot.plots.episodes import BLUE, GREY, ORANGE, styled
 from fewshot.results.statistics import mean_and_ci95
 
 STEP = 0.01  # of gradient descent, section 5.4
@@ -25,7 +26,7 @@ TITLES = {
 
 
 class Similarity(Callback):
-    """Logs, at every validation, the means over the validation tasks of `similarities` and their 95% intervals."""
+    """Logs, at every validation, means of `similarities` over the tasks and their 95% intervals."""
 
     def __init__(self, definition: str) -> None:
         self.definition = definition
@@ -52,9 +53,9 @@ def similarities(learner: OPLSTM, episode: Episode, definition: str) -> dict[str
         definition: "paper": H_T - H_0 against H_GD - H_0 and H_Proto - H_0 (section 5.4); "released": against
             prototypes H_T itself and H_Proto itself, H_0 not subtracted.
 
-    H_GD is H_0 after as many gradient steps of 0.01 on the support loss as OP-LSTM makes passes, over the features
-    that the layer sees under H_0, its bias left alone. H_Proto has rows 2 c_n, the linear part of the squared
-    distance to the mean c_n of a class's features: -|x - c|² = 2 cᵀx - |c|² - |x|².
+    H_GD is H_0 after as many gradient steps of 0.01 on the support loss as OP-LSTM makes passes, over the
+    features that the layer sees under H_0, with its bias unchanged. H_Proto has rows 2 c_n, the linear part
+    of the squared distance to the mean c_n of a class's features: -|x - c|² = 2 cᵀx - |c|² - |x|².
     """
     with torch.no_grad():
         features_BMD, initial_BND, final_BND = learner.output_layer(episode.support_x, episode.support_y)
@@ -76,42 +77,38 @@ def similarities(learner: OPLSTM, episode: Episode, definition: str) -> dict[str
         return found
 
 
+@styled
 def similarity_figure(
-    runs: Sequence[Any],
+    runs: Sequence[DataFrame],
     definition: str,
     title: str,
     published: Mapping[str, Mapping[int, float]] | None = None,
 ) -> Figure:
-    """Figure 6: both measures against the training tasks, with the 95% interval of one run or the range of several.
+    """Figure 6: both measures against the training tasks, with the 95% interval of one run or the range
+    of several.
 
     Args:
         runs: the curves of each, from `read_curves`.
         published: the paper's values by measure and training tasks, drawn hollow.
     """
-    import pandas as pd  # whoever has curves has it
-
-    figure = Figure(figsize=(8, 3.3), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(8, 3.3))
     titles = {"cosine": "cosine similarity", "distance": "Euclidean distance"}
-    for axes, (measure, name_of_measure) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+    for axes, (measure, heading) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for other, colour in (("gradient", BLUE), ("prototypes", ORANGE)):
             name = f"similarity_{definition}/{measure}_{other}"
-            among = pd.concat([curves[name].dropna() for curves in runs], axis=1)
-            mean, low, high = among.mean(axis=1), among.min(axis=1), among.max(axis=1)
+            values = concat([curves[name].dropna() for curves in runs], axis=1)
+            mean, low, high = values.mean(axis=1), values.min(axis=1), values.max(axis=1)
             if len(runs) == 1:
                 ci95 = runs[0][f"{name}_ci95"].dropna()
                 low, high = mean - ci95, mean + ci95
             axes.plot(mean.index, mean, "o-", color=colour, ms=3, lw=1.4, label=f"to {LABELS[other]}")
             axes.fill_between(mean.index, low, high, color=colour, alpha=0.25, lw=0)
             if points := (published or {}).get(f"{measure}_{other}"):
-                axes.plot(list(points), list(points.values()), "o", color=colour, mfc="white", ms=6)
+                axes.plot([*points], [*points.values()], "o", color=colour, mfc="white", ms=6)
         if published:
             axes.plot([], [], "o", color=GREY, mfc="white", ms=6, label="the paper's")
-        axes.set_title(name_of_measure, fontsize=9, loc="left")
-        axes.set_yscale("log" if measure == "distance" else "linear")
+        axes.set(title=heading, yscale="log" if measure == "distance" else "linear")
         by_tasks(axes)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{title}: its update of the output layer, {TITLES[definition]}", fontsize=10)
-    figure.legend(
-        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8
-    )
+    figure.suptitle(f"{title}: its update of the output layer, {TITLES[definition]}")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

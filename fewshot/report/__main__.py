@@ -10,7 +10,7 @@ import pandas as pd
 from filelock import FileLock
 from rich.console import Console
 
-from fewshot.config.settings import choices_of
+from fewshot.config.compose import choices_of
 from fewshot.errors import UserError, exit_code
 from fewshot.report import figures, search, table
 from fewshot.report.jobs import Job, choice, jobs, narrowing, studies, title

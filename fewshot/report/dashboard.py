@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from fewshot.config.compose import choices_of
 from fewshot.config.run_id import run_name
-from fewshot.config.settings import choices_of
 from fewshot.errors import UserError, exit_code
 from fewshot.report.jobs import Job, jobs, params, parse, title, wandb_name
 from fewshot.report.search import settings_of

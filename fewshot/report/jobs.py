@@ -13,10 +13,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 from rich.progress import track
 
-from fewshot.config.compose import at_home, composed, quote_shots
+from fewshot.config.compose import choices_of, composed, quote_shots
 from fewshot.config.eval_config import further_tests
 from fewshot.config.run_id import config_diff, is_reduced, run_folder
-from fewshot.config.settings import choices_of
 from fewshot.data.images import full_name
 from fewshot.errors import UserError
 
@@ -85,7 +84,7 @@ def jobs(study: str, overrides: Sequence[str] = ()) -> list[Job]:
     found = dict[Path, Job]()
     for combination in track(combinations, "settings", transient=True, disable=not sys.stderr.isatty()):
         settings = [o.replace("'", "") if o.startswith("shots=") else o for o in combination]
-        cfg = at_home(composed([choice(study), *settings]))
+        cfg = composed([choice(study), *settings])
         own = [setting.removeprefix("method.") for setting in settings if setting.split("=")[0] in row_keys]
         name, reduced, tests = " ".join([cfg.method.name, *own]), is_reduced(cfg), planned_tests(cfg)
         for seed in values(seeds) if seeds else [str(cfg.seed)]:

@@ -10,8 +10,6 @@ from typing import Any
 import lightning as L
 import torch
 
-from fewshot.memory import peak_resident_bytes
-
 PACKAGES = (
     *("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "omegaconf", "numpy", "fewshot"),
 )
@@ -60,3 +58,10 @@ def installed_version(name: str, absent: str = "unknown") -> str:
         return version(name)
     except PackageNotFoundError:  # a checkout on PYTHONPATH
         return absent
+
+
+def peak_resident_bytes() -> int:
+    """The most memory that this process has had."""
+    import resource  # not on every platform
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)

@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-TASKS = {"sine": 2000, "omniglot": 600, "mini": 600, "cub": 600}  # test tasks of a run
 NUMBERS = ("value", "ci95", "seeds_ci95", "parameters", "minutes")
 
 

@@ -1,100 +1,140 @@
-"""From a composed configuration to the things it names: data, learner and trainer."""
+"""From a composed configuration to the objects that it names: data, learner and Lightning's trainer."""
 
+import ctypes
 import os
 import sys
-from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from hydra.utils import get_class
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
-from fewshot.config.settings import OF_DATA, OF_TRAINER, learner_options
+from fewshot.config.compose import composed, plain
 from fewshot.data.datamodule import EpisodicDataModule, Source
-from fewshot.data.image_source import ImageSource
-from fewshot.data.images import open_or_prepare
-from fewshot.data.sine import SineSource
-from fewshot.data.table import Table
+from fewshot.data.images import full_name, open_or_prepare
 from fewshot.episodes import Task
 from fewshot.errors import UserError
-from fewshot.methods import learner_class
-from fewshot.methods.base import MetaLearner
+from fewshot.methods import MetaLearner
+from fewshot.options import settings_of
 
-OWN_THREADS = torch.get_num_threads()
-if not torch.cuda.is_available():  # Lightning lets Adam look for NVIDIA's library anew in every update: .1 ms
+DEFAULT_THREADS = torch.get_num_threads()
+if (
+    not torch.cuda.is_available()
+):  # otherwise Lightning lets Adam look for NVIDIA's library in every update: .1 ms
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
 
-def use_threads(number: int, devices: int = 1) -> None:
-    """Torch's threads on the CPU in each of the run's processes; 0: its own choice, whatever an earlier cell had."""
-    torch.set_num_threads(number or max(OWN_THREADS // devices, 1))
+def set_threads(number: int, devices: int = 1) -> None:
+    """Torch's threads on the CPU in each of the run's processes; 0: its own choice."""
+    torch.set_num_threads(number or max(DEFAULT_THREADS // devices, 1))
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep freed memory for the next tensors: otherwise a third of Conv-4's time goes into clearing pages."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        m_trim_threshold, m_mmap_max = -1, -4
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def table_name(cfg: DictConfig) -> str:
+    """The name of a run's data; for a folder with a hash of its content."""
+    return full_name(cfg.data.name, Path(cfg.data.path) if "path" in cfg.data else None)
 
 
 def make_source(cfg: DictConfig) -> Source:
-    """Sine waves, or the prepared table of an image set (prepared now if it is not there)."""
-    if cfg.data.name == "sine":
-        return SineSource(cfg.seed, cfg.data.sign)
-    return ImageSource(cfg.seed, open_table(cfg), cfg.data.ways, cfg.data.train_ways)
+    """Where tasks come from; an image table is prepared now if it is not there."""
+    source = get_class(cfg.data._target_)
+    own = {name: cfg.data[name] for name in settings_of(source) if name in cfg.data}
+    if "table" in signature(source).parameters:
+        path = Path(cfg.data.path) if "path" in cfg.data else None
+        raw, prepared = Path(cfg.paths.raw), Path(cfg.paths.prepared)
+        own["table"] = open_or_prepare(cfg.data.name, raw, prepared, cfg.data.size, cfg.data.channels, path)
+    made: Source = source(**own | {"seed": cfg.seed})
+    if made.note:
+        print(f"data={cfg.data.name}: {made.note}", file=sys.stderr)
+    return made
 
 
-def open_table(cfg: DictConfig) -> Table:
-    """The prepared table of an image set, prepared now if it is not there; UserError where its files are not."""
-    data, path = cfg.data, Path(cfg.data.path) if "path" in cfg.data else None
-    return open_or_prepare(
-        data.name, Path(cfg.paths.raw), Path(cfg.paths.prepared), data.size, data.channels, path
-    )
-
-
-def announced(name: str, source: Source) -> Source:
-    """The source, after what a user should know of it has been printed."""
-    if source.note:
-        print(f"data={name}: {source.note}", file=sys.stderr)
-    return source
-
-
-def make_datamodule(
-    cfg: DictConfig, source: Source, stages: Sequence[str] = ("fit", "test")
-) -> EpisodicDataModule:
-    """The run's data module; UserError where one of `stages` needs more classes or images than there are."""
-    told = {name: cfg.data[name] for name in OF_DATA} | {name: cfg.trainer[name] for name in OF_TRAINER}
-    datamodule = EpisodicDataModule(source, cfg.shots, cfg.method.meta_batch_size, **told)
+def make_datamodule(cfg: DictConfig, *stages: str) -> EpisodicDataModule:
+    """A run's data module; UserError where one of `stages` needs more classes or images than there are."""
+    settings = {**cfg.data, **cfg.trainer, "shots": cfg.shots, "meta_batch_size": cfg.method.meta_batch_size}
+    own = {name: settings[name] for name in settings_of(EpisodicDataModule)}
+    datamodule = EpisodicDataModule(make_source(cfg), **own)
     for stage in stages:
         datamodule.setup(stage)
     return datamodule
 
 
 def make_learner(cfg: DictConfig, task: Task, trained: bool = False) -> MetaLearner:
-    """The learner that `cfg.method` and `cfg.backbone` name; it hears of its task's shape and nothing else.
+    """The learner that `cfg.method` and `cfg.backbone` name; it knows its task's shape and nothing else of the data.
 
     A `trained` one will be given its own weights: no file of pretrained ones is read.
     """
-    told = learner_options(cfg)
-    if trained and "weights" in told["backbone"]:
-        told["backbone"]["weights"] = None
-    return learner_class(cfg.method.name)(task=task, **told)
+    get_class(cfg.backbone._target_)  # imports a module of the user's own
+    settings = plain(cfg)
+    method, backbone = settings["method"], settings["backbone"]
+    if backbone.get("bn") == "stored" and backbone["weights"] is None:
+        raise UserError("backbone.bn=stored takes its statistics from a file: give backbone.weights")
+    if trained and "weights" in backbone:
+        backbone["weights"] = None
+    own = {
+        name: value for name, value in method.items() if name not in ("name", "_target_", "meta_batch_size")
+    }
+    learner: MetaLearner = get_class(method["_target_"])(task=task, backbone=backbone, **own)
+    if not learner.uses_backbone and (unused := backbone_diff(cfg)):
+        raise UserError(
+            f"method={cfg.method.name} reads its inputs raw and would not use {', '.join(unused)}"
+        )
+    return learner
 
 
-def make_lightning(method: str, **settings: Any) -> L.Trainer:
-    """Lightning's trainer, on one device unless told otherwise; UserError for what it refuses.
+def backbone_diff(cfg: DictConfig) -> list[str]:
+    """The settings of the backbone that are not the default ones of the data."""
+    usual = plain(composed([f"data={cfg.data.name}", f"method={cfg.method.name}"]))["backbone"]
+    return [f"backbone.{name}={value}" for name, value in cfg.backbone.items() if value != usual.get(name)]
+
+
+def assemble(cfg: DictConfig) -> tuple[EpisodicDataModule, MetaLearner]:
+    """What a run trains on, and what it trains: the same in each process that shares a run."""
+    set_threads(cfg.trainer.num_threads, cfg.trainer.devices)
+    keep_freed_memory()
+    datamodule = make_datamodule(cfg, "fit", "test")
+    L.seed_everything(cfg.seed, verbose=False)
+    learner = make_learner(cfg, datamodule.source.task)
+    learner.micro_batch_size = cfg.trainer.micro_batch_size
+    learner.keep_predictions = cfg.predictions
+    return datamodule, learner
+
+
+def make_trainer(method: str, **settings: Any) -> L.Trainer:
+    """Lightning's trainer, on one device by default; UserError for what it refuses.
 
     `precision` is Lightning's, or "tf32": "32-true", with 19 of the 32 bits in what a GPU multiplies, which is torch's
     default for convolutions and here is not.
     """
     tf32 = settings.get("precision") == "tf32"
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+    if tf32:
+        settings["precision"] = "32-true"
     try:
         trainer = L.Trainer(
             inference_mode=False,  # learners differentiate at test time
             use_distributed_sampler=False,
-            **{"devices": 1, "enable_model_summary": False}
-            | settings
-            | ({"precision": "32-true"} if tf32 else {}),
+            **{"devices": 1, "enable_model_summary": False} | settings,
         )
     except (MisconfigurationException, ValueError) as error:
         raise UserError(f"this machine has no such accelerator, or not in this precision: {error}") from error
-    if method == "lstm" and trainer.precision != "32-true" and trainer.strategy.root_device.type == "cpu":
+    device = trainer.strategy.root_device.type
+    if tf32 and device != "cuda":
+        raise UserError(
+            f"trainer.precision=tf32 is for NVIDIA's GPUs, and this runs on {device}: choose 32-true"
+        )
+    if method == "lstm" and trainer.precision != "32-true" and device == "cpu":
         raise UserError(
             f"precision {trainer.precision}: torch's LSTM has none but 32-true on every CPU, choose that"
         )

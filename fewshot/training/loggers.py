@@ -1,10 +1,8 @@
-"""Where curves go: a csv in the run's folder, Weights & Biases or TensorBoard beside it, or nowhere."""
+"""Where curves go: a csv in the run's folder, and Weights & Biases or TensorBoard if wanted."""
 
 import csv
-import json
 import logging
 import os
-import re
 import secrets
 import sys
 import warnings
@@ -16,33 +14,36 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from omegaconf import DictConfig, OmegaConf
 
+from fewshot.config.compose import choices_of
 from fewshot.config.run_id import is_reduced, run_name
-from fewshot.config.settings import choices_of
-from fewshot.errors import UserError
+from fewshot.errors import UserError, brief
 from fewshot.files import atomic_open, atomic_write
 
-FIELDS = ("tasks", "step", "metric", "value")
-STAGING = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR")  # where W&B keeps copies of what it uploads
+FIELDS = ["tasks", "step", "metric", "value"]
+NOISE = (  # warnings that do not concern what a run computes
+    "Checkpoint directory",
+    ".*LeafSpec",
+    "The number of training batches",
+    ".*does not have many workers",
+    "The `srun` command",
+    "The AccumulateGrad node's stream",  # of captured graphs
+)
 
 
 def quiet() -> None:
-    """Keeps Lightning's advice off the screen; its warnings about what a run does stay."""
+    """Hides Lightning's advice; warnings about what a run computes stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "no CUDA": of its compiler
-    for text in (
-        "Checkpoint directory",
-        ".*LeafSpec",
-        "The number of training batches",
-        ".*does not have many workers",
-        "The `srun` command",
-        "The AccumulateGrad node's stream",  # of graphs that were recorded beside it
-    ):
-        warnings.filterwarnings("ignore", text)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # its compiler reports "no CUDA"
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message)
 
 
 class MetricsCsv(Logger):
-    """Appends every logged number to `metrics.csv`, one a row: tasks seen, update, metric, value."""
+    """Appends every logged number to `metrics.csv`, one per row: tasks seen, step, metric, value.
+
+    Lightning's CSVLogger replaces the file when a run resumes.
+    """
 
     name = "csv"
     version = ""
@@ -51,15 +52,14 @@ class MetricsCsv(Logger):
         super().__init__()
         self.path, self.meta_batch_size = path, meta_batch_size
 
-    def cut(self, update: int) -> None:
-        """Drops what was logged after an update, and rows that a kill has torn: a resumed run logs it again."""
-        if self.path.exists():
-            with self.path.open(newline="", errors="replace") as file, atomic_open(self.path) as kept:
-                kept.write(",".join(FIELDS) + "\r\n")
-                for line in file:
-                    row = re.fullmatch(r'(\d{1,18}),\d+,([^",]+|"[^"]+"),[-+.\dainfe]+\r?\n', line)
-                    if row and int(row[1]) <= update * self.meta_batch_size:
-                        kept.write(line)
+    def cut(self, step: int) -> None:
+        """Drops rows after a step, which a resumed run logs again, and a row that a kill left incomplete."""
+        if not self.path.exists():
+            return
+        seen = step * self.meta_batch_size
+        with self.path.open(newline="", errors="replace") as old, atomic_open(self.path) as new:
+            rows = [row for row in csv.reader(old) if len(row) == len(FIELDS) and row[0].isdigit()]
+            csv.writer(new).writerows([FIELDS, *(row for row in rows if int(row[0]) <= seen)])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if (tasks := metrics.get("tasks")) is None:
@@ -70,11 +70,11 @@ class MetricsCsv(Logger):
             csv.writer(file).writerows(rows if file.tell() else [FIELDS, *rows])
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """The run's folder holds its configuration already."""
+        """The run's folder already holds its configuration."""
 
 
 def wandb_mode() -> str:
-    """What WANDB_MODE says; without it online for a user who is logged in, offline otherwise."""
+    """WANDB_MODE if it is set, else online for a user who is logged in, else offline."""
     import wandb
 
     return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
@@ -82,103 +82,84 @@ def wandb_mode() -> str:
 
 @contextmanager
 def staged_in(folder: Path) -> Iterator[None]:
-    """W&B's copies of tables and files lie in the run's folder, where an offline run finds them when it is synced.
+    """Makes W&B stage tables and files in the run's folder, where `wandb sync` finds them.
 
-    W&B's own place for them is the home folder, which may be small, or another one where the run is synced.
+    Its own place for them is the home folder, which may be small, or another one where the run is synced.
     """
-    told = {name: os.environ.get(name) for name in STAGING}
-    for name in STAGING:
-        os.environ.setdefault(name, str((folder / "wandb").absolute()))
+    names = [name for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR") if name not in os.environ]
+    os.environ.update(dict.fromkeys(names, str((folder / "wandb").absolute())))
     try:
         yield
     finally:
-        for name, value in told.items():
-            if value is None:
-                del os.environ[name]
-
-
-def end_wandb() -> None:
-    """Ends what `start_wandb` began, if anything: the next cell of a multirun has a run of its own."""
-    if "wandb" in sys.modules:
-        try:
-            sys.modules["wandb"].finish()
-        except Exception as error:  # how a run ended is not changed by it
-            print(f"W&B did not end in order: {type(error).__name__}: {error}", file=sys.stderr)
-
-
-def of_layers(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Of each list of layers' units their number and the first one's units: W&B draws and ranks numbers, not lists."""
-    told: dict[str, Any] = {"layers": {}, "units": {}}
-    for group in ("method", "backbone"):
-        lists = {key: value for key, value in config[group].items() if isinstance(value, list) and value}
-        told["layers"][group] = {key: len(units) for key, units in lists.items()}
-        told["units"][group] = {key: units[0] for key, units in lists.items()}
-    return told
+        for name in names:
+            del os.environ[name]
 
 
 def kept_id(path: Path) -> str:
-    """The id of a W&B run, from the file that keeps it; a new one where there is none."""
-    wandb_id = path.read_text(errors="replace") if path.exists() else ""
-    if not re.fullmatch("[0-9a-f]{8}", wandb_id):
-        wandb_id = secrets.token_hex(4)
-        atomic_write(path, wandb_id)
-    return wandb_id
+    """The id of a W&B run, from the file that keeps it; a new one if there is no file."""
+    if not path.exists():
+        atomic_write(path, secrets.token_hex(4))
+    return path.read_text()
+
+
+def first_and_number(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The number of layers and the units of the first: W&B plots and ranks numbers, not lists of units."""
+    found: dict[str, Any] = {"layers": {}, "units": {}}
+    for group in ("method", "backbone"):
+        lists = {name: value for name, value in config[group].items() if isinstance(value, list) and value}
+        found["layers"][group] = {name: len(units) for name, units in lists.items()}
+        found["units"][group] = {name: units[0] for name, units in lists.items()}
+    return found
 
 
 def start_wandb(cfg: DictConfig, folder: Path, test: str = "") -> Any:
-    """The W&B run of a run, or of a `test` that was made of it later, as the file in `evaluations` is named.
+    """The W&B run of a run, or of a later `test` of it, named as its file in `evaluations`.
 
-    Its id is kept in the run's folder, so that a resumed run, or the test made again, goes on in the same one.
+    The id is kept in the run's folder, so that a resumed run, or a repeated test, continues the same W&B run.
+
+    Raises:
+        UserError: W&B rejects its settings, such as a variable WANDB_….
     """
-    import wandb  # more than half a second, for those who log there
+    import wandb  # takes more than half a second
 
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    wandb_id = kept_id(folder / "evaluations" / f"{test}.wandb_id" if test else folder / "wandb_id")
-    data, method = config["data"]["name"], config["method"]["name"]
-    os.environ.setdefault("WANDB_SILENT", "true")  # its banners; errors are still raised
-
-    told, searches = config["logger"], choices_of("search")
-    group = [config["study"], data, f"{config['shots']}shot", config["variant"]]
-    group += ["reduced"] if is_reduced(cfg) else []
-    kind = "evaluate" if test else "search" if config["study"] in searches else "train"
-    name = run_name(cfg, folder) + (f"-on-{test}" if test else "")
-    tags = [
-        method,
-        data,
-        f"{config['shots']}-shot",
-        config["variant"],
-        config["backbone"]["name"],
-        *told["tags"],
-    ]
-
-    def start(mode: str) -> Any:
-        return wandb.init(
-            name=os.environ.get("WANDB_NAME") or name,
-            dir=folder,
-            mode=mode,  # type: ignore[arg-type]
-            id=wandb_id,
-            project=told["project"],
-            entity=told["entity"],
-            resume="allow",
-            group=told["group"] or "-".join(filter(None, group)),
-            job_type=os.environ.get("WANDB_JOB_TYPE") or kind,
-            tags=[*tags, *filter(None, os.environ.get("WANDB_TAGS", "").split(","))],
-            config=json.loads(json.dumps(config | of_layers(config))),
-            settings=wandb.Settings(silent=True, console="off"),
-        )
-
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    logger, study, data, method = config["logger"], config["study"], config["data"]["name"], config["method"]
+    shots, variant = config["shots"], config["variant"]
+    group = [study, data, f"{shots}shot", variant, "reduced" if is_reduced(cfg) else ""]
+    tags = [method["name"], data, f"{shots}-shot", variant, config["backbone"]["name"], *logger["tags"]]
+    kind = "evaluate" if test else "search" if study in choices_of("search") else "train"
+    os.environ.setdefault("WANDB_SILENT", "true")
+    settings: dict[str, Any] = {
+        "id": kept_id(folder / "evaluations" / f"{test}.wandb_id" if test else folder / "wandb_id"),
+        "resume": "allow",
+        "dir": folder,
+        "project": logger["project"],
+        "entity": logger["entity"],
+        "group": logger["group"] or "-".join(filter(None, group)),
+        "name": os.environ.get("WANDB_NAME") or run_name(cfg, folder) + (f"-on-{test}" if test else ""),
+        "job_type": os.environ.get("WANDB_JOB_TYPE") or kind,
+        "tags": tags + list(filter(None, os.environ.get("WANDB_TAGS", "").split(","))),
+        "config": config | first_and_number(config),
+    }
     try:
-        run = start(wandb_mode())
-    except ValueError as error:  # of its settings, WANDB_… among them
-        line = " ".join(str(error).split())[:200]
-        raise UserError(f"W&B does not start: {line}: mend its settings, or choose logger=csv") from error
+        settings["settings"] = wandb.Settings(silent=True, console="off")
+        run = wandb.init(mode=wandb_mode(), **settings)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise UserError(f"W&B does not start: {brief(error, 200)}") from error
     except wandb.Error as error:
-        print(
-            f"W&B does not start ({' '.join(str(error).split())}): the run is kept offline", file=sys.stderr
-        )
-        run = start("offline")
+        print(f"W&B does not start ({brief(error, 200)}): the run is kept offline", file=sys.stderr)
+        run = wandb.init(mode="offline", **settings)
     run.define_metric("tasks")
     run.define_metric("*", step_metric="tasks")
     for metric, best in (("val/accuracy", "max"), ("val/mse", "min"), ("val/loss", "min")):
         run.define_metric(metric, step_metric="tasks", summary=best)
     return run
+
+
+def end_wandb() -> None:
+    """Ends the current W&B run, if any: the next job of a multirun has its own."""
+    if "wandb" in sys.modules:
+        try:
+            sys.modules["wandb"].finish()
+        except Exception as error:  # must not lose the run's result
+            print(f"W&B did not finish: {brief(error, 200)}", file=sys.stderr)

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from fewshot.data.datamodule import Source
 from fewshot.data.image_source import ImageSource
@@ -10,19 +11,31 @@ from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 from fewshot.files import atomic_write
 
+Classes = dict[str, tuple[str, int]]  # name → split and number of images
 
-def keep_split(folder: Path, source: Source, table: str) -> None:
-    """Writes the run's `split.json`: the table's name, each split's classes and their numbers of images, and which
-    classes have too few."""
+
+def write_split(folder: Path, source: Source, table: str) -> None:
+    """Writes `split.json`: the table's name, each split's classes with their numbers of images, those left out."""
     if isinstance(source, ImageSource):
-        left_out = {"left_out": few} if (few := source.left_out()) else {}
-        atomic_write(folder / "split.json", json.dumps({"table": table} | source.classes() | left_out) + "\n")
+        split: dict[str, Any] = {"table": table} | source.classes()
+        if few := source.left_out():
+            split["left_out"] = few
+        atomic_write(folder / "split.json", json.dumps(split) + "\n")
 
 
-def kept_table(folder: Path) -> str | None:
-    """The name of the table that the run was trained on; None where the run keeps none."""
+def stored_table(folder: Path) -> str | None:
+    """The name of the table that the run was trained on; None on sine waves."""
     path = folder / "split.json"
-    return read_split(path)[0] if path.is_file() else None
+    return json.loads(path.read_text(encoding="utf-8")).get("table") if path.is_file() else None
+
+
+def stored_split(folder: Path) -> Classes:
+    """The classes of a run when it began; none on sine waves, and before it began."""
+    path = folder / "split.json"
+    if not path.is_file():
+        return {}
+    split = json.loads(path.read_text(encoding="utf-8"))
+    return {name: (part, count) for part in SPLITS for name, count in split[part]}
 
 
 def check_split(folder: Path, source: Source) -> None:
@@ -30,52 +43,23 @@ def check_split(folder: Path, source: Source) -> None:
 
     A class that was trained or validated on could otherwise be tested on, say in a folder that has grown.
     """
-    if not isinstance(source, ImageSource) or (was := kept_split(folder)) is None:
+    then = stored_split(folder)
+    if not isinstance(source, ImageSource) or not then:
         return
     now = {name: (split, count) for split, classes in source.classes().items() for name, count in classes}
-    differing = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+    differing = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
     if differing:
-        then, today = (
-            f"{found[1]} images in {found[0]}" if (found := known.get(differing[0])) else "not there"
-            for known in (was, now)
-        )
         raise UserError(
-            f"the run's data have changed since it began: class {differing[0]} was {then} and is {today}, so are "
-            f"{len(differing)} classes in all: put the data back as they were (the run's split.json lists them), or "
-            f"train on what is there now"
+            f"the run's data have changed since it began: {len(differing)} classes differ, first {differing[0]!r}: "
+            "put the data back as they were (split.json lists them), or train on what is there now"
         )
 
 
-def kept_split(folder: Path) -> dict[str, tuple[str, int]] | None:
-    """The split and number of images of each class when the run began; None, and a line, where it kept none."""
-    path = folder / "split.json"
-    if not path.is_file():
-        if (folder / "best.ckpt").exists():
-            print(
-                f"{folder} keeps no split.json: that its classes are split as they were is not checked",
-                file=sys.stderr,
-            )
-        return None
-    return read_split(path)[1]
-
-
-def read_split(path: Path) -> tuple[str | None, dict[str, tuple[str, int]]]:
-    """The name of the table, and the split and number of images of each class; UserError where that is not there."""
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return kept.get("table"), {name: (split, count) for split in SPLITS for name, count in kept[split]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is not a run's split: {type(error).__name__} {error}") from error
-
-
-def tell_of_trained_classes(folder: Path, source: Source) -> None:
+def print_trained_classes(folder: Path, source: Source) -> None:
     """A line where a test on other data has classes of the names that the run was trained or validated on."""
-    if not isinstance(source, ImageSource) or (was := kept_split(folder)) is None:
-        return
-    seen = [name for name, _ in source.classes()["test"] if was.get(name, ("test", 0))[0] != "test"]
-    if seen:
-        names = ", ".join(seen[:3]) + ", …" * (len(seen) > 3)
-        print(
-            f"{len(seen)} test classes are called as some that the run was trained on: {names}",
-            file=sys.stderr,
-        )
+    if isinstance(source, ImageSource):
+        then = stored_split(folder)
+        seen = [name for name, _ in source.classes()["test"] if then.get(name, ("test", 0))[0] != "test"]
+        if seen:
+            names = ", ".join(seen[:3]) + ", …" * (len(seen) > 3)
+            print(f"{len(seen)} test classes have the names of classes trained on: {names}", file=sys.stderr)

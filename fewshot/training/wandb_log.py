@@ -1,4 +1,4 @@
-"""What Weights & Biases keeps of a test: the score and its interval, that of every task, pictures, the best state."""
+"""What Weights & Biases keeps of a test: its score, the score of every task, pictures and the best state."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,64 +13,54 @@ from fewshot.results.paper import paper_figure
 from fewshot.results.predictions import confusions
 from fewshot.results.record import Scores
 
-# what may be shown to all; photographs of the other data sets, and users' own, are not ours to publish
-OURS = ("sine", "omniglot", "glyphs")
+PUBLIC = ("sine", "omniglot", "glyphs")  # data sets whose images may be published without being asked
 SUMMARY = (
     "status",
     "best_step",
     "best_validation",
     "parameters",
-    "train_tasks",  # not "tasks": that is the axis of the curves
-    "tasks_per_second",
-    "peak_memory_bytes",
-)
-PROTOCOL = (
-    "tasks",
-    "ways",
-    "shots",
-    "test_queries",
-    "bn",
-    "run_status",
-)  # the last only of what evaluate.py tested
+    "train_tasks",
+)  # "tasks" is the curves' axis
+SPEED = ("tasks_per_second", "peak_memory_bytes")
+PROTOCOL = ("tasks", "ways", "shots", "test_queries", "bn", "run_status")
 OF_MODEL = ("method", "data", "shots", "metric", "mean", "best_validation", "best_step")
 
 
-def log_test(run: Any, under: str, result: Mapping[str, Any]) -> None:
-    """Writes a test's score with both ends of its interval, and its protocol, into the summary, as `<under>/…`.
+def log_test(run: Any, prefix: str, result: Mapping[str, Any]) -> None:
+    """Writes a test's score, both ends of its interval, and its protocol into the summary, as `<prefix>/…`.
 
-    Beside it, where the protocol is the paper's, its mean over three runs and how far the score is above it.
+    If the protocol is the paper's, also the paper's mean over three runs and our difference from it.
     """
-    mean, ci95 = result["mean"], result["ci95"]
-    run.summary[f"{under}/{result['metric']}"] = mean
+    mean, ci95, paper = result["mean"], result["ci95"], paper_figure(result)
+    values = {result["metric"]: mean} | result.get("baselines", {})
+    values |= {name: result[name] for name in PROTOCOL if name in result}
     if ci95 is not None:
-        run.summary[f"{under}/ci95_low"], run.summary[f"{under}/ci95_high"] = mean - ci95, mean + ci95
-    run.summary.update({f"{under}/{name}": result[name] for name in PROTOCOL if name in result})
-    for name, score in result.get("baselines", {}).items():
-        run.summary[f"{under}/{name}"] = score
-    if (figure := paper_figure(result)) is not None:
-        run.summary[f"{under}/paper_mean"], run.summary[f"{under}/paper_difference"] = figure, mean - figure
+        values |= {"ci95_low": mean - ci95, "ci95_high": mean + ci95}
+    if paper is not None:
+        values |= {"paper_mean": paper, "paper_difference": mean - paper}
+    run.summary.update({f"{prefix}/{name}": value for name, value in values.items()})
 
 
-def log_tasks(run: Any, under: str, scores: Scores) -> None:
-    """Logs each test task's score beside what needs no learning on it, and how the scores are distributed.
+def log_tasks(run: Any, prefix: str, scores: Scores) -> None:
+    """Logs each test task's score beside its baseline, and a histogram of the scores.
 
-    As `<under>/task_scores` and `<under>/scores`: `<under>/tasks` is their number.
+    As `<prefix>/task_scores` and `<prefix>/scores`: `<prefix>/tasks` is their number.
     """
     if scores.tasks:
-        floor = next(iter(scores.summary["baselines"]))
+        baseline = next(iter(scores.summary["baselines"]))
         rows = [list(row) for row in zip(scores.tasks, scores.values, scores.baselines, strict=True)]
-        table = wandb.Table(columns=["task", "score", floor], data=rows)
-        run.log({f"{under}/task_scores": table, f"{under}/scores": wandb.Histogram(scores.values)})
+        table = wandb.Table(columns=["task", "score", baseline], data=rows)
+        run.log({f"{prefix}/task_scores": table, f"{prefix}/scores": wandb.Histogram(scores.values)})
 
 
-def log_predictions(run: Any, under: str, predictions: DataFrame | None) -> None:
-    """Logs the confusion matrix of a test, where its predictions were kept: a row a true and a predicted class."""
+def log_predictions(run: Any, prefix: str, predictions: DataFrame | None) -> None:
+    """Logs the confusion counts of a test whose predictions were kept: a row per true and predicted class."""
     if predictions is not None and "true" in predictions:
-        run.log({f"{under}/confusion": wandb.Table(dataframe=confusions(predictions))})
+        run.log({f"{prefix}/confusion": wandb.Table(dataframe=confusions(predictions))})
 
 
 def log_checkpoint(run: Any, best: Path, result: Mapping[str, Any]) -> None:
-    """Uploads the best validated state as the run's model. It is read where it lies: no copy is made for W&B."""
+    """Logs the best validated state as the run's model, uploaded without a staged copy."""
     artifact = wandb.Artifact(f"model-{run.id}", "model", metadata={key: result[key] for key in OF_MODEL})
     artifact.add_file(str(best), best.name, skip_cache=True, policy="immutable")
     run.log_artifact(artifact, aliases=["best", "latest"])
@@ -79,23 +69,22 @@ def log_checkpoint(run: Any, best: Path, result: Mapping[str, Any]) -> None:
 def log_result(
     run: Any, result: Mapping[str, Any], figures: Sequence[tuple[int, float, Figure]], publish: bool
 ) -> None:
-    """Writes a result into a W&B run: its summary, and some test tasks as a table and as pictures.
+    """Writes a result into a W&B run: its summary, and pictures of some test tasks.
 
     Args:
         run: the W&B run. An offline one may be synced later, so it gets no more than an online one.
         result: what `result.json` holds; without a mean (no test was made) no score is written.
-        figures: number, score and picture of test tasks, from `pictures.test_figures`.
-        publish: whether pictures of data sets that are not ours may go there too.
+        figures: number, score and figure of test tasks, from `test_figures`.
+        publish: whether images of data sets that are not public may be logged too.
     """
-    for key in SUMMARY:
-        run.summary[key] = result.get(key)
+    run.summary.update({key: result.get(key) for key in SUMMARY + SPEED})
     for name, value in result.get("interpretability", {}).items():
-        run.summary[f"findings/{name}"] = value
+        run.summary[f"interpretability/{name}"] = value
     if result.get("mean") is not None:
         log_test(run, "test", result)
-    if figures and (publish or result["data"] in OURS):
-        table = wandb.Table(columns=["task", "score", "picture"])
-        for task, score, figure in figures:
-            table.add_data(task, score, wandb.Image(as_image(figure)))
-        pictures = [wandb.Image(as_image(figure), caption=f"test task {task}") for task, _, figure in figures]
-        run.log({"test/episodes": table, "test/pictures": pictures})
+    if figures and (publish or result["data"] in PUBLIC):
+        run.log({"test/pictures": [picture(*figure) for figure in figures]})
+
+
+def picture(task: int, score: float, figure: Figure) -> wandb.Image:
+    return wandb.Image(as_image(figure), caption=f"test task {task}: {score:.4g}")

@@ -1,0 +1,75 @@
+"""One run: train, validate and test one learner, and keep the result in the run's folder.
+
+A finished run is shown, not repeated; an interrupted one resumes where it was saved last.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig
+
+from fewshot.config.checks import check
+from fewshot.config.eval_config import further_tests
+from fewshot.config.run_id import run_folder
+from fewshot.errors import Busy, Diverged, OutOfTime, UserError
+from fewshot.results.record import describe, read_result
+from fewshot.training.build import assemble, table_name
+from fewshot.training.evaluate import evaluate_on
+from fewshot.training.fit import fit_and_test, run_trainer
+from fewshot.training.folder import check_folder, finished, start_folder
+from fewshot.training.loggers import end_wandb, quiet, staged_in
+from fewshot.training.record import record
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """The result of the run that `cfg` describes, as its folder keeps it.
+
+    Raises:
+        UserError: a setting is wrong, or a file cannot be read or written. Busy: another process works on the run.
+        Diverged, OutOfTime: the run has no score.
+    """
+    quiet()
+    check(cfg)
+    folder = run_folder(cfg)
+    try:
+        result = finished(cfg, folder)
+        if result is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / ".lock").acquire(timeout=3), staged_in(folder):
+                result = finished(cfg, folder) or train(cfg, folder)
+        else:
+            result = test_further(cfg, folder, result)
+    except Timeout:
+        raise Busy(folder) from None
+    except OSError as error:
+        raise UserError(f"the run of {folder} cannot read or write a file: {error}") from error
+    finally:
+        end_wandb()
+    if result["status"] == "timeout":
+        raise OutOfTime(result["reason"])
+    if result["status"] == "diverged":
+        raise Diverged(result["reason"])
+    return result
+
+
+def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Fits from the last state, if there is one, tests the best state and records the result."""
+    datamodule, learner = assemble(cfg)
+    trainer = run_trainer(cfg, folder, learner)
+    check_folder(cfg, folder, datamodule)
+    start_folder(cfg, folder, datamodule, learner)
+    description = describe(cfg, learner)
+    tested = fit_and_test(cfg, folder, datamodule, learner, trainer)
+    result = record(cfg, folder, learner, datamodule, description, tested)
+    return test_further(cfg, folder, result, tested.wandb)
+
+
+def test_further(cfg: DictConfig, folder: Path, result: dict[str, Any], wandb: Any = None) -> dict[str, Any]:
+    """The result with the tests on every data set of `data.test` that it does not hold yet."""
+    if result["status"] != "finished":
+        return result
+    for further in further_tests(cfg):
+        if table_name(further) not in result.get("tests", {}):
+            evaluate_on(folder, cfg, further, table_name(further), predictions=cfg.predictions, wandb=wandb)
+    return read_result(folder / "result.json") or result

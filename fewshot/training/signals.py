@@ -1,0 +1,121 @@
+"""SIGINT, SIGTERM and SIGHUP: a run in training saves its state first; anything else has nothing to save, and ends.
+
+In a Slurm job also SIGUSR2, which submitit sends when its time is nearly up: the state is saved, and submitit puts the
+job back into the queue.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SHOW_CURSOR = "\x1b[?25h"  # progress bars hide it
+
+requested: signal.Signals | None = None  # a signal that came in training
+training = False  # whether a training will look at `requested`
+_installed = False
+_worker = False
+_requeue: Callable[[int, FrameType | None], Any] | None = None  # submitit's own handler
+
+
+class Stopped(BaseException):
+    """The end of a run by a signal, its state saved. Not an Exception: no error handling may swallow it."""
+
+    def __init__(self, by: signal.Signals, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + by
+
+
+def install() -> None:
+    """Handles the signals from here on, except those that are ignored (nohup, background jobs)."""
+    global _installed
+    _installed = True
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _handle)
+
+
+def install_in_worker() -> None:
+    """For a process that a launcher made: it ends with its parent. What a terminal sends, the parent answers."""
+    global _worker
+    if _installed:
+        return
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    install()
+    _worker = True
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def install_in_slurm_job() -> None:
+    """For a job of submitit: a signal raises `Stopped`, and SIGUSR2 saves the state before submitit's handler runs."""
+    global _requeue
+    install()
+    handler = signal.getsignal(signal.SIGUSR2)
+    if _requeue is None and callable(handler):
+        _requeue = handler
+        signal.signal(signal.SIGUSR2, _handle)
+
+
+def requeue() -> None:
+    """Puts a Slurm job whose state is saved and whose time is up back into the queue, and ends it."""
+    if requested == signal.SIGUSR2 and _requeue is not None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which Slurm sends meanwhile
+        _requeue(requested, None)
+
+
+def install_in_job() -> None:
+    """For a job of a multirun, which a launcher may run in a process of its own."""
+    if "SUBMITIT_EXECUTOR" in os.environ:
+        install_in_slurm_job()
+    elif multiprocessing.current_process().name != "MainProcess":
+        install_in_worker()
+
+
+def set_training(on: bool) -> None:
+    """Says whether a training will look at `requested`; Lightning may have taken a signal meanwhile."""
+    global training
+    training = on
+    if on and _installed:
+        install()
+
+
+def write(text: str) -> None:
+    """Writes to stderr; a closed terminal must not change how a run ends."""
+    with suppress(OSError):
+        os.write(2, (SHOW_CURSOR * os.isatty(2) + text).encode(errors="replace"))
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _handle(number: int, _: FrameType | None) -> None:
+    global requested
+    by = signal.Signals(number)
+    if by == signal.SIGHUP:  # the terminal is gone: printing must not fail
+        for fd in (1, 2):
+            if os.isatty(fd):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+    if training and requested is None:
+        requested = by
+        return
+    if _worker:
+        os._exit(128 + number)
+    if _requeue is not None:
+        requested = by
+        requeue()
+        raise Stopped(by, f"stopped by {by.name}")
+    write(f"stopped by {by.name}: nothing is lost, run the same command again\n")
+    with suppress(RuntimeError, ValueError, OSError):  # it is being written to just now, or is closed
+        sys.stdout.flush()
+    os._exit(128 + number)  # without clean-up that could fail: files are complete at any time

@@ -1,0 +1,90 @@
+"""Short runs for the tests: their settings, small image folders, kills, and what a run logged."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig
+
+from fewshot.config.checks import check
+from fewshot.config.compose import composed
+from fewshot.training import callbacks
+from fewshot.training.run import run
+from tests.conftest import tables
+from tests.made_files import fill_folder, picture
+
+TINY = [
+    "trainer.max_steps=40",
+    "trainer.val_check_interval=10",
+    "trainer.num_val_tasks=30",
+    "trainer.num_test_tasks=30",
+    "trainer.eval_batch_size=12",
+    "trainer.save_every_n_steps=4",
+    "trainer.log_every_n_steps=5",
+    "trainer.enable_progress_bar=false",
+    "trainer.num_threads=1",
+    "logger=csv",
+    "method.meta_batch_size=2",
+]
+MEASURED = ("train_seconds", "tasks_per_second", "peak_memory_bytes")
+
+
+class Killed(BaseException):
+    pass
+
+
+def config(tmp_path: Path, *overrides: str, outputs: str = "outputs") -> DictConfig:
+    """A short run of the LSTM on sine waves, or what `overrides` say, in `tmp_path`."""
+    paths = [f"paths.outputs={tmp_path / outputs}", f"paths.prepared={tables(tmp_path)}"]
+    cfg = composed(["data=sine", "method=lstm", *TINY, *paths, *overrides])
+    check(cfg)
+    return cfg
+
+
+def evaluation(folder: Path, tmp_path: Path, **changes: Any) -> DictConfig:
+    """The configuration of evaluate.py for a run."""
+    settings = {
+        "run": folder,
+        "enable_progress_bar": False,
+        "paths.raw": tmp_path / "raw",
+        "paths.prepared": tables(tmp_path),
+    } | changes
+    values = {
+        key: f"'{value}'" if isinstance(value, str | Path) else value for key, value in settings.items()
+    }
+    return composed([f"{key}={value}" for key, value in values.items()], "evaluate")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """What metrics.csv holds, without times."""
+    with path.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if "per_second" not in row["metric"]]
+
+
+def same(result: dict[str, Any]) -> dict[str, Any]:
+    """What two equal runs have in common."""
+    return {name: value for name, value in result.items() if name not in MEASURED}
+
+
+def images_of(tmp_path: Path, name: str = "images") -> list[str]:
+    """Twelve classes of twenty small images, and settings for them."""
+    files = {f"class{c}/{i}.png": picture(20 * c + i) for c in range(12) for i in range(20)}
+    fill_folder(tmp_path / name, files)
+    small = ["data=folder", f"data.path={tmp_path / name}", "backbone.widths=[4,4]", "data.size=8"]
+    return [*small, "data.channels=1", "data.ways=2", "data.train_queries=3", "data.val_queries=3"]
+
+
+def kill_at(step: int, cfg: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains until an update, and leaves what a kill there would leave."""
+    original = callbacks.TrainMetrics.on_train_batch_end
+
+    def killing(self: Any, trainer: Any, *arguments: Any) -> None:
+        if trainer.global_step == step:
+            raise Killed
+        original(self, trainer, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.TrainMetrics, "on_train_batch_end", killing)
+        with pytest.raises(Killed):
+            run(cfg)
