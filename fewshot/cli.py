@@ -39,7 +39,8 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
     Returns what a sweeper may optimise: the best validation score, of a test its mean, without one the worst there is.
     """
     signals.install_in_job()
-    began, overrides = time.time(), list(HydraConfig.get().overrides.task)
+    began = time.time()
+    overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)  # as given, not resolved
     score, status, message = None, "finished", ""
     try:
         for name in PATHS:
@@ -80,6 +81,7 @@ def main(program: Callable[[], Any]) -> int:
     was over; 128 + its number for a signal; in a multirun the most severe of its jobs.
     """
     signals.install()
+    jobs.exit_code = 0
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace", line_buffering=True)  # a terminal without ±

@@ -11,7 +11,7 @@ Shape suffixes: B tasks, N ways, C classes of a split, E examples of a class, M 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ class Task:
     outputs: int
     regression: bool
     train_outputs: int | None = None
+
+    __pydantic_config__: ClassVar = {"strict": False}  # a checkpoint holds it as plain data
 
     @property
     def metric(self) -> str:

@@ -15,7 +15,8 @@ from fewshot.methods.sap import SAP
 from fewshot.plots.adaptation import draw_all, passes_figure, with_steps
 from fewshot.plots.similarity import similarities
 from fewshot.report import load
-from fewshot.training import train as train_module
+from fewshot.training import record
+from fewshot.training import run as run_module
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run as train
 from tests.conftest import BACKBONES, CLASSES, LSTM, MAML, RELEASED, Task, episode, make
@@ -27,7 +28,7 @@ from tests.offline import records, summary
 from tests.test_curves import images as own_images
 from tests.test_plots import images, waves
 
-DRAW = train_module.draw
+DRAW = record.draw
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 
@@ -137,7 +138,7 @@ def test_further_data_sets_are_tested_and_kept(tmp_path: Path, monkeypatch: pyte
     """mini and cub are the run's own images here, with 4 test queries."""
     tested: list[str] = []
     names = iter("")
-    evaluate_on = train_module.evaluate_on
+    evaluate_on = run_module.evaluate_on
 
     def across(trained: Any, *_: Any) -> Any:
         changed = trained.copy()
@@ -150,7 +151,7 @@ def test_further_data_sets_are_tested_and_kept(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr("fewshot.config.eval_config.across", across)
     monkeypatch.setattr("fewshot.training.finished.table_of", lambda _: next(names))
-    monkeypatch.setattr(train_module, "evaluate_on", counted)
+    monkeypatch.setattr(run_module, "evaluate_on", counted)
     cfg = own_images(tmp_path, "trainer.max_steps=10")
     further = cfg.copy()
     further.data.test = ["mini", "cub"]

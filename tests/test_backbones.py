@@ -127,7 +127,7 @@ def test_one_query_alone_needs_bn_support(backbone: dict[str, Any], method: str)
 @pytest.mark.parametrize("network", [{"bn": "stored"}, {"model": "convnext_tiny"}])
 def test_bn_support_needs_batch_norm_by_sets(network: dict[str, str]) -> None:
     made = CLASSES["protonet"](Task((3, 32, 32), 3, False), TORCHVISION | network, lr=1e-3)
-    with pytest.raises(UserError, match=r"^bn=support: the run has"):
+    with pytest.raises(UserError, match=r"^bn=support: the run's backbone has"):
         normalise_by_support(made)
 
 
@@ -186,11 +186,11 @@ def test_any_model_of_timm() -> None:
 REFUSED = [
     (RESNET, (3, 15, 16), "data.size is below 16"),
     (RESNET, (7,), "ResNet-12 is for images"),
-    (RESNET | {"widths": [2, 3]}, (3, 16, 16), "backbone.widths="),
-    (RESNET | {"bn": "none"}, (3, 16, 16), "choose one of transductive, support"),
-    (RESNET | {"depth": 3}, (3, 16, 16), "unexpected keyword argument 'depth'"),
-    (RESNET | {"body": "resnet13"}, (3, 16, 16), "there is no fewshot/backbones/resnet13.py with a backbone"),
-    (TORCHVISION | {"model": "resnet19"}, (3, 16, 16), "torchvision has no model of this name"),
+    (RESNET | {"widths": [2, 3]}, (3, 16, 16), "widths=.*at least 4 items"),
+    (RESNET | {"bn": "none"}, (3, 16, 16), "bn=none: Input should be 'transductive' or 'support'"),
+    (RESNET | {"depth": 3}, (3, 16, 16), "depth=3: Unexpected keyword argument"),
+    ({"_target_": "antigravity.Body"}, (3, 16, 16), "import antigravity first"),
+    (TORCHVISION | {"model": "resnet19"}, (3, 16, 16), "torchvision has no such model"),
     (TORCHVISION | {"model": "vit_b_16"}, (3, 32, 32), "takes no images of 3×32×32"),
     (TORCHVISION, (4,), "are for images"),
 ]
@@ -205,7 +205,7 @@ def test_backbones_that_do_not_fit(backbone: dict[str, Any], shape: tuple[int, .
 @pytest.mark.parametrize(
     ("method", "options", "backbone", "why"),
     [
-        ("warpmaml", WARPMAML, RESNET, "Warp-MAML's warps lie between blocks, choose backbone=conv4"),
+        ("warpmaml", WARPMAML, RESNET, "Warp-MAML's warps lie between blocks: choose backbone=conv4"),
         ("sap", SAP, RESNET, "SAP transforms what is between blocks"),
         ("maml", MAML, TORCHVISION, "one copy of its weights for all tasks"),
         ("oplstm", OPLSTM | {"preactivation": True}, RESNET, "preactivation=true needs linear layers"),

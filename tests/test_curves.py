@@ -15,7 +15,7 @@ from fewshot.episodes import Episode
 from fewshot.errors import UserError
 from fewshot.methods.base import MetaLearner
 from fewshot.plots.curves import learning_curve
-from fewshot.training import prepare
+from fewshot.training import build
 from fewshot.training.loggers import MetricsCsv
 from fewshot.training.run import run as train
 from tests.helpers import config, kill_at, rows
@@ -50,7 +50,7 @@ def test_training_accuracy_of_logged_steps(
     """It is that of the predictions made in training, and is computed for no other step."""
     expected: list[float] = []
     scored: list[Tensor] = []
-    make, score = prepare.make_learner, MetaLearner.scores
+    make, score = build.make_learner, MetaLearner.scores
 
     def watched(*args: Any) -> MetaLearner:
         learner = make(*args)
@@ -69,7 +69,7 @@ def test_training_accuracy_of_logged_steps(
             scored.append(args[0])
         return score(self, *args)
 
-    monkeypatch.setattr(prepare, "make_learner", watched)
+    monkeypatch.setattr(build, "make_learner", watched)
     monkeypatch.setattr(MetaLearner, "scores", counted)
     cfg = images(tmp_path, f"method={method}", *FEW)
     train(cfg)

@@ -24,7 +24,7 @@ from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.sine import SineSource
 from fewshot.errors import LostProcess, UserError
 from fewshot.training import distributed
-from fewshot.training.build import make_datamodule, make_learner, set_threads
+from fewshot.training.build import make_datamodule, make_learner, make_source, set_threads
 from fewshot.training.run import run as train
 from tests.conftest import Start
 from tests.helpers import TINY, config, rows

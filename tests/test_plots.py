@@ -1,7 +1,6 @@
 """Figures of test tasks."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.image_source import ImageSource
 from fewshot.data.sine import SineSource
+from fewshot.data.table import Classes, Table
 from fewshot.episodes import Episode
 from fewshot.methods.base import MetaLearner
 from fewshot.plots import episodes
@@ -37,8 +37,8 @@ def images() -> tuple[MetaLearner, EpisodicDataModule]:
     """A learner of 3 ways on a table of 4 classes of 10 grey 3 x 3 images, mostly black."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 3, 3, 1), dtype=np.uint8)
     pixels[:, :2] = 0
-    split = SimpleNamespace(starts=np.arange(0, 40, 10), counts=np.full(4, 10), names=NAMES)
-    table: Any = SimpleNamespace(images=pixels, splits={"test": split}, note="")
+    split = Classes(tuple(NAMES), np.arange(0, 40, 10), np.full(4, 10))
+    table = Table(pixels, {"test": split}, "")
     return make("maml", "fc", **MAML).float(), module(ImageSource(0, table, 3), shots=2)
 
 

@@ -279,17 +279,21 @@ def test_a_run_does_not_resume_with_other_classes(tmp_path: Path) -> None:
 def test_classes_with_too_few_images_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = [*images_of(tmp_path), "method=protonet", "trainer.max_steps=10", "data.test_queries=3"]
     files = {f"rare{c}/{i}.png": picture(241 + 2 * c + i) for c in range(6) for i in range(2)}
+    split = [f"class{c},{('train', 'val', 'test')[c % 3]}" for c in range(12)]
+    split += [f"rare{c},{('train', 'val', 'test')[c % 3]}" for c in range(6)]
+    files["split.csv"] = "\n".join(["class,split", *split]).encode()
     fill_folder(tmp_path / "images", files)
     cfg = config(tmp_path, *small)
     run(cfg)
     said = capsys.readouterr().err
-    split = json.loads((run_folder(cfg) / "split.json").read_text())
-    rare = {part: [name for name, count in split[part] if count == 2] for part in ("train", "val", "test")}
-    assert split["left_out"] == {part: names for part, names in rare.items() if names}
-    for part, names in split["left_out"].items():
-        assert f"{len(names)} of {len(split[part])} {part} classes have fewer than" in said
+    kept = json.loads((run_folder(cfg) / "split.json").read_text())
+    rare = {part: [name for name, count in kept[part] if count == 2] for part in ("train", "val", "test")}
+    assert kept["left_out"] == rare
+    for part in rare:
+        assert f"2 of 6 {part} classes have fewer than" in said
+    folder = run_folder(cfg)
     fill_folder(tmp_path / "images", {"rare0/9.png": picture(3)})
-    assert run_folder(config(tmp_path, *small)) != run_folder(cfg)  # other data, another run
+    assert run_folder(config(tmp_path, *small)) != folder  # other data, another run
 
 
 @pytest.mark.parametrize("damage", ["garbage", "another method", "no best state"])
@@ -341,7 +345,7 @@ def test_a_micro_batch_is_the_same_run(
     result, whole = run(parts), run(config(finished))
     assert sizes.count(1) == 80  # 40 updates of two tasks
     assert result["mean"] == pytest.approx(whole["mean"], rel=1e-3)
-    with pytest.raises(UserError, match="clips after each task: leave out trainer.micro_batch_size"):
+    with pytest.raises(UserError, match=r"clips after each task: leave out trainer\.micro_batch_size"):
         config(tmp_path, "method=maml", "trainer.micro_batch_size=1")
 
 

@@ -112,7 +112,7 @@ def replace(net: nn.Module, name: str, by: nn.Module) -> None:
     net.get_submodule(parent).register_module(last, by)
 
 
-def names(library: str) -> list[str]:
+def list_models(library: str) -> list[str]:
     if library == "timm":
         import timm
 

@@ -1,6 +1,7 @@
 """Checks of a configuration before any data is touched. What a constructor declares is checked there."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,6 +14,8 @@ from fewshot.options import check_settings, settings_of
 
 def check(cfg: DictConfig) -> None:
     """UserError for settings that are missing, wrong, or do not fit together."""
+    top_level = settings_of(Run)
+    check_settings(Run, {name: value for name, value in cfg.items() if name in top_level})
     missing = [name for name, value in flatten(OmegaConf.to_container(cfg)).items() if value == "???"]
     if not missing:
         values = plain(cfg)
@@ -20,7 +23,6 @@ def check(cfg: DictConfig) -> None:
     if missing:
         what = f"method={cfg.method.name} data={cfg.data.name} shots={cfg.shots}"
         raise UserError(f"no published settings for {what}: set {' '.join(f'{name}=…' for name in missing)}")
-    check_settings(Run, {name: values[name] for name in settings_of(Run) if name in values})
     check_settings(Trainer, values["trainer"], "trainer.")
     check_settings(OutputPaths, values["paths"], "paths.")
     if cfg.logger.name == "wandb":
@@ -57,6 +59,8 @@ def check_together(cfg: DictConfig) -> None:
         )
     if min(trainer.num_val_tasks, trainer.num_test_tasks) < trainer.devices:
         raise UserError(f"trainer.devices={trainer.devices} is more than the tasks of a validation or test")
+    if cfg.logger.name == "tensorboard" and find_spec("tensorboard") is None:
+        raise UserError("logger=tensorboard needs tensorboard: pip install tensorboard")
     for name in cfg.data.get("test", []):
         if list(cfg.data.test).count(name) > 1 or name == cfg.data.name:
             raise UserError(

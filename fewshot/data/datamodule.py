@@ -18,8 +18,8 @@ STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
 
 @runtime_checkable
 class Source(Protocol):
-    """Where tasks come from: `draw` on the CPU, tensors with a leading task axis; `episode` on the device, of some of
-    these tasks. `note` is what a user should know of it."""
+    """Where tasks come from: `draw` on the CPU, tensors with a leading task axis; `episode` on the device, of
+    some of these tasks. `note` is what a user should know of it."""
 
     note: str
     task: Task
@@ -30,13 +30,13 @@ class Source(Protocol):
 
 
 class TaskStream:
-    """Episodes: batch s holds the tasks s * batch ... s * batch + batch - 1 of a split, `total` tasks an epoch.
+    """Episodes: batch s holds tasks s * batch ... s * batch + batch - 1 of a split, `total` tasks an epoch.
 
-    A further epoch of training has new tasks: task numbers are counted across epochs. Validation and test have
-    the same tasks every time. An epoch that was left early begins again with its first task.
-    Tasks are drawn on the CPU, as indices, and gathered on `device`. The state is the number of the next batch,
-    counted across epochs, so that a resumed run continues with the task it would have seen. Of `ranks` processes
-    `rank` has its share of a batch.
+    A further epoch of training has new tasks: task numbers are counted across epochs. Validation and test
+    have the same tasks every time. An epoch that was left early begins again with its first task.
+    Tasks are drawn on the CPU, as indices, and gathered on `device`. The state is the number of the next
+    batch, counted across epochs, so that a resumed run continues with the task it would have seen. Of `ranks`
+    processes `rank` has its share of a batch.
     """
 
     at_once = 128  # tasks drawn together: a draw's cost is numpy's calls, and a copy to the device
@@ -88,8 +88,8 @@ class TaskStream:
 
 
 class EpisodicDataModule(L.LightningDataModule):
-    """Episodes of `source`, sine waves or an image table: `shots` support examples a class (on sine a wave), or
-    `train_shots` in training, and some queries; validation and test have the same tasks every time.
+    """Episodes of `source`, sine waves or an image table: `shots` support examples a class (on sine a wave),
+    or `train_shots` in training, and some queries; validation and test have the same tasks every time.
 
     Raises:
         UserError: an argument is not what its annotation allows, or the data are too few (from `setup`).

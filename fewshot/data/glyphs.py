@@ -1,7 +1,7 @@
 """Characters rendered from the fonts that matplotlib ships: image classes without any download.
 
-Typefaces of one character lie nearly on top of each other, and comparing pixels would tell most characters apart. So
-each picture is distorted somewhat as hands differ: by a fixed draw, a function of the character and the face alone.
+Typefaces of one character are nearly the same, and comparing pixels would tell most characters apart. So each
+picture is distorted, about as hands differ, by a fixed draw: a function of the character and the face alone.
 """
 
 import hashlib
@@ -25,19 +25,13 @@ from fewshot.episodes import SPLITS, random_bits, uniform
 READING = 2  # raise it when the same fonts make other images
 MIN_FACES = 10  # fewer distinct faces make too few examples of a class
 HANDS = 2  # distorted pictures of a face: ten faces make 20 images, enough for 5 shots and 15 queries
-TURN, SLANT, STRETCH = (
-    np.deg2rad(15),
-    0.15,
-    1.15,
-)  # the most, either way: an angle, a shear, a factor of each side
+TURN, SLANT, STRETCH = np.deg2rad(15), 0.15, 1.15  # at most, either way: angle, shear, factor of each side
 DRAWN_AT = 64  # font size in pixels, before the glyph is scaled to the image
 LETTERS = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 # LastResort draws boxes for everything; cmex and cmsy put brackets and arrows where letters belong
 SKIPPED = ("LastResort", "cmex", "cmsy")
 
-Faces = dict[
-    str, bytes
-]  # face -> a character in it, (size, size) pixels, packed: large ones would fill the memory
+Faces = dict[str, bytes]  # face -> a character in it, (size, size) pixels, compressed to save memory
 
 
 def content(size: int, channels: int) -> Content:
@@ -67,12 +61,12 @@ def content(size: int, channels: int) -> Content:
     faces = ((name, *face) for names in splits.values() for name in names for face in classes[name].items())
     hands = ((picture, f"{name} {face} {hand}") for name, face, picture in faces for hand in range(HANDS))
     images = ((row, _distorted(picture, key, size, channels)) for row, (picture, key) in enumerate(hands))
-    note = f"{SEEDED_NOTE}; {left_out} characters with fewer than {MIN_FACES} distinct faces left out, {merged} merged"
-    return Content(counts, images, f"{note} with look-alikes")
+    note = f"{left_out} characters with fewer than {MIN_FACES} distinct faces left out"
+    return Content(counts, images, f"{SEEDED_NOTE}; {note}, {merged} merged with look-alikes")
 
 
 def _characters(font: Path) -> set[str]:
-    """The letters, numerals, marks of punctuation and symbols that a font holds, without superscripts and the like."""
+    """The letters, numerals, punctuation and symbols that a font holds, without superscripts and the like."""
     characters = {chr(code) for code in FT2Font(str(font)).get_charmap()}
     if font.name.startswith("cm"):
         return characters & LETTERS  # elsewhere these fonts follow TeX's encoding, not Unicode
@@ -83,7 +77,7 @@ def _characters(font: Path) -> set[str]:
 def _draw(face: ImageFont.FreeTypeFont, character: str, size: int) -> NDArray[np.uint8] | None:
     """The character in the middle, or None if it has no ink.
 
-    A face has one scale, since x and X at their own would be one shape; what is too tall or wide is shrunk to fit.
+    A face has one scale, since x and X would else be one shape; too tall or wide a glyph is reduced to fit.
     """
     left, top, right, bottom = map(round, face.getbbox(character))
     glyph = Image.new("L", (right - left + 2, bottom - top + 2))
@@ -100,7 +94,7 @@ def _draw(face: ImageFont.FreeTypeFont, character: str, size: int) -> NDArray[np
 
 
 def _look_alikes(drawn: dict[str, Faces]) -> list[list[str]]:
-    """Characters grouped: two are one class if any face draws them alike (Latin A, Greek Alpha, Cyrillic A)."""
+    """Characters in groups: two are one class if any face draws them alike (Latin A, Greek Alpha)."""
     groups, first = DisjointSet(drawn), dict[tuple[str, bytes], str]()
     for character, faces in drawn.items():
         for face, picture in faces.items():
@@ -109,7 +103,7 @@ def _look_alikes(drawn: dict[str, Faces]) -> list[list[str]]:
 
 
 def _distinct(members: Iterable[Faces]) -> Faces:
-    """One picture a face, from the first character that has it, each once, in the order of the faces' names."""
+    """One picture a face, from the first character that has it, each once, sorted by face."""
     faces: Faces = {}
     for member in members:
         faces = member | faces
@@ -120,11 +114,11 @@ def _distinct(members: Iterable[Faces]) -> Faces:
 
 
 def _distorted(picture: bytes, key: str, size: int, channels: int) -> NDArray[np.uint8]:
-    """The picture turned, slanted, stretched and moved by what `key` draws; no ink is cut, too large is shrunk."""
+    """The picture turned, slanted, stretched and moved by what `key` draws; no ink is cut."""
     stream = np.frombuffer(hashlib.sha256(key.encode()).digest(), dtype="<u8")[:1]
     turn, slant, wide, high, *moves = uniform(random_bits(stream, np.arange(6, dtype=np.uint64)), -1.0, 1.0)
     cos, sin = np.cos(TURN * turn), np.sin(TURN * turn)
-    # PIL asks where a pixel comes from: from the middle of a canvas with room for all to the middle of the picture
+    # PIL asks where a pixel comes from: from the middle of a larger canvas to the middle of the picture
     back = np.diag([STRETCH**wide, STRETCH**high]) @ [[1, SLANT * slant], [0, 1]] @ [[cos, sin], [-sin, cos]]
     origin = np.column_stack([back, size / 2 - back @ [size, size]]).ravel().tolist()
     plain = Image.frombytes("L", (size, size), zlib.decompress(picture))
@@ -133,8 +127,6 @@ def _distorted(picture: bytes, key: str, size: int, channels: int) -> NDArray[np
     margin = size // 14
     ink.thumbnail((size - 2 * margin, size - 2 * margin))
     canvas = Image.new("L", (size, size))
-    across, down = (
-        (size - side) // 2 + round(margin * move) for side, move in zip(ink.size, moves, strict=True)
-    )
-    canvas.paste(ink, (across, down))
+    corner = [(size - side) // 2 + round(margin * move) for side, move in zip(ink.size, moves, strict=True)]
+    canvas.paste(ink, (corner[0], corner[1]))
     return np.repeat(np.asarray(canvas)[:, :, None], channels, axis=2)

@@ -34,31 +34,27 @@ class ImageSource:
         height, width, channels = table.images.shape[1:]
         self.task = Task((channels, height, width), ways, regression=False, train_outputs=train_ways)
         self.images = torch.from_numpy(table.images)
-        self.kept: dict[str, Classes] = {}  # by split, once checked
+        self.kept: dict[str, Classes] = {}  # by split, once validated
 
     def ways_of(self, split: str) -> int:
         return self.train_ways if split == "train" else self.ways
 
     def check(self, split: str, shots: int, queries: int) -> None:
-        """Tasks of a split are drawn from its classes with `shots + queries` images or more; others are printed.
+        """Restrict a split to its classes with `shots + queries` images or more, and print the others.
 
-        UserError where these are too few for a task.
+        Raises:
+            UserError: too few classes are left for a task.
         """
         classes, need = self.table.splits[split], shots + queries
         enough = classes.counts >= need
         few = [f"{classes.names[number]} ({classes.counts[number]})" for number in np.flatnonzero(~enough)]
         which = ", ".join(few[:5]) + ", …" * (len(few) > 5)
-        asked = (
-            f"{'data.train_shots' if split == 'train' else 'shots'}={shots} + data.{split}_queries={queries}"
-        )
+        shots_key = "data.train_shots" if split == "train" else "shots"
+        asked = f"{shots_key}={shots} + data.{split}_queries={queries}"
         if (ways := self.ways_of(split)) > enough.sum():
             name = "data.ways" if ways == self.ways else "data.train_ways"
-            reason = (
-                f" with {need} images ({asked}): {len(few)} of {len(enough)} have fewer, {which}"
-                if few
-                else ""
-            )
-            there = f"more than the {enough.sum()} {split} classes{reason}"
+            reason = f" with {need} images ({asked}): {len(few)} of {len(enough)} have fewer, {which}"
+            there = f"more than the {enough.sum()} {split} classes{reason if few else ''}"
             raise UserError(f"{name}={ways} is {there}: ask for fewer ways, or add classes")
         kept = Classes(tuple(compress(classes.names, enough)), classes.starts[enough], classes.counts[enough])
         if few and kept.names != self._drawn(split).names:
@@ -91,8 +87,8 @@ class ImageSource:
         return [[classes.names[number] for number in row] for row in numbers_BN]
 
     def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]:
-        """Row numbers of some tasks' images, (B, ways, shots + queries), by label; the order in which the support set
-        shows the labels, (B, ways); and the task numbers (B,)."""
+        """Row numbers of some tasks' images, (B, ways, shots + queries), by label; the order of labels in the
+        support set, (B, ways); and the task numbers (B,)."""
         classes, ways = self._drawn(split), self.ways_of(split)
         index = draw_images(self.seed, split, tasks, classes.starts, classes.counts, ways, shots + queries)
         order = draw_order(self.seed, split, tasks, ways)
@@ -100,7 +96,7 @@ class ImageSource:
         return {name: torch.from_numpy(values) for name, values in drawn.items()}
 
     def episode(self, drawn: dict[str, Tensor], shots: int) -> Episode:
-        """The Episode of what `draw` drew: pixels in [0, 1], x (B, M, C, H, W); the queries in the order of labels."""
+        """The Episode of what `draw` drew: pixels in [0, 1], x (B, M, C, H, W); queries sorted by label."""
         index, order = drawn["index"], drawn["order"]
         if self.images.device != index.device:
             self.images = self.images.to(index.device)

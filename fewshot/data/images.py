@@ -1,4 +1,4 @@
-"""Image data sets by name: open the prepared table, or prepare it from the raw files, or fetch those first."""
+"""Image data sets by name: opened if prepared, else prepared from raw files, which may be downloaded."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fewshot.data import cub, folder, glyphs, mini, omniglot
-from fewshot.data.archives import Member, NotFound, members
-from fewshot.data.download import FILES, fetch
+from fewshot.data.archives import NotFound
 from fewshot.data.table import Content, Table, open_or_write
 from fewshot.errors import UserError
 from fewshot.options import Channels, Few
@@ -19,7 +18,16 @@ READERS: dict[str, Callable[..., Content]] = {
     "cub50": partial(cub.content, classes=50),
 }
 NAMES = (*READERS, "glyphs", "folder")
-ALSO_IN = {"cub": "cub50", "cub50": "cub"}  # each may be read from the other's raw folder
+OMNIGLOT = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
+CUB = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
+DOWNLOADS = {  # address -> md5, those of torchvision (Omniglot) and CaltechDATA (CUB)
+    "omniglot": {
+        f"{OMNIGLOT}/images_background.zip": "68d2efa1b9178cc56df9314c21c6e718",
+        f"{OMNIGLOT}/images_evaluation.zip": "6b91aef0f799c5bb55b94e3f2daec811",
+    },
+    "cub": {CUB: "97eceeb196236b17998738112f37df78"},
+    "cub50": {CUB: "97eceeb196236b17998738112f37df78"},
+}
 
 
 def open_or_prepare(
@@ -35,23 +43,21 @@ def open_or_prepare(
 
     Args:
         name: one of NAMES.
-        raw: where the files are: in raw/<name>, or in raw itself. Downloads go to raw/<name>.
+        raw: the files, or archives of them, are in raw/<name>. Downloads go there.
         prepared: where tables are kept, one folder each.
-        size, channels: as their annotations say; 84 and 3 for photographs, 28 and 1 for characters in the paper.
+        size, channels: in the paper 84 and 3 for photographs, 28 and 1 for characters.
         path: the folder (or archive) of images, for name "folder".
-        download: whether missing files with an official address may be fetched.
+        download: whether missing files with an official address may be downloaded.
 
     Raises:
         UserError: raw files missing or damaged, no space, no connection; says what to put where.
     """
-    if name not in NAMES or channels not in (1, 3) or size < 1:
-        raise UserError(
-            f"no image data {name} with size={size}, channels={channels}: names are {', '.join(NAMES)}"
-        )
+    if name not in NAMES or channels not in (1, 3):
+        raise UserError(f"no image data {name} with channels={channels}: names are {', '.join(NAMES)}")
     kind = f"{size}-{'grey' if channels == 1 else 'rgb'}"
-    make = partial(_from_raw, name, raw, download)
+    make: Callable[..., Content] = partial(from_raw, name, raw, download)
     if name == "glyphs":
-        make, kind = partial(glyphs.content), f"{glyphs.READING}-{kind}"
+        make, kind = glyphs.content, f"{glyphs.READING}-{kind}"
     elif name == "folder":
         make = partial(folder.content, Path(path or ""))
     table = prepared / f"{full_name(name, path)}-{kind}"
@@ -59,7 +65,7 @@ def open_or_prepare(
 
 
 def full_name(name: str, path: Path | None) -> str:
-    """The data set's name; of a folder with what tells it, and this state of it, from others."""
+    """The data set's name; for a folder one that also says where it is and which state of it this is."""
     if name != "folder":
         return name
     if path is None or not path.exists():
@@ -67,21 +73,26 @@ def full_name(name: str, path: Path | None) -> str:
     return folder.table_name(path)
 
 
-def _from_raw(name: str, raw: Path, download: bool, size: int, channels: int) -> Content:
-    home = raw / name
-    read = partial(READERS[name], folder=home, size=size, channels=channels)
-
-    def listed() -> list[Member]:
-        # of the other data sets' folders nothing is wanted, and a fault in them is no fault here
-        files = [file for place in (name, ALSO_IN.get(name)) if place for file in members(raw / place)]
-        return files + members(raw, skip=NAMES)
-
+def from_raw(name: str, raw: Path, may_download: bool, size: int, channels: int) -> Content:
+    read = partial(READERS[name], raw, size, channels)
     try:
-        return read(listed())
-    except NotFound as error:
-        if not download or name not in FILES:
-            there = "" if raw.exists() else f"; the raw folder {raw} does not exist"
-            raise NotFound(f"{error}{there}") from error
-    for file, (url, md5) in FILES[name].items():
-        fetch(url, home / file, md5)
-    return read(listed())
+        return read()
+    except NotFound:
+        if not may_download:
+            raise
+    for url, md5 in DOWNLOADS[name].items():
+        download_to(raw / name, url, md5)
+    return read()
+
+
+def download_to(folder: Path, url: str, md5: str) -> None:
+    """UserError without a connection, where the folder cannot be written, or for a wrong checksum."""
+    from torchvision.datasets.utils import download_url  # slow to import
+
+    name = url.rpartition("/")[2]
+    try:
+        if not (folder / name).exists():
+            download_url(url, folder, f".{name}", md5)
+            (folder / f".{name}").replace(folder / name)
+    except (OSError, RuntimeError) as error:  # torchvision raises RuntimeError for a wrong checksum
+        raise UserError(f"cannot download ({error}): get {url} and put {name} into {folder}") from error

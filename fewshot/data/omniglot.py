@@ -2,20 +2,17 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
-from fewshot.data.archives import Member, NotFound
-from fewshot.data.decode import from_members
-from fewshot.data.splits import Files, Images
+from fewshot.data.archives import File, NotFound, list_files
+from fewshot.data.decode import Example, from_examples
 from fewshot.data.table import Content
-from fewshot.episodes import SPLITS
 
 CHARACTERS = {"images_background": 964, "images_evaluation": 659}
 DRAWINGS = 20
 
-# Vinyals' 1028/172/423 characters: five alphabets of the background set validate, and in the evaluation set, in
-# alphabetical order, everything from the 42nd character of Gurmukhi on tests.
+# Vinyals' 1028/172/423 characters: five alphabets of the background set are for validation; in the
+# evaluation set, in alphabetical order, everything from the 42nd character of Gurmukhi on is for the test.
 VALIDATION = ("Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)")
 FIRST_TEST = ("Gurmukhi", "character42")
 
@@ -27,21 +24,22 @@ def split_of(part: str, alphabet: str, character: str) -> str:
     return "test" if (alphabet, character) >= FIRST_TEST else "train"
 
 
-def content(files: Sequence[Member], folder: Path, size: int, channels: int) -> Content:
-    """Ink is 255 on a ground of 0. `folder` is where an error says to put the files."""
-    drawings: dict[tuple[str, str, str], Images] = {}
-    for file in files:
-        *_, part, alphabet, character, name = ("", "", "", *file.parts)
-        if part in CHARACTERS and re.fullmatch(r"character\d\d", character) and name.endswith(".png"):
-            drawings.setdefault((part, alphabet, character), {}).setdefault(name, file)
-    whole = Counter(part for (part, _, _), images in drawings.items() if len(images) == DRAWINGS)
+def content(raw: Path, size: int, channels: int) -> Content:
+    """The drawings in raw/omniglot: ink is 255, the background 0."""
+    pattern = re.compile(
+        r"(?:.*/)?(images_background|images_evaluation)/([^/]+)/(character\d\d)/([^/]+\.png)"
+    )
+    drawings: dict[tuple[str, ...], File] = {}
+    for file in list_files(raw / "omniglot"):
+        if match := pattern.fullmatch(file.name):
+            drawings.setdefault(match.groups(), file)
+    drawn = Counter(key[:3] for key in drawings)
+    complete = Counter(part for (part, *_), number in drawn.items() if number == DRAWINGS)
     for part, characters in CHARACTERS.items():
-        if whole[part] != characters:
+        if complete[part] != characters:
             raise NotFound(
-                f"Omniglot: {whole[part]} of {characters} characters with {DRAWINGS} drawings found for {part}: "
-                f"put a complete {part}.zip into {folder}"
+                f"Omniglot: {complete[part]} of {characters} characters with {DRAWINGS} drawings found for "
+                f"{part}: put a complete {part}.zip into {raw / 'omniglot'}"
             )
-    splits: Files = {split: {} for split in SPLITS}
-    for key, images in drawings.items():
-        splits[split_of(*key)]["/".join(key)] = images
-    return from_members(splits, size, channels, invert=True)
+    examples = [Example(split_of(*key[:3]), "/".join(key[:3]), file) for key, file in drawings.items()]
+    return from_examples(examples, size, channels, invert=True)

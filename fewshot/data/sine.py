@@ -34,7 +34,7 @@ class SineSource:
         """A wave has as many examples as anybody asks for."""
 
     def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]:
-        """The waves and inputs of some tasks: amplitude and phase (B, 1), x (B, shots + queries), tasks (B,)."""
+        """Inputs x and targets y of some tasks, each (B, shots + queries), and the task numbers (B,)."""
         keys = task_keys(self.seed, split, tasks)[:, None]
         x = uniform(random_bits(keys, np.arange(2, 2 + shots + queries, dtype=np.uint64)), *X_RANGE)
         amplitude = uniform(random_bits(keys, np.uint64(0)), *AMPLITUDE)

@@ -2,7 +2,6 @@
 
 import copy
 import io
-import shutil
 import sys
 from contextlib import redirect_stderr, suppress
 from pathlib import Path
@@ -46,13 +45,15 @@ def extend(
             check_same(cfg, shorter, path, learner, trainer)
             check_split(path, datamodule.source)
             state = final_state(shorter, path, copy.deepcopy(learner))
+            names = ["best.ckpt"] + ["metrics.csv"] * (cfg.logger.name != "none")
+            files = {name: (path / name).read_bytes() for name in names}
         except Exception as error:
             why = str(error) if isinstance(error, UserError) else brief(error, 160)
             print(f"does not continue {where}: {why}", file=sys.stderr)
             continue
-        shutil.copyfile(path / "best.ckpt", folder / "best.ckpt")
-        if cfg.logger.name != "none":
-            shutil.copyfile(path / "metrics.csv", folder / "metrics.csv")
+        for name, content in files.items():
+            with atomic_open(folder / name, "wb") as file:
+                file.write(content)
         with atomic_open(folder / "last.ckpt", "wb") as file:  # last: a folder with this file is resumed
             torch.save(state, file)
         curve = f"; in {cfg.logger.name} its curve starts there" * (

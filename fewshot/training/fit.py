@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.settings import seconds
 from fewshot.data.datamodule import EpisodicDataModule
-from fewshot.errors import Diverged, OutOfTime
+from fewshot.errors import Diverged, OutOfTime, UserError, brief
 from fewshot.methods import MetaLearner
 from fewshot.plots.similarity import Similarity
 from fewshot.results.environment import environment
@@ -102,6 +102,12 @@ def fit(
         reason = f"trainer.max_time={cfg.trainer.max_time} is over: raise it to resume; evaluate.py tests the best state"
     except Diverged as error:
         status, reason = "diverged", str(error)
+    except Exception as error:
+        if state is None or last.restored:
+            raise
+        raise UserError(
+            f"{state} cannot be resumed ({brief(error, 160)}); overwrite=true trains from scratch"
+        ) from error
     finally:
         signals.set_training(False)
     if signals.requested:  # between the last update and here
