@@ -19,10 +19,10 @@ from fewshot.plots.confusion import confusion_figure
 from fewshot.plots.episodes import save_figure
 from fewshot.results.environment import environment
 from fewshot.results.predictions import predictions_of, show_predictions, write_predictions
-from fewshot.results.protocol import Protocol
 from fewshot.results.record import (
     Scores,
     describe,
+    name_of_test,
     read_result,
     scored,
     show,
@@ -124,7 +124,7 @@ def evaluate_on(
     result |= {"ways": tested.data.get("ways", 1), "test_queries": tested.data.test_queries}
     if not same_data(trained, tested):
         result["data"] = table_name(tested)
-    place = folder / "evaluations" / f"{Protocol.of(result).file_name(table_name(tested))}.json"
+    place = folder / "evaluations" / f"{name_of_test(result, table_name(tested))}.json"
     show(result, place)
     show_predictions(predicted)
     place.parent.mkdir(exist_ok=True)
