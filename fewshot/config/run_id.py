@@ -69,13 +69,8 @@ def with_digest(path: Path) -> str:
 def run_folder(cfg: DictConfig) -> Path:
     """`<outputs>/<data>/<method>/<shots>-shot/seed<seed>-<hash of the identity>`."""
     digest = hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:10]
-    return (
-        Path(cfg.paths.outputs)
-        / cfg.data.name
-        / cfg.method.name
-        / f"{cfg.shots}-shot"
-        / f"seed{cfg.seed}-{digest}"
-    )
+    outputs = Path(cfg.paths.outputs).expanduser()
+    return outputs / cfg.data.name / cfg.method.name / f"{cfg.shots}-shot" / f"seed{cfg.seed}-{digest}"
 
 
 def run_name(cfg: DictConfig, folder: Path) -> str:
