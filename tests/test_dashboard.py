@@ -21,6 +21,7 @@ from tests.offline import history, summary
 pytestmark = pytest.mark.usefixtures("composed_once")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("study", "narrow"), [("lstm_sine", []), ("table2", ["seed=42"])])
 def test_an_agents_call_is_a_job_of_the_study(
     study: str, narrow: list[str], capsys: pytest.CaptureFixture[str]

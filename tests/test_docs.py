@@ -47,7 +47,14 @@ def test_the_method_and_the_backbone_of_the_page_learn() -> None:
     assert names["Mine"]((1, 8, 8), width=32)(images).shape == (2, 5, 32)
 
 
-@pytest.mark.parametrize(("program", "line"), [c for c in COMMANDS if not re.search(UNAVAILABLE, c[1])])
+@pytest.mark.parametrize(
+    ("program", "line"),
+    [
+        pytest.param(program, line, marks=[pytest.mark.slow] * program.startswith("-m"))
+        for program, line in COMMANDS
+        if not re.search(UNAVAILABLE, line)
+    ],
+)
 def test_the_commands_of_the_documentation_compose(program: str, line: str) -> None:
     args = shlex.split(line)
     if program != "train.py":

@@ -119,6 +119,7 @@ def test_settings_narrow_a_study_as_they_do_a_multirun() -> None:
     assert title("table1", [*LSTM, "logger=csv"], False) == "table1 method=lstm shots=5"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", ["table1", "table2", "table4", "tableA1", "figure5", "figure5-omniglot"])
 def test_every_job_that_the_paper_has_finds_its_number(study: str) -> None:
     runs = runs_of(jobs(study, ["seed=0"] + ["method=lstm,sap"] * (study == "table4")))
@@ -542,6 +543,7 @@ NARROW = {  # where all jobs are many, and what is too large for a test
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", sorted(set(studies()) - {"demo"}))
 def test_every_study_composes_and_takes_a_step(study: str) -> None:
     """The first job and the last one, on random data of its shape."""
