@@ -48,9 +48,9 @@ IN_RESULT = ("metric", "mean", "ci95", "tasks", "baselines", "shots", "ways", "t
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """Tests `cfg.run` as `cfg` of evaluate.py says.
 
-    The result is kept in the run's folder, under `evaluations/`, and in W&B if the run was logged there. A test on
-    another data set, in the run's own shots and the usual number of tasks and queries, also becomes an entry under
-    `tests` in the run's `result.json`.
+    The result is kept in the run's folder, under `evaluations/`, and in W&B if the run was logged there. A
+    test on another data set, in the run's own shots and the usual number of tasks and queries, also becomes
+    an entry under `tests` in the run's `result.json`.
     """
     quiet()
     check_evaluation(cfg)
@@ -139,7 +139,7 @@ def evaluate_on(
 
 
 def normalise_by_support(learner: MetaLearner) -> None:
-    """Makes a trained learner normalise queries by the support set; UserError without batch norm of its own."""
+    """Makes a trained learner normalise queries by the support set; UserError without batch norm."""
     body: Any = getattr(learner, "body", None)
     if getattr(body, "bn", "none") in ("none", "stored"):
         raise UserError("bn=support: the run's backbone has no batch norm, or stored statistics (bn=stored)")
@@ -174,7 +174,7 @@ def log_to_wandb(
     wandb: Any,
     name: str,
 ) -> None:
-    """Logs a test on a table to `wandb`, the run's W&B run, or to a W&B run of the test's own, by its name."""
+    """Logs a test to `wandb`, the run's open W&B run, or else to a W&B run of its own."""
     from fewshot.training.wandb_log import log_predictions, log_tasks, log_test
 
     try:
