@@ -11,10 +11,11 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import FOLDERS, quote_shots
-from fewshot.errors import MISTAKES, Diverged, OutOfTime, one_line, out_of_memory
+from fewshot.errors import MISTAKES, Diverged, OutOfTime, UserError, one_line, out_of_memory
 from fewshot.training import jobs, signals
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run
@@ -47,6 +48,7 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
         for name in PATHS:
             if isinstance(value := OmegaConf.select(cfg, name, throw_on_missing=False), str):
                 OmegaConf.update(cfg, name, os.path.expanduser(value))
+        refuse_part_of_study(overrides)
         result = function(cfg)
         score = result.get("best_validation", result.get("mean"))
     except signals.Stopped as stop:
@@ -60,6 +62,15 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
     jobs.add(overrides, status, message, score, time.time() - began)
     worst = math.inf if OmegaConf.select(cfg, "data.name") == "sine" else -math.inf
     return worst if score is None else float(score)
+
+
+def refuse_part_of_study(overrides: list[str]) -> None:
+    """UserError for a study without -m, of which one run would train that nobody has chosen."""
+    hydra = HydraConfig.get()
+    given = {override.lstrip("+").split("=")[0] for override in overrides}
+    left = [name for name in hydra.sweeper.get("params") or {} if name not in given]
+    if left and hydra.mode == RunMode.RUN:
+        raise UserError(f"this study sweeps {', '.join(left)}: add -m, or choose a value of each")
 
 
 def outcome_of(error: Exception) -> tuple[str, str]:

@@ -43,7 +43,7 @@ MISTAKES = [  # a command, and what is said
     ("data=sine shots=0", "shots=0: Input should be greater"),
     ("data=sine shots=two", "Could not find 'shots/two'"),
     ("data=sine backbone=conv4", "layer=conv is for images"),
-    ("data=sine method=protonet method.lr=0.1", "ProtoNet classifies, and the task is regression"),
+    ("data=sine method=protonet", "method=protonet classifies, and data=sine is regression"),
     (
         "data=sine method=warpmaml",
         "no published settings for method=warpmaml data=sine shots=1: set method.lr=…",
@@ -59,6 +59,11 @@ MISTAKES = [  # a command, and what is said
     ("data=glyphs data.test=[glyphs]", "glyphs is tested once"),
     ("paths.outputs=null", "paths.outputs=None: Input should be a valid string"),
     ("seed=${nowhere}", "nowhere"),
+    ("+lr=0.1", "lr=0.1: Extra inputs are not permitted"),
+    ("+data.qeries=3", "unknown setting data.qeries"),
+    ("method._target_=nowhere.Mine", "Error loading 'nowhere.Mine'"),
+    ("experiment=table1 method=lstm", "this study sweeps shots, seed: add -m"),
+    ("search=lstm_sine", "this study sweeps trial: add -m"),
 ]
 OF_EVALUATE = [
     ("", "run=…: give the folder of a run"),
@@ -119,7 +124,7 @@ def test_a_job_that_fails_does_not_stop_the_others(
     [folder] = (tmp_path / "outputs" / "multirun").iterdir()
     rows = jobs.read(folder)
     assert [row.status.partition(":")[0] for row in rows.itertuples()] == ["finished", "invalid", "finished"]
-    assert "no published settings for method=protonet" in rows.status[1]
+    assert "method=protonet classifies" in rows.status[1]
     table = err[err.index("overrides") :]
     assert "method=lstm" in table
     assert "method=protonet" in table

@@ -3,19 +3,31 @@
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import flatten, plain
-from fewshot.config.settings import Evaluation, OutputPaths, Paths, Run, Trainer, Wandb
-from fewshot.errors import UserError
+from fewshot.config.settings import Evaluation, OutputPaths, Paths, Run, Trainer, Wandb, declarations
+from fewshot.errors import UserError, one_line
 from fewshot.options import check_settings, settings_of
+
+GROUPS = ("method", "data", "backbone", "trainer", "logger", "paths")
 
 
 def check(cfg: DictConfig) -> None:
     """UserError for settings that are missing, wrong, or do not fit together."""
-    top_level = settings_of(Run)
-    check_settings(Run, {name: value for name, value in cfg.items() if name in top_level})
+    check_settings(Run, {name: value for name, value in cfg.items() if name not in GROUPS})
+    try:
+        declared = declarations(cfg, "train")
+        learner = get_class(cfg.method._target_)
+    except ImportError as error:
+        raise UserError(f"{one_line(error)}: it has to be on the Python path") from error
+    if unknown := [name for name, annotation in declared.items() if annotation is Any]:
+        raise UserError(f"unknown setting {unknown[0]}: --help lists all")
+    if cfg.data.name == "sine" and not learner.regression:
+        raise UserError(f"method={cfg.method.name} classifies, and data=sine is regression")
     missing = [name for name, value in flatten(OmegaConf.to_container(cfg)).items() if value == "???"]
     if not missing:
         values = plain(cfg)

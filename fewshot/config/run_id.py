@@ -84,6 +84,8 @@ def published_config(cfg: DictConfig, variant: str | None = None) -> DictConfig:
 
 def is_reduced(cfg: DictConfig) -> bool:
     """Whether a run has fewer tests, validation tasks, or both updates and training tasks than published."""
+    if "path" in cfg.data:  # nothing is published on a user's own images
+        return False
     published, trainer, size = published_config(cfg), cfg.trainer, cfg.method.meta_batch_size
     steps, tasks, val_tasks = (
         OmegaConf.select(published, name) or 0

@@ -18,7 +18,7 @@ from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import UserError, brief
 from fewshot.files import atomic_open
 from fewshot.methods import MetaLearner
-from fewshot.results.environment import environment
+from fewshot.results.environment import environment, git_commit
 from fewshot.results.record import final_result
 from fewshot.training.captured import recordable
 from fewshot.training.checkpoints import load_weights
@@ -94,6 +94,7 @@ def check_same(
     now = environment(trainer) | {"compiled": compiled, "captured": captured}
     pairs = {name: (shorter.trainer[name], cfg.trainer[name]) for name in SAME_SETTINGS}
     pairs |= {name: (result.get(name), now[name]) for name in SAME_ENVIRONMENT}
+    pairs["git_commit"] = (result.get("git_commit"), git_commit())
     for name, (then, today) in pairs.items():
         if then != today:
             raise UserError(f"{name} was {then} and is {today}")
