@@ -42,8 +42,8 @@ def install() -> None:
             signal.signal(number, _handle)
 
 
-def install_in_worker() -> None:
-    """For a process that a launcher made: it ends with its parent. What a terminal sends, the parent answers."""
+def install_in_worker(end: signal.Signals = signal.SIGTERM) -> None:
+    """For a process that another one made: it gets `end` when its parent has gone. The parent answers to a terminal."""
     global _worker
     if _installed:
         return
@@ -51,7 +51,9 @@ def install_in_worker() -> None:
         signal.signal(number, signal.SIG_IGN)
     install()
     _worker = True
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.pid, end), daemon=True).start()
 
 
 def install_in_slurm_job() -> None:
@@ -64,8 +66,17 @@ def install_in_slurm_job() -> None:
         signal.signal(signal.SIGUSR2, _handle)
 
 
+def end_job(stop: Stopped) -> None:
+    """Ends a job that a signal stopped. Returns only in a cancelled job of Slurm, whose launcher waits for a result."""
+    if _worker:
+        _exit(stop.exit_code)
+    if _requeue is None:
+        raise stop
+    requeue()
+
+
 def requeue() -> None:
-    """Puts a Slurm job whose state is saved and whose time is up back into the queue, and ends it."""
+    """Puts a Slurm job whose time is nearly up back into the queue, and ends it."""
     if requested == signal.SIGUSR2 and _requeue is not None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which Slurm sends meanwhile
         _requeue(requested, None)
@@ -93,10 +104,17 @@ def write(text: str) -> None:
         os.write(2, (SHOW_CURSOR * os.isatty(2) + text).encode(errors="replace"))
 
 
-def _end_with(parent: int) -> None:
+def _end_with(parent: int, end: signal.Signals) -> None:
     while os.getppid() == parent:
         time.sleep(0.2)
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), end)
+
+
+def _exit(code: int) -> None:
+    """Ends the process without clean-up that could fail: files are complete at any time."""
+    with suppress(RuntimeError, ValueError, OSError):  # it is being written to just now, or is closed
+        sys.stdout.flush()
+    os._exit(code)
 
 
 def _handle(number: int, _: FrameType | None) -> None:
@@ -110,12 +128,10 @@ def _handle(number: int, _: FrameType | None) -> None:
         requested = by
         return
     if _worker:
-        os._exit(128 + number)
+        _exit(128 + number)
     if _requeue is not None:
         requested = by
         requeue()
         raise Stopped(by, f"stopped by {by.name}")
     write(f"stopped by {by.name}: nothing is lost, run the same command again\n")
-    with suppress(RuntimeError, ValueError, OSError):  # it is being written to just now, or is closed
-        sys.stdout.flush()
-    os._exit(128 + number)  # without clean-up that could fail: files are complete at any time
+    _exit(128 + number)
