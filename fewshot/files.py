@@ -1,4 +1,5 @@
-"""Files that are whole or not there: written beside their place, brought to the disk, then renamed onto it."""
+"""Files that are whole or not there: written beside their place, brought to the disk, then renamed onto
+it."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from typing import IO, Any
 def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """A file to write, which takes `path`'s place once it is complete; what was there stays until then.
 
-    The part lies in the same folder, so that the rename is no copy; what a killed process left is overwritten.
+    The part lies in the same folder, so that the rename is no copy; what a killed process left is
+    overwritten.
 
     Raises:
         OSError: the folder cannot be written, or its disk is full.

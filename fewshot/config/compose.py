@@ -1,4 +1,5 @@
-"""Composes configurations: Hydra on `conf/`, any number of shots as a choice, and the resolvers that its files use."""
+"""Composes configurations: Hydra on `conf/`, any number of shots as a choice, and the resolvers that its
+files use."""
 
 import os
 import re

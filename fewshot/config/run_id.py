@@ -1,5 +1,5 @@
-"""What identifies a run: the settings that its score depends on, the folder named by them, and what differs from the
-published settings."""
+"""What identifies a run: the settings that its score depends on, the folder named by them, and what differs
+from the published settings."""
 
 import hashlib
 import json
@@ -39,7 +39,8 @@ PAPER_TEST_TASKS = {"sine": 2000}  # 600 on images
 
 
 def identity(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
-    """The settings that a run's score depends on; `table` names a folder's data where the folder may be gone."""
+    """The settings that a run's score depends on; `table` names a folder's data where the folder may be
+    gone."""
     settings = plain(cfg)
     for name in NOT_SCORE:
         settings.pop(name, None)
@@ -57,7 +58,8 @@ def identity(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
 
 
 def with_digest(path: Path) -> str:
-    """The name of a file of weights, or of a run's folder, with the hash of its content; the name alone if it is gone."""
+    """The name of a file of weights, or of a run's folder, with the hash of its content; the name alone if it
+    is gone."""
     if not (weights := weights_file(path)).is_file():
         return path.name
     with weights.open("rb") as file:
