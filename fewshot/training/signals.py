@@ -22,6 +22,7 @@ requested: signal.Signals | None = None  # a signal that came in training
 training = False  # whether a training will look at `requested`
 _installed = False
 _worker = False
+_terminals: list[int] = []  # which of stdout and stderr are one; cannot be asked when it has hung up
 _requeue: Callable[[int, FrameType | None], Any] | None = None  # submitit's own handler
 
 
@@ -35,7 +36,9 @@ class Stopped(BaseException):
 
 def install() -> None:
     """Handles the signals from here on, except those that are ignored (nohup, background jobs)."""
-    global _installed
+    global _installed, _terminals
+    if not _installed:
+        _terminals = [fd for fd in (1, 2) if os.isatty(fd)]
     _installed = True
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -121,9 +124,8 @@ def _handle(number: int, _: FrameType | None) -> None:
     global requested
     by = signal.Signals(number)
     if by == signal.SIGHUP:  # the terminal is gone: printing must not fail
-        for fd in (1, 2):
-            if os.isatty(fd):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+        for fd in _terminals:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
     if training and requested is None:
         requested = by
         return
