@@ -97,7 +97,7 @@ def kill_at(step: int, cfg: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def check_same(cfg: DictConfig, undisturbed: DictConfig) -> None:
-    """That two runs have the same result, scores, curves and best state, bit for bit; trains what is not finished."""
+    """That two runs, trained now unless they are finished, are the same bit for bit."""
     assert same(run(cfg)) == same(run(undisturbed))
     one, other = run_folder(cfg), run_folder(undisturbed)
     assert (one / "test_scores.csv").read_bytes() == (other / "test_scores.csv").read_bytes()
@@ -119,3 +119,11 @@ def wait_for(process: subprocess.Popen[str], seen: Callable[[], bool]) -> None:
     """Waits until something is there, or the process has ended."""
     while process.poll() is None and not seen():
         time.sleep(0.02)
+
+
+def within(seconds: float, seen: Callable[[], bool]) -> bool:
+    """Whether something is there in time."""
+    end = time.monotonic() + seconds
+    while not (found := seen()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return found

@@ -1,7 +1,7 @@
 """Whether a long run grows: `python -m tests.long_life`, or with the settings of other runs, each in quotes.
 
-After each validation it counts resident memory, the memory blocks of Python's objects, open files, and the files in the
-temporary folder and in the run's own.
+After each validation it counts resident memory, the memory blocks of Python's objects, open files, and the
+files in the temporary folder and in the run's own.
 """
 
 import gc
@@ -25,7 +25,7 @@ SMALL = "logger=csv trainer.enable_progress_bar=false trainer.num_threads=1 trai
 RUNS = [
     "data=sine method=lstm trainer.max_steps=20000 trainer.val_check_interval=500",
     "data=sine method=oplstm trainer.max_steps=4000 trainer.val_check_interval=200",
-    "data=glyphs method=oplstm trainer.max_steps=2000 trainer.val_check_interval=100 trainer.save_every_n_steps=50",
+    "data=glyphs method=oplstm trainer.max_steps=2000 trainer.val_check_interval=100",
 ]
 ALLOWED = {"memory_mb": 8, "blocks_per_step": 1.5, "open_files": 0, "temporary": 0, "in_folder": 0}
 
