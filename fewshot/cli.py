@@ -50,7 +50,7 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
         result = function(cfg)
         score = result.get("best_validation", result.get("mean"))
     except signals.Stopped as stop:
-        status, message, stopped = "stopped", str(stop), stop
+        status, message, stopped = "requeued" if signals.requeues() else "stopped", str(stop), stop
         signals.write(f"{stop}\n")
     except Exception as error:
         status, message = outcome_of(error)

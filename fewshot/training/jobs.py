@@ -21,7 +21,14 @@ from rich.table import Table
 from rich.text import Text
 
 FIELDS = ("job", "overrides", "status", "score", "seconds")
-EXIT_CODES = {"finished": 0, "out of time": 124, "stopped": 143, "failed": 1, "invalid": 2}  # by severity
+EXIT_CODES = {
+    "finished": 0,
+    "out of time": 124,
+    "requeued": 143,
+    "stopped": 143,
+    "failed": 1,
+    "invalid": 2,
+}  # by severity
 
 exit_code = 0  # of this process: of its run, or of the worst job
 
@@ -78,6 +85,7 @@ class JobTable(Callback):
         seen = 0
         while not self.over.wait(1):
             rows = read(folder)
+            rows = rows[~rows.status.str.startswith("requeued")]
             for row in rows.iloc[seen:].itertuples(index=False):
                 print(f"{self.name(row.overrides)}: {row.status}", file=sys.stderr)
             if len(rows) > seen:

@@ -46,7 +46,10 @@ def install() -> None:
 
 
 def install_in_worker(end: signal.Signals = signal.SIGTERM) -> None:
-    """For a process that another one made: it gets `end` when its parent has gone. The parent answers to a terminal."""
+    """For a process that another one started: it gets `end` when its parent is gone.
+
+    What a terminal sends is left to the parent.
+    """
     global _worker
     if _installed:
         return
@@ -69,8 +72,16 @@ def install_in_slurm_job() -> None:
         signal.signal(signal.SIGUSR2, _handle)
 
 
+def requeues() -> bool:
+    """Whether this is a Slurm job whose time is nearly up."""
+    return requested == signal.SIGUSR2
+
+
 def end_job(stop: Stopped) -> None:
-    """Ends a job that a signal stopped. Returns only in a cancelled job of Slurm, whose launcher waits for a result."""
+    """Ends a job that a signal stopped.
+
+    Returns only in a cancelled job of Slurm, whose launcher waits for a result.
+    """
     if _worker:
         _exit(stop.exit_code)
     if _requeue is None:
@@ -80,7 +91,7 @@ def end_job(stop: Stopped) -> None:
 
 def requeue() -> None:
     """Puts a Slurm job whose time is nearly up back into the queue, and ends it."""
-    if requested == signal.SIGUSR2 and _requeue is not None:
+    if requeues() and _requeue is not None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which Slurm sends meanwhile
         _requeue(requested, None)
 
