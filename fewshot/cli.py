@@ -63,8 +63,7 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
 
 
 def outcome_of(error: Exception) -> tuple[str, str]:
-    """The status of a job that ended by an error, and the error in one line; prints the traceback of an
-    unknown one."""
+    """The status and message of a job that an error ended; prints the traceback of an unknown one."""
     if out_of_memory(error):
         return "invalid", f"{MEMORY} ({one_line(error, 160)})"
     if isinstance(error, MISTAKES):

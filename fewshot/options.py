@@ -80,8 +80,7 @@ def validated(
 
 
 def joint_signature(init: Callable[..., None], parent: Callable[..., None]) -> inspect.Signature:
-    """The signature of a constructor, with the arguments of its parent in the place of `*args` and
-    `**kwargs`."""
+    """A constructor's signature, with its parent's arguments in the place of `*args` and `**kwargs`."""
     signature = inspect.signature(init)
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     own = {name: p for name, p in signature.parameters.items() if p.kind not in variable}

@@ -34,7 +34,6 @@ TESTS = (
     "tests/test_backbones.py",
     "tests/test_report.py",
     "tests/test_distributed.py",
-    "tests/test_diagnostics.py",
     "tests/test_compiled.py",
 )
 AT_A_TIME = 2
@@ -45,28 +44,24 @@ LAYERS, BODY, EPISODES = "fewshot/backbones/layers.py", "fewshot/backbones/block
 TASK_WEIGHT = "fewshot/backbones/task_weight.py"
 RESNET, LIBRARY = "fewshot/backbones/resnet12.py", "fewshot/backbones/library.py"
 WEIGHTS = "fewshot/backbones/weights.py"
-SOURCE, PROTOCOL, PAPER = (
-    "fewshot/data/image_source.py",
-    "fewshot/results/protocol.py",
-    "fewshot/results/paper.py",
+SOURCE = "fewshot/data/image_source.py"
+PAPER, NUMBERS, RECORD = (
+    *("fewshot/results/paper.py", "fewshot/results/paper.csv", "fewshot/results/record.py"),
 )
 EVALUATE, TESTED = "fewshot/training/evaluate.py", "fewshot/config/eval_config.py"
 FLOORS, IDENTITY = "fewshot/baselines.py", "fewshot/config/run_id.py"
-DRAWS, SUMMARY, PAIRED = (
-    "fewshot/config/random_search.py",
-    "fewshot/report/summary.py",
-    "fewshot/report/paired.py",
-)
-STATISTICS, SIGNS = "fewshot/results/statistics.py", "fewshot/results/diagnostics.py"
+DRAWS = "fewshot/config/random_search.py"
+TABLE, PAIRS = "fewshot/report/table.py", "fewshot/report/pairs.py"
+STATISTICS, DIAGNOSTICS = "fewshot/results/statistics.py", "fewshot/results/diagnostics.py"
 RANKS, DATAMODULE = "fewshot/training/distributed.py", "fewshot/data/datamodule.py"
 COMPILED = "fewshot/training/compiled.py"
 OPTIONS, CHECKS, CLI = "fewshot/options.py", "fewshot/config/checks.py", "fewshot/cli.py"
 # the file of tests that turns red soonest
 FIRST = {BASE: TESTS[1], BODY: TESTS[1], EPISODES: TESTS[2], SOURCE: TESTS[2]}
-FIRST |= dict.fromkeys((PROTOCOL, PAPER, EVALUATE, TESTED), TESTS[4])
+FIRST |= dict.fromkeys((PAPER, NUMBERS, RECORD, EVALUATE, TESTED, DIAGNOSTICS), TESTS[4])
 FIRST |= dict.fromkeys((OPTIONS, CHECKS, CLI), TESTS[5])
-FIRST |= dict.fromkeys((DRAWS, SUMMARY, PAIRED, STATISTICS, "conf/search/lstm_sine.yaml"), TESTS[9])
-FIRST |= {RANKS: TESTS[10], DATAMODULE: TESTS[10], SIGNS: TESTS[11], COMPILED: TESTS[12]}
+FIRST |= dict.fromkeys((DRAWS, TABLE, PAIRS, STATISTICS, "conf/search/lstm_sine.yaml"), TESTS[9])
+FIRST |= {RANKS: TESTS[10], DATAMODULE: TESTS[10], COMPILED: TESTS[11]}
 FIRST |= {FLOORS: TESTS[6], IDENTITY: TESTS[7], RESNET: TESTS[8], LIBRARY: TESTS[8], WEIGHTS: TESTS[8]}
 
 
@@ -93,10 +88,8 @@ MUTATIONS = [
         ),
         (DATAMODULE, "self.ranks)[self.rank]", "self.ranks)[0]", "all processes see the same tasks"),
         # warnings
-        (SIGNS, "mean - ci95 > floors", "mean + ci95 > floors", "chance left by luck"),
-        (SIGNS, "ci95 + ci95.shift()", "ci95", "a jump beside one interval"),
-        (SIGNS, "(1 if metric == ", "(-1 if metric == ", "a jump for the better"),
-        (SIGNS, "(norms < VANISHED)", "(norms > VANISHED)", "gradients that do not vanish"),
+        (DIAGNOSTICS, "mean - ci95 > baselines", "mean + ci95 > baselines", "chance left by luck"),
+        (DIAGNOSTICS, "(norms < VANISHED)", "(norms > VANISHED)", "gradients that do not vanish"),
         # the base
         (BASE, '"loss": losses.sum()', '"loss": losses.mean()', "mean over the meta-batch"),
         (BASE, "losses.detach().mean()", "losses.detach().sum()", "the log shows the sum"),
@@ -504,23 +497,14 @@ MUTATIONS = [
             "one order",
         ),
         # results: what stands beside what
-        (PROTOCOL, 'result.get("run_status", result["status"])', '"finished"', "any status"),
-        (
-            PROTOCOL,
-            'result.get("run_status", result["status"])',
-            'result["status"]',
-            "the test's status for the run's",
-        ),
-        (PROTOCOL, 'result["val_shots"],', 'result["shots"],', "trained for any shots"),
-        (PROTOCOL, 'as_settings(result["config_diff"]),', "(),", "any settings"),
-        (PROTOCOL, 'result["trained_on"],', 'result["data"],', "trained on anything"),
-        (PROTOCOL, 'result["test_queries"],', "1,", "any number of queries"),
-        (PROTOCOL, 'f"{self.ways}-way "', '"5-way "', "ways not named"),
-        (PAPER, "15 if trained_on != data", "15 if trained_on == data", "queries within and across swapped"),
-        (PAPER, '"sine": 2000', '"sine": 1000', "sine's number of test tasks"),
-        (PAPER, '"data.train_queries": 10', '"data.train_queries": 15', "Figure 5 with other queries"),
-        (PAPER, 'SEQUENCE | {"method.first_labels": True}', "SEQUENCE", "Figure 5 with other labels"),
-        (PAPER, 'variant="released"', 'variant="text"', "the other form's figures"),
+        (PAPER, 'result.get("run_status", result["status"])', '"finished"', "any status"),
+        (PAPER, 'json.dumps(result["config_diff"], sort_keys=True)', '""', "any settings"),
+        (PAPER, '"variant", "trained_on", "data"', '"variant", "data", "data"', "trained on anything"),
+        (PAPER, '"shots", "val_shots"', '"shots", "shots"', "trained for any shots"),
+        (PAPER, '"test_queries", "tasks")', '"tasks")', "any number of queries"),
+        (PAPER, '"variant": "released"', '"variant": "paper"', "the other variant's numbers"),
+        (NUMBERS, "41.31", "41.3", "another number"),
+        (RECORD, 'f"{ways}-way {result', 'f"5-way {result', "ways not named"),
         (EVALUATE, '"run_status": status', '"run_status": "finished"', "a run that timed out has finished"),
         (EVALUATE, 'tested.data.get("ways", 1)', 'tested.data.get("ways", 1) + 1', "other ways"),
         (TESTED, "CROSS_DOMAIN_QUERIES = 15", "CROSS_DOMAIN_QUERIES = 5", "queries across"),
@@ -560,24 +544,24 @@ MUTATIONS = [
             "a normal interval for three seeds",
         ),
         (
-            SUMMARY,
-            "<= self.of_tasks + of_paper",
-            "<= self.of_tasks",
+            TABLE,
+            'line["ci95_tasks"] + line["paper_ci95"]',
+            'line["ci95_tasks"]',
             "the paper's interval left out",
         ),
-        (SUMMARY, " + half_a_digit(self.paper)", "", "the paper's number taken for exact"),
+        (TABLE, "0.5 * 10.0**-digits + ", "", "the paper's number taken for exact"),
         (
-            STATISTICS,
+            TABLE,
             "sizes.max() / sizes.sum()",
             "sizes.max() / len(sizes)",
             "another share of the worst task",
         ),
         (IDENTITY, "< updates and (run", "< updates or (run", "as many tasks called shrunk"),
-        (PAIRED, "one - other for", "one + other for", "a sum for a difference"),
-        (PAIRED, "half_width(seeds_S)", "half_width(pooled)", "tasks for seeds"),
-        (PAIRED, '"holm"', '"bonferroni"', "another correction"),
-        (PAIRED, '"difference"] < 0) == lower', '"difference"] > 0) == lower', "the worse called better"),
-        (PAIRED, "rank(ascending=where", "rank(ascending=not where", "ranks upside down"),
+        (PAIRS, "common[first] - common[second]", "common[first] + common[second]", "a sum for a difference"),
+        (PAIRS, "half_width(seeds_S)", "half_width(pooled)", "tasks for seeds"),
+        (PAIRS, '"holm"', '"bonferroni"', "another correction"),
+        (PAIRS, '"difference"] < 0) == ', '"difference"] > 0) == ', "the worse called better"),
+        (PAIRS, "ascending=lower_is_better", "ascending=not lower_is_better", "ranks upside down"),
         # checks
         (OPTIONS, "strict=True", "strict=False", "true and 1.0 taken for 1"),
         (OPTIONS, "Few = Annotated[int, Field(ge=1", "Few = Annotated[int, Field(ge=0", "no steps at all"),

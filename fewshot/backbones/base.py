@@ -1,5 +1,4 @@
-"""What every backbone is to a learner: flat features of examples, and whose statistics its batch norm
-takes."""
+"""The interface of backbones: flat features of examples, and whose statistics batch norm uses."""
 
 from typing import Annotated, Any
 
