@@ -1,4 +1,4 @@
-"""A multirun on a real Slurm: a job that meets its time limit, one that is cancelled, and the table at the end."""
+"""A multirun on a real Slurm: a job that meets its time limit, one that is cancelled, the table at the end."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def queue() -> dict[str, str]:
 def run_multirun(
     tmp_path: Path, start: Start, *overrides: str, cancel: Path | None = None
 ) -> tuple[int, str]:
-    """Runs two long jobs, and cancels the second one once it has written `cancel`; the exit code and stderr."""
+    """Runs two long jobs, and cancels the second one once `cancel` exists; the exit code and stderr."""
     launcher = ["hydra/launcher=slurm", *(f"hydra.launcher.{setting}" for setting in LAUNCHER)]
     multirun = command(config(tmp_path), "-m", *launcher, *LONG, "seed=0,1", *overrides)
     with (tmp_path / "stderr").open("w") as file:

@@ -35,8 +35,10 @@ _host: Any = None  # the group in which processes talk without waiting for their
 
 
 class SharedTasks(DDPStrategy):
-    """Lightning's DDP without its wrapper around the learner and without its launcher: `SumGradients` adds the
-    gradients, `processes` starts the processes."""
+    """Lightning's DDP without its wrapper around the learner and its launcher.
+
+    `SumGradients` adds the gradients, `processes` starts the processes.
+    """
 
     def configure_ddp(self) -> None:
         pass
@@ -135,7 +137,7 @@ def processes(devices: int, work: Callable[..., Any], *args: Any) -> Iterator[No
 
 
 def _watch(others: ProcessContext, over: threading.Event) -> None:
-    """Ends this process where another is lost and this one does not notice it, say while it waits for its start."""
+    """Ends this process where another is lost and it does not notice, say while it waits for its start."""
     while not over.wait(1):
         lost = [process for process in others.processes if process.exitcode]
         if lost and not over.wait(15):
