@@ -70,7 +70,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def same(result: dict[str, Any]) -> dict[str, Any]:
     """What two equal runs have in common."""
-    return {name: value for name, value in result.items() if name not in MEASURED}
+    return {name: value for name, value in result.items() if name not in (*MEASURED, "git_commit")}
 
 
 def images_of(tmp_path: Path, name: str = "images") -> list[str]:

@@ -117,7 +117,6 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "last.ckpt is garbage": lambda folder: (folder / "last.ckpt").write_bytes(b"garbage"),
     "best.ckpt is missing": lambda folder: (folder / "best.ckpt").unlink(),
     "metrics.csv is missing": lambda folder: (folder / "metrics.csv").unlink(),
-    "another update": lambda folder: shutil.copy(folder / "best.ckpt", folder / "last.ckpt"),
 }
 
 

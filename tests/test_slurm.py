@@ -1,4 +1,4 @@
-"""A multirun on a real Slurm: a job that meets its time limit, one that is cancelled, the table at the end."""
+"""A multirun on a real Slurm: a job that meets its time limit, and one that is cancelled."""
 
 import os
 import shutil

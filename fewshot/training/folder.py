@@ -28,8 +28,8 @@ def finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
     measured = cfg.trainer.similarity == "none" or holds_similarity(folder, cfg.trainer.similarity)
     if not measured and (result or (folder / "last.ckpt").exists()):
         raise UserError(
-            f"the run of {folder} began without trainer.similarity={cfg.trainer.similarity}, which is measured "
-            "during training: overwrite=true trains it from scratch"
+            f"the run of {folder} began without trainer.similarity={cfg.trainer.similarity}, which is "
+            "measured during training: overwrite=true trains it from scratch"
         )
     if result is not None:
         print(f"already {result['status']}; overwrite=true trains it from scratch", file=sys.stderr)

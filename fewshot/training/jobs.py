@@ -1,4 +1,4 @@
-"""The jobs of a multirun: a row each in `jobs.csv` in the sweep's folder, progress, and a table at the end."""
+"""The jobs of a multirun: a row each in `jobs.csv` of the sweep's folder, progress, a table at the end."""
 
 import csv
 import math
@@ -34,7 +34,7 @@ exit_code = 0  # of this process: of its run, or of the worst job
 
 
 def add(overrides: list[str], status: str, error: str, score: float | None, seconds: float) -> None:
-    """Notes how a job ended, for the exit code and, in a multirun, in `jobs.csv`; in any process of a launcher."""
+    """Notes how a job ended, for the exit code and, in a multirun, in `jobs.csv`."""
     global exit_code
     exit_code = max(exit_code, EXIT_CODES[status], key=list(EXIT_CODES.values()).index)
     hydra = HydraConfig.get()

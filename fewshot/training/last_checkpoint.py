@@ -21,8 +21,8 @@ class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the
     Where a validation is due, only the state after it is saved: a run killed during a validation repeats it.
 
     Raises:
-        Stopped: a signal has come. OutOfTime: `seconds` are over. Both after a save, and without a trace in what
-            is logged, so that the run ends as one that was never stopped.
+        Stopped: a signal has come. OutOfTime: `seconds` are over. Both after a save, and without a trace in
+            what is logged, so that the run ends as one that was never stopped.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the
         then, now = state_dict["threads"], torch.get_num_threads()
         if then != now:
             print(
-                f"the run had {then} threads so far and resumes with {now}: sums are rounded in another order, so "
-                f"its scores will differ in the last digits from a run with {then} (trainer.num_threads={then})",
+                f"the run had {then} threads so far and resumes with {now}: sums are rounded in another "
+                f"order, so its last digits will differ from those of a run with trainer.num_threads={then}",
                 file=sys.stderr,
             )

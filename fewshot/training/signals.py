@@ -1,7 +1,7 @@
 """SIGINT, SIGTERM and SIGHUP: a run in training saves its state and ends, anything else ends at once.
 
-In a Slurm job also SIGUSR2, which comes when its time is nearly up: the state is saved, and submitit puts the job
-back into the queue.
+In a Slurm job also SIGUSR2, which comes when its time is nearly up: the state is saved, and submitit puts the
+job back into the queue.
 """
 
 import multiprocessing
@@ -63,7 +63,7 @@ def install_in_worker(end: signal.Signals = signal.SIGTERM) -> None:
 
 
 def install_in_slurm_job() -> None:
-    """For a job of submitit: a signal raises `Stopped`; SIGUSR2 saves the state before submitit's handler runs."""
+    """For a job of submitit: signals raise `Stopped`; after SIGUSR2 submitit requeues the job."""
     global _requeue
     install()
     handler = signal.getsignal(signal.SIGUSR2)
