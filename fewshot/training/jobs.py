@@ -20,6 +20,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fewshot.training import signals
+
 FIELDS = ("job", "overrides", "status", "score", "seconds")
 EXIT_CODES = {
     "finished": 0,
@@ -76,6 +78,8 @@ class JobTable(Callback):
         hydra = config.hydra
         params = [f"{name}={value}" for name, value in (hydra.sweeper.get("params") or {}).items()]
         self.total, self.swept = count_jobs([*params, *hydra.overrides.task])
+        if "joblib" in hydra.launcher._target_:
+            signals.install_in_joblib()
         folder = Path(hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         threading.Thread(target=self.follow, args=(folder,), daemon=True).start()

@@ -62,6 +62,19 @@ def install_in_worker(end: signal.Signals = signal.SIGTERM) -> None:
         threading.Thread(target=_end_with, args=(parent.pid, end), daemon=True).start()
 
 
+def install_in_joblib() -> None:
+    """Lets joblib's processes end with this one from their start on, not only once they have a job."""
+    from joblib import register_parallel_backend
+    from joblib.parallel import LokyBackend
+
+    class Backend(LokyBackend):
+        def configure(self, *args: Any, **kwargs: Any) -> int:
+            number: int = super().configure(*args, initializer=install_in_worker, **kwargs)
+            return number
+
+    register_parallel_backend("loky", Backend)
+
+
 def install_in_slurm_job() -> None:
     """For a job of submitit: signals raise `Stopped`; after SIGUSR2 submitit requeues the job."""
     global _requeue
