@@ -106,7 +106,7 @@ def requeue() -> None:
     """Puts a Slurm job whose time is nearly up back into the queue, and ends it."""
     if requeues() and _requeue is not None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which Slurm sends meanwhile
-        _requeue(requested, None)
+        _requeue(signal.SIGUSR2, None)
 
 
 def install_in_job() -> None:
