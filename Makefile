@@ -31,8 +31,8 @@ bench: $(VENV)/.made  ## time every learner on sine waves and on images in Omnig
 mutations: $(VENV)/.made  ## flip one sign, norm or axis at a time: every one must turn a test red
 	$(RUN) -m tests.mutations
 
-kills: $(VENV)/.made  ## kill commands at random moments, 200 times: each must end as one that nobody disturbed; an hour at most
-	$(RUN) -m tests.kill_tests --kills 200 --minutes 60 --outputs outputs/kills --prepared prepared
+kills: $(VENV)/.made  ## kill commands at random moments, 200 times: each must end as an undisturbed one; an hour at most
+	$(RUN) -m tests.kill_tests --kills 200 --minutes 60 --outputs outputs/kills
 
 life: $(VENV)/.made  ## train 20 000 steps and more, and see that memory, open files and temporary files stay as they are
 	$(RUN) -m tests.long_life

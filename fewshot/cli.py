@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import FOLDERS, quote_shots
-from fewshot.errors import MISTAKES, Diverged, OutOfTime, UserError, one_line, out_of_memory
+from fewshot.errors import MISTAKES, Diverged, LostProcess, OutOfTime, UserError, one_line, out_of_memory
 from fewshot.training import jobs, signals
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run
@@ -43,7 +43,7 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
     signals.install_in_job()
     began = time.time()
     overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)  # as given, not resolved
-    score, status, message = None, "finished", ""
+    score, status, message, stopped = None, "finished", "", None
     try:
         for name in PATHS:
             if isinstance(value := OmegaConf.select(cfg, name, throw_on_missing=False), str):
@@ -52,14 +52,14 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
         result = function(cfg)
         score = result.get("best_validation", result.get("mean"))
     except signals.Stopped as stop:
+        status, message, stopped = "requeued" if signals.requeues() else "stopped", str(stop), stop
         signals.write(f"{stop}\n")
-        jobs.add(overrides, "stopped", str(stop), None, time.time() - began)
-        signals.requeue()
-        raise
     except Exception as error:
         status, message = outcome_of(error)
         print(f"error: {message}", file=sys.stderr)
     jobs.add(overrides, status, message, score, time.time() - began)
+    if stopped is not None:
+        signals.end_job(stopped)
     worst = math.inf if OmegaConf.select(cfg, "data.name") == "sine" else -math.inf
     return worst if score is None else float(score)
 
@@ -81,7 +81,7 @@ def outcome_of(error: Exception) -> tuple[str, str]:
         return "invalid", one_line(error)
     if isinstance(error, OutOfTime):
         return "out of time", one_line(error)
-    if not isinstance(error, Diverged):
+    if not isinstance(error, Diverged | LostProcess):
         traceback.print_exc()
     return "failed", one_line(error)
 

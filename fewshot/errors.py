@@ -23,6 +23,10 @@ class Diverged(Exception):
     """A prediction, a loss, a weight or a score is no longer finite."""
 
 
+class LostProcess(Exception):
+    """One of the processes that share a run has ended; the state saved last stays."""
+
+
 class OutOfTime(Exception):
     """`trainer.max_time` is over; the state is saved."""
 

@@ -1,14 +1,20 @@
 """Short runs for the tests: their settings, small image folders, kills, and what a run logged."""
 
 import csv
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import DictConfig
 
 from fewshot.config.checks import check
-from fewshot.config.compose import composed
+from fewshot.config.compose import CONF, composed
+from fewshot.config.run_id import run_folder
 from fewshot.training import callbacks
 from fewshot.training.run import run
 from tests.conftest import tables
@@ -64,7 +70,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def same(result: dict[str, Any]) -> dict[str, Any]:
     """What two equal runs have in common."""
-    return {name: value for name, value in result.items() if name not in MEASURED}
+    return {name: value for name, value in result.items() if name not in (*MEASURED, "git_commit")}
 
 
 def images_of(tmp_path: Path, name: str = "images") -> list[str]:
@@ -88,3 +94,36 @@ def kill_at(step: int, cfg: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None
         patch.setattr(callbacks.TrainMetrics, "on_train_batch_end", killing)
         with pytest.raises(Killed):
             run(cfg)
+
+
+def check_same(cfg: DictConfig, undisturbed: DictConfig) -> None:
+    """That two runs, trained now unless they are finished, are the same bit for bit."""
+    assert same(run(cfg)) == same(run(undisturbed))
+    one, other = run_folder(cfg), run_folder(undisturbed)
+    assert (one / "test_scores.csv").read_bytes() == (other / "test_scores.csv").read_bytes()
+    assert rows(one / "metrics.csv") == rows(other / "metrics.csv")
+    states = [torch.load(folder / "best.ckpt", weights_only=True) for folder in (one, other)]
+    assert states[0]["global_step"] == states[1]["global_step"]
+    assert all(torch.equal(w, states[1]["state_dict"][name]) for name, w in states[0]["state_dict"].items())
+
+
+def command(cfg: DictConfig, *overrides: str) -> list[str]:
+    """The command of a short run of the LSTM on sine waves, or with "-m" of several."""
+    options = [word for word in overrides if word.startswith("-")]
+    paths = [f"paths.{key}={cfg.paths[key]}" for key in ("outputs", "prepared")]
+    settings = ["data=sine", "method=lstm", *TINY, *paths, *(o for o in overrides if o not in options)]
+    return [sys.executable, str(CONF.parent / "train.py"), *options, *settings]
+
+
+def wait_for(process: subprocess.Popen[str], seen: Callable[[], bool]) -> None:
+    """Waits until something is there, or the process has ended."""
+    while process.poll() is None and not seen():
+        time.sleep(0.02)
+
+
+def within(seconds: float, seen: Callable[[], bool]) -> bool:
+    """Whether something is there in time."""
+    end = time.monotonic() + seconds
+    while not (found := seen()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return found

@@ -1,7 +1,7 @@
-"""Whether a long run grows: `python -m tests.long_life`, or with the settings of a run of your own in quotes.
+"""Whether a long run grows: `python -m tests.long_life`, or with the settings of other runs, each in quotes.
 
-Whole runs, validated, saved and logged; after every validation the process's resident memory, the blocks of it that
-Python's objects take, its open files, and the files in the temporary folder and in the run's own.
+After each validation it counts resident memory, the memory blocks of Python's objects, open files, and the
+files in the temporary folder and in the run's own.
 """
 
 import gc
@@ -9,95 +9,84 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
 from unittest.mock import patch
 
 import lightning as L
 import numpy as np
+import pandas as pd
 
 from fewshot.config.checks import check
 from fewshot.config.compose import composed
 from fewshot.training import fit
 from fewshot.training.callbacks import PrintValidation
-from fewshot.training.run import run as train
+from fewshot.training.run import run
 
-SMALL = "logger=csv trainer.enable_progress_bar=false trainer.num_threads=1 trainer.num_val_tasks=20 trainer.num_test_tasks=20"
+SMALL = "logger=csv trainer.enable_progress_bar=false trainer.num_threads=1 trainer.num_val_tasks=20"
 RUNS = [
     "data=sine method=lstm trainer.max_steps=20000 trainer.val_check_interval=500",
     "data=sine method=oplstm trainer.max_steps=4000 trainer.val_check_interval=200",
-    "data=glyphs method=oplstm trainer.max_steps=2000 trainer.val_check_interval=100 trainer.save_every_n_steps=50",
+    "data=glyphs method=oplstm trainer.max_steps=2000 trainer.val_check_interval=100",
 ]
-MOST = {"memory_mb": 8, "blocks": 1.5, "open_files": 0, "temporary": 0, "in_folder": 0}  # growth allowed
+ALLOWED = {"memory_mb": 8, "blocks_per_step": 1.5, "open_files": 0, "temporary": 0, "in_folder": 0}
 
 
-class Row(NamedTuple):
-    """What is counted after an update."""
-
-    update: int
-    memory_mb: float
-    blocks: int
-    open_files: int
-    temporary: int
-    in_folder: int
-
-
-class Watch(PrintValidation):
-    """In the place of the callback that prints a line a validation: counts as well."""
+class Count(PrintValidation):
+    """In place of the callback that prints a line for each validation."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.rows = folder, list[Row]()
+        self.folder, self.rows = folder, list[dict[str, float]]()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit":
-            gc.collect()  # what it would free later is no growth
+            gc.collect()
             pages = int(Path("/proc/self/statm").read_text().split()[1])
-            temporary, kept = (len(list((self.folder / name).rglob("*"))) for name in ("tmp", "outputs"))
-            opened = len(os.listdir("/proc/self/fd"))
-            memory, blocks = pages * os.sysconf("SC_PAGESIZE") / 1e6, sys.getallocatedblocks()
-            self.rows.append(Row(trainer.global_step, memory, blocks, opened, temporary, kept))
+            self.rows.append(
+                {
+                    "step": trainer.global_step,
+                    "memory_mb": pages * os.sysconf("SC_PAGESIZE") / 1e6,
+                    "blocks": sys.getallocatedblocks(),
+                    "open_files": len(os.listdir("/proc/self/fd")),
+                    "temporary": len(list((self.folder / "tmp").rglob("*"))),
+                    "in_folder": len(list((self.folder / "outputs").rglob("*"))),
+                }
+            )
 
 
-def watched(overrides: list[str], folder: Path) -> list[Row]:
-    """The counts of one whole run, with its outputs and its temporary folder in `folder`."""
+def counts(overrides: list[str], folder: Path) -> pd.DataFrame:
+    """The counts of a run, with its outputs and its temporary folder in `folder`."""
     (folder / "tmp").mkdir()
     cfg = composed(
         [*SMALL.split(), f"paths.outputs={folder}/outputs", f"paths.prepared={folder}", *overrides]
     )
     check(cfg)
-    watch = Watch(folder)
-    with (
-        patch.object(tempfile, "tempdir", f"{folder}/tmp"),
-        patch.object(fit, "PrintValidation", lambda: watch),
-    ):
-        assert train(cfg)["status"] == "finished"
-    return watch.rows
+    count, temporary = Count(folder), patch.object(tempfile, "tempdir", f"{folder}/tmp")
+    with temporary, patch.object(fit, "PrintValidation", lambda: count):
+        assert run(cfg)["status"] == "finished"
+    return pd.DataFrame(count.rows)
 
 
-def growth(rows: list[Row]) -> dict[str, float]:
-    """How each number grows in the second half of a run: memory along a line, blocks an update, files at most."""
-    settled = rows[len(rows) // 2 :]
-    update, memory, blocks, *files = np.array(settled).T
-    return {
-        "memory_mb": float(np.polyfit(update, memory, 1)[0] * (update[-1] - update[0])),
-        "blocks": float(np.polyfit(update, blocks, 1)[0]),
-    } | {name: max(counts) - counts[0] for name, counts in zip(Row._fields[3:], files, strict=True)}
+def growth(rows: pd.DataFrame) -> dict[str, float]:
+    """How the counts grow in the second half of a run: memory and blocks by their slopes, files at most."""
+    half = rows[len(rows) // 2 :]
+    memory, blocks = (np.polyfit(half.step, half[name], 1)[0] for name in ("memory_mb", "blocks"))
+    found = {"memory_mb": memory * (half.step.iloc[-1] - half.step.iloc[0]), "blocks_per_step": blocks}
+    files = ("open_files", "temporary", "in_folder")
+    return found | {name: half[name].max() - half[name].iloc[0] for name in files}
 
 
-def grows(rows: list[Row]) -> list[str]:
+def grows(rows: pd.DataFrame) -> list[str]:
     """What grows more than it may."""
-    return [name for name, by in growth(rows).items() if by > MOST[name]]
+    return [name for name, by in growth(rows).items() if by > ALLOWED[name]]
 
 
 def main() -> int:
     wrong = False
     for overrides in sys.argv[1:] or RUNS:
         with tempfile.TemporaryDirectory() as folder:
-            rows = watched(overrides.split(), Path(folder))
-        print(f"\n{overrides}\n" + "".join(f"{name:>12}" for name in Row._fields))
-        for row in rows[:: max(1, len(rows) // 20)]:
-            print("".join(f"{value:12.1f}" if isinstance(value, float) else f"{value:12}" for value in row))
-        told = ", ".join(f"{name} {by:+.2f}" for name, by in growth(rows).items())
-        print(f"in the second half: {told}; grows: {', '.join(grows(rows)) or 'nothing'}", flush=True)
+            rows = counts(overrides.split(), Path(folder))
+        print(f"\n{overrides}\n{rows[:: max(1, len(rows) // 20)].round(1).to_string(index=False)}")
+        by = ", ".join(f"{name} {by:+.2f}" for name, by in growth(rows).items())
+        print(f"in the second half: {by}; grows: {', '.join(grows(rows)) or 'nothing'}", flush=True)
         wrong |= bool(grows(rows))
     return wrong
 

@@ -1,21 +1,24 @@
-"""The short form of `python -m tests.long_life`."""
+"""The short form of `make life`."""
 
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from fewshot.config.compose import CONF
 from tests.helpers import images_of
-from tests.long_life import Row, grows
+from tests.long_life import grows
 
-SHORT = "trainer.max_steps=300 trainer.val_check_interval=20 trainer.save_every_n_steps=2 trainer.log_every_n_steps=2 trainer.num_val_tasks=4"
+SHORT = "trainer.max_steps=300 trainer.val_check_interval=20 trainer.save_every_n_steps=2"
+SHORT += " trainer.log_every_n_steps=2 trainer.num_val_tasks=4 trainer.num_test_tasks=4"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_a_run_does_not_grow(tmp_path: Path) -> None:
-    """On sine, and on images with an FC net; in a process that does nothing else."""
+    """On sine, and on images with an FC network; in a process that does nothing else."""
     images = " ".join(images_of(tmp_path))
     runs = [f"data=sine method=lstm {SHORT}", f"{images} method=oplstm backbone=fc {SHORT}"]
     command = [sys.executable, "-m", "tests.long_life", *runs]
@@ -24,15 +27,10 @@ def test_a_run_does_not_grow(tmp_path: Path) -> None:
     assert done.stdout.count("grows: nothing") == 2
 
 
-def test_what_grows_is_told() -> None:
-    still = [Row(update, 900 + update % 20, 10**6 - update % 20, 9, 0, 10) for update in range(0, 310, 10)]
-    assert grows(still) == []
-    for name, more in (
-        ("memory_mb", 0.1),
-        ("blocks", 2),
-        ("open_files", 0.1),
-        ("temporary", 0.1),
-        ("in_folder", 0.1),
-    ):
-        grown = [row._replace(**{name: getattr(row, name) + more * row.update}) for row in still]
-        assert grows(grown) == [name]
+def test_growth_is_found() -> None:
+    steady = {"memory_mb": 900.0, "blocks": 1e6, "open_files": 9.0, "temporary": 0.0, "in_folder": 10.0}
+    rows = pd.DataFrame([{"step": float(step)} | steady for step in range(0, 310, 10)])
+    assert grows(rows) == []
+    for name in steady:
+        grown = rows.assign(**{name: rows[name] + (2 if name == "blocks" else 0.1) * rows.step})
+        assert grows(grown) == ["blocks_per_step" if name == "blocks" else name]

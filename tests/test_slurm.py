@@ -1,113 +1,82 @@
-"""A multirun on a real Slurm: a cell that meets its limit, one that is cancelled, and the right table at the end."""
+"""A multirun on a real Slurm: a job that meets its time limit, and one that is cancelled."""
 
-import json
 import os
-import re
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from fewshot.config.compose import CONF
-from fewshot.training.run import run as train
+from fewshot.config.run_id import run_folder
+from fewshot.training import jobs
 from tests.conftest import Start
-from tests.helpers import config
-from tests.test_signals import without_times
+from tests.helpers import check_same, command, config
 
-ROOT = CONF.parent
-HERE = shutil.which("sbatch") and subprocess.run(["sinfo"], capture_output=True).returncode == 0
-pytestmark = pytest.mark.skipif(not HERE, reason="needs a Slurm, as sbatch and a partition")
-SHORT, LONG = 200, 6000
-SMALL = [
-    "trainer.num_val_tasks=20",
-    "trainer.num_test_tasks=20",
-    "trainer.num_threads=1",
-    "trainer.enable_progress_bar=false",
-    "logger=csv",
+AVAILABLE = shutil.which("sbatch") and subprocess.run(["sinfo"], capture_output=True).returncode == 0
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("undrawn"),
+    pytest.mark.skipif(not AVAILABLE, reason="needs Slurm: sbatch and a partition"),
 ]
-RUN = ["data=glyphs", "method=protonet", "trainer.val_check_interval=200", *SMALL]
-SLURM = ["hydra/launcher=slurm", *(f"hydra.launcher.{setting}" for setting in (
-    "gpus_per_node=null", "cpus_per_task=1", "mem_gb=4", "timeout_min=1", "signal_delay_s=5",
-))]  # fmt: skip
+LONG = ["trainer.max_steps=24000", "trainer.val_check_interval=8000"]  # longer than the limit of a minute
+LONG += ["trainer.save_every_n_steps=1000", "trainer.log_every_n_steps=1000"]
+LAUNCHER = ["gpus_per_node=null", "cpus_per_task=1", "mem_gb=4", "timeout_min=1", "signal_delay_s=5"]
 
 
-def grid(folder: Path, *more: str) -> list[str]:
-    paths = [f"paths.outputs={folder / 'outputs'}", f"paths.prepared={folder / 'prepared'}"]
-    cells = [f"trainer.max_steps={SHORT},{LONG}", "seed=0,1"]
-    return [sys.executable, str(ROOT / "train.py"), "-m", *SLURM, *RUN, *cells, *paths, *more]
+def queue() -> dict[str, str]:
+    """Job_task → state of what waits or runs."""
+    found = subprocess.run(["squeue", "-h", "-r", "-o", "%i %T"], capture_output=True, text=True, check=True)
+    return dict(line.split() for line in found.stdout.splitlines())
 
 
-def folder_of(outputs: Path, updates: int, seed: int) -> Path | None:
-    for file in outputs.glob(f"glyphs/protonet/1-shot/seed{seed}-*/config.yaml"):
-        if f"updates: {updates}\n" in file.read_text():
-            return file.parent
-    return None
+def run_multirun(
+    tmp_path: Path, start: Start, *overrides: str, cancel: Path | None = None
+) -> tuple[int, str]:
+    """Runs two long jobs, and cancels the second one once `cancel` exists; the exit code and stderr."""
+    launcher = ["hydra/launcher=slurm", *(f"hydra.launcher.{setting}" for setting in LAUNCHER)]
+    multirun = command(config(tmp_path), "-m", *launcher, *LONG, "seed=0,1", *overrides)
+    with (tmp_path / "stderr").open("w") as file:
+        process = start(
+            multirun, tmp_path, env=os.environ | {"PYTHONPATH": str(CONF.parent)}, stdout=file, stderr=file
+        )
+        while process.poll() is None:
+            time.sleep(1)
+            for job, state in queue().items():
+                if state == "PENDING":  # Slurm holds a job for two minutes before it runs again
+                    arguments = ["scontrol", "update", f"JobId={job}", "StartTime=now"]
+                    subprocess.run(arguments, capture_output=True)
+                elif cancel and cancel.exists() and job.endswith("_1"):
+                    subprocess.run(["scancel", job], check=True)
+                    cancel = None
+    return process.returncode, (tmp_path / "stderr").read_text()
 
 
-def queue(job: str = "") -> list[tuple[str, str]]:
-    """Job (array_task) and state of what is waiting or at work."""
-    told = subprocess.run(
-        ["squeue", "-h", "-r", "-o", "%i %T"], capture_output=True, text=True, check=True
-    ).stdout
-    return [
-        (name, state) for name, state in (line.split() for line in told.splitlines()) if name.startswith(job)
-    ]
+def ends(tmp_path: Path) -> pd.DataFrame:
+    """How the jobs of the last multirun ended."""
+    return jobs.read(max((tmp_path / "outputs" / "multirun").glob("20*"))).sort_values("job")
 
 
-def hurry() -> None:
-    """Slurm holds a job that is queued again for two minutes, which only a test cannot wait for."""
-    for job, state in queue():
-        if state == "PENDING":
-            subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], capture_output=True)
+def test_a_time_limit_and_a_cancelled_job(tmp_path: Path, start: Start) -> None:
+    at_limit, cancelled = (config(tmp_path, *LONG, f"seed={seed}") for seed in (0, 1))
+    code, err = run_multirun(
+        tmp_path, start, "overwrite=true", cancel=run_folder(cancelled) / "metrics.csv"
+    )  # which holds for the first part of a job alone
+    assert code == 143, err
+    assert "Traceback" not in err
+    assert [status.partition(":")[0] for status in ends(tmp_path).status] == ["finished", "stopped"]
+    assert "stopped: stopped by SIGTERM" in " ".join(err.split())
+    paths = (tmp_path / "outputs" / "multirun").rglob(".submitit/*/*_log.err")
+    logs = [path.read_text() for path in paths]
+    [log] = [log for log in logs if "resumes at update" in log]
+    assert "stopped by SIGUSR2: the same command without overwrite=true resumes from update" in log
+    assert not any("Traceback" in log for log in logs)
+    assert not (run_folder(cancelled) / "result.json").exists()
 
-
-def test_a_limit_and_a_cancelled_job(tmp_path: Path, start: Start) -> None:
-    outputs = tmp_path / "outputs"
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = start(
-        grid(tmp_path, "overwrite=true"), tmp_path, env=env, stdout=None
-    )  # which is for a job's first part alone
-    cancelled = False
-    while process.poll() is None:
-        time.sleep(1)
-        hurry()
-        long = folder_of(outputs, LONG, seed=1)
-        if not cancelled and long and (long / "metrics.csv").exists():
-            [job] = {job for job, state in queue() if job.endswith("_3")}
-            subprocess.run(["scancel", job], check=True)
-            cancelled = True
-    err = process.stderr.read() if process.stderr else ""
-    assert cancelled
-    assert process.returncode == 143, err
-    assert re.search(
-        r"1 of 4 cells have no result:\n  trainer.max_steps=6000 seed=1: stopped, stopped by SIGTERM", err
-    )
-    assert "cells ━" in err
-    assert "4/4" in err
-    logs = {path: path.read_text() for path in (outputs / "multirun" / ".submitit").rglob("*_log.err")}
-    [again] = [text for text in logs.values() if "goes on at update" in text]  # the cell that met its limit
-    assert "stopped by SIGUSR2: the same command without overwrite=true goes on from update" in again
-    assert sum("preparing glyphs" in text for text in logs.values()) == 1
-    assert not any("Traceback" in text for text in logs.values())
-    assert len(list(outputs.rglob("result.json"))) == 3
-
-    second = start(
-        grid(tmp_path), tmp_path, env=env, stdout=None
-    )  # what was cancelled goes on, the others are there
-    while second.poll() is None:
-        time.sleep(1)
-        hurry()
-    err = second.stderr.read() if second.stderr else ""
-    assert second.returncode == 0, err
-    assert "have no result" not in err
-    undisturbed = config(
-        tmp_path, *RUN, f"trainer.max_steps={LONG}", "method.meta_batch_size=4", outputs="undisturbed"
-    )
-    result = train(undisturbed)
-    found = folder_of(outputs, LONG, seed=0)
-    assert found
-    assert without_times(json.loads((found / "result.json").read_text())) == without_times(result)
-    assert queue() == []
+    code, err = run_multirun(tmp_path, start)
+    assert code == 0, err
+    assert list(ends(tmp_path).status) == ["finished", "finished"]
+    check_same(at_limit, config(tmp_path, *LONG, "seed=0", outputs="undisturbed"))
+    assert queue() == {}

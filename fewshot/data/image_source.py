@@ -55,7 +55,9 @@ class ImageSource:
             name = "data.ways" if ways == self.ways else "data.train_ways"
             reason = f" with {need} images ({asked}): {len(few)} of {len(enough)} have fewer, {which}"
             there = f"more than the {enough.sum()} {split} classes{reason if few else ''}"
-            raise UserError(f"{name}={ways} is {there}: ask for fewer ways, shots or queries, or add classes or images")
+            raise UserError(
+                f"{name}={ways} is {there}: ask for fewer ways, shots or queries, or add classes or images"
+            )
         kept = Classes(tuple(compress(classes.names, enough)), classes.starts[enough], classes.counts[enough])
         if few and kept.names != self._drawn(split).names:
             said = f"{len(few)} of {len(enough)} {split} classes have fewer than {need} images ({asked})"

@@ -7,6 +7,7 @@ meta-batch is a sum, and so is its gradient.
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from datetime import timedelta
@@ -19,16 +20,25 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
-from torch.multiprocessing import start_processes
+from torch.multiprocessing import (
+    ProcessContext,
+    ProcessExitedException,
+    ProcessRaisedException,
+    start_processes,
+)
 
+from fewshot.errors import LostProcess, UserError
 from fewshot.training import signals
 
+LOST = "a process of the run was lost ({}): the same command resumes the run"
 _host: Any = None  # the group in which processes talk without waiting for their devices
 
 
 class SharedTasks(DDPStrategy):
-    """Lightning's DDP without its wrapper around the learner and without its launcher: `SumGradients` adds the
-    gradients, `processes` starts the processes."""
+    """Lightning's DDP without its wrapper around the learner and its launcher.
+
+    `SumGradients` adds the gradients, `processes` starts the processes.
+    """
 
     def configure_ddp(self) -> None:
         pass
@@ -80,7 +90,11 @@ def all_reduce_sum(trainer: L.Trainer, value: Tensor) -> Tensor:
 
 @contextmanager
 def processes(devices: int, work: Callable[..., Any], *args: Any) -> Iterator[None]:
-    """While inside, `devices - 1` further processes do `work(*args)`, which is what this one does as well."""
+    """While inside, `devices - 1` further processes do `work(*args)`, which is what this one does as well.
+
+    Raises:
+        LostProcess: one of them was killed.
+    """
     if devices == 1:
         yield
         return
@@ -89,16 +103,27 @@ def processes(devices: int, work: Callable[..., Any], *args: Any) -> Iterator[No
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "NODE_RANK": "0"}
     before = dict(os.environ)
-    mask = signal.pthread_sigmask(
-        signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP}
-    )  # inherited: a terminal's are ours
+    answered_here = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR2}  # the others inherit that they are blocked
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, answered_here)
     others = start_processes(_begin, (place, work, args), devices - 1, join=False, start_method="spawn")
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    over = threading.Event()
+    threading.Thread(target=_watch, args=(others, over), daemon=True).start()
     try:
         os.environ.update(place, LOCAL_RANK="0")
         yield
-        others.join()
+    except Exception as error:
+        try:
+            others.join(timeout=3)
+        except ProcessExitedException as exited:
+            raise LostProcess(LOST.format(exited)) from error
+        except ProcessRaisedException:
+            if isinstance(error, UserError):  # which the others have as well
+                raise error from None
+            raise
+        raise
     finally:
+        over.set()
         for process in others.processes:
             process.kill()
             process.join()
@@ -111,10 +136,19 @@ def processes(devices: int, work: Callable[..., Any], *args: Any) -> Iterator[No
         os.environ.update({name: before[name] for name in (*place, "LOCAL_RANK") if name in before})
 
 
+def _watch(others: ProcessContext, over: threading.Event) -> None:
+    """Ends this process where another is lost and it does not notice, say while it waits for its start."""
+    while not over.wait(1):
+        lost = [process for process in others.processes if process.exitcode]
+        if lost and not over.wait(15):
+            signals.write(f"error: {LOST.format(f'exit code {lost[0].exitcode}')}\n")
+            os._exit(1)
+
+
 def _begin(index: int, place: dict[str, str], work: Callable[..., Any], args: tuple[Any, ...]) -> None:
     """A further process: it prints nothing, and ends when the first one has gone."""
     os.environ.update(place, LOCAL_RANK=str(index + 1))
-    signals.install_in_worker()
+    signals.install_in_worker(end=signal.SIGKILL)
     nowhere = open(os.devnull, "w")  # noqa: SIM115  for the life of the process
     with redirect_stdout(nowhere), redirect_stderr(nowhere), suppress(signals.Stopped):
         work(*args)

@@ -55,7 +55,7 @@ class Tested:
 def fit_and_test(
     cfg: DictConfig, folder: Path, datamodule: EpisodicDataModule, learner: MetaLearner, trainer: L.Trainer
 ) -> Tested:
-    """Trains from the last state in `folder`, by as many processes as `trainer.devices`, and tests the best state."""
+    """Trains from the last state in `folder`, in `trainer.devices` processes, and tests the best state."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     wandb = start_wandb(cfg, folder) if cfg.logger.name == "wandb" else None
@@ -99,7 +99,8 @@ def fit(
             trainer.fit(learner, datamodule=datamodule, ckpt_path=state, weights_only=True)
     except OutOfTime:
         status = "timeout"
-        reason = f"trainer.max_time={cfg.trainer.max_time} is over: raise it to resume; evaluate.py tests the best state"
+        limit = f"trainer.max_time={cfg.trainer.max_time}"
+        reason = f"{limit} is over: raise it to resume; evaluate.py tests the best state"
     except Diverged as error:
         status, reason = "diverged", str(error)
     except Exception as error:

@@ -28,8 +28,8 @@ def finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
     measured = cfg.trainer.similarity == "none" or holds_similarity(folder, cfg.trainer.similarity)
     if not measured and (result or (folder / "last.ckpt").exists()):
         raise UserError(
-            f"the run of {folder} began without trainer.similarity={cfg.trainer.similarity}, which is measured during "
-            "training: overwrite=true trains it from scratch"
+            f"the run of {folder} began without trainer.similarity={cfg.trainer.similarity}, which is "
+            "measured during training: overwrite=true trains it from scratch"
         )
     if result is not None:
         print(f"already {result['status']}; overwrite=true trains it from scratch", file=sys.stderr)
@@ -77,6 +77,6 @@ def start_folder(cfg: DictConfig, folder: Path, datamodule: EpisodicDataModule, 
 
 
 def restarted_by_slurm(folder: Path) -> bool:
-    """Whether an earlier part of this Slurm job began to overwrite the run: its time was up, or its node failed."""
+    """Whether this Slurm job began to overwrite the run before it was requeued."""
     begun, restarts = folder / SLURM_JOB, os.environ.get("SLURM_RESTART_COUNT", "0")
     return restarts != "0" and begun.is_file() and begun.read_text() == os.environ.get("SLURM_JOB_ID")

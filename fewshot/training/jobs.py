@@ -1,4 +1,4 @@
-"""The jobs of a multirun: a row each in `jobs.csv` in the sweep's folder, progress, and one table at the end."""
+"""The jobs of a multirun: a row each in `jobs.csv` of the sweep's folder, progress, a table at the end."""
 
 import csv
 import math
@@ -20,14 +20,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fewshot.training import signals
+
 FIELDS = ("job", "overrides", "status", "score", "seconds")
-EXIT_CODES = {"finished": 0, "out of time": 124, "stopped": 143, "failed": 1, "invalid": 2}  # by severity
+EXIT_CODES = {
+    "finished": 0,
+    "out of time": 124,
+    "requeued": 143,
+    "stopped": 143,
+    "failed": 1,
+    "invalid": 2,
+}  # by severity
 
 exit_code = 0  # of this process: of its run, or of the worst job
 
 
 def add(overrides: list[str], status: str, error: str, score: float | None, seconds: float) -> None:
-    """Notes how a job ended: for the exit code and, in a multirun, in `jobs.csv`. Any process of a launcher may."""
+    """Notes how a job ended, for the exit code and, in a multirun, in `jobs.csv`."""
     global exit_code
     exit_code = max(exit_code, EXIT_CODES[status], key=list(EXIT_CODES.values()).index)
     hydra = HydraConfig.get()
@@ -69,6 +78,8 @@ class JobTable(Callback):
         hydra = config.hydra
         params = [f"{name}={value}" for name, value in (hydra.sweeper.get("params") or {}).items()]
         self.total, self.swept = count_jobs([*params, *hydra.overrides.task])
+        if "joblib" in hydra.launcher._target_:
+            signals.install_in_joblib()
         folder = Path(hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         threading.Thread(target=self.follow, args=(folder,), daemon=True).start()
@@ -78,6 +89,7 @@ class JobTable(Callback):
         seen = 0
         while not self.over.wait(1):
             rows = read(folder)
+            rows = rows[~rows.status.str.startswith("requeued")]
             for row in rows.iloc[seen:].itertuples(index=False):
                 print(f"{self.name(row.overrides)}: {row.status}", file=sys.stderr)
             if len(rows) > seen:

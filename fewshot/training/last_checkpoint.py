@@ -16,13 +16,13 @@ from fewshot.training.signals import Stopped
 
 
 class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the best state is known by then
-    """Saves the state at each validation and every `save_every_n_steps` updates in between; never a diverged one.
+    """Saves the state at each validation and every `save_every_n_steps` updates; never a diverged one.
 
     Where a validation is due, only the state after it is saved: a run killed during a validation repeats it.
 
     Raises:
-        Stopped: a signal has come. OutOfTime: `seconds` are over. Both after a save, and without a trace in what is
-            logged, so that the run ends as one that was never stopped.
+        Stopped: a signal has come. OutOfTime: `seconds` are over. Both after a save, and without a trace in
+            what is logged, so that the run ends as one that was never stopped.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the
         then, now = state_dict["threads"], torch.get_num_threads()
         if then != now:
             print(
-                f"the run had {then} threads so far and resumes with {now}: sums are rounded in another order, so its "
-                f"scores will differ in the last digits from a run with {then} (trainer.num_threads={then})",
+                f"the run had {then} threads so far and resumes with {now}: sums are rounded in another "
+                f"order, so its last digits will differ from those of a run with trainer.num_threads={then}",
                 file=sys.stderr,
             )
