@@ -24,12 +24,12 @@ States = list[State | None]  # of each layer's LSTM
 class OPLSTM(MetaLearner):
     """An LSTM updates a network's weights, which are its 2D hidden states H, by outer products.
 
-    On linear blocks every layer is adapted, on other backbones only the output layer. Updates are normalised by
+    On linear blocks every layer is adapted, on other backbones only the output layer. Updates are divided by
     the Frobenius norm of each example's outer product ("example"), of each layer's mean ("matrix"), or of the
     means of all layers together ("joint").
 
-    With `preactivation`, as released for the FC net, the LSTM and the outer products read hidden layers before
-    batch norm and ReLU, and hidden updates are scaled by batch norm's weight over the outputs' spread.
+    With `preactivation`, as released for the FC net, LSTM and outer products read hidden layers before batch
+    norm and ReLU, and hidden updates are scaled by batch norm's weight over the outputs' spread.
     """
 
     steps_setting = "passes"

@@ -92,8 +92,8 @@ class WarpedNetwork(nn.Module):
 
 
 class Warp(nn.Module):
-    """A 3×3 convolution, zero at first as released, or a matrix, at first the identity: it could not learn from
-    zeros."""
+    """A 3×3 convolution, initially zero as released, or a matrix, initially the identity: from zeros it could
+    not learn."""
 
     def __init__(self, width: int, is_conv: bool) -> None:
         super().__init__()
