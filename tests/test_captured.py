@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from fewshot.methods.base import MetaLearner, with_gradients
+from fewshot.methods.base import MetaLearner
+from fewshot.methods.losses import with_gradients
 from fewshot.methods.protonet import ProtoNet
 from fewshot.training.compiled import compiled
 from tests.conftest import FC, MAML, episode, make
