@@ -20,9 +20,8 @@ def copies(parameter: Tensor, tasks: int, clip: float | None) -> Tensor:
     repeated = parameter.expand(tasks, *parameter.shape)
     if clip is not None:
         repeated.register_hook(lambda grads: clipped_sum(grads, clip))
-    return repeated.view_as(
-        repeated
-    )  # the inner loop differentiates this view: its gradients pass the hook by
+    # the inner loop differentiates with respect to a view: its gradients do not pass the hook
+    return repeated.view_as(repeated)
 
 
 def clipped_sum(grads: Tensor, clip: float) -> Tensor:
