@@ -1,4 +1,5 @@
-"""Every learner equals the plain loops of reference.py in float64: predictions and meta-gradients, all options."""
+"""Every learner equals the plain loops of reference.py in float64: predictions and meta-gradients, all
+options."""
 
 import pytest
 import torch
@@ -75,7 +76,11 @@ CASES += [
 
 
 def reference_options(learner: MetaLearner, backbone: str, bn: str | None, options: dict) -> dict:
-    settings = dict(options) | {"backbone": backbone, "bn": bn or "transductive", "ways": learner.task.outputs}
+    settings = dict(options) | {
+        "backbone": backbone,
+        "bn": bn or "transductive",
+        "ways": learner.task.outputs,
+    }
     return settings | {"outer_clamp": "each" if options.get("grad_clip_each") else "sum"}
 
 
@@ -97,7 +102,8 @@ def test_the_other_way_equals_reference(
     options: dict,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As large layers are computed, whose weights of a task are kept as products, and images on a GPU, all together."""
+    """As large layers are computed, whose weights of a task are kept as products, and images on a GPU, all
+    together."""
     monkeypatch.setattr("fewshot.backbones.task_weight.fewer", lambda *_: True)
     for module in ("backbones.blocks", "methods.per_task"):
         monkeypatch.setattr(f"fewshot.{module}.loop_over_tasks", lambda _: False)

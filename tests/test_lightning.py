@@ -1,4 +1,4 @@
-"""The habits of Lightning's users: a stock Trainer, its test, its checkpoints, its options."""
+"""What Lightning's users expect: a stock Trainer trains, tests, resumes and takes its options."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from fewshot.config.compose import composed
 from fewshot.config.run_id import config_diff, run_folder
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.sine import SineSource
-from fewshot.episodes import Episode, Task
+from fewshot.episodes import Task
 from fewshot.methods.base import MetaLearner
 from fewshot.training.build import make_trainer
 from fewshot.training.checkpoints import load_weights
@@ -84,8 +84,12 @@ def two_epochs(
     L.seed_everything(0, verbose=False)
     learner, module = waves()
     seen = Seen()
-    told = STOCK | {"enable_checkpointing": True, "default_root_dir": tmp_path, "callbacks": [seen, saves]}
-    trainer = L.Trainer(**told, max_epochs=2, inference_mode=False)
+    settings = STOCK | {
+        "enable_checkpointing": True,
+        "default_root_dir": tmp_path,
+        "callbacks": [seen, saves],
+    }
+    trainer = L.Trainer(**settings, max_epochs=2, inference_mode=False)
     trainer.fit(learner, datamodule=module, ckpt_path=ckpt, weights_only=True)
     return seen.tasks, learner
 
@@ -119,14 +123,6 @@ def test_each_fit_begins_with_the_first_task(tmp_path: Path) -> None:
         )
         trainer.fit(learner, datamodule=module)
         assert seen.tasks == list(range(16))
-
-
-def test_a_loader_yields_episodes() -> None:
-    _, module = waves()
-    batches = list(module.val_dataloader())
-    assert all(isinstance(batch, Episode) for batch in batches)
-    assert [len(batch.tasks) for batch in batches] == [4, 2]
-    assert batches[0].support_x.shape == (4, 3, 1)
 
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -89,7 +89,7 @@ RELEASED = {
     "omniglot oplstm": "normalisation=none gamma=null preactivation=true detach=false scalar_bias=false",
     "mini oplstm": "normalisation=matrix gamma=0.025 preactivation=false detach=true scalar_bias=true",
 }
-BUDGETS = {  # updates in all and between validations, tasks of validation and test, test queries of both variants
+BUDGETS = {  # updates in all and between validations, tasks of validation and test, test queries by variant
     ("sine", "lstm", 5): (17_500, 625, 1000, 2000, 50, 50),
     ("sine", "oplstm", 10): (70_000, 2500, 1000, 2000, 50, 50),
     ("sine", "maml", 20): (35_000, 1250, 1000, 2000, 50, 50),
