@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 INSTALL = -m pip install --disable-pip-version-check --progress-bar off -q
-QUICK = $(addprefix tests/test_,$(addsuffix .py,learners episodes data_readers data_table lightning cli results wandb tensorboard))
+QUICK = $(addprefix tests/test_,$(addsuffix .py,learners episodes data_readers data_table lightning cli results wandb))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench mutations grammar torture life lowest supply clean
+.PHONY: help demo test lint bench slow mutations kills life lowest supply clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -15,7 +15,10 @@ demo: $(VENV)/.made  ## make the environment and run a whole experiment: OP-LSTM
 	$(RUN) train.py experiment=demo overwrite=true
 
 test: $(VENV)/.made  ## make the environment and pass the tests
-	$(RUN) -m pytest -n 2 --dist worksteal
+	$(RUN) -m pytest -n 2 --dist worksteal -m "not slow"
+
+slow: $(VENV)/.made  ## pass the tests that need a compiler, many processes or minutes
+	$(RUN) -m pytest -n 2 --dist worksteal -m slow
 
 lint: $(VENV)/.made  ## ruff and mypy
 	$(RUN) -m ruff check .
@@ -28,11 +31,8 @@ bench: $(VENV)/.made  ## time every learner on sine waves and on images in Omnig
 mutations: $(VENV)/.made  ## flip one sign, norm or axis at a time: every one must turn a test red
 	$(RUN) -m tests.mutations
 
-grammar: $(VENV)/.made  ## a thousand each of random command lines, calls and damaged files: no traceback, no nonsense taken
-	$(RUN) -m tests.grammar --lines 1000 --calls 1000 --files 1000
-
-torture: $(VENV)/.made  ## kill commands at random moments, 200 times: each must end as one that nobody disturbed; an hour at most
-	$(RUN) -m tests.torture --kills 200 --minutes 60 --outputs outputs/torture --prepared prepared
+kills: $(VENV)/.made  ## kill commands at random moments, 200 times: each must end as one that nobody disturbed; an hour at most
+	$(RUN) -m tests.kill_tests --kills 200 --minutes 60 --outputs outputs/kills --prepared prepared
 
 life: $(VENV)/.made  ## train 20 000 steps and more, and see that memory, open files and temporary files stay as they are
 	$(RUN) -m tests.long_life

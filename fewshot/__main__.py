@@ -1,4 +1,4 @@
-"""The programs of an installed package: `fewshot-train`, `fewshot-evaluate` and `python -m fewshot train …`."""
+"""The programs of an installed package: `fewshot-train`, `fewshot-evaluate`, `python -m fewshot train`."""
 
 import sys
 

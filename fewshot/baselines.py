@@ -11,8 +11,8 @@ def baseline_name(task: Task) -> str:
 
 
 def baseline_scores(episode: Episode, task: Task) -> Tensor:
-    """Each task's score, (B,): the accuracy in % of the nearest support example in raw pixels (L2), whose class a query
-    gets; for regression the squared error of the mean of the support values."""
+    """Each task's score, (B,): the accuracy in % of the nearest support example in raw pixels (L2), whose
+    class a query gets; for regression the squared error of the mean of the support values."""
     if task.regression:
         return (episode.query_y - episode.support_y.mean(1, keepdim=True)).square().flatten(1).mean(1)
     nearest_BQ = torch.cdist(episode.query_x.flatten(2), episode.support_x.flatten(2)).argmin(-1)

@@ -36,10 +36,12 @@ def evaluate_job(cfg: DictConfig) -> float:
 def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> float:
     """One run or evaluation, alone or in a multirun. An error is printed and noted, and the next job follows.
 
-    Returns what a sweeper may optimise: the best validation score, of a test its mean, without one the worst there is.
+    Returns what a sweeper may optimise: the best validation score, of a test its mean, without one the worst
+    there is.
     """
     signals.install_in_job()
-    began, overrides = time.time(), list(HydraConfig.get().overrides.task)
+    began = time.time()
+    overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)  # as given, not resolved
     score, status, message = None, "finished", ""
     try:
         for name in PATHS:
@@ -61,7 +63,7 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
 
 
 def outcome_of(error: Exception) -> tuple[str, str]:
-    """The status of a job that ended by an error, and the error in one line; prints the traceback of an unknown one."""
+    """The status and message of a job that an error ended; prints the traceback of an unknown one."""
     if out_of_memory(error):
         return "invalid", f"{MEMORY} ({one_line(error, 160)})"
     if isinstance(error, MISTAKES):
@@ -76,10 +78,11 @@ def outcome_of(error: Exception) -> tuple[str, str]:
 def main(program: Callable[[], Any]) -> int:
     """Runs a program on the configuration, or each of a multirun's, that the command line composes.
 
-    Returns the exit code: 0; 1 where a run failed or diverged; 2 for a user's mistake; 124 where `trainer.max_time`
-    was over; 128 + its number for a signal; in a multirun the most severe of its jobs.
+    Returns the exit code: 0; 1 where a run failed or diverged; 2 for a user's mistake; 124 where
+    `trainer.max_time` was over; 128 + its number for a signal; in a multirun the most severe of its jobs.
     """
     signals.install()
+    jobs.exit_code = 0
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace", line_buffering=True)  # a terminal without ±

@@ -43,8 +43,8 @@ class Task:
 class Episode(NamedTuple):
     """A batch of tasks, every tensor with a leading task axis of size B.
 
-    `support_x` (B, M, *input) and `query_x` (B, Q, *input) are float; `support_y` and `query_y` are int64 class
-    numbers 0..ways-1 of shape (B, M) and (B, Q), or float targets of shape (B, M, 1) and (B, Q, 1);
+    `support_x` (B, M, *input) and `query_x` (B, Q, *input) are float; `support_y` and `query_y` are int64
+    class numbers 0..ways-1 of shape (B, M) and (B, Q), or float targets of shape (B, M, 1) and (B, Q, 1);
     `tasks` (B,) are the task numbers.
     """
 
@@ -82,7 +82,8 @@ def uniform(words: NDArray[np.uint64], low: float, high: float) -> NDArray[np.fl
 def draw_order(seed: int, split: str, tasks: NDArray[np.int64], ways: int) -> NDArray[np.int64]:
     """The order in which the support sets of some tasks show their labels, (B, ways).
 
-    In the order of labels a sequence would tell them by their position; the released code shuffles them a task, too.
+    In the order of labels a sequence would tell them by their position; the released code shuffles them a
+    task, too.
     """
     keys_B = random_bits(task_keys(seed, split, tasks), ORDER)
     return np.argsort(random_bits(keys_B[:, None], np.arange(ways, dtype=np.uint64)), axis=1)
@@ -99,9 +100,9 @@ def draw_images(
 ) -> NDArray[np.int64]:
     """Row numbers in the image table, (B, ways, examples): classes and images without replacement.
 
-    `starts_C` and `counts_C` are each class's first row and number of rows. The order of `ways` gives the label.
-    ValueError where a class drawn has fewer than `examples` rows.
-    Sorting raw words is a permutation without modulo bias; classes smaller than the largest are masked at the end.
+    `starts_C` and `counts_C` are each class's first row and number of rows. The order of `ways` gives the
+    label. ValueError where a class drawn has fewer than `examples` rows. Sorting raw words is a permutation
+    without modulo bias; classes smaller than the largest are masked at the end.
     """
     keys_B = task_keys(seed, split, tasks)
     words_BC = random_bits(

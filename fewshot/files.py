@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, brought to the disk, then renamed onto it."""
+"""Files that are complete or not there: written beside their place, synced to disk, then renamed onto it."""
 
 import os
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from typing import IO, Any
 
 @contextmanager
 def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """A file to write, which takes `path`'s place once it is complete; what was there stays until then.
+    """A file to write, which replaces `path` once it is complete.
 
-    The part lies in the same folder, so that the rename is no copy; what a killed process left is overwritten.
+    The part lies in the same folder, so that renaming it copies nothing.
 
     Raises:
         OSError: the folder cannot be written, or its disk is full.
@@ -23,7 +23,7 @@ def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-        with suppress(OSError):  # the rename as well; not every file system knows how
+        with suppress(OSError):  # the rename too; not every file system can
             folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)

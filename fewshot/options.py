@@ -1,8 +1,8 @@
 """Types of settings, and constructors that check their arguments by them.
 
-`passes: Annotated[Few, "passes over the support set"]` says what a setting may be and, in one line, what it does. The
-constructor, the command line and `--help` read this one declaration. Values are checked by pydantic, strictly:
-neither 1.0 nor true is taken for 1.
+`passes: Annotated[Few, "passes over the support set"]` says what a setting may be and, in one line, what it
+does. The constructor, the command line and `--help` read this one declaration. Values are checked by
+pydantic, strictly: neither 1.0 nor true is taken for 1.
 """
 
 import inspect
@@ -55,7 +55,8 @@ def validated(
     Args:
         init: the constructor.
         parent: the constructor of its base class, whose arguments it takes as well where it has `**kwargs`.
-        remember: called with the new object and its arguments by name, by the constructor of the object's class.
+        remember: called with the new object and its arguments by name, by the constructor of the object's
+        class.
 
     Raises:
         UserError: names the first wrong argument, in pydantic's words.
@@ -79,7 +80,7 @@ def validated(
 
 
 def joint_signature(init: Callable[..., None], parent: Callable[..., None]) -> inspect.Signature:
-    """The signature of a constructor, with the arguments of its parent in the place of `*args` and `**kwargs`."""
+    """A constructor's signature, with its parent's arguments in the place of `*args` and `**kwargs`."""
     signature = inspect.signature(init)
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     own = {name: p for name, p in signature.parameters.items() if p.kind not in variable}

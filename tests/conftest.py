@@ -104,8 +104,8 @@ def _once(overrides: tuple[str, ...], **told: bool) -> DictConfig:
 
 @pytest.fixture
 def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A study's cells are composed once for all tests: each takes a fifth of a second."""
-    for module in ("fewshot.config.run_id",):
+    """A study's jobs are composed once for all tests: each takes a fifth of a second."""
+    for module in ("fewshot.report.jobs", "fewshot.config.run_id"):
         monkeypatch.setattr(
             f"{module}.composed", lambda overrides, **told: _once(tuple(overrides), **told).copy()
         )

@@ -16,7 +16,6 @@ from fewshot.plots.adaptation import draw_all, passes_figure, with_steps
 from fewshot.plots.similarity import similarities
 from fewshot.report import load
 from fewshot.training import record
-from fewshot.training import run as run_module
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run as train
 from tests.conftest import BACKBONES, CLASSES, LSTM, MAML, RELEASED, Task, episode, make
@@ -131,42 +130,6 @@ def test_sap_starts_as_the_plain_network(backbone: str, centred: bool) -> None:
         found = torch.func.functional_call(net, weights, (x,))
         plain = net.body(x) @ net.head.weight.T + net.head.bias
         torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-5)
-
-
-# ---------------------------------------------------------------- further test sets
-def test_further_data_sets_are_tested_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """mini and cub are the run's own images here, with 4 test queries."""
-    tested: list[str] = []
-    names = iter("")
-    evaluate_on = run_module.evaluate_on
-
-    def across(trained: Any, *_: Any) -> Any:
-        changed = trained.copy()
-        changed.data.test_queries = 4
-        return changed
-
-    def counted(*args: Any, **options: Any) -> Any:
-        tested.append(options["entry"])
-        return evaluate_on(*args, **options)
-
-    monkeypatch.setattr("fewshot.config.eval_config.across", across)
-    monkeypatch.setattr("fewshot.training.finished.table_of", lambda _: next(names))
-    monkeypatch.setattr(run_module, "evaluate_on", counted)
-    cfg = own_images(tmp_path, "trainer.max_steps=10")
-    further = cfg.copy()
-    further.data.test = ["mini", "cub"]
-    assert run_folder(further) == run_folder(cfg)
-    alone = train(cfg)
-    assert "tests" not in alone
-    names = iter(["mini", "cub"])
-    result = train(further)  # only the tests are new
-    assert tested == ["mini", "cub"] == list(result["tests"])
-    assert result["tests"]["mini"]["test_queries"] == 4
-    assert result["mean"] == alone["mean"]
-    assert json.loads((run_folder(cfg) / "result.json").read_text()) == result
-    names = iter(["mini", "cub"])
-    assert train(further) == result
-    assert tested == ["mini", "cub"]
 
 
 def test_a_later_evaluation_on_other_data_adds_its_entry(tmp_path: Path) -> None:

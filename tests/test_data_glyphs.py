@@ -41,6 +41,7 @@ def test_split_and_look_alikes(made: tuple[Content, np.ndarray]) -> None:
     assert not characters & set("ΑАΟО")  # Greek and Cyrillic doubles of A and O
 
 
+@pytest.mark.slow
 def test_twice_the_same(made: tuple[Content, np.ndarray]) -> None:
     content, images = made
     again = glyphs.content(28, 3)

@@ -14,9 +14,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from fewshot import Task
 from fewshot.config.checks import check
 from fewshot.config.compose import CONF, composed, quote_shots
-from fewshot.report.__main__ import queries_of
-from fewshot.report.runs import cells
-from fewshot.report.tested import of_study
+from fewshot.report.__main__ import split_queries
+from fewshot.report.jobs import jobs as jobs_of
+from fewshot.report.runs import runs_of
 from tests.conftest import tables
 
 DOCS = CONF.parent / "docs"
@@ -47,11 +47,18 @@ def test_the_method_and_the_backbone_of_the_page_learn() -> None:
     assert names["Mine"]((1, 8, 8), width=32)(images).shape == (2, 5, 32)
 
 
-@pytest.mark.parametrize(("program", "line"), [c for c in COMMANDS if not re.search(UNAVAILABLE, c[1])])
+@pytest.mark.parametrize(
+    ("program", "line"),
+    [
+        pytest.param(program, line, marks=[pytest.mark.slow] * program.startswith("-m"))
+        for program, line in COMMANDS
+        if not re.search(UNAVAILABLE, line)
+    ],
+)
 def test_the_commands_of_the_documentation_compose(program: str, line: str) -> None:
     args = shlex.split(line)
     if program != "train.py":
-        assert cells(args[0], queries_of(args[1:])[0])
+        assert jobs_of(args[0], split_queries(args[1:])[0])
         return
     overrides = OverridesParser.create().parse_overrides(quote_shots([a for a in args if "=" in a]))
     [jobs] = BasicSweeper.split_arguments(overrides, None)
@@ -75,6 +82,6 @@ def test_unpacked_runs_count_as_finished(archive: Path, tmp_path: Path, monkeypa
     monkeypatch.setenv("FEWSHOT_OUTPUTS", str(tmp_path))
     shutil.unpack_archive(archive, tmp_path, filter="data")
     study, _, suffix = archive.parent.name.partition("-")
-    runs = of_study(cells(study, [OVERRIDES[suffix]] if suffix else []))
+    runs = runs_of(jobs_of(study, [OVERRIDES[suffix]] if suffix else []))
     finished = runs.loc[runs["scores"].notna(), "folder"]
     assert set(finished) == {str(result.parent) for result in tmp_path.rglob("result.json")}

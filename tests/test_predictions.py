@@ -31,7 +31,7 @@ def test_a_run_and_an_evaluation_keep_their_predictions(
     folder = run_folder(cfg)
     assert run_folder(plain).name == folder.name
     assert train(plain)["mean"] == train(cfg)["mean"]
-    assert "true class" in capsys.readouterr().out
+    assert "confused most often" in capsys.readouterr().out
     assert (folder / "confusion.png").exists()
     found = pd.read_csv(folder / "predictions.csv")
     assert list(found.columns) == ["task", "query", "true", "predicted", "probability"]

@@ -1,4 +1,4 @@
-"""What every backbone is to a learner: flat features of examples, and whose statistics its batch norm takes."""
+"""The interface of backbones: flat features of examples, and whose statistics batch norm uses."""
 
 from typing import Annotated, Any
 
@@ -17,7 +17,8 @@ class Body(nn.Module):
 
     Attributes:
         features: size of the output.
-        bn: "transductive", support and query set normalised each by its own statistics; "support", both by the support
+        bn: "transductive", support and query set normalised each by its own statistics; "support", both by
+        the support
             set's; "none", no example depends on another.
         flat: whether it takes flat inputs, as a network of linear layers does, and no images.
         per_task: whether its weights may carry a leading task axis, so that a learner can adapt them.

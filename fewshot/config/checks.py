@@ -14,6 +14,8 @@ from fewshot.options import check_settings, settings_of
 
 def check(cfg: DictConfig) -> None:
     """UserError for settings that are missing, wrong, or do not fit together."""
+    top_level = settings_of(Run)
+    check_settings(Run, {name: value for name, value in cfg.items() if name in top_level})
     missing = [name for name, value in flatten(OmegaConf.to_container(cfg)).items() if value == "???"]
     if not missing:
         values = plain(cfg)
@@ -21,7 +23,6 @@ def check(cfg: DictConfig) -> None:
     if missing:
         what = f"method={cfg.method.name} data={cfg.data.name} shots={cfg.shots}"
         raise UserError(f"no published settings for {what}: set {' '.join(f'{name}=…' for name in missing)}")
-    check_settings(Run, {name: values[name] for name in settings_of(Run) if name in values})
     check_settings(Trainer, values["trainer"], "trainer.")
     check_settings(OutputPaths, values["paths"], "paths.")
     if cfg.logger.name == "wandb":
@@ -35,7 +36,8 @@ def check_together(cfg: DictConfig) -> None:
         raise UserError(f"trainer.num_threads={trainer.num_threads}: there are {cores} processors")
     if trainer.val_check_interval > trainer.max_steps:
         raise UserError(
-            f"trainer.val_check_interval={trainer.val_check_interval} is more than trainer.max_steps={trainer.max_steps}"
+            f"trainer.val_check_interval={trainer.val_check_interval} is more than "
+            f"trainer.max_steps={trainer.max_steps}"
         )
     clips = method.get("grad_clip") or trainer.gradient_clip_val
     if trainer.precision == "16-mixed" and clips:
@@ -45,7 +47,8 @@ def check_together(cfg: DictConfig) -> None:
     each = method.get("grad_clip_each") and method.get("grad_clip")
     if each and (trainer.micro_batch_size or trainer.devices > 1):
         raise UserError(
-            "method.grad_clip_each=true clips after each task: leave out trainer.micro_batch_size and trainer.devices"
+            "method.grad_clip_each=true clips after each task: leave out trainer.micro_batch_size and "
+            "trainer.devices"
         )
     similar = trainer.similarity != "none"
     if similar and (method.name != "oplstm" or cfg.data.name == "sine"):
@@ -54,7 +57,8 @@ def check_together(cfg: DictConfig) -> None:
         raise UserError("trainer.similarity is measured on one device, and needs a logger")
     if method.meta_batch_size % trainer.devices:
         raise UserError(
-            f"trainer.devices={trainer.devices} cannot share method.meta_batch_size={method.meta_batch_size} equally"
+            f"trainer.devices={trainer.devices} cannot share "
+            f"method.meta_batch_size={method.meta_batch_size} equally"
         )
     if min(trainer.num_val_tasks, trainer.num_test_tasks) < trainer.devices:
         raise UserError(f"trainer.devices={trainer.devices} is more than the tasks of a validation or test")

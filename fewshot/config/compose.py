@@ -1,4 +1,4 @@
-"""Composes configurations: Hydra on `conf/`, any number of shots as a choice, and the resolvers that its files use."""
+"""Composes configurations: Hydra on `conf/`, any number of shots, and the resolvers of its files."""
 
 import os
 import re

@@ -66,7 +66,7 @@ def further_tests(cfg: DictConfig) -> list[DictConfig]:
 
 
 def across(trained: DictConfig, name: str, path: str | None = None) -> DictConfig:
-    """The configuration that tests on data set `name` (the folder `path`), in the sizes and ways of the training."""
+    """The configuration of a test on data set `name` (folder `path`), in the sizes and ways of training."""
     if "sine" in (name, trained.data.name):
         raise UserError(f"the run was trained on {trained.data.name}: data={name} has other inputs")
     if path and not Path(path).exists():

@@ -1,7 +1,8 @@
-"""Random search without a database: each setting of a trial is a function of (search, its seed, trial, setting).
+"""Random search without a database: each setting of a trial is a function of (search, its seed, trial,
+setting).
 
-A search's YAML says `lr: ${draw:lr,log,1e-5,4e-2}`, and is swept over `trial`: the same trials in any order, on any
-number of machines, and nothing to lock or to lose.
+A search's YAML says `lr: ${draw:lr,log,1e-5,4e-2}`, and is swept over `trial`: the same trials in any order,
+on any number of machines, and nothing to lock or to lose.
 """
 
 import hashlib
@@ -18,7 +19,8 @@ def draw(name: str, kind: str, *among: Any, _root_: DictConfig) -> Any:
     """What trial `trial` of search `study` has for the setting `name`.
 
     Args:
-        kind: "choice" of a list; "int", a whole number from a to b, both included; "log", a real number from a to b,
+        kind: "choice" of a list; "int", a whole number from a to b, both included; "log", a real number from
+        a to b,
             uniform in its logarithm, and "log_int", the nearest whole number of one.
     """
     if _root_.study is None:

@@ -1,5 +1,5 @@
-"""What identifies a run: the settings that its score depends on, the folder named by them, and what differs from the
-published settings."""
+"""What identifies a run: the settings that its score depends on, the folder named by them, and what differs
+from the published settings."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ PAPER_TEST_TASKS = {"sine": 2000}  # 600 on images
 
 
 def identity(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
-    """The settings that a run's score depends on; `table` names a folder's data where the folder may be gone."""
+    """The settings that determine a run's score; `table` names a folder's data, as the folder may be gone."""
     settings = plain(cfg)
     for name in NOT_SCORE:
         settings.pop(name, None)
@@ -57,7 +57,7 @@ def identity(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
 
 
 def with_digest(path: Path) -> str:
-    """The name of a file of weights, or of a run's folder, with the hash of its content; the name alone if it is gone."""
+    """The name of a file of weights, or of a run's folder, with a hash of its content, if it is there."""
     if not (weights := weights_file(path)).is_file():
         return path.name
     with weights.open("rb") as file:
@@ -67,13 +67,8 @@ def with_digest(path: Path) -> str:
 def run_folder(cfg: DictConfig) -> Path:
     """`<outputs>/<data>/<method>/<shots>-shot/seed<seed>-<hash of the identity>`."""
     digest = hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:10]
-    return (
-        Path(cfg.paths.outputs)
-        / cfg.data.name
-        / cfg.method.name
-        / f"{cfg.shots}-shot"
-        / f"seed{cfg.seed}-{digest}"
-    )
+    outputs = Path(cfg.paths.outputs).expanduser()
+    return outputs / cfg.data.name / cfg.method.name / f"{cfg.shots}-shot" / f"seed{cfg.seed}-{digest}"
 
 
 def run_name(cfg: DictConfig, folder: Path) -> str:

@@ -15,7 +15,8 @@ from fewshot.options import STRICT, Few, Many, Positive, Seed, Text, Units, Ways
 
 
 def seconds(time: str) -> int:
-    """A time limit, written days:hours:minutes:seconds, in seconds; ValueError for another text, and for none."""
+    """A time limit, written days:hours:minutes:seconds, in seconds; ValueError for another text, and for
+    none."""
     parts = re.fullmatch(r"(\d{1,4}):(\d\d):(\d\d):(\d\d)", time)
     if parts is None or not int("".join(parts.groups())):
         raise ValueError("Input should be days:hours:minutes:seconds, as 00:01:30:00")

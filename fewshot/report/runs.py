@@ -1,131 +1,113 @@
-"""The cells of a study: the runs that it asks for."""
+"""Data frames of tests: those of a study's jobs, run or not, and all that lie under a folder."""
 
-import re
-import shlex
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
-from rich.progress import track
+import numpy as np
+import pandas as pd
 
-from fewshot.config.checks import check
-from fewshot.config.compose import FOLDERS, at_home, check_words, composed, quote_shots
-from fewshot.config.run_id import run_folder
-from fewshot.config.settings import choices_of
 from fewshot.errors import UserError
-from fewshot.options import nearest
+from fewshot.report.jobs import Job
+from fewshot.results.paper import comparison_key, paper_figure, paper_numbers
+from fewshot.results.record import as_overrides, name_of_test, read_result
 
-COLUMN = ("data", "shots", "seed")  # what is swept and is no part of a row's name
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A run that a study asks for: its name among the others, its settings, its folder, and its command."""
-
-    name: str
-    cfg: DictConfig
-    folder: Path
-    command: str
-
-    @property
-    def kind(self) -> tuple[str, str, int]:
-        """What cells share that differ in their seeds alone: to find out more of a kind takes compositions."""
-        return self.name, self.cfg.data.name, self.cfg.shots
-
-    @property
-    def metric(self) -> str:
-        return "mse" if self.cfg.data.name == "sine" else "accuracy"
+MADE_BY = ("device", "threads", "versions", "git_commit")
+OF_RUN = (  # what a test's row has of its run's result
+    *("parameters", "train_tasks", "train_seconds", "tasks_per_second", "peak_memory_bytes"),
+    *("best_validation", "warnings", *MADE_BY),
+)
 
 
-def studies() -> list[str]:
-    """The experiments and searches that there are."""
-    return [name for group in ("experiment", "search") for name in choices_of(group)]
+def runs_of(jobs: Iterable[Job], queries: int | None = None) -> pd.DataFrame:
+    """One row per job and test, run or not: protocol, status of the run, scores, and the paper's numbers.
+
+    With `queries` the rows are the tests that evaluate.py made with so many queries a class.
+    """
+    rows, places, details = [], [], []
+    for job in jobs:
+        for planned in job.tests:
+            test = planned | ({} if queries is None else {"test_queries": queries})
+            where = " → ".join(dict.fromkeys([test["trained_on"], test["data"]]))
+            places.append(f"{where} {test['shots']}-shot")
+            details.append(task_details(job, test))
+            row = {"name": job.name, "column": "", "study": job.cfg.study, "seed": job.cfg.seed}
+            row |= test | {"reduced": job.reduced, "metric": job.metric}
+            row |= {f"paper_{name}": value for name, value in paper_numbers(test).items()}
+            rows.append(row | outcome(job.folder, test, job.tests[0]))
+    runs, all_details = pd.DataFrame(rows).rename(columns={"paper_value": "paper"}), pd.DataFrame(details)
+    differ = all_details.groupby(places).transform("nunique") > 1
+    for number, place in enumerate(places):  # only tests on the same tasks share a column
+        runs.loc[number, "column"] = ", ".join([place, *all_details.loc[number][differ.loc[number]]])
+    return runs
 
 
-def params(study: str, told: Sequence[str]) -> dict[str, Any]:
-    """What a study sweeps over, by its YAML."""
-    whole = composed([choice(study), *single(told)], with_hydra=True)
-    return OmegaConf.to_container(whole.hydra.sweeper.params or OmegaConf.create({}))  # type: ignore[return-value]
+def task_details(job: Job, test: Mapping[str, Any]) -> dict[str, str]:
+    """What the tasks of a test depend on beside data and shots, in words."""
+    queries, data = test["test_queries"], job.cfg.data
+    return {
+        "ways": f"{test['ways']}-way",
+        "queries": "1 query" if queries == 1 else f"{queries} queries",
+        "tasks": f"{test['tasks']} tasks",
+        "waves": f"sin(x {'+' if data.sign > 0 else '-'} p)" if test["data"] == "sine" else "",
+        "path": str(data.get("path", "")),
+    }
 
 
-def choice(study: str) -> str:
-    """The study as train.py takes it; UserError where there is none of this name."""
-    if study not in (known := studies()):
-        raise UserError(f"unknown study {study!r}: choose {nearest(study, known)}")
-    return f"{'search' if study in choices_of('search') else 'experiment'}={study}"
+def outcome(folder: Path, test: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's folder holds of a test, where the run's own test is `own`.
+
+    `status` is how the run ended, or "missing", "unfinished", "untested", or "mismatched": the result there
+    is of another protocol, as of an earlier state of the run.
+    """
+    row: dict[str, Any] = {"folder": str(folder)}
+    row |= dict.fromkeys(("status", *OF_RUN, "mean", "ci95", "scores", "tested_by"))
+    run = read_result(folder / "result.json")
+    if run is None:
+        return row | {"status": "unfinished" if (folder / "last.ckpt").exists() else "missing"}
+    row |= {name: run.get(name) for name in ("status", *OF_RUN)}
+    if run["status"] != "finished":
+        return row
+    result, scores = run, folder / "test_scores.csv"
+    if comparison_key(test) != comparison_key(own):
+        scores = folder / "evaluations" / f"{name_of_test(test, test['data'])}.csv"
+        if not scores.exists():
+            return row | {"status": "untested"}
+        result = read_result(scores.with_suffix(".json")) or {}
+        row["tested_by"] = {name: result.get(name) for name in MADE_BY}
+    if comparison_key(run) != comparison_key(own) or comparison_key(result) != comparison_key(test):
+        return row | {"status": "mismatched"}
+    return row | {"mean": result["mean"], "ci95": result["ci95"], "scores": read_scores(scores)}
 
 
-def single(told: Sequence[str]) -> list[str]:
-    """The settings that are not swept."""
-    return [str(o.input_line) for o in parsed(told) if not o.is_sweep_override()]
+def read_scores(path: Path) -> np.ndarray:
+    """The score of every test task, ordered by task number."""
+    return np.loadtxt(path, delimiter=",", skiprows=1, usecols=1, ndmin=1)
 
 
-def what_differs(told: Sequence[str]) -> list[str]:
-    """The settings that say which runs a report is of, in whatever order they were told."""
-    differing = [setting for setting in told if not setting.startswith(("logger", "paths."))]
-    return sorted(differing, key=lambda setting: setting.lstrip("+").split("=")[0])
+def load(folder: str | Path) -> pd.DataFrame:
+    """All runs under `folder` and all tests that evaluate.py added, one row each, for notebooks.
 
-
-def title(study: str, told: Sequence[str], reduced: bool) -> str:
-    """What a report is called, on paper and in W&B."""
-    return " ".join([study, *what_differs(told)]) + ", reduced" * reduced
-
-
-def in_wandb(title: str) -> str:
-    """A report's title as a name that W&B's filters and workspaces take."""
-    return re.sub(r"[^\w ,.-]", " ", title)
-
-
-def parsed(told: Sequence[str]) -> list[Override]:
-    with hydra.initialize_config_dir(FOLDERS["train"], version_base="1.3"):  # glob(*) asks what there is
-        return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(told))
-
-
-def cells(study: str, told: Sequence[str] = ()) -> list[Cell]:
-    """The runs of a study, narrowed or changed as train.py would by further settings.
+    The columns are those of `result.json`, with `config_diff` as overrides, and `paper`, the paper's number
+    of the same experiment, `scores`, those of all test tasks, and `folder`, the run's. Tests of an earlier
+    state than the run's best are left out.
 
     Raises:
-        UserError: there is no such study, it is a single run, or its settings make no sense.
+        UserError: there is no such folder.
     """
-    check_words(told := quote_shots(list(told)))
-    if other := [o for o in told if o.lstrip("+").startswith(("experiment=", "search="))]:
-        raise UserError(f"{other[0]}: a report is of one study, {study}")
-    if not (swept := params(study, told)):
-        raise UserError(f"{study} is a single run: its folder holds its result")
-    told = [narrow if (narrow := o.removeprefix("++")).split("=")[0] in swept else o for o in told]
-    overrides = parsed([*(f"{k}={v}" for k, v in swept.items()), *told])
-    [combinations] = BasicSweeper.split_arguments(overrides, None)
-    if not combinations:
-        raise UserError(f"{study} {' '.join(told)}: no values, no cells")
-    names = [o.get_key_element() for o in overrides if o.is_sweep_override() or o.get_key_element() in swept]
-    found, kinds = [], dict[tuple[str, ...], DictConfig]()
-    for combination in track(combinations, "settings", transient=True, disable=not sys.stderr.isatty()):
-        kind = tuple(o for o in combination if not o.startswith("seed="))
-        if kind not in kinds:
-            kinds[kind] = at_home(composed([choice(study), *map(unquoted, kind)]))
-            check(kinds[kind])
-        cfg = kinds[kind].copy()
-        for seed in (o.removeprefix("seed=") for o in combination if o.startswith("seed=")):
-            if not seed.isdecimal():
-                raise UserError(f"seed={seed}: give a whole number from 0")
-            cfg.seed = int(seed)
-        own = [o for o in kind if o.split("=")[0] in names and o.split("=")[0] not in COLUMN]
-        name = " ".join(
-            [cfg.method.name, *(o.removeprefix("method.") for o in own if not o.startswith("method="))]
-        )
-        command = shlex.join(["python", "train.py", choice(study), *map(unquoted, combination)])
-        found.append(Cell(name, cfg, run_folder(cfg), command))
-    return list({cell.folder: cell for cell in found}.values())  # a value given twice is one run
-
-
-def unquoted(override: str) -> str:
-    """Without the quotes that `quote_shots` gave it, as `composed` and a shell take it."""
-    return override.replace("'", "") if override.startswith("shots=") else override
+    root, rows = Path(folder).expanduser(), []
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder: give one of runs, as outputs")
+    for path in sorted(root.rglob("result.json")):
+        run = read_result(path) or {}
+        for place in [path, *sorted(path.parent.glob("evaluations/*.json"))]:
+            test = read_result(place) or {}
+            if test.get("best_step") != run.get("best_step"):
+                continue  # of an earlier state
+            csv = path.with_name("test_scores.csv") if place == path else place.with_suffix(".csv")
+            row: dict[str, Any] = {"config_diff": as_overrides(test["config_diff"])}
+            row |= {"paper": paper_figure(test), "folder": str(path.parent)}
+            row |= {"scores": read_scores(csv) if csv.exists() else None}
+            rows.append(test | row)
+    kind = ["folder", "data", "ways", "shots", "test_queries", "tasks", "bn"]  # a test made again is one row
+    return pd.DataFrame(rows).drop_duplicates(kind, ignore_index=True) if rows else pd.DataFrame()

@@ -1,110 +1,90 @@
 """A search's report: its trials by their best validation, and the command of the best one."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from fewshot.config.compose import flatten
 from fewshot.errors import UserError
-from fewshot.options import as_told
 from fewshot.report.figures import trials
-from fewshot.report.runs import Cell
-from fewshot.report.summary import carries
+from fewshot.report.jobs import Job
+from fewshot.report.table import one_task
 from fewshot.report.write import Report
-from fewshot.results.statistics import largest_share
+from fewshot.results.record import as_override
 
 
-def validated(cfg: DictConfig) -> tuple[Any, ...]:
-    """All that the validation of a trial depends on beside the method's settings and the seed."""
-    data = OmegaConf.to_container(cfg.data, resolve=True)
-    return (
-        cfg.method.name,
-        cfg.shots,
-        cfg.variant,
-        cfg.trainer.num_val_tasks,
-        json.dumps(data, sort_keys=True),
-    )
+def settings_of(jobs: Sequence[Job]) -> pd.DataFrame:
+    """The settings of method and backbone in which the jobs differ, by dotted names, one row per job."""
+    plain = pd.json_normalize([OmegaConf.to_container(job.cfg, resolve=True) for job in jobs])
+    own = plain.filter(regex=r"^(method|backbone)\..*(?<!\.name)$")
+    return own.loc[:, own.astype(str).nunique() > 1]
 
 
-def searched(found: Sequence[Cell]) -> dict[str, list[Any]]:
-    """The settings in which trials differ, by their dotted names: the value of each cell."""
-    plain = [flatten(OmegaConf.to_container(cell.cfg, resolve=True)) for cell in found]
-    own = ("method.", "backbone.")
-    names = [name for name in plain[0] if name.startswith(own) and not name.endswith(".name")]
-    return {n: [p.get(n) for p in plain] for n in names if len({as_told(p.get(n)) for p in plain}) > 1}
-
-
-def as_numbers(settings: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-    """The settings of trials; in the place of a list of layers' units their number and the first one's units."""
-    found = dict[str, list[Any]]()
+def as_numbers(settings: pd.DataFrame) -> pd.DataFrame:
+    """A list of layer sizes becomes two numbers: how many layers there are, and the size of the first."""
+    columns = dict[str, Any]()
     for name, values in settings.items():
-        if all(isinstance(value, list) for value in values):
-            found |= {
-                f"{name}: layers": [len(value) for value in values],
-                f"{name}: units": [v[0] for v in values],
-            }
+        if values.map(lambda value: isinstance(value, list)).all():
+            columns |= {f"{name}: layers": values.str.len(), f"{name}: units": values.str[0]}
         else:
-            found[name] = values
-    return {name: values for name, values in found.items() if len(set(map(as_told, values))) > 1}
+            columns[str(name)] = values
+    frame = pd.DataFrame(columns, index=settings.index)
+    return frame.loc[:, frame.astype(str).nunique() > 1]
 
 
-def correlations(done: pd.DataFrame, settings: Mapping[str, list[Any]]) -> pd.DataFrame:
-    """Spearman's rank correlation of each setting in numbers with the best validation."""
-    ranked = done[[name for name in settings if pd.api.types.is_numeric_dtype(done[name])]]
-    found = ranked.corrwith(done["best_validation"], method="spearman").dropna().sort_values(key=np.abs)[::-1]
-    return pd.DataFrame({"": found.index.str.removeprefix("method."), "rho": found.map("{:+.2f}".format)})
+def correlations(done: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
+    """Spearman's rank correlation of each numeric setting with the best validation, the strongest first."""
+    numeric = done[list(settings)].select_dtypes(["number", "bool"])
+    rho = numeric.corrwith(done["best_validation"], method="spearman").dropna().sort_values(key=np.abs)[::-1]
+    return pd.DataFrame({"": rho.index.str.removeprefix("method."), "rho": rho.map("{:+.2f}".format)})
 
 
-def short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else as_told(value)
+def as_short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else as_override(value)
 
 
-def report(title: str, study: str, found: Sequence[Cell], runs: pd.DataFrame) -> Report:
-    """What is to be said of a search.
+def report(title: str, study: str, jobs: Sequence[Job], runs: pd.DataFrame) -> Report:
+    """A search's report.
 
     Raises:
-        UserError: its trials are of several tasks, among which none is the best.
+        UserError: the trials are of several data sets, methods or tasks, which have no common best.
     """
-    if len({validated(cell.cfg) for cell in found}) > 1:
-        raise UserError(
-            f"{title}: trials are ranked within one method, data, shots and variant: name one of each"
-        )
-    settings = searched(found)
-    drawn = as_numbers(settings)
-    frame = runs[runs["data"] == runs["trained_on"]].reset_index(drop=True)
-    numbers = [cell.cfg.get("trial", place) for place, cell in enumerate(found)]  # a grid has none
-    frame = frame.drop(columns=["name"]).assign(trial=numbers, place=range(len(frame)), **drawn)
-    done = frame[frame["scores"].notna()]
-    kinds = frame[frame["scores"].isna()]["status"].value_counts()
-    others = "".join(f"; {number} {status}" for status, number in kinds.items())
-    words = [f"{len(done)} of {len(frame)} trials have a result{others}"]
+    kinds = {str((job.cfg.method.name, job.cfg.shots, job.cfg.variant, job.cfg.data)) for job in jobs}
+    if len(kinds) > 1:
+        raise UserError(f"{title}: trials are ranked within one method, data, shots and variant: choose one")
+    settings = settings_of(jobs)
+    numbers = as_numbers(settings)
+    own = runs[runs["data"] == runs["trained_on"]].reset_index(drop=True).join(numbers)
+    own["trial"] = [job.cfg.get("trial", place) for place, job in enumerate(jobs)]  # a grid has no trials
+    done, metric = own[own["scores"].notna()], jobs[0].metric
+    counts = own.loc[own["scores"].isna(), "status"].value_counts()
+    others = "".join(f"; {count} {status}" for status, count in counts.items())
+    said = Report(title, notes=[f"{len(done)} of {len(own)} trials have a result{others}"])
     if done.empty:
-        return Report(title, words=words)
-    metric = done["metric"].iloc[0]
+        return said
     done = done.sort_values("best_validation", ascending=metric == "mse")
-    validation = done["best_validation"].map("{:.4g}".format)
-    table = pd.DataFrame({"trial": done["trial"].astype(str), "best validation": validation})
-    if done["seed"].nunique() > 1:
-        table["seed"] = done["seed"].astype(str)
-    for name, values in settings.items():
-        table[name.removeprefix("method.")] = [short(values[place]) for place in done["place"]]
-    table["minutes"] = (done["train_seconds"] / 60).map("{:.1f}".format)
     best = done.iloc[0]
-    cell = found[int(best["place"])]
-    tested = f"{best['mean']:.4g}" + ("" if pd.isna(best["ci95"]) else f" ± {best['ci95']:.2g}")
-    words.append(f"best, by validation alone: trial {best['trial']}; its test on {best['data']}: {tested}")
-    words.append(cell.command)
-    if metric == "mse" and carries(worst := largest_share(best["scores"]), len(best["scores"])):
+    ci95 = "" if pd.isna(best["ci95"]) else f" ± {best['ci95']:.2g}"
+    test = f"its test on {best['data']}: {best['mean']:.4g}{ci95}"
+    said.notes.append(f"best, by validation alone: trial {best['trial']}; {test}")
+    said.notes.append(jobs[done.index[0]].command)
+    if not np.isnan(share := one_task(best["scores"], metric)):
         median = np.median(best["scores"])
-        words.append(
-            f"one task of {len(best['scores']):,} carries {worst:.0%} of that test; the median is {median:.3g}"
-        )
-    figures = {f"{study}-trials": trials(done, list(drawn), metric, title)} if drawn else {}
-    tables = {"trials, by their best validation": table}
-    if len(done) > 2 and len(ranked := correlations(done, drawn)):
-        tables["rank correlation with it: Spearman's, over trials"] = ranked
-    return Report(title, tables, words=words, figures=figures)
+        said.notes.append(f"one task has {share:.0%} of the error of that test; the median is {median:.3g}")
+    shown = {"trial": done["trial"].astype(str)}
+    shown["best validation"] = done["best_validation"].map("{:.4g}".format)
+    if done["seed"].nunique() > 1:
+        shown["seed"] = done["seed"].astype(str)
+    for name in settings:
+        values = settings.loc[done.index, name]
+        shown[name.removeprefix("method.")] = values.map(as_short)
+    shown["minutes"] = (done["train_seconds"] / 60).map("{:.1f}".format)
+    said.tables["trials, by their best validation"] = pd.DataFrame(shown)
+    ranked = correlations(done, list(numbers))
+    if len(done) > 2 and len(ranked):
+        said.tables["rank correlation with it: Spearman's, over trials"] = ranked
+    if len(numbers.columns):
+        said.figures[f"{study}-trials"] = trials(done, list(numbers), metric, title)
+    return said

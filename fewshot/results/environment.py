@@ -1,4 +1,4 @@
-"""Where a result was made: device, precision, threads, memory, versions, commit."""
+"""The environment of a result: device, precision, threads, memory, versions, commit."""
 
 import os
 import platform
@@ -11,21 +11,14 @@ import lightning as L
 import torch
 
 PACKAGES = (
-    "torch",
-    "lightning",
-    "torchvision",
-    "torchmetrics",
-    "hydra-core",
-    "omegaconf",
-    "numpy",
-    "fewshot",
+    *("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "omegaconf", "numpy", "fewshot"),
 )
 
 
 def environment(trainer: L.Trainer) -> dict[str, Any]:
-    """Where a result was made: device, precision, threads, versions, memory.
+    """Device, precision, threads, versions and peak memory of a run.
 
-    A GPU's is what torch took of it, in which alone the memory of CUDA graphs is counted.
+    On a GPU the memory is what torch reserved, since only that counts CUDA graphs.
     """
     device = trainer.strategy.root_device
     on_gpu = device.type == "cuda"
@@ -36,8 +29,10 @@ def environment(trainer: L.Trainer) -> dict[str, Any]:
         "precision": str(trainer.precision),
         "tf32": torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32,
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version()}
-        | {name: installed_version(name) for name in PACKAGES},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: installed_version(name) for name in PACKAGES},
+        },
     }
 
 
@@ -50,7 +45,7 @@ def processor() -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of this checkout, with '+' for uncommitted changes; None outside one, and where there is no git."""
+    """The commit of this checkout, with '+' for uncommitted changes; None without a checkout or git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
@@ -61,7 +56,7 @@ def git_commit() -> str | None:
 def installed_version(name: str, absent: str = "unknown") -> str:
     try:
         return version(name)
-    except PackageNotFoundError:  # as this package's own, where it is on PYTHONPATH alone
+    except PackageNotFoundError:  # a checkout on PYTHONPATH
         return absent
 
 

@@ -1,23 +1,23 @@
-"""What a test predicted for each query: the table that is kept, and which classes were taken for which."""
+"""The predictions of a test for each query: their table, and which classes were confused."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.files import atomic_write
 from fewshot.methods.base import MetaLearner
 
-SHOWN = 5  # classes, and pairs of classes
+SHOWN = 5
 
 
 def predictions_of(learner: MetaLearner, datamodule: EpisodicDataModule) -> pd.DataFrame:
-    """A row a query of the test just run, ordered by task: task, query, and for classes true, predicted (by name) and
-    the probability of the predicted class, for regression target and prediction."""
+    """One row per query of the test just run, ordered by task.
+
+    The columns are task and query, then for classes true, predicted (names) and the predicted class's
+    probability, for regression target and prediction.
+    """
     tasks, kept = learner.test_tasks.compute().long().view(-1), learner.test_predictions.compute()
     order = tasks.argsort()
     numbers, queries = tasks[order].cpu().numpy(), kept.shape[1]
@@ -37,8 +37,7 @@ def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
 
 
 def class_accuracies(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy in % and number of queries of each class, over all tasks that it occurs in; the lowest first, of equal
-    ones those of more queries."""
+    """Accuracy in % and number of queries of each class, over all its tasks; the lowest first."""
     right = 100.0 * (predictions["true"] == predictions["predicted"])
     of_classes = right.groupby(predictions["true"]).agg(["mean", "size"])
     of_classes.columns = ["accuracy", "queries"]
@@ -46,21 +45,16 @@ def class_accuracies(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def confusions(predictions: pd.DataFrame) -> pd.DataFrame:
-    """How many queries of each class were given each class: true, predicted, queries; the most first."""
+    """The number of queries by true and predicted class, the most first."""
     return predictions.value_counts(["true", "predicted"]).reset_index(name="queries")
 
 
 def show_predictions(predictions: pd.DataFrame | None) -> None:
-    """Prints the classes of the lowest accuracy and the pairs that were confused most often, if there are any."""
+    """Prints the classes of the lowest accuracy and the pairs confused most often, if there are any."""
     if predictions is None or "true" not in predictions:
         return
     accuracies, pairs = class_accuracies(predictions), confusions(predictions)
-    lowest = Table(f"lowest of {len(accuracies)} classes", "accuracy", "queries")
-    for name, accuracy, queries in accuracies.head(SHOWN).itertuples():
-        lowest.add_row(Text(str(name)), f"{accuracy:.1f}%", str(queries))
-    confused = Table("true class", "predicted", "queries")
-    for true, predicted, queries in (
-        pairs[pairs["true"] != pairs["predicted"]].head(SHOWN).itertuples(index=False)
-    ):
-        confused.add_row(Text(true), Text(predicted), str(queries))
-    Console().print(lowest, confused)
+    print(f"lowest of {len(accuracies)} classes")
+    print(accuracies.head(SHOWN).rename_axis(None).to_string(float_format="{:.1f}%".format))
+    print("confused most often")
+    print(pairs[pairs["true"] != pairs["predicted"]].head(SHOWN).to_string(index=False))

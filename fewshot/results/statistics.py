@@ -16,12 +16,6 @@ def mean_and_ci95(scores: Sequence[float]) -> tuple[float, float | None]:
     return float(values.mean()), float(half_width(values))
 
 
-def largest_share(values: NDArray[np.float64]) -> float:
-    """The share of all values' sizes that the largest has; 0 of zeros."""
-    sizes = np.abs(values)
-    return float(sizes.max() / sizes.sum()) if sizes.any() else 0.0
-
-
 def half_width(values: NDArray[np.float64], axis: int = -1) -> Any:
     """Of the 95% t-interval of a mean, along an axis."""
     return stats.sem(values, axis=axis) * stats.t.ppf(0.975, values.shape[axis] - 1)

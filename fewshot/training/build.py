@@ -34,7 +34,8 @@ def set_threads(number: int, devices: int = 1) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep freed memory for the next tensors: otherwise a third of Conv-4's time goes into clearing pages."""
+    """Lets glibc keep freed memory for the next tensors: otherwise a third of Conv-4's time goes into
+    clearing pages."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         m_trim_threshold, m_mmap_max = -1, -4
         libc.mallopt(m_mmap_max, 0)
@@ -71,7 +72,8 @@ def make_datamodule(cfg: DictConfig, *stages: str) -> EpisodicDataModule:
 
 
 def make_learner(cfg: DictConfig, task: Task, trained: bool = False) -> MetaLearner:
-    """The learner that `cfg.method` and `cfg.backbone` name; it knows its task's shape and nothing else of the data.
+    """The learner that `cfg.method` and `cfg.backbone` name; it knows its task's shape and nothing else of
+    the data.
 
     A `trained` one will be given its own weights: no file of pretrained ones is read.
     """
@@ -114,8 +116,8 @@ def assemble(cfg: DictConfig) -> tuple[EpisodicDataModule, MetaLearner]:
 def make_trainer(method: str, **settings: Any) -> L.Trainer:
     """Lightning's trainer, on one device by default; UserError for what it refuses.
 
-    `precision` is Lightning's, or "tf32": "32-true", with 19 of the 32 bits in what a GPU multiplies, which is torch's
-    default for convolutions and here is not.
+    `precision` is Lightning's, or "tf32": "32-true", with 19 of the 32 bits in what a GPU multiplies, which
+    is torch's default for convolutions and here is not.
     """
     tf32 = settings.get("precision") == "tf32"
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32

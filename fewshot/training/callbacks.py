@@ -70,7 +70,8 @@ class ValidateFirst(Callback):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps the best validated weights in `best.ckpt` of `folder`, which may have moved since the run began."""
+    """Keeps the best validated weights in `best.ckpt` of `folder`, which may have moved since the run
+    began."""
 
     def __init__(self, folder: Path, metric: str) -> None:
         mode = "min" if metric == "mse" else "max"
@@ -103,9 +104,9 @@ class BestCheckpoint(ModelCheckpoint):
 class TrainMetrics(Callback):
     """Logs training, every `every` updates and before any save, beside the number of training tasks seen.
 
-    The accuracy and the norm of the gradient, before any clipping, are computed for these updates alone. On sine the
-    loss is the score. A row that Lightning logged itself would come after the save of its update, and be lost where a
-    run stops there.
+    The accuracy and the norm of the gradient, before any clipping, are computed for these updates alone. On
+    sine the loss is the score. A row that Lightning logged itself would come after the save of its update,
+    and be lost where a run stops there.
     """
 
     def __init__(self, meta_batch_size: int, every: int) -> None:

@@ -1,4 +1,4 @@
-"""A GPU's update in two launches: a learner's losses and their gradient, recorded once as CUDA graphs and replayed."""
+"""A GPU's update in two launches: a learner's losses and their gradient, captured once as CUDA graphs."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from fewshot.methods.base import MetaLearner
 
 
 class Losses(nn.Module):
-    """A learner's `losses` as torch records them: of tensors, with the parameters of a module."""
+    """A learner's `losses` as torch captures them: a function of tensors, with the parameters of a module."""
 
     def __init__(self, learner: MetaLearner, losses: Callable[[Episode], tuple[Tensor, Tensor]]) -> None:
         super().__init__()
@@ -26,19 +26,21 @@ class Losses(nn.Module):
 
 
 def recordable(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> bool:
-    """Whether each update is the same operations, by one process, for a GPU: a derived learner says so anew."""
-    whole = (
-        learner.micro_batch_size is None and cfg.trainer.devices == 1 and "mixed" not in cfg.trainer.precision
-    )
-    return vars(type(learner)).get("replayable", False) and whole and device.type == "cuda"
+    """Whether every update is the same operations, by one process, on a GPU.
+
+    A derived learner has to declare `replayable` itself.
+    """
+    same = vars(type(learner)).get("replayable", False) and learner.micro_batch_size is None
+    one_process = cfg.trainer.devices == 1 and "mixed" not in cfg.trainer.precision
+    return same and one_process and device.type == "cuda"
 
 
 @contextmanager
 def captured(learner: MetaLearner) -> Iterator[None]:
-    """Training inside replays the learner's `losses`, by the same kernels; they are recorded with the first episode.
+    """Inside, training replays the learner's `losses`, by the same kernels, captured with the first episode.
 
-    A step's kernels are then launched at once, where Python would launch each. What cannot be recorded is trained as it
-    is, which a line says and `learner.captured` tells.
+    A step's kernels are then launched at once, where Python would launch each. What cannot be captured is
+    trained as it is. `learner.captured` says what happened.
     """
     module, began = Losses(learner, learner.losses), False
     learner.captured = False
@@ -49,7 +51,7 @@ def captured(learner: MetaLearner) -> Iterator[None]:
             began = True
             learner.captured = record(module, episode)
         losses, predictions = module(*episode)
-        return losses.clone(), predictions.clone()  # the next update's come into the same memory
+        return losses.clone(), predictions.clone()  # the next update writes to the same memory
 
     learner.losses = losses  # type: ignore[method-assign]
     try:
@@ -59,7 +61,7 @@ def captured(learner: MetaLearner) -> Iterator[None]:
 
 
 def record(module: Losses, episode: Episode) -> bool:
-    """Whether the module replays from now on, for episodes of this shape: what torch cannot record does not."""
+    """Makes the module replay, for episodes of this shape; False where torch cannot capture it."""
     try:
         torch.cuda.make_graphed_callables(module, tuple(x.clone() for x in episode), allow_unused_input=True)
     except RuntimeError as error:

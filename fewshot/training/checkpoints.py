@@ -14,7 +14,8 @@ from fewshot.methods.base import MetaLearner
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are whole or not there. Lightning's go through the system's temporary folder, by a copy."""
+    """Writes a checkpoint completely or not at all. Lightning moves it from another folder, which may be a
+    copy."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         with atomic_open(Path(path), "wb") as file:

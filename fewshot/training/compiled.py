@@ -1,4 +1,4 @@
-"""`trainer.compile`: what a learner repeats in training, as one piece of compiled code."""
+"""`trainer.compile`: training by compiled code, or by CUDA graphs."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -10,20 +10,20 @@ from omegaconf import DictConfig
 from torch._dynamo.exc import TorchDynamoException
 
 from fewshot.errors import UserError, brief
-from fewshot.methods.base import MetaLearner
+from fewshot.methods import MetaLearner
 from fewshot.training.captured import captured, recordable
 
-LONG = 150_000  # passes or inner steps: each saves .3 ms or more on a CPU, and compiling takes half a minute or more
+# passes or inner steps: each saves .3 ms or more on a CPU, and compiling takes half a minute or more
+LONG = 150_000
 
 
 @contextmanager
-def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Iterator[bool]:
-    """Training inside may call compiled code in the place of the learner's method `repeated`; on a GPU, where it is
-    asked for, in that of all its `losses`, as CUDA graphs, if the learner is `one_graph`. `learner.compiled` tells.
-    On a GPU `trainer.compile=auto` compiles nothing: the `losses` are `recorded` as they are. Gives whether either is.
+def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Iterator[None]:
+    """Inside, training calls compiled code for the learner's method `repeated`.
 
-    Torch keeps the code for the next run. It is for the shapes of training: validation and test do without. What
-    `trainer.compile=auto` cannot compile is trained as it is, which a line says.
+    On a GPU, with `trainer.compile=true`, all of the `losses` of a `one_graph` learner are compiled as CUDA
+    graphs; with `auto` nothing is compiled, and the `losses` are captured as they are. Validation and test do
+    without. What `auto` cannot compile is trained as it is. `learner.compiled` says what happened.
 
     Raises:
         UserError: `trainer.compile=true`, and the machine has no compiler.
@@ -32,61 +32,67 @@ def compiled(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> Ite
     if not learner.compiled:
         replays = cfg.trainer.compile == "auto" and recordable(learner, cfg, device)
         with captured(learner) if replays else nullcontext():
-            yield replays
+            yield
         return
     name = str(piece(learner, device))
-    how_long = "half a minute or more the first time"
-    print(f"compiles {type(learner).__name__}.{name}, {how_long} (trainer.compile)", file=sys.stderr)
-    plain = getattr(learner, name)
-    if name == "losses":
-        # channels last, which tensor cores take: torch has it off where no layer has more than 64
-        options: dict[str, Any] = {"triton.cudagraphs": True, "force_layout_optimization": True}
-        replayed = torch.compile(plain, fullgraph=True, dynamic=False, options=options)
-        # the next update's results come into the same memory, and a bar may show these
-        setattr(learner, name, lambda episode: tuple(result.clone() for result in replayed(episode)))
-    else:
-        quick = torch.compile(plain, fullgraph=True, dynamic=False)
-
-        def either(*told: Any) -> Any:
-            if not learner.compiled or not torch.is_grad_enabled():
-                return plain(*told)
-            try:
-                return quick(*learner.alike(*told))
-            except TorchDynamoException as error:
-                if cfg.trainer.compile is True:
-                    raise
-                learner.compiled = False
-                print(
-                    f"trains {name} without compiling, which torch cannot ({brief(error, 100)})",
-                    file=sys.stderr,
-                )
-                return plain(*told)
-
-        setattr(learner, name, either)
+    print(
+        f"compiling {type(learner).__name__}.{name}: half a minute or more the first time (trainer.compile)",
+        file=sys.stderr,
+    )
+    setattr(learner, name, as_graphs(learner) if name == "losses" else either(learner, name, cfg))
     try:
         with torch._dynamo.config.patch(allow_rnn=True):  # a learner may read the weights of a torch.nn.LSTM
-            yield True
+            yield
     finally:
         delattr(learner, name)
-        torch._dynamo.reset()  # it takes eight kinds of one method, and a multirun may have more
+        torch._dynamo.reset()  # it takes eight variants of one method, and a multirun may have more
+
+
+def as_graphs(learner: MetaLearner) -> Callable[..., Any]:
+    """The learner's `losses`, compiled and replayed as CUDA graphs."""
+    # channels last, which tensor cores take: torch has it off where no layer has more than 64
+    options: dict[str, Any] = {"triton.cudagraphs": True, "force_layout_optimization": True}
+    replayed = torch.compile(learner.losses, fullgraph=True, dynamic=False, options=options)
+    # the next update writes its results into the same memory, and a progress bar may show these
+    return lambda episode: tuple(result.clone() for result in replayed(episode))
+
+
+def either(learner: MetaLearner, name: str, cfg: DictConfig) -> Callable[..., Any]:
+    """A method of the learner, compiled in training and as it is elsewhere."""
+    plain = getattr(learner, name)
+    quick = torch.compile(plain, fullgraph=True, dynamic=False)
+
+    def call(*args: Any) -> Any:
+        if not learner.compiled or not torch.is_grad_enabled():
+            return plain(*args)
+        try:
+            return quick(*learner.alike(*args))
+        except TorchDynamoException as error:
+            if cfg.trainer.compile is True:
+                raise
+            learner.compiled = False
+            reason = f"which torch cannot compile ({brief(error, 100)})"
+            print(f"trains {name} without compiling, {reason}", file=sys.stderr)
+            return plain(*args)
+
+    return call
 
 
 def piece(learner: MetaLearner, device: torch.device) -> str | None:
-    """The method that is compiled for training on `device`, None if none is worth it."""
+    """The method to compile for training on `device`, None if none is worth it."""
     graphs = learner.one_graph and device.type == "cuda" and learner.micro_batch_size is None
     return "losses" if graphs else learner.repeated
 
 
 def wanted(learner: MetaLearner, cfg: DictConfig, device: torch.device) -> bool:
+    """Whether to compile; says so where compiling would pay and is not done."""
     choice, name = cfg.trainer.compile, piece(learner, device)
     if choice is True and name is None:
         which = f"method={cfg.method.name} with backbone={cfg.backbone.name}"
-        raise UserError(f"trainer.compile=true: {which} names no part that pays, choose auto or false")
+        raise UserError(f"trainer.compile=true: {which} has no part worth compiling, choose auto or false")
     steps = cfg.trainer.max_steps * (getattr(learner, learner.steps_setting) if learner.steps_setting else 1)
     if choice == "auto" and (name == "losses" or recordable(learner, cfg, device)):
-        if (
-            name == "losses" and cfg.backbone.name == "conv4" and cfg.trainer.max_steps >= 10_000
-        ):  # repays half a minute
+        if name == "losses" and cfg.backbone.name == "conv4" and cfg.trainer.max_steps >= 10_000:
             faster = (
                 "trainer.compile=true trainer.precision=tf32 took half the time on images, by CUDA graphs"
             )

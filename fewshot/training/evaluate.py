@@ -19,10 +19,10 @@ from fewshot.plots.confusion import confusion_figure
 from fewshot.plots.episodes import save_figure
 from fewshot.results.environment import environment
 from fewshot.results.predictions import predictions_of, show_predictions, write_predictions
-from fewshot.results.protocol import Protocol
 from fewshot.results.record import (
     Scores,
     describe,
+    name_of_test,
     read_result,
     scored,
     show,
@@ -48,9 +48,9 @@ IN_RESULT = ("metric", "mean", "ci95", "tasks", "baselines", "shots", "ways", "t
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """Tests `cfg.run` as `cfg` of evaluate.py says.
 
-    The result is kept in the run's folder, under `evaluations/`, and in W&B if the run was logged there. A test on
-    another data set, in the run's own shots and the usual number of tasks and queries, also becomes an entry under
-    `tests` in the run's `result.json`.
+    The result is kept in the run's folder, under `evaluations/`, and in W&B if the run was logged there. A
+    test on another data set, in the run's own shots and the usual number of tasks and queries, also becomes
+    an entry under `tests` in the run's `result.json`.
     """
     quiet()
     check_evaluation(cfg)
@@ -124,7 +124,7 @@ def evaluate_on(
     result |= {"ways": tested.data.get("ways", 1), "test_queries": tested.data.test_queries}
     if not same_data(trained, tested):
         result["data"] = table_name(tested)
-    place = folder / "evaluations" / f"{Protocol.of(result).file_name(table_name(tested))}.json"
+    place = folder / "evaluations" / f"{name_of_test(result, table_name(tested))}.json"
     show(result, place)
     show_predictions(predicted)
     place.parent.mkdir(exist_ok=True)
@@ -139,7 +139,7 @@ def evaluate_on(
 
 
 def normalise_by_support(learner: MetaLearner) -> None:
-    """Makes a trained learner normalise queries by the support set; UserError without batch norm of its own."""
+    """Makes a trained learner normalise queries by the support set; UserError without batch norm."""
     body: Any = getattr(learner, "body", None)
     if getattr(body, "bn", "none") in ("none", "stored"):
         raise UserError("bn=support: the run's backbone has no batch norm, or stored statistics (bn=stored)")
@@ -174,7 +174,7 @@ def log_to_wandb(
     wandb: Any,
     name: str,
 ) -> None:
-    """Logs a test on a table to `wandb`, the run's W&B run, or to a W&B run of the test's own, by its name."""
+    """Logs a test to `wandb`, the run's open W&B run, or else to a W&B run of its own."""
     from fewshot.training.wandb_log import log_predictions, log_tasks, log_test
 
     try:

@@ -1,4 +1,4 @@
-"""A run continues from the final state of a finished run that differs from it in `trainer.max_steps` alone."""
+"""A run continues from a finished run that differs from it in `trainer.max_steps` alone."""
 
 import copy
 import io
@@ -35,7 +35,8 @@ SAME_ENVIRONMENT = ("device", "devices", "tf32", "threads", "versions", "compile
 def extend(
     cfg: DictConfig, folder: Path, datamodule: EpisodicDataModule, learner: MetaLearner, trainer: L.Trainer
 ) -> None:
-    """Copies the final state of the longest such run to `folder`, where the scores stay the same, bit for bit.
+    """Copies the final state of the longest such run to `folder`, where the scores stay the same, bit for
+    bit.
 
     A line on stderr says so, or why a shorter run cannot be continued. The shorter run is only read.
     """

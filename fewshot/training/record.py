@@ -62,7 +62,7 @@ def record(
 
 
 def interpretability(learner: MetaLearner) -> dict[str, float]:
-    """The learner's interpretability metrics that are finite; a learner that fails at them keeps its score."""
+    """The learner's finite interpretability metrics; an error in them does not lose the score."""
     try:
         metrics = {str(name): float(value) for name, value in learner.interpretability().items()}
     except Exception as error:

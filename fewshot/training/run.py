@@ -26,7 +26,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     """The result of the run that `cfg` describes, as its folder keeps it.
 
     Raises:
-        UserError: a setting is wrong, or a file cannot be read or written. Busy: another process works on the run.
+        UserError: a setting is wrong, or a file cannot be read or written. Busy: another process works on the
+        run.
         Diverged, OutOfTime: the run has no score.
     """
     quiet()

@@ -15,7 +15,8 @@ Classes = dict[str, tuple[str, int]]  # name → split and number of images
 
 
 def write_split(folder: Path, source: Source, table: str) -> None:
-    """Writes `split.json`: the table's name, each split's classes with their numbers of images, those left out."""
+    """Writes `split.json`: the table's name, each split's classes with their numbers of images, those left
+    out."""
     if isinstance(source, ImageSource):
         split: dict[str, Any] = {"table": table} | source.classes()
         if few := source.left_out():
@@ -50,8 +51,8 @@ def check_split(folder: Path, source: Source) -> None:
     differing = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
     if differing:
         raise UserError(
-            f"the run's data have changed since it began: {len(differing)} classes differ, first {differing[0]!r}: "
-            "put the data back as they were (split.json lists them), or train on what is there now"
+            f"the run's data have changed since it began: {len(differing)} classes differ, first "
+            f"{differing[0]!r}: restore the data (split.json lists them), or train on what is there now"
         )
 
 

@@ -48,7 +48,7 @@ def log_tasks(run: Any, prefix: str, scores: Scores) -> None:
     """
     if scores.tasks:
         baseline = next(iter(scores.summary["baselines"]))
-        rows = [list(row) for row in zip(scores.tasks, scores.values, scores.floors, strict=True)]
+        rows = [list(row) for row in zip(scores.tasks, scores.values, scores.baselines, strict=True)]
         table = wandb.Table(columns=["task", "score", baseline], data=rows)
         run.log({f"{prefix}/task_scores": table, f"{prefix}/scores": wandb.Histogram(scores.values)})
 
