@@ -104,8 +104,8 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
         if rival_jax.has_rival(case.learner):
             steps["jax"], jax_compile = rival_jax.rival(case.learner, case.batches("train"))
-    with compiled(quick.learner, quick.cfg, torch.device(args.device)) as quicker:
-        if quicker:
+    with compiled(quick.learner, quick.cfg, torch.device(args.device)):
+        if quick.learner.compiled or "losses" in vars(quick.learner):  # compiled, or captured on a GPU
             steps["compiled"] = quick.train()
             started = time.perf_counter()
             steps["compiled"]()

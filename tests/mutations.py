@@ -303,6 +303,9 @@ MUTATIONS = {
         ("/{name}", ""),
         ("{_root_.study}/", ""),
     ],
+    "fewshot/training/compiled.py": [
+        ("quick(*learner.alike(*args))", "quick(*args)"),
+    ],
     "fewshot/training/distributed.py": [
         ("dist.all_reduce(total)", "pass"),
         ("dist.all_reduce(total)", "dist.all_reduce(total); total /= 2"),
@@ -365,6 +368,9 @@ MUTATIONS = {
     "conf/search/lstm_sine.yaml": [
         ("1e-5,4e-2", "1e-5,4e-1"),
         ("passes,int,1,14", "passes,int,1,13"),
+    ],
+    "conf/settings/lstm-sine.yaml": [
+        ("{sequence:true, other:false}", "{sequence:true, other:true}"),
     ],
     "conf/settings/maml-mini.yaml": [
         ("5:2", "5:4"),

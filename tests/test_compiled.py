@@ -192,5 +192,5 @@ def test_what_consists_of_few_large_operations_is_not_compiled(
     with compiled(learner, cfg, CPU):
         assert not learner.compiled
     cfg.trainer.compile = True
-    with pytest.raises(UserError, match=r"trainer.compile=true: method=.* names no part"):
+    with pytest.raises(UserError, match=r"trainer.compile=true: method=.* has no part worth compiling"):
         module.wanted(learner, cfg, CPU)
