@@ -39,8 +39,12 @@ class CoordinateLSTM(nn.ModuleList):
 
     def zero_state(self, like: Tensor, rows: int) -> State:
         """A state of zeros with gradients, as a pass leaves one, of the type of `like`."""
-        units = [cell.hidden_size for cell in self]
-        return [tuple(like.new_zeros(n, rows, requires_grad=True) for _ in "hc") for n in units]  # type: ignore[misc]
+        state: State = []
+        for cell in self:
+            assert isinstance(cell, nn.LSTMCell)
+            h, c = (like.new_zeros(cell.hidden_size, rows, requires_grad=True) for _ in "hc")
+            state.append((h, c))
+        return state
 
 
 def pooled(state: State, shape: torch.Size) -> State:
