@@ -1,4 +1,4 @@
-"""Every learner on every data set, timed and counted: `python -m benchmarks --cases sine/oplstm,omniglot/*`."""
+"""Times and counts every learner on every data set: `python -m benchmarks --cases sine/oplstm,omniglot/*`."""
 
 import argparse
 import importlib.util
@@ -35,46 +35,48 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--cases", help=f"patterns, as sine/oplstm,omniglot/*: {', '.join(cases.names())}")
     parser.add_argument(
-        "--all", action="store_true", help="also the slow ones, Conv-4 on 84×84: minutes a case on CPU"
+        "--all", action="store_true", help="include slow cases, Conv-4 on 84×84: minutes per case on a CPU"
     )
     parser.add_argument(
-        "--seconds", type=float, default=6, help="measured a case, beside setting up (default 6)"
+        "--seconds", type=float, default=6, help="measured per case, without setup (default 6)"
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings, as train.py takes them"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write everything")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for all results")
     parser.add_argument(
-        "--grow", action="store_true", help="instead: time and memory by meta-batch, shots, ways, …"
+        "--grow",
+        action="store_true",
+        help="instead: growth of time and memory with meta-batch, shots, ways, …",
     )
     return parser.parse_args(given)
 
 
 def chosen(patterns: str | None, slow: bool) -> list[str]:
-    """Names of cases; those named are never too slow. UserError where a pattern names none."""
+    """The cases that match; without patterns all but the slow ones. UserError: a pattern matches none."""
     names = cases.names()
     if patterns is None:
         return [name for name in names if slow or not name.startswith(cases.SLOW)]
     for pattern in patterns.split(","):
         if not any(fnmatch(name, pattern) for name in names):
-            raise UserError(f"--cases {pattern}: there is none of this name; there are {', '.join(names)}")
+            raise UserError(f"--cases {pattern}: no such case; there are {', '.join(names)}")
     return [name for name in names if any(fnmatch(name, pattern) for pattern in patterns.split(","))]
 
 
-def surroundings(told: argparse.Namespace) -> dict[str, Any]:
-    packages = {name: installed_version(name, "not there") for name in PACKAGES}
+def environment(args: argparse.Namespace) -> dict[str, Any]:
+    packages = {name: installed_version(name, "not installed") for name in PACKAGES}
     return {
         "date": datetime.now().isoformat(timespec="seconds"),
         "processor": processor(),
-        "device": told.device,
-        "threads": told.threads,
-        "load": os.getloadavg()[0],  # of others, before anything begins here
-        "settings": told.set,
+        "device": args.device,
+        "threads": args.threads,
+        "load": os.getloadavg()[0],  # of other processes
+        "settings": args.set,
         "versions": {"python": platform.python_version()} | packages,
         "git_commit": git_commit(),
-        "best_gflops": best_gflops(told.device),
+        "best_gflops": best_gflops(args.device),
     }
 
 
@@ -90,25 +92,25 @@ def fits(name: str, device: str, settings: Sequence[str]) -> bool:
     return need < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def measure(name: str, told: argparse.Namespace) -> dict[str, Any]:
-    """All that is known of a case."""
-    case, quick = (cases.build(name, told.device, told.set) for _ in range(2))
-    on_gpu = told.device.startswith("cuda")
+def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Times and counts of a case."""
+    case, quick = (cases.build(name, args.device, args.set) for _ in range(2))
+    on_gpu = args.device.startswith("cuda")
     counted = count(case.train())
     steps = {"train": case.train(), "draw": case.draw(), "test": case.test()}
     jax_compile = compile_seconds = None
-    if told.jax:
+    if args.jax:
         from benchmarks import rival_jax
 
         if rival_jax.has_rival(case.learner):
             steps["jax"], jax_compile = rival_jax.rival(case.learner, case.batches("train"))
-    with compiled(quick.learner, quick.cfg, torch.device(told.device)) as quicker:
-        if quicker:
+    with compiled(quick.learner, quick.cfg, torch.device(args.device)):
+        if quick.learner.compiled or "losses" in vars(quick.learner):  # compiled, or captured on a GPU
             steps["compiled"] = quick.train()
             started = time.perf_counter()
             steps["compiled"]()
             compile_seconds = time.perf_counter() - started
-        times = take_turns(steps, told.seconds * 3 / 4, on_gpu)
+        times = take_turns(steps, args.seconds * 3 / 4, on_gpu)
     tasks = case.cfg.method.meta_batch_size
     row: dict[str, Any] = {
         "name": name,
@@ -116,12 +118,12 @@ def measure(name: str, told: argparse.Namespace) -> dict[str, Any]:
         "eval_batch_size": case.cfg.trainer.eval_batch_size,
         "parameters": sum(p.numel() for p in case.learner.parameters()),
         "ms_per_task": {n: t.summary(row_tasks(n, case)) for n, t in times.items()},
-        "compile_seconds": compile_seconds,  # from torch's cache where it has been compiled before
+        "compile_seconds": compile_seconds,  # less if torch's cache has the code
         "jax_compile_seconds": jax_compile,
         "of_a_step": counted.totals(),
     }
-    within = int(told.seconds / 4 / (1e-3 * tasks * row["ms_per_task"]["train"]["median"]))
-    in_a_run = lightning_times(name, told.device, told.set, min(max(within, 5), 2000))
+    within = int(args.seconds / 4 / (1e-3 * tasks * row["ms_per_task"]["train"]["median"]))
+    in_a_run = lightning_times(name, args.device, args.set, min(max(within, 5), 2000))
     row["ms_per_task"]["lightning"] = in_a_run.summary(tasks)
     return row | {"config": OmegaConf.to_container(case.cfg, resolve=True)}
 
@@ -132,16 +134,16 @@ def row_tasks(step: str, case: cases.Case) -> int:
 
 def main(given: Sequence[str] | None = None) -> dict[str, Any]:
     """Measures, prints, and returns what `--json` writes."""
-    told, console = arguments(given), Console(stderr=True)
-    use_threads(told.threads)
-    names = chosen(told.cases, told.all)
-    told.jax = told.device == "cpu" and all(importlib.util.find_spec(name) for name in ("jax", "optax"))
-    if not told.jax and not told.grow:
+    args, console = arguments(given), Console(stderr=True)
+    use_threads(args.threads)
+    names = chosen(args.cases, args.all)
+    args.jax = args.device == "cpu" and all(importlib.util.find_spec(name) for name in ("jax", "optax"))
+    if not args.jax and not args.grow:
         console.print(
-            "JAX is left out: pip install '.[bench]', and --device cpu, time its learners beside ours",
+            "JAX is left out: it needs pip install '.[bench]' and --device cpu",
             markup=False,
         )
-    found: dict[str, Any] = surroundings(told) | {"cases": []}
+    results: dict[str, Any] = environment(args) | {"cases": []}
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -150,23 +152,23 @@ def main(given: Sequence[str] | None = None) -> dict[str, Any]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        if told.grow:
-            found["growth"] = grow(told, progress)
+        if args.grow:
+            results["growth"] = grow(args, progress)
         else:
             for name in progress.track(names):
                 progress.update(progress.task_ids[0], description=name)
-                if not fits(name, told.device, told.set):
+                if not fits(name, args.device, args.set):
                     console.print(
-                        f"{name} is left out: it needs more memory than is free; --set method.meta_batch_size=1"
+                        f"{name} is left out for lack of memory; try --set method.meta_batch_size=1"
                     )
                     continue
-                found["cases"].append(measure(name, told))
-                if told.json:  # a long sitting that is cut short keeps what it has
-                    told.json.write_text(json.dumps(found, indent=1) + "\n")
-    show(found)
-    if told.json:
-        told.json.write_text(json.dumps(found, indent=1) + "\n")
-    return found
+                results["cases"].append(measure(name, args))
+                if args.json:  # an interrupted session keeps its results
+                    args.json.write_text(json.dumps(results, indent=1) + "\n")
+    show(results)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
+    return results
 
 
 if __name__ == "__main__":

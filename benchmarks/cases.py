@@ -1,18 +1,16 @@
-"""A case is a learner on a data set, `sine/oplstm`, with every option from the project's own configurations.
+"""A case is a learner on a data set, as `sine/oplstm`, with all options from `conf/`.
 
-It needs no files: omniglot and mini are random images in the shape of theirs.
+No files are needed: omniglot and mini are random images of the same shape.
 
-Its steps are Lightning's without Lightning: draw and gather the tasks, forward, loss, backward, clamp, Adam.
+A step is Lightning's without Lightning: draw and gather the tasks, forward, loss, backward, clipping, Adam.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from fewshot.memory import keep_freed_memory
 from omegaconf import DictConfig
 
 from fewshot.config.compose import CONF, composed
@@ -21,18 +19,19 @@ from fewshot.data.image_source import ImageSource
 from fewshot.data.table import Classes, Table
 from fewshot.episodes import SPLITS, Episode
 from fewshot.methods.base import MetaLearner
-from fewshot.training.build import make_datamodule, make_learner, make_source
+from fewshot.options import settings_of
+from fewshot.training.build import keep_freed_memory, make_learner, make_source
 
 Step = Callable[[], object]
 
 SHOTS = {"sine": 5, "omniglot": 1, "mini": 1}
 CLASSES = {"omniglot": (1028, 172, 423), "mini": (64, 16, 20)}  # of the splits; with 20 random images each
-SLOW = ("mini",)  # left out unless asked for
+SLOW = ("mini",)  # only with --all or --cases
 
 
 @dataclass
 class Case:
-    """What is timed: `learner` trains, `tester` has the same weights and is in evaluation mode."""
+    """`learner` trains; `tester` has the same weights and is in evaluation mode."""
 
     name: str
     cfg: DictConfig
@@ -41,15 +40,12 @@ class Case:
     tester: MetaLearner
 
     def batches(self, split: str) -> Iterator[Episode]:
-        """Batches of a split's tasks, for ever."""
+        """Batches of a split's tasks, endlessly."""
         while True:
-            for batch in self.datamodule.streams[split]:
-                yield self.datamodule.on_after_batch_transfer(
-                    batch, 0
-                )  # where commits to compare with gather
+            yield from self.datamodule.streams[split]
 
     def draw(self) -> Step:
-        """Tasks drawn and gathered and nothing else."""
+        """Draws and gathers the tasks of a batch."""
         batches = self.batches("train")
         return lambda: next(batches)
 
@@ -57,8 +53,7 @@ class Case:
         learner, batches, optimizer = self.learner, self.batches("train"), self.learner.configure_optimizers()
 
         def step() -> None:
-            outputs: Any = learner.training_step(next(batches), 0)
-            loss = outputs["loss"] if isinstance(outputs, dict) else outputs  # of commits to compare with
+            loss = learner.training_step(next(batches), 0)["loss"]
             optimizer.zero_grad()
             loss.backward()
             learner.on_before_optimizer_step(optimizer)
@@ -67,7 +62,7 @@ class Case:
         return step
 
     def test(self) -> Step:
-        """A batch of test tasks, predicted and scored."""
+        """Predicts and scores a batch of test tasks."""
         batches = self.batches("test")
 
         def step() -> None:
@@ -78,22 +73,31 @@ class Case:
 
 
 def names() -> list[str]:
-    """Every learner on every data set for which there are settings."""
+    """Every learner on every data set with published settings."""
     pairs = sorted(path.stem.rsplit("-", 1) for path in (CONF / "settings").glob("*.yaml"))
     return [f"{data}/{method}" for data in SHOTS for method, family in pairs if family == data]
 
 
 def build(name: str, device: str = "cpu", settings: Sequence[str] = ()) -> Case:
-    """The case of this name; `settings` as `train.py` takes them, `method.passes=3`, have the last word."""
+    """The case of this name; `settings`, as `train.py` takes them (`method.passes=3`), take precedence."""
     data, method = name.split("/")
-    told = {"data": data, "method": method, "shots": str(SHOTS[data])} | dict(
-        s.split("=", 1) for s in settings
-    )
-    cfg = composed([f"{key}={value}" for key, value in told.items()])
+    overrides = {"data": data, "method": method, "shots": str(SHOTS[data])}
+    overrides |= dict(setting.split("=", 1) for setting in settings)
+    cfg = composed([f"{key}={value}" for key, value in overrides.items()])
     keep_freed_memory()
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # as in a run
     source = make_source(cfg) if data == "sine" else random_images(cfg)
-    datamodule = make_datamodule(cfg, source)
+    available = {
+        **cfg.data,
+        **cfg.trainer,
+        "shots": cfg.shots,
+        "meta_batch_size": cfg.method.meta_batch_size,
+    }
+    datamodule = EpisodicDataModule(
+        source, **{name: available[name] for name in settings_of(EpisodicDataModule)}
+    )
+    datamodule.setup("fit")
+    datamodule.setup("test")
     for stream in datamodule.streams.values():
         stream.device = torch.device(device)
     learner, tester = (make_seeded(cfg, source).to(device) for _ in range(2))
@@ -103,17 +107,17 @@ def build(name: str, device: str = "cpu", settings: Sequence[str] = ()) -> Case:
 def make_seeded(cfg: DictConfig, source: Source) -> MetaLearner:
     L.seed_everything(cfg.seed, verbose=False)
     learner = make_learner(cfg, source.task)
-    learner.log = lambda *_, **__: None  # type: ignore[method-assign]  # there is no trainer to log to
+    learner.log = lambda *_, **__: None  # type: ignore[method-assign]  # no trainer
     return learner
 
 
 def random_images(cfg: DictConfig) -> ImageSource:
-    """A table of the data set's shape, with its classes; mini has 600 images a class, of which 20 are enough here."""
-    of_splits, images = CLASSES[cfg.data.name], 20
-    starts = np.arange(sum(of_splits)) * images
+    """A table with the data set's shape and classes, 20 images per class."""
+    counts, images = CLASSES[cfg.data.name], 20
+    all_starts = np.arange(sum(counts)) * images
     splits = {}
-    for split, own in zip(SPLITS, np.split(starts, np.cumsum(of_splits)[:-1]), strict=True):
-        splits[split] = Classes(tuple(map(str, own)), own, np.full(len(own), images))
-    shape = (sum(of_splits) * images, cfg.data.size, cfg.data.size, cfg.data.channels)
+    for split, starts in zip(SPLITS, np.split(all_starts, np.cumsum(counts)[:-1]), strict=True):
+        splits[split] = Classes(tuple(map(str, starts)), starts, np.full(len(starts), images))
+    shape = (sum(counts) * images, cfg.data.size, cfg.data.size, cfg.data.channels)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     return ImageSource(cfg.seed, Table(pixels, splits, ""), cfg.data.ways, cfg.data.train_ways)

@@ -14,7 +14,8 @@ FEWEST = 3  # turns, whatever they take
 
 
 class Times:
-    """Seconds of steps: on the clock, and of this process on all its cores, which other processes hardly touch."""
+    """Seconds of steps: on the clock, and of this process on all its cores, which other processes hardly
+    touch."""
 
     def __init__(self) -> None:
         self.wall: list[float] = []
@@ -29,7 +30,8 @@ class Times:
         self.cpu.append(time.process_time() - cpu)
 
     def summary(self, tasks: int) -> dict[str, float]:
-        """Milliseconds a task of steps of `tasks`: median, spread (10th and 90th percentile), least, CPU's median."""
+        """Milliseconds a task of steps of `tasks`: median, spread (10th and 90th percentile), least, CPU's
+        median."""
         ms = sorted(1e3 * t / tasks for t in self.wall)
         return {
             "median": statistics.median(ms),
@@ -78,7 +80,8 @@ def use_threads(number: int) -> None:
 
 
 def best_gflops(device: str, size: int = 1024) -> float:
-    """What this machine does at its best, in a large float32 product: a multiply-add is two; of CPU time on a CPU."""
+    """What this machine does at its best, in a large float32 product: a multiply-add is two; of CPU time on a
+    CPU."""
     a = torch.rand(size, size, device=device)
     times = take_turns({"product": lambda: a @ a}, 0.5, device.startswith("cuda"))["product"]
     return 2e-9 * size**3 / min(times.cpu if device == "cpu" else times.wall)

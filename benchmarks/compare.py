@@ -1,7 +1,8 @@
-"""Two commits beside each other: `python -m benchmarks.compare HEAD~5 HEAD --cases sine/oplstm`; `.` is what is here.
+"""Two commits beside each other: `python -m benchmarks.compare HEAD~5 HEAD --cases sine/oplstm`; `.` is what
+is here.
 
-Each is checked out into a temporary worktree. Two processes, with these benchmarks and with each one's `fewshot`, take
-turns at the same case, so that what else the machine does falls on both alike.
+Each is checked out into a temporary worktree. Two processes, with these benchmarks and with each one's
+`fewshot`, take turns at the same case, so that what else the machine does falls on both alike.
 """
 
 import argparse
@@ -68,10 +69,10 @@ def checked_out(commit: str, folder: Path) -> Iterator[Path]:
 class Process:
     """These benchmarks with the `fewshot` of one checkout."""
 
-    def __init__(self, benchmarks: Path, checkout: Path, told: argparse.Namespace) -> None:
+    def __init__(self, benchmarks: Path, checkout: Path, args: argparse.Namespace) -> None:
         paths = [str(benchmarks), str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])]
         # -P: the current folder, which may hold another checkout, is not searched
-        command = [sys.executable, "-P", "-m", "benchmarks.turns", str(told.threads), told.device, *told.set]
+        command = [sys.executable, "-P", "-m", "benchmarks.turns", str(args.threads), args.device, *args.set]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
         self.errors = benchmarks / f"{checkout.name}.txt"
         with self.errors.open("w") as errors:
@@ -90,8 +91,8 @@ class Process:
     def answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         if not (line := self.process.stdout.readline()):
-            told = self.errors.read_text().strip().splitlines() or ["it says nothing"]
-            raise UserError(f"{self.errors.stem} cannot be timed by these benchmarks: {told[-1]}")
+            lines = self.errors.read_text().strip().splitlines() or ["no message"]
+            raise UserError(f"{self.errors.stem} cannot be timed by these benchmarks: {lines[-1]}")
         found: dict[str, Any] = json.loads(line)
         return found
 
@@ -102,8 +103,8 @@ class Process:
 
 
 @contextmanager
-def process_of(benchmarks: Path, checkout: Path, told: argparse.Namespace) -> Iterator[Process]:
-    process = Process(benchmarks, checkout, told)
+def process_of(benchmarks: Path, checkout: Path, args: argparse.Namespace) -> Iterator[Process]:
+    process = Process(benchmarks, checkout, args)
     try:
         yield process
     finally:
@@ -133,20 +134,20 @@ def rounds(old: Process, new: Process, name: str, kind: str, seconds: float) -> 
 
 
 def main(given: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    told, console = arguments(given), Console(width=120)
-    names, found = chosen(told.cases, slow=False), []
+    args, console = arguments(given), Console(width=120)
+    names, found = chosen(args.cases, slow=False), []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory())).resolve()
         shutil.copytree(HERE, folder / "own" / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
         checkouts = [
             stack.enter_context(checked_out(commit, folder / side))
-            for commit, side in zip(told.commits, ("old", "new"), strict=True)
+            for commit, side in zip(args.commits, ("old", "new"), strict=True)
         ]
-        old, new = (stack.enter_context(process_of(folder / "own", checkout, told)) for checkout in checkouts)
+        old, new = (stack.enter_context(process_of(folder / "own", checkout, args)) for checkout in checkouts)
         progress = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
         for name, kind in progress.track([(name, kind) for name in names for kind in KINDS]):
-            found.append({"case": name, "kind": kind} | rounds(old, new, name, kind, told.seconds))
-    console.print(table(told.commits, found))
+            found.append({"case": name, "kind": kind} | rounds(old, new, name, kind, args.seconds))
+    console.print(table(args.commits, found))
     for row in found:
         if "error" in row:
             console.print(f"{row['case']}, {row['kind']}: {row['error']}", markup=False)

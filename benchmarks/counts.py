@@ -26,12 +26,14 @@ NO_KERNEL = (
 
 @dataclass
 class Counter(TorchDispatchMode):
-    """Operations as autograd's back end sees them, forward and backward, each with the tensors it reads and writes.
+    """Operations as autograd's back end sees them, forward and backward, each with the tensors it reads and
+    writes.
 
-    `flops` are those of matrix products and convolutions by torch's own formulas, as FlopCounterMode counts them, a
-    multiply-add as two; `bytes` what every kernel reads and writes, as if nothing stayed in a cache; `transcendental`
-    the elements of tanh and its like, without their derivatives, which need none; `kernels` the operations that are
-    no mere views, about as many as a GPU would launch; `peak` the bytes of the tensors made and alive at once.
+    `flops` are those of matrix products and convolutions by torch's own formulas, as FlopCounterMode counts
+    them, a multiply-add as two; `bytes` what every kernel reads and writes, as if nothing stayed in a cache;
+    `transcendental` the elements of tanh and its like, without their derivatives, which need none; `kernels`
+    the operations that are no mere views, about as many as a GPU would launch; `peak` the bytes of the
+    tensors made and alive at once.
     """
 
     flops: int = 0

@@ -22,21 +22,21 @@ LINES = [
 ]
 
 
-def grow(told: argparse.Namespace, progress: Progress) -> list[dict[str, Any]]:
+def grow(args: argparse.Namespace, progress: Progress) -> list[dict[str, Any]]:
     """Each line's points, within about `--seconds` a line."""
     found = []
     for name, setting, values in progress.track(LINES, description="growth"):
-        points = [point(name, setting, value, told, told.seconds / len(values)) for value in values]
+        points = [point(name, setting, value, args, args.seconds / len(values)) for value in values]
         powers = {what: power(points, what) for what in ("cpu_ms", "peak_mb")}
         found.append({"case": name, "setting": setting, "points": points, "powers": powers})
     return found
 
 
-def point(name: str, setting: str, value: int, told: argparse.Namespace, seconds: float) -> dict[str, Any]:
-    case = cases.build(name, told.device, [*told.set, f"{setting}={value}"])
+def point(name: str, setting: str, value: int, args: argparse.Namespace, seconds: float) -> dict[str, Any]:
+    case = cases.build(name, args.device, [*args.set, f"{setting}={value}"])
     step = case.train()
     counted = count(step)
-    times = take_turns({"train": step}, seconds, told.device.startswith("cuda"))["train"].summary(1)
+    times = take_turns({"train": step}, seconds, args.device.startswith("cuda"))["train"].summary(1)
     measured = {"ms": times["median"], "cpu_ms": times["cpu"], "peak_mb": counted.peak / 1e6}
     return {"value": value, **measured, "kernels": counted.kernels}
 

@@ -1,10 +1,10 @@
 """The same learners in plain JAX, to know what this machine could do.
 
-One task as a function; vmap over tasks, or a loop where each has large weights of its own; lax.scan over passes and
-inner steps; jit of the whole step with optax's Adam.
+One task as a function; vmap over tasks, or a loop where each has large weights of its own; lax.scan over
+passes and inner steps; jit of the whole step with optax's Adam.
 
-`tests/test_rival.py` holds it to the predictions and meta-gradients of ours. Shape suffixes, of one task: M support
-examples, Q queries, I inputs and O outputs of a layer.
+`tests/test_rival.py` holds it to the predictions and meta-gradients of ours. Shape suffixes, of one task: M
+support examples, Q queries, I inputs and O outputs of a layer.
 """
 
 import time
@@ -113,7 +113,7 @@ def plain_lstm(learner: PlainLSTM) -> Predict:
             _, states = walk(p, jnp.concatenate([x_MI, y_MO * shown], -1), states)
             return [(pool(h), pool(c) if learner.pool_cell else c) for h, c in states], None
 
-        zeros = [(jnp.zeros((examples, units), x_MI.dtype),) * 2 for units in learner.hidden]
+        zeros = [(jnp.zeros((examples, units), x_MI.dtype),) * 2 for units in learner.lstm.units]
         shown = jnp.ones(learner.passes, x_MI.dtype).at[0].set(float(learner.first_labels))
         states, _ = jax.lax.scan(one_pass, zeros, shown)
         start = [(h[:1], c[:1] if learner.query_cell else jnp.zeros_like(c[:1])) for h, c in states]
@@ -127,7 +127,8 @@ def plain_lstm(learner: PlainLSTM) -> Predict:
 
 
 def oplstm(learner: OPLSTM) -> Predict:
-    """The released settings: one norm of all layers' updates, or none; states neither pooled nor shown softmax."""
+    """The released settings: one norm of all layers' updates, or none; states neither pooled nor shown
+    softmax."""
     hidden, cells = len(learner.hidden), len(learner.output_lstm)
     names = [*(f"body.{k}" for k in range(hidden)), "head"]
     units = [lstm.hidden_size for lstm in learner.output_lstm]
@@ -219,7 +220,8 @@ def arrays(learner: MetaLearner, episode: Episode) -> list[np.ndarray]:
 def gradient_function(learner: MetaLearner) -> Callable[..., Params]:
     """The meta-gradient of a batch, clamped as the learner does."""
     predict, loss_of = predictor(learner), loss_function(learner)
-    # large weights of every task's own fall out of a CPU's caches: MAML's step on the FC net takes half the time so
+    # large weights of every task's own fall out of a CPU's caches: MAML's step on the FC net takes half the
+    # time so
     one_by_one = (
         isinstance(learner, (MAML, OPLSTM)) and sum(p.numel() for p in learner.parameters()) > FEW_WEIGHTS
     )
@@ -241,11 +243,12 @@ def gradient_function(learner: MetaLearner) -> Callable[..., Params]:
         of_tasks = jax.vmap(jax.grad(task_loss), (None, 0, 0, 0, 0))(p, *batch)
         return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, p), of_tasks)[0]
 
-    return clamped if isinstance(learner, MAML) and learner.clamps_each else jax.grad(batch_loss)
+    return clamped if isinstance(learner, MAML) and learner.clips_each_task else jax.grad(batch_loss)
 
 
 def rival(learner: MetaLearner, batches: Iterator[Episode]) -> tuple[Step, float]:
-    """A training step on the same batches, drawn and gathered as ours are, and the seconds its compilation took."""
+    """A training step on the same batches, drawn and gathered as ours are, and the seconds its compilation
+    took."""
     gradient, optimizer = gradient_function(learner), optax.adam(learner.lr)
 
     def update(p: Params, state: Any, *batch: jax.Array) -> tuple[Params, Any]:

@@ -19,8 +19,8 @@ def show(found: dict[str, Any], console: Console | None = None) -> None:
     if found["cases"]:
         console.print(times(found), work(found))
         console.print(
-            "omniglot, mini: random images in their shape. CPU: this process's time, which others disturb least. "
-            "compiled: on a GPU the step that is recorded and replayed, unless trainer.compile=true."
+            "omniglot, mini: random images of that shape. CPU: time of this process. "
+            "compiled: on a GPU the captured step, unless trainer.compile=true."
         )
     if "growth" in found:
         console.print(growth(found["growth"]))
@@ -100,7 +100,7 @@ def work(found: dict[str, Any]) -> Table:
 
 
 def growth(lines: list[dict[str, Any]]) -> Table:
-    """Each setting's points; "power" p says that from first to last a step grows as the setting to the power of p."""
+    """Each setting's points; a step grows as the setting to the "power", from the first to the last point."""
     table = Table(title="growth of a training step", box=box.SIMPLE_HEAD)
     for head in ("case", "setting", "values", "CPU ms a step", "power", "peak MB", "power", "kernels"):
         table.add_column(head, justify="left" if head in ("case", "setting") else "right")

@@ -1,4 +1,5 @@
-"""Every learner equals the plain loops of reference.py in float64: predictions and meta-gradients, all options."""
+"""Every learner equals the plain loops of reference.py in float64: predictions and meta-gradients, all
+options."""
 
 import pytest
 import torch
@@ -75,8 +76,12 @@ CASES += [
 
 
 def reference_options(learner: MetaLearner, backbone: str, bn: str | None, options: dict) -> dict:
-    told = dict(options) | {"backbone": backbone, "bn": bn or "transductive", "ways": learner.task.outputs}
-    return told | {"outer_clamp": "each" if options.get("grad_clip_each") else "sum"}
+    settings = dict(options) | {
+        "backbone": backbone,
+        "bn": bn or "transductive",
+        "ways": learner.task.outputs,
+    }
+    return settings | {"outer_clamp": "each" if options.get("grad_clip_each") else "sum"}
 
 
 def reference_state(learner: MetaLearner) -> dict[str, torch.Tensor]:
@@ -97,9 +102,10 @@ def test_the_other_way_equals_reference(
     options: dict,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As large layers are computed, whose weights of a task are kept as products, and images on a GPU, all together."""
+    """As large layers are computed, whose weights of a task are kept as products, and images on a GPU, all
+    together."""
     monkeypatch.setattr("fewshot.backbones.task_weight.fewer", lambda *_: True)
-    for module in ("backbones.blocks", "methods.maml"):
+    for module in ("backbones.blocks", "methods.per_task"):
         monkeypatch.setattr(f"fewshot.{module}.loop_over_tasks", lambda _: False)
     test_learner_equals_reference(method, backbone, bn, regression, options)
 
@@ -110,8 +116,8 @@ def test_learner_equals_reference(
 ) -> None:
     learner = make(method, backbone, bn, regression, **options)
     batch = episode(learner)
-    told, state = reference_options(learner, backbone, bn, options), reference_state(learner)
-    expected = reference.predict(method, state, told, batch.support_x, batch.support_y, batch.query_x)
+    settings, state = reference_options(learner, backbone, bn, options), reference_state(learner)
+    expected = reference.predict(method, state, settings, batch.support_x, batch.support_y, batch.query_x)
     predictions = learner.predict(batch)
     torch.testing.assert_close(predictions, expected, rtol=1e-9, atol=1e-10)
 
@@ -120,7 +126,7 @@ def test_learner_equals_reference(
     torch.testing.assert_close(losses, learner.task_losses(expected, batch.query_y), rtol=1e-9, atol=1e-10)
     losses.sum().backward()
     learner.on_before_optimizer_step(learner.configure_optimizers())
-    gradient = reference.meta_gradient(method, state, told, *batch[:4])
+    gradient = reference.meta_gradient(method, state, settings, *batch[:4])
     for name, parameter in learner.named_parameters():
         found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         torch.testing.assert_close(

@@ -1,4 +1,4 @@
-"""What is compiled for training: the same numbers, and where it is not worth it or not possible, not at all."""
+"""Compiled training: the same gradients; none where it does not pay or is not possible."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -19,7 +19,7 @@ from tests.conftest import MAML, SAP, episode, make
 from tests.helpers import config
 from tests.test_learners import close, gradients, losses_and_gradient, make_named
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
 CPU = torch.device("cpu")
 TRACED = partial(torch.compile, backend="aot_eager")  # all of the compiler but the C++
@@ -75,29 +75,12 @@ def test_a_gpu_would_replay_the_learners_gradients(
     assert "losses" not in vars(learner)
 
 
-def test_on_a_gpu_what_differentiates_is_compiled_as_on_a_cpu() -> None:
-    cuda = torch.device("cuda")
-    assert module.piece(make("maml", "mlp", **MAML | {"grad_clip": 0.1}), cuda) == "inner_loop"
-    assert module.piece(make("maml", "conv4", **MAML), cuda) is None
-    in_parts = make_named("oplstm-text", "conv4")
-    in_parts.micro_batch_size = 1
-    assert module.piece(in_parts, cuda) == "one_pass"
-
-
-@pytest.mark.parametrize(("updates", "lines"), [(9_999, 0), (10_000, 1)])
-def test_a_long_run_on_a_gpu_is_told_of_graphs(
-    updates: int, lines: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cfg = config(tmp_path, "method=protonet", "data=glyphs", "backbone=conv4", f"trainer.max_steps={updates}")
-    assert not module.wanted(make_named("protonet", "conv4"), cfg, torch.device("cuda"))
-    assert capsys.readouterr().err.count("by CUDA graphs") == lines
-
-
 @pytest.mark.parametrize("products", [True, False])
 def test_the_first_pass_is_the_code_of_the_others(
     products: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Also where outer products would be kept as such, more in each pass: torch compiles eight kinds at most."""
+    """Also where outer products would be kept as such, more in each pass: torch compiles eight kinds at
+    most."""
     monkeypatch.setattr(task_weight, "fewer", lambda *_: products)
     pieces = []
     counting = partial(torch.compile, backend=lambda graph, _: pieces.append(graph) or graph.forward)
@@ -134,42 +117,16 @@ def test_a_compiled_inner_loop_has_the_learners_gradients(
         close(found[parameter], expected[parameter])
 
 
-@pytest.mark.parametrize(("backbone", "clamp"), [("conv4", 10.0), ("fc", None)])
-def test_an_inner_loop_of_few_large_operations_is_not_compiled(
-    backbone: str, clamp: float | None, tmp_path: Path
-) -> None:
-    learner = make("maml", backbone, **MAML | {"grad_clip": clamp})
-    cfg = config(tmp_path, "method=maml", "trainer.max_steps=1000000")
-    with compiled(learner, cfg, CPU):
-        assert not learner.compiled
-    cfg.trainer.compile = True
-    with (
-        pytest.raises(UserError, match=r"trainer.compile=true: method=maml with backbone=mlp names no part"),
-        compiled(learner, cfg, CPU),
-    ):
-        pass
-
-
 def test_validation_is_not_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls = []
 
     def counting(function: Any, **_: Any) -> Any:
-        return lambda *told: calls.append(1) or function(*told)
+        return lambda *args: calls.append(1) or function(*args)
 
     monkeypatch.setattr(torch, "compile", counting)
     result = train(config(tmp_path, *OPLSTM, "trainer.compile=true", "method.passes=3"))
     assert result["compiled"] is True
     assert len(calls) == 1 + 40 * 3  # the trial, and a call a pass of training
-
-
-def test_a_multirun_may_have_many_kinds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Of one method torch keeps eight in a process, and fails at the ninth."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    for units in range(1, 11):
-        learner = make("oplstm", "mlp", regression=True, lr=1e-3, passes=2, lstm_units=(units, 1))
-        cfg = config(tmp_path, "method=oplstm", "trainer.compile=true")
-        with compiled(learner, cfg, torch.device("cpu")):
-            gradients(learner, episode(learner))
 
 
 def test_a_short_run_does_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -190,7 +147,7 @@ def test_a_short_run_does_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert on("trainer.compile=true")
 
 
-def test_no_compiler_is_told_in_a_line(
+def test_no_compiler_is_one_message(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def failing(*_: Any, **__: Any) -> Any:
@@ -212,9 +169,9 @@ def test_what_cannot_be_compiled_is_trained_as_it_is(
     expected = train(config(tmp_path, *OPLSTM, "trainer.compile=false"))
     one_pass = Learner.one_pass
 
-    def unclear(self: Learner, *told: Any) -> Any:
+    def unclear(self: Learner, *args: Any) -> Any:
         torch._dynamo.graph_break()
-        return one_pass(self, *told)
+        return one_pass(self, *args)
 
     monkeypatch.setattr(Learner, "one_pass", unclear)
     result = train(config(tmp_path, *OPLSTM, "overwrite=true"))
@@ -224,18 +181,16 @@ def test_what_cannot_be_compiled_is_trained_as_it_is(
         train(config(tmp_path, *OPLSTM, "overwrite=true", "trainer.compile=true"))
 
 
-def test_a_learner_without_such_a_part_is_told_before_any_work(tmp_path: Path) -> None:
-    on_a_gpu = config(tmp_path, "method=protonet", "data=omniglot", "trainer.compile=true")
-    with (
-        pytest.raises(
-            UserError, match=r"trainer.compile=true: method=protonet with backbone=fc names no part"
-        ),
-        compiled(make_named("protonet", "fc"), on_a_gpu, CPU),
-    ):
-        pass
-
-
-def test_a_sequence_is_left_to_torchs_own_lstm(tmp_path: Path) -> None:
-    learner = make_named("lstm-sequence", "mlp")
-    with compiled(learner, config(tmp_path, "trainer.max_steps=1000000"), CPU):
+@pytest.mark.parametrize(
+    ("name", "backbone"), [("maml", "conv4"), ("maml", "fc"), ("protonet", "fc"), ("lstm-sequence", "mlp")]
+)
+def test_what_consists_of_few_large_operations_is_not_compiled(
+    name: str, backbone: str, tmp_path: Path
+) -> None:
+    learner = make_named(name, backbone)
+    cfg = config(tmp_path, "trainer.max_steps=1000000")
+    with compiled(learner, cfg, CPU):
         assert not learner.compiled
+    cfg.trainer.compile = True
+    with pytest.raises(UserError, match=r"trainer.compile=true: method=.* has no part worth compiling"):
+        module.wanted(learner, cfg, CPU)

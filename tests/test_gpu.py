@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from fewshot.data.sine import SineSource
 from fewshot.episodes import Episode
 from fewshot.training.build import make_trainer
 from fewshot.training.compiled import compiled
@@ -29,6 +27,11 @@ CASES = {
     "sap": ("conv4", SAP),
 }
 
+SHORT = [
+    *("data=glyphs", "trainer.accelerator=gpu", "trainer.max_steps=40", "trainer.val_check_interval=20"),
+    *("trainer.num_val_tasks=20", "trainer.num_test_tasks=20"),
+]
+
 
 @pytest.mark.parametrize("method", CASES)
 def test_predictions_on_a_gpu(method: str) -> None:
@@ -38,14 +41,6 @@ def test_predictions_on_a_gpu(method: str) -> None:
     expected = learner.predict(batch)
     moved = type(batch)(*(tensor.cuda() for tensor in batch))
     torch.testing.assert_close(learner.cuda().predict(moved).cpu(), expected, rtol=1e-7, atol=1e-9)
-
-
-def test_tasks_on_a_gpu() -> None:
-    source = SineSource(0, 1)
-    drawn = source.draw("train", np.arange(3), 5, 5)
-    on_gpu = source.episode({name: tensor.cuda() for name, tensor in drawn.items()}, 5)
-    for here, there in zip(source.episode(drawn, 5), on_gpu, strict=True):
-        torch.testing.assert_close(here, there.cpu())
 
 
 def test_thirty_two_bits_are_thirty_two_on_a_gpu() -> None:
@@ -58,60 +53,30 @@ def test_thirty_two_bits_are_thirty_two_on_a_gpu() -> None:
     )
 
 
+COMPILED = [("oplstm-released", "conv4"), ("oplstm-text", "fc"), ("protonet", "conv4")]
+
+
 @pytest.mark.parametrize(
-    ("name", "backbone"), [("oplstm-released", "conv4"), ("oplstm-text", "fc"), ("protonet", "conv4")]
+    ("name", "backbone", "how"),
+    [*((*case, "compiled") for case in COMPILED), *((*case, "captured") for case in ALL)],
 )
-def test_replayed_gradients_are_those_of_the_learner(name: str, backbone: str, tmp_path: Path) -> None:
-    learner = make_named(name, backbone).cuda()
-    batches = [Episode(*(x.cuda() for x in episode(learner, tasks=2))) for _ in range(4)]
-    expected = [losses_and_gradient(learner, batch) for batch in batches]
-    with compiled(learner, config(tmp_path, "trainer.compile=true"), torch.device("cuda")):
-        assert learner.compiled
-        found = [losses_and_gradient(learner, batch) for batch in batches]
-    for here, there in zip(found, expected, strict=True):
-        torch.testing.assert_close(here, there, rtol=1e-7, atol=1e-9)
-
-
-@pytest.mark.parametrize(("name", "backbone"), ALL)
-def test_recorded_gradients_are_those_of_the_learner(name: str, backbone: str, tmp_path: Path) -> None:
-    learner = make_named(name, backbone).cuda()
-    batches = [Episode(*(x.cuda() for x in episode(learner, tasks=2))) for _ in range(4)]
-    expected = [losses_and_gradient(learner, batch) for batch in batches]
-    with compiled(learner, config(tmp_path), torch.device("cuda")) as replays:
-        assert replays
-        assert not learner.compiled
-        found = [losses_and_gradient(learner, batch) for batch in batches]
-    assert learner.captured
-    for here, there in zip(found, expected, strict=True):
-        torch.testing.assert_close(here, there, rtol=1e-7, atol=1e-9)
-
-
-def test_what_cannot_be_recorded_is_trained_as_it_is(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_faster_gradients_are_those_of_the_learner(
+    name: str, backbone: str, how: str, tmp_path: Path
 ) -> None:
-    learner = make_named("protonet", "fc").cuda()
-    batches = [Episode(*(x.cuda() for x in episode(learner, tasks=2))) for _ in range(3)]
+    learner = make_named(name, backbone).cuda()
+    batches = [Episode(*(x.cuda() for x in episode(learner, tasks=2))) for _ in range(4)]
     expected = [losses_and_gradient(learner, batch) for batch in batches]
-    plain = type(learner).losses
-    monkeypatch.setattr(
-        type(learner), "losses", lambda self, batch: plain(self, batch) if batch.tasks.any() else None
-    )
-    with compiled(learner, config(tmp_path), torch.device("cuda")):
+    choice = "true" if how == "compiled" else "auto"
+    with compiled(learner, config(tmp_path, f"trainer.compile={choice}"), torch.device("cuda")):
         found = [losses_and_gradient(learner, batch) for batch in batches]
-    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
-    assert capsys.readouterr().err.count("trains without CUDA graphs, which torch cannot record") == 1
+    for here, there in zip(found, expected, strict=True):
+        torch.testing.assert_close(here, there, rtol=1e-7, atol=1e-9)
+    assert (learner.compiled, learner.captured) == (how == "compiled", how == "captured")
 
 
 @pytest.mark.parametrize(("compiles", "precision"), [("true", "tf32"), ("auto", "32-true")])
-def test_a_run_on_a_gpu_in_two_sittings(compiles: str, precision: str, tmp_path: Path) -> None:
-    settings = [
-        "method=oplstm",
-        "data=glyphs",
-        "trainer.max_steps=60",
-        "trainer.val_check_interval=20",
-        "trainer.num_val_tasks=20",
-    ]
-    settings += ["trainer.num_test_tasks=20", "trainer.accelerator=gpu"]
+def test_a_run_on_a_gpu_in_two_sessions(compiles: str, precision: str, tmp_path: Path) -> None:
+    settings = ["method=oplstm", *SHORT, "trainer.max_steps=60"]
     settings += [f"trainer.compile={compiles}", f"trainer.precision={precision}"]
     short = train(config(tmp_path, *settings, "trainer.max_time=00:00:00:01", "trainer.save_every_n_steps=1"))
     assert short["status"] == "timeout"
@@ -123,14 +88,7 @@ def test_a_run_on_a_gpu_in_two_sittings(compiles: str, precision: str, tmp_path:
 
 @pytest.mark.parametrize("method", ["maml", "lstm"])
 def test_a_run_that_replays_is_the_run_that_does_not(method: str, tmp_path: Path) -> None:
-    settings = [
-        f"method={method}",
-        "data=glyphs",
-        "trainer.max_steps=40",
-        "trainer.val_check_interval=20",
-        "trainer.num_val_tasks=20",
-    ]
-    settings += ["trainer.num_test_tasks=20", "trainer.accelerator=gpu"]
+    settings = [f"method={method}", *SHORT]
     replayed = train(config(tmp_path / "replayed", *settings))
     launched = train(config(tmp_path / "launched", *settings, "trainer.compile=false"))
     assert (replayed["mean"], replayed["best_validation"]) == (launched["mean"], launched["best_validation"])

@@ -1,4 +1,4 @@
-"""The JAX rival of the benchmarks does the same work: equal predictions and meta-gradients under equal weights."""
+"""The benchmarks' JAX learners do the same work: equal predictions and meta-gradients with equal weights."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from benchmarks import cases
 from fewshot.episodes import Episode
 
+pytestmark = pytest.mark.slow
 jax = pytest.importorskip("jax")
 pytest.importorskip("optax")
 
@@ -35,9 +36,7 @@ def double(case: cases.Case) -> tuple[Any, Episode]:
     ("name", "settings"),
     [
         ("sine/oplstm", []),
-        ("sine/maml", []),
         ("sine/maml", ["method.grad_clip=0.05"]),  # a bound that is reached
-        ("sine/lstm", []),
         ("sine/lstm", ["variant=paper"]),
         ("omniglot/oplstm", ["method.passes=2"]),
         ("omniglot/protonet", ["shots=2"]),

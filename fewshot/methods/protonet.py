@@ -11,7 +11,7 @@ from fewshot.methods.base import Lr, MetaLearner, Task, query_pass
 
 
 class ProtoNet(MetaLearner):
-    """Classifies by squared Euclidean distance to the class means of the features (section 6)."""
+    """Classifies by squared Euclidean distance to prototypes, the class means of the features (section 6)."""
 
     has_head = False
     one_graph = True
@@ -26,8 +26,10 @@ class ProtoNet(MetaLearner):
         support_BMD = self.body(support_x)
         query_BQD = query_pass(self.body, self.body.bn, support_x, query_x)
         targets_BMN = self.targets(support_y)
-        prototypes_BND = targets_BMN.mT @ support_BMD / targets_BMN.sum(1).unsqueeze(-1)
+        prototypes_BND = (
+            targets_BMN.mT @ support_BMD / targets_BMN.sum(1).unsqueeze(-1)
+        )  # Snell et al., Eq. 1
         if torch.onnx.is_in_onnx_export():  # ONNX has no cdist
             return -(query_BQD.unsqueeze(2) - prototypes_BND.unsqueeze(1)).square().sum(-1)
-        # -|q - c|² less the |q|² that all classes share would be cheaper but loses digits; this is exact
+        # Eq. 2. Expanding -|q - c|² to drop |q|², which all classes share, would be faster but less precise
         return -torch.cdist(query_BQD, prototypes_BND, compute_mode="donot_use_mm_for_euclid_dist").square()

@@ -11,16 +11,19 @@ from fewshot.backbones.blocks import Blocks
 from fewshot.backbones.layers import conv, linear
 from fewshot.episodes import Episode
 from fewshot.errors import UserError
-from fewshot.methods.base import Lr, Task, nan_unless_finite, with_gradients
+from fewshot.methods.base import Lr, Task
+from fewshot.methods.losses import nan_unless_finite, with_gradients
 from fewshot.methods.maml import MAML, EvalInnerSteps, FirstOrder, GradClip, InnerLr, InnerSteps
+
+LastLoss = Annotated[bool, "the initialisation learns from the last loss; false: from all, as released"]
 
 
 class WarpMAML(MAML):
-    """MAML through warp layers: meta-learned layers between the blocks, which the inner loop does not move.
+    """MAML with meta-learned warp layers between the blocks, which the inner loop does not adapt.
 
-    The inner gradients of the blocks above the first and of the head pass through the warps. After each inner step
-    t the query loss L_t is differentiated with respect to the initialisation, through the whole inner loop, and to
-    the warps of this step alone, as if those of the steps before were constants; the gradients are summed over t.
+    After inner step t the query loss L_t is differentiated with respect to the initialisation, through all
+    steps up to t, and with respect to the warps of step t alone: those of earlier steps are constants. The
+    gradients are summed over t.
     """
 
     repeated = None
@@ -36,45 +39,40 @@ class WarpMAML(MAML):
         eval_inner_steps: EvalInnerSteps,
         first_order: FirstOrder = False,
         grad_clip: GradClip = None,
-        last_loss: Annotated[
-            bool, "the last step's loss trains the initialisation; false: all, as released"
-        ] = True,
+        last_loss: LastLoss = True,
     ) -> None:
         super().__init__(task, backbone, lr, inner_lr, inner_steps, eval_inner_steps, first_order, grad_clip)
         self.last_loss = last_loss
 
     def make_net(self, network: Network) -> nn.Module:
-        return Warped(network)
+        return WarpedNetwork(network)
 
     def adapts(self, name: str) -> bool:
         return not name.startswith(("warps.", "body.0."))
 
     def losses(self, episode: Episode) -> tuple[Tensor, Tensor]:
-        """The losses and predictions after the last step, with the gradient that is the sum over the steps."""
-        base = [p for name, p in self.net.named_parameters() if not name.startswith("warps.")]
-        warps = {name: p for name, p in self.net.named_parameters() if name.startswith("warps.")}
-        weights, warp_grads, base_loss = self.start(len(episode.support_x)), [], torch.tensor(0.0)
+        """Losses and predictions after the last step, with the gradients summed over the steps."""
+        named = list(self.net.named_parameters())
+        base = [p for name, p in named if not name.startswith("warps.")]
+        warps = {name: p for name, p in named if name.startswith("warps.")}
+        weights = self.initial_weights(len(episode.support_x))
+        base_loss, warp_grads = torch.tensor(0.0), []
         for t in range(self.inner_steps):
-            fresh: dict[str, Any] = {name: p.detach().requires_grad_() for name, p in warps.items()}
-            weights = self.step(weights | fresh, episode.support_x, episode.support_y)
-            predictions = self.answer(weights, episode.support_x, episode.query_x)
+            step_warps: dict[str, Any] = {name: p.detach().requires_grad_() for name, p in warps.items()}
+            weights = self.inner_step(weights | step_warps, episode.support_x, episode.support_y)
+            predictions = self.predict_queries(weights, episode.support_x, episode.query_x)
             losses = nan_unless_finite(self.task_losses(predictions, episode.query_y), predictions)
-            warp_grads.append(torch.autograd.grad(losses.sum(), list(fresh.values()), retain_graph=True))
+            grads = torch.autograd.grad(losses.sum(), list(step_warps.values()), retain_graph=True)
+            warp_grads.append(grads)
             if t == self.inner_steps - 1 or not self.last_loss:
                 base_loss = base_loss + losses.sum()
-        grads = [
-            *torch.autograd.grad(base_loss, base),
-            *(sum(of_steps) for of_steps in zip(*warp_grads, strict=True)),
-        ]
-        return with_gradients(losses, [*base, *warps.values()], grads), predictions
+        base_grads = torch.autograd.grad(base_loss, base)
+        summed = [sum(grads) for grads in zip(*warp_grads, strict=True)]
+        return with_gradients(losses, [*base, *warps.values()], [*base_grads, *summed]), predictions
 
 
-class Warped(nn.Module):
-    """A network with a warp layer on the output of every block but the first.
-
-    A 3×3 convolution that starts at zero (the released code) after a convolutional block, a linear layer that starts
-    at the identity after a linear one (with zeros nothing could be learned there).
-    """
+class WarpedNetwork(nn.Module):
+    """A network with a warp layer on the output of every block but the first."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -94,11 +92,14 @@ class Warped(nn.Module):
 
 
 class Warp(nn.Module):
+    """A 3×3 convolution, initially zero as released, or a matrix, initially the identity: from zeros it could
+    not learn."""
+
     def __init__(self, width: int, is_conv: bool) -> None:
         super().__init__()
-        self.apply_layer = conv if is_conv else linear
+        self.layer = conv if is_conv else linear
         self.weight = nn.Parameter(torch.zeros(width, width, 3, 3) if is_conv else torch.eye(width))
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.apply_layer(x, self.weight, self.bias)
+        return self.layer(x, self.weight, self.bias)
