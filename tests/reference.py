@@ -351,7 +351,7 @@ def lstm_sequence(state, options, embedded, labels, zeros):
 
 
 def lstm_delayed(state, options, embedded, labels, h, c):
-    """T walks of M + 1 steps: x_i (last x_0 again) with target, output and error of step i - 1 of the walk."""
+    """T walks of M + 1 steps: x_i (last x_0 again) with target, output and error of step i - 1."""
     parts, examples = EXTRAS[options["inputs"]], len(embedded)
     for _ in range(options["passes"]):
         extras = [torch.zeros_like(labels[0]) for _ in parts]
@@ -453,7 +453,7 @@ def warpmaml_gradient(state, options, support_x, support_y, query_x, query_y):
 
 
 def sap_task(state, options, support_x, support_y, query_x):
-    """Gradient steps for all transforms and the head, not for body and activation strengths; then the query set."""
+    """Gradient steps for all transforms and the head, not for body and strengths; then the query set."""
     names = [name for name in state if name.startswith(("transforms.", "transforms_head.", "head."))]
     weights = adapt(state, options, names, support_x, support_y)
     return head(weights, query_features(weights, options, support_x, query_x))

@@ -16,7 +16,8 @@ from tests.conftest import tables
 from tests.mutations import MUTATIONS
 
 ROOT = CONF.parent
-TINY = "trainer.max_steps=4 trainer.val_check_interval=2 trainer.num_val_tasks=4 trainer.num_test_tasks=4 trainer.enable_progress_bar=false logger=csv"
+TINY = "trainer.max_steps=4 trainer.val_check_interval=2 trainer.num_val_tasks=4 trainer.num_test_tasks=4 "
+TINY += "trainer.enable_progress_bar=false logger=csv"
 
 
 def run(program: str, arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:

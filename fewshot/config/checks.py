@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from fewshot.config.compose import flatten, plain
 from fewshot.config.settings import Evaluation, OutputPaths, Paths, Run, Trainer, Wandb, declarations
 from fewshot.errors import UserError, one_line
+from fewshot.methods import MetaLearner
 from fewshot.options import check_settings, settings_of
 
 GROUPS = ("method", "data", "backbone", "trainer", "logger", "paths")
@@ -18,10 +19,10 @@ GROUPS = ("method", "data", "backbone", "trainer", "logger", "paths")
 
 def check(cfg: DictConfig) -> None:
     """UserError for settings that are missing, wrong, or do not fit together."""
-    check_settings(Run, {name: value for name, value in cfg.items() if name not in GROUPS})
+    check_settings(Run, {str(name): value for name, value in cfg.items() if name not in GROUPS})
     try:
         declared = declarations(cfg, "train")
-        learner = get_class(cfg.method._target_)
+        learner: type[MetaLearner] = get_class(cfg.method._target_)
     except ImportError as error:
         raise UserError(f"{one_line(error)}: it has to be on the Python path") from error
     if unknown := [name for name, annotation in declared.items() if annotation is Any]:
