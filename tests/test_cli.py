@@ -177,7 +177,7 @@ def test_help_lists_settings_and_choices(
     assert not ended.value.code
     assert "method     lstm | maml | oplstm" in out
     assert "method.passes=1" in out
-    assert "T, updates on the whole support set" in out
+    assert "T, updates by the whole support set" in out
     assert "trainer.gradient_clip_val=null" in out
 
 

@@ -42,7 +42,7 @@ def draw(learner: OPLSTM) -> Episode:
 
 
 def final_weights(learner: OPLSTM, support_x: Tensor, support_y: Tensor) -> list[Tensor]:
-    learnt = learner.learn(learner.body.shape(support_x), learner.targets(support_y))
+    learnt = learner.adapt(learner.body.shape(support_x), learner.targets(support_y))
     return [weight.materialize(len(support_x)).detach() for weight in learnt]
 
 
@@ -52,11 +52,14 @@ class Descent(OPLSTM):
 
     masked = True
 
-    def coordinate(self, cells: Any, a_BMO: Tensor, m_BMO: Tensor, state: Any) -> tuple[Tensor, Any]:
-        if cells is self.output_lstm:
-            slope = 2 / self.task.outputs if self.task.regression else 1.0  # of the mean squared error
-            return -ETA * slope * (a_BMO - m_BMO), state
-        return m_BMO * (a_BMO > 0) if self.masked else m_BMO, state
+    def lstm(self, layer: int) -> Any:
+        def signal(a_BMO: Tensor, m_BMO: Tensor, state: None) -> tuple[Tensor, None]:
+            if layer == len(self.hidden):
+                slope = 2 / self.task.outputs if self.task.regression else 1.0  # of the mean squared error
+                return -ETA * slope * (a_BMO - m_BMO), state
+            return m_BMO * (a_BMO > 0) if self.masked else m_BMO, state
+
+        return signal
 
 
 class Unmasked(Descent):
@@ -112,9 +115,9 @@ def test_mamls_biases_are_all_that_it_lacks() -> None:
     network = {n: p for n, p in learner.state_dict().items() if n.startswith(("body.", "head."))}
     maml.net.load_state_dict(network)
     batch = draw(learner)
-    adapted, gaps = maml.start(len(batch.tasks)), []
+    adapted, gaps = maml.initial_weights(len(batch.tasks)), []
     for learner.passes in (1, 2):
-        adapted = maml.step(adapted, batch.support_x, batch.support_y)
+        adapted = maml.inner_step(adapted, batch.support_x, batch.support_y)
         matrices = [w for name, w in adapted.items() if name.endswith("weight")]
         theirs = [whole(w, len(batch.tasks)).detach() for w in matrices]
         gaps.append(largest(final_weights(learner, batch.support_x, batch.support_y), theirs))
@@ -141,8 +144,11 @@ def test_without_its_conditions_it_does_not(kind: type[OPLSTM], changed: dict[st
 class Labels(OPLSTM):
     """OP-LSTM whose coordinate LSTM puts out the label, h^L = y; the hidden layers stay as they are."""
 
-    def coordinate(self, cells: Any, a_BMO: Tensor, m_BMO: Tensor, state: Any) -> tuple[Tensor, Any]:
-        return m_BMO if cells is self.output_lstm else torch.zeros_like(m_BMO), state
+    def lstm(self, layer: int) -> Any:
+        def label(a_BMO: Tensor, m_BMO: Tensor, state: None) -> tuple[Tensor, None]:
+            return m_BMO if layer == len(self.hidden) else torch.zeros_like(m_BMO), state
+
+        return label
 
 
 def prototypes(learner: OPLSTM, support_x: Tensor, support_y: Tensor) -> Tensor:
