@@ -145,7 +145,7 @@ class Labels(OPLSTM):
     """OP-LSTM whose coordinate LSTM puts out the label, h^L = y; the hidden layers stay as they are."""
 
     def lstm(self, layer: int) -> Any:
-        def label(a_BMO: Tensor, m_BMO: Tensor, state: None) -> tuple[Tensor, None]:
+        def label(_: Tensor, m_BMO: Tensor, state: None) -> tuple[Tensor, None]:
             return m_BMO if layer == len(self.hidden) else torch.zeros_like(m_BMO), state
 
         return label
