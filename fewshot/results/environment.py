@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -65,3 +66,11 @@ def peak_resident_bytes() -> int:
     import resource  # not on every platform
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+
+
+def reset_peak_memory() -> None:
+    """Makes the peaks of memory those of what follows, not of an earlier job in this process."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):  # only Linux has it
+        Path("/proc/self/clear_refs").write_text("5")

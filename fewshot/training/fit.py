@@ -7,7 +7,6 @@ from typing import Any
 
 import lightning as L
 import pandas as pd
-import torch
 from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
@@ -17,7 +16,7 @@ from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import Diverged, OutOfTime, UserError, brief
 from fewshot.methods import MetaLearner
 from fewshot.plots.similarity import Similarity
-from fewshot.results.environment import environment
+from fewshot.results.environment import environment, reset_peak_memory
 from fewshot.results.predictions import predictions_of
 from fewshot.results.record import NO_SCORES, Scores, scored
 from fewshot.training import signals
@@ -56,8 +55,7 @@ def fit_and_test(
     cfg: DictConfig, folder: Path, datamodule: EpisodicDataModule, learner: MetaLearner, trainer: L.Trainer
 ) -> Tested:
     """Trains from the last state in `folder`, in `trainer.devices` processes, and tests the best state."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    reset_peak_memory()
     wandb = start_wandb(cfg, folder) if cfg.logger.name == "wandb" else None
     if not cfg.overwrite and not (folder / "last.ckpt").exists():
         extend(cfg, folder, datamodule, learner, trainer)
