@@ -27,9 +27,8 @@ from fewshot.methods.protonet import ProtoNet
 FEW_WEIGHTS = 100_000
 
 Params = dict[str, jax.Array]
-Predict = Callable[
-    [Params, jax.Array, jax.Array, jax.Array], jax.Array
-]  # of one task: M×I, M×O targets, Q×I → Q×O
+# of one task: M×I, M×O targets, Q×I → Q×O
+Predict = Callable[[Params, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def batch_norm(u_MO: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:

@@ -14,13 +14,21 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot.config.compose import FOLDERS, quote_shots
-from fewshot.errors import MISTAKES, Diverged, LostProcess, OutOfTime, UserError, one_line, out_of_memory
+from fewshot.config.compose import FOLDERS, expand_paths, quote_shots
+from fewshot.errors import (
+    MISTAKES,
+    Diverged,
+    LostProcess,
+    OutOfTime,
+    UserError,
+    one_line,
+    out_of_memory,
+    report_mistake,
+)
 from fewshot.training import jobs, signals
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run
 
-PATHS = ("paths.raw", "paths.prepared", "paths.outputs", "data.path", "backbone.weights", "run", "path")
 MEMORY = "not enough memory: lower trainer.micro_batch_size, trainer.eval_batch_size, data.size or the widths"
 
 
@@ -45,11 +53,8 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
     overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)  # as given, not resolved
     score, status, message, stopped = None, "finished", "", None
     try:
-        for name in PATHS:
-            if isinstance(value := OmegaConf.select(cfg, name, throw_on_missing=False), str):
-                OmegaConf.update(cfg, name, os.path.expanduser(value))
         refuse_part_of_study(overrides)
-        result = function(cfg)
+        result = function(expand_paths(cfg))
         score = result.get("best_validation", result.get("mean"))
     except signals.Stopped as stop:
         status, message, stopped = "requeued" if signals.requeues() else "stopped", str(stop), stop
@@ -104,6 +109,5 @@ def main(program: Callable[[], Any]) -> int:
     except signals.Stopped as stop:
         return stop.exit_code
     except MISTAKES as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+        return report_mistake(error)
     return jobs.exit_code

@@ -39,8 +39,13 @@ def exit_code(program: Callable[[list[str]], int], arguments: list[str]) -> int:
     try:
         return program(arguments)
     except MISTAKES as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+        return report_mistake(error)
+
+
+def report_mistake(error: Exception) -> int:
+    """Prints a user's mistake in one line, and returns its exit code."""
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    return 2
 
 
 def one_line(error: BaseException, letters: int = 500) -> str:

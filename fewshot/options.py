@@ -24,14 +24,8 @@ UnitsOfLayers = Annotated[Sequence[Units], Field(min_length=1)]
 Text = Annotated[str, Field(min_length=1)]
 
 STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, extra="forbid")
-NOT_SETTINGS = (
-    "self",
-    "task",
-    "backbone",
-    "input_shape",
-    "source",
-    "table",
-)  # arguments that are built first
+# arguments that are built before
+NOT_SETTINGS = ("self", "task", "backbone", "input_shape", "source", "table")
 
 
 def as_int(value: Any) -> int:

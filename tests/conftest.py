@@ -98,8 +98,8 @@ def start() -> Iterator[Start]:
 
 
 @cache
-def _once(overrides: tuple[str, ...], **told: bool) -> DictConfig:
-    return composed(list(overrides), **told)
+def _once(overrides: tuple[str, ...], **options: bool) -> DictConfig:
+    return composed(list(overrides), **options)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A study's jobs are composed once for all tests: each takes a fifth of a second."""
     for module in ("fewshot.report.jobs", "fewshot.config.run_id"):
         monkeypatch.setattr(
-            f"{module}.composed", lambda overrides, **told: _once(tuple(overrides), **told).copy()
+            f"{module}.composed", lambda overrides, **options: _once(tuple(overrides), **options).copy()
         )
 
 

@@ -27,12 +27,12 @@ def test_an_agents_call_is_a_job_of_the_study(
     study: str, narrow: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sweep.main([study]) == 0
-    told = yaml.safe_load(capsys.readouterr().out)
-    assert told["command"][:3] == ["${env}", "python", "train.py"]
-    assert told["metric"]["goal"] == ("minimize" if "sine" in study else "maximize")
-    spaces = [[f"{name}={value}" for value in space["values"]] for name, space in told["parameters"].items()]
+    spec = yaml.safe_load(capsys.readouterr().out)
+    assert spec["command"][:3] == ["${env}", "python", "train.py"]
+    assert spec["metric"]["goal"] == ("minimize" if "sine" in study else "maximize")
+    spaces = [[f"{name}={value}" for value in space["values"]] for name, space in spec["parameters"].items()]
     last = list(product(*spaces))[-1]
-    cfg = composed([told["command"][3], *last])  # as an agent replaces ${args_no_hyphens}
+    cfg = composed([spec["command"][3], *last])  # as an agent replaces ${args_no_hyphens}
     check(cfg)
     assert run_folder(cfg) in {job.folder for job in jobs(study, narrow)}
 

@@ -24,6 +24,7 @@ from fewshot.errors import Busy, Diverged, OutOfTime, UserError
 from fewshot.methods import PlainLSTM, ProtoNet
 from fewshot.results.statistics import mean_and_ci95
 from fewshot.training import build
+from fewshot.training import run as run_module
 from fewshot.training.last_checkpoint import LastCheckpoint
 from fewshot.training.run import run
 from tests.conftest import Start
@@ -380,6 +381,27 @@ def test_further_tests(tmp_path: Path) -> None:
     assert run(config(tmp_path, *small, further)) == result
     with pytest.raises(UserError, match="nowhere is neither a data set nor a folder"):
         run(config(tmp_path, *small, "data.test=[nowhere]", "seed=1"))
+
+
+def test_a_further_test_without_a_score_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images_of(tmp_path, "first")
+    images_of(tmp_path, "second")
+    small = [*images_of(tmp_path), "method=protonet", "trainer.max_steps=10"]
+    further = f"data.test=['{tmp_path / 'first'}','{tmp_path / 'second'}']"
+    evaluate_on = run_module.evaluate_on
+
+    def diverge_on_the_first(folder: Path, trained: DictConfig, tested: DictConfig, **options: Any) -> Any:
+        if "first" in str(tested.data.path):
+            raise Diverged("a score is not finite")
+        return evaluate_on(folder, trained, tested, **options)
+
+    monkeypatch.setattr(run_module, "evaluate_on", diverge_on_the_first)
+    result = run(config(tmp_path, *small, further))
+    [name] = result["tests"]
+    assert name.startswith("folder-second-")
+    assert "a score is not finite" in capsys.readouterr().err
 
 
 def test_interval_of_known_scores() -> None:

@@ -17,10 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from fewshot.config import random_search  # noqa: F401  the resolvers of searches
 
 PACKAGE = Path(__file__).parent.parent
-CONF = next(
-    path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir()
-)  # installed; a checkout
+# in an installed package; in a checkout
+CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
 OWN = "FEWSHOT_CONF"  # a folder of a user's own configs, searched before ours
+PATHS = ("paths.raw", "paths.prepared", "paths.outputs", "data.path", "backbone.weights", "run", "path")
 FOLDERS = {"train": str(CONF), "evaluate": str(CONF / "evaluate")}
 
 
@@ -94,6 +94,14 @@ def composed(overrides: list[str], program: str = "train", with_hydra: bool = Fa
             return hydra.compose(program, quote_shots(overrides), return_hydra_config=with_hydra)
     finally:
         running.hydra = outer
+
+
+def expand_paths(cfg: DictConfig) -> DictConfig:
+    """The configuration with `~` in its paths replaced by the home folder."""
+    for name in PATHS:
+        if isinstance(value := OmegaConf.select(cfg, name, throw_on_missing=False), str):
+            OmegaConf.update(cfg, name, os.path.expanduser(value))
+    return cfg
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:

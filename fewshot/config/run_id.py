@@ -50,10 +50,15 @@ def identity(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
     if data.get("train_ways") == data.get("ways"):
         data["train_ways"] = None
     if "path" in data:
-        data["path"] = table or full_name(cfg.data.name, Path(cfg.data.path))
+        data["path"] = table or table_name(cfg)
     if weights := settings["backbone"].get("weights"):
         settings["backbone"]["weights"] = with_digest(Path(weights))
     return settings
+
+
+def table_name(cfg: DictConfig) -> str:
+    """The name of a run's data; of a folder one that says where it is and which state of it this is."""
+    return full_name(cfg.data.name, Path(cfg.data.path) if "path" in cfg.data else None)
 
 
 def with_digest(path: Path) -> str:
@@ -67,7 +72,7 @@ def with_digest(path: Path) -> str:
 def run_folder(cfg: DictConfig) -> Path:
     """`<outputs>/<data>/<method>/<shots>-shot/seed<seed>-<hash of the identity>`."""
     digest = hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:10]
-    outputs = Path(cfg.paths.outputs).expanduser()
+    outputs = Path(cfg.paths.outputs)
     return outputs / cfg.data.name / cfg.method.name / f"{cfg.shots}-shot" / f"seed{cfg.seed}-{digest}"
 
 

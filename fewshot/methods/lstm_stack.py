@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from fewshot.backbones.layers import lstm_cell
 
-State = list[
-    tuple[Tensor, Tensor]
-]  # each layer's h and c: (units, B, M), or (units, B, 1) if shared by examples
+# each layer's h and c: (units, B, M), or (units, B, 1) if shared by examples
+State = list[tuple[Tensor, Tensor]]
 Initial = Sequence[tuple[Tensor, Tensor | None]]  # c = None is zero
 
 

@@ -35,9 +35,8 @@ def updated(
         squares = [squared_norm(h, a) for h, a in updates]
         if normalisation == "joint":
             squares = [torch.stack(squares).sum(0)] * len(weights)
-        inverse_norms = [
-            square.clamp_min(1e-24).rsqrt() for square in squares
-        ]  # an update of zero stays zero
+        # an update of zero stays zero
+        inverse_norms = [square.clamp_min(1e-24).rsqrt() for square in squares]
         scales = [scale * inverse for scale, inverse in zip(scales, inverse_norms, strict=True)]
     steps = zip(weights, updates, scales, strict=True)
     return [weight.plus(h * scale, a) for weight, (h, a), scale in steps]

@@ -26,9 +26,8 @@ class ProtoNet(MetaLearner):
         support_BMD = self.body(support_x)
         query_BQD = query_pass(self.body, self.body.bn, support_x, query_x)
         targets_BMN = self.targets(support_y)
-        prototypes_BND = (
-            targets_BMN.mT @ support_BMD / targets_BMN.sum(1).unsqueeze(-1)
-        )  # Snell et al., Eq. 1
+        # Snell et al., Eq. 1
+        prototypes_BND = targets_BMN.mT @ support_BMD / targets_BMN.sum(1).unsqueeze(-1)
         if torch.onnx.is_in_onnx_export():  # ONNX has no cdist
             return -(query_BQD.unsqueeze(2) - prototypes_BND.unsqueeze(1)).square().sum(-1)
         # Eq. 2. Expanding -|q - c|² to drop |q|², which all classes share, would be faster but less precise

@@ -4,19 +4,18 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 from rich.progress import track
 
-from fewshot.config.compose import choices_of, composed, quote_shots
+from fewshot.config.compose import choices_of, composed, expand_paths, quote_shots
 from fewshot.config.eval_config import further_tests
-from fewshot.config.run_id import config_diff, is_reduced, run_folder
-from fewshot.data.images import full_name
+from fewshot.config.run_id import config_diff, is_reduced, run_folder, table_name
 from fewshot.errors import UserError
 
 COLUMN = ("data", "shots", "seed")  # swept, but no part of a row's name
@@ -54,9 +53,15 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return OverridesParser.create().parse_overrides(list(overrides))
 
 
+def texts(override: Override) -> list[str]:
+    """The values of an override, as the command line takes them."""
+    if override.is_sweep_override():
+        return list(override.sweep_string_iterator())
+    return [override.get_value_element_as_str()]
+
+
 def values(override: Override) -> list[str]:
-    found = override.sweep_string_iterator() if override.is_sweep_override() else [str(override.value())]
-    return [value.strip("'") for value in found]
+    return [text.strip("'") for text in texts(override)]
 
 
 def params(study: str, overrides: Sequence[str]) -> dict[str, str]:
@@ -80,11 +85,11 @@ def jobs(study: str, overrides: Sequence[str] = ()) -> list[Job]:
     keys = [key for key, o in last.items() if o.is_sweep_override() or key in swept]
     row_keys = [key for key in keys if key not in (*COLUMN, "method")]
     seeds = last.pop("seed", None)
-    [combinations] = BasicSweeper.split_arguments(list(last.values()), None)
+    combinations = list(product(*([f"{key}={value}" for value in texts(o)] for key, o in last.items())))
     found = dict[Path, Job]()
     for combination in track(combinations, "settings", transient=True, disable=not sys.stderr.isatty()):
         settings = [o.replace("'", "") if o.startswith("shots=") else o for o in combination]
-        cfg = composed([choice(study), *settings])
+        cfg = expand_paths(composed([choice(study), *settings]))
         own = [setting.removeprefix("method.") for setting in settings if setting.split("=")[0] in row_keys]
         name, reduced, tests = " ".join([cfg.method.name, *own]), is_reduced(cfg), planned_tests(cfg)
         for seed in values(seeds) if seeds else [str(cfg.seed)]:
@@ -102,11 +107,12 @@ def planned_tests(cfg: DictConfig) -> list[dict[str, Any]]:
     common = {"status": "finished", "method": cfg.method.name, "variant": cfg.variant}
     common |= {"trained_on": cfg.data.name, "ways": cfg.data.get("ways", 1), "shots": cfg.shots}
     common |= {"val_shots": cfg.shots, "tasks": cfg.trainer.num_test_tasks, "config_diff": config_diff(cfg)}
-    tests = [common | {"data": cfg.data.name, "test_queries": cfg.data.test_queries}]
-    for data in (further.data for further in further_tests(cfg)):
-        name = full_name(data.name, Path(data.path) if "path" in data else None)
-        tests.append(common | {"data": name, "test_queries": data.test_queries})
-    return tests
+    own = common | {"data": cfg.data.name, "test_queries": cfg.data.test_queries}
+    further = [
+        common | {"data": table_name(tested), "test_queries": tested.data.test_queries}
+        for tested in further_tests(cfg)
+    ]
+    return [own, *further]
 
 
 def narrowing(overrides: Sequence[str]) -> list[str]:

@@ -35,9 +35,8 @@ class Report:
     notes: list[str] = field(default_factory=list)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)  # by their file names
-    numbers: dict[str, pd.DataFrame] = field(
-        default_factory=dict
-    )  # unrounded, by the names of their csv files
+    # unrounded, by the names of their csv files
+    numbers: dict[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def show(report: Report, console: Console) -> None:

@@ -34,9 +34,8 @@ def gradients(metrics: Path) -> str:
     curves = read_curves(metrics)
     if "train/gradient_norm" not in curves:
         return ""
-    norms = (
-        curves["train/gradient_norm"].replace(math.inf, math.nan).dropna()
-    )  # inf: 16 bits, scale too large
+    # inf: in 16 bits, where the scale is too large
+    norms = curves["train/gradient_norm"].replace(math.inf, math.nan).dropna()
     if (share := (norms < VANISHED).mean()) > 0.5:
         return f"gradient vanished: norm below {VANISHED} in {share:.0%} of the logged updates"
     if (peak := norms.max()) > EXPLODED * (median := norms.median()):

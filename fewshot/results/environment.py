@@ -12,7 +12,14 @@ import lightning as L
 import torch
 
 PACKAGES = (
-    *("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "omegaconf", "numpy", "fewshot"),
+    "torch",
+    "lightning",
+    "torchvision",
+    "torchmetrics",
+    "hydra-core",
+    "omegaconf",
+    "numpy",
+    "fewshot",
 )
 
 

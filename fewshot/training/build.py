@@ -15,16 +15,15 @@ from omegaconf import DictConfig
 
 from fewshot.config.compose import composed, plain
 from fewshot.data.datamodule import EpisodicDataModule, Source
-from fewshot.data.images import full_name, open_or_prepare
+from fewshot.data.images import open_or_prepare
 from fewshot.episodes import Task
 from fewshot.errors import UserError
 from fewshot.methods import MetaLearner
 from fewshot.options import settings_of
 
 DEFAULT_THREADS = torch.get_num_threads()
-if (
-    not torch.cuda.is_available()
-):  # otherwise Lightning lets Adam look for NVIDIA's library in every update: .1 ms
+# without a GPU Lightning would let Adam look for NVIDIA's library in every update: .1 ms
+if not torch.cuda.is_available():
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
 
@@ -42,11 +41,6 @@ def keep_freed_memory() -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
-def table_name(cfg: DictConfig) -> str:
-    """The name of a run's data; for a folder with a hash of its content."""
-    return full_name(cfg.data.name, Path(cfg.data.path) if "path" in cfg.data else None)
-
-
 def make_source(cfg: DictConfig) -> Source:
     """Where tasks come from; an image table is prepared now if it is not there."""
     source = get_class(cfg.data._target_)
@@ -56,9 +50,13 @@ def make_source(cfg: DictConfig) -> Source:
         raw, prepared = Path(cfg.paths.raw), Path(cfg.paths.prepared)
         own["table"] = open_or_prepare(cfg.data.name, raw, prepared, cfg.data.size, cfg.data.channels, path)
     made: Source = source(**own | {"seed": cfg.seed})
-    if made.note:
-        print(f"data={cfg.data.name}: {made.note}", file=sys.stderr)
     return made
+
+
+def print_note(cfg: DictConfig, source: Source) -> None:
+    """What a user should know about the data."""
+    if source.note:
+        print(f"data={cfg.data.name}: {source.note}", file=sys.stderr)
 
 
 def make_datamodule(cfg: DictConfig, *stages: str) -> EpisodicDataModule:
@@ -106,6 +104,7 @@ def assemble(cfg: DictConfig) -> tuple[EpisodicDataModule, MetaLearner]:
     set_threads(cfg.trainer.num_threads, cfg.trainer.devices)
     keep_freed_memory()
     datamodule = make_datamodule(cfg, "fit", "test")
+    print_note(cfg, datamodule.source)
     L.seed_everything(cfg.seed, verbose=False)
     learner = make_learner(cfg, datamodule.source.task)
     learner.micro_batch_size = cfg.trainer.micro_batch_size

@@ -12,6 +12,7 @@ from pandas import DataFrame
 from fewshot.config.checks import check_evaluation
 from fewshot.config.eval_config import eval_config, same_data
 from fewshot.config.load_config import load_config
+from fewshot.config.run_id import table_name
 from fewshot.errors import UserError, brief
 from fewshot.methods import MetaLearner
 from fewshot.plots.adaptation import draw_all
@@ -35,8 +36,8 @@ from fewshot.training.build import (
     make_datamodule,
     make_learner,
     make_trainer,
+    print_note,
     set_threads,
-    table_name,
 )
 from fewshot.training.checkpoints import load_weights
 from fewshot.training.loggers import end_wandb, quiet, staged_in, start_wandb
@@ -57,10 +58,10 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     trained = load_config(Path(cfg.run))
     tested = eval_config(cfg, trained)
     usual = all(cfg[name] is None for name in ("shots", "queries", "ways", "tasks", "bn"))
-    entry = table_name(tested) if usual and not same_data(trained, tested) else None
+    in_result = usual and not same_data(trained, tested)
     options = {"pictures": cfg.pictures, "predictions": cfg.predictions, "bn": cfg.bn}
     try:
-        return evaluate_on(Path(cfg.run), trained, tested, entry, **options)
+        return evaluate_on(Path(cfg.run), trained, tested, in_result, **options)
     except OSError as error:
         raise UserError(f"not everything could be read or written: {error}") from error
 
@@ -69,7 +70,7 @@ def evaluate_on(
     folder: Path,
     trained: DictConfig,
     tested: DictConfig,
-    entry: str | None,
+    in_result: bool,
     pictures: bool = False,
     bn: str | None = None,
     predictions: bool = False,
@@ -78,7 +79,7 @@ def evaluate_on(
     """Tests the run of `folder`, trained as `trained` says, as `tested` says.
 
     Args:
-        entry: the name under which the result is also kept in `tests` of the run's `result.json`.
+        in_result: whether to keep the result also under `tests` in the run's `result.json`.
         pictures: whether to draw test tasks.
         bn: "support" normalises the queries by the support set, although the run was trained otherwise.
         predictions: whether to keep the prediction of every query, and to draw a confusion matrix.
@@ -100,13 +101,14 @@ def evaluate_on(
         enable_checkpointing=False,
     )
     datamodule = make_datamodule(tested, "test")
+    print_note(tested, datamodule.source)
     if same_data(trained, tested):
         check_split(folder, datamodule.source)
     else:
         print_trained_classes(folder, datamodule.source)
     learner = make_learner(trained, datamodule.source.task, trained=True)
     best_step = load_weights(learner, folder / "best.ckpt", trained.method.name)
-    description = describe(trained, learner, stored_table(folder))
+    table, description = table_name(tested), describe(trained, learner, stored_table(folder))
     if bn == "support":
         normalise_by_support(learner)
         description["bn"] = bn
@@ -123,18 +125,18 @@ def evaluate_on(
     result |= {"run": folder.name, "run_status": status, "best_step": best_step, "shots": tested.shots}
     result |= {"ways": tested.data.get("ways", 1), "test_queries": tested.data.test_queries}
     if not same_data(trained, tested):
-        result["data"] = table_name(tested)
-    place = folder / "evaluations" / f"{name_of_test(result, table_name(tested))}.json"
+        result["data"] = table
+    place = folder / "evaluations" / f"{name_of_test(result, table)}.json"
     show(result, place)
     show_predictions(predicted)
     place.parent.mkdir(exist_ok=True)
     with FileLock(place.parent / ".lock"):  # several may test one run at once
-        keep(place, result, scores, predicted, entry)
+        keep(place, result, scores, predicted, table if in_result else None)
         if pictures:
             for path in draw_all(learner, datamodule, place.with_suffix(""), title_of(result)):
                 print(path)
     if trained.logger.name == "wandb":
-        log_to_wandb(folder, trained, table_name(tested), result, scores, predicted, wandb, place.stem)
+        log_to_wandb(folder, trained, table, result, scores, predicted, wandb, place.stem)
     return result
 
 

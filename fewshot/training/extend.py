@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from fewshot.config.compose import flatten
 from fewshot.config.load_config import load_config
-from fewshot.config.run_id import identity
+from fewshot.config.run_id import config_diff, identity
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import UserError, brief
 from fewshot.files import atomic_open
@@ -57,30 +57,31 @@ def extend(
                 file.write(content)
         with atomic_open(folder / "last.ckpt", "wb") as file:  # last: a folder with this file is resumed
             torch.save(state, file)
-        curve = f"; in {cfg.logger.name} its curve starts there" * (
-            cfg.logger.name in ("wandb", "tensorboard")
-        )
-        print(f"continues {where}{curve}", file=sys.stderr)
+        if cfg.logger.name in ("wandb", "tensorboard"):
+            where += f"; in {cfg.logger.name} its curve starts there"
+        print(f"continues {where}", file=sys.stderr)
         return
 
 
 def shorter_runs(cfg: DictConfig, folder: Path) -> list[tuple[DictConfig, Path]]:
     """Finished runs with fewer updates and otherwise the same identity."""
-    found, mine = [], flatten(identity(cfg))
-    keys = mine.keys() - {"trainer.max_steps", "trainer.val_check_interval"}
+    tasks, finished = cfg.trainer.max_steps * cfg.method.meta_batch_size, []
     for path in folder.parent.glob(f"seed{cfg.seed}-*"):
         result = final_result(path)
-        if result is None or result["status"] != "finished" or result["train_tasks"] >= updates(cfg):
-            continue
+        if result and result["status"] == "finished" and result["train_tasks"] < tasks:
+            finished.append((path, result["config_diff"]))
+    if not finished:
+        return []
+    found, mine, differing = [], flatten(identity(cfg)), config_diff(cfg)
+    keys = mine.keys() - {"trainer.max_steps", "trainer.val_check_interval"}
+    for path, other in finished:
+        if any(other.get(key) != differing.get(key) for key in keys):
+            continue  # composing the configuration of each trial of a search would take seconds
         with suppress(Exception):  # not a run of this version
             theirs = flatten(identity(shorter := load_config(path)))
             if theirs.keys() == mine.keys() and all(theirs[key] == mine[key] for key in keys):
                 found.append((shorter, path))
     return found
-
-
-def updates(cfg: DictConfig) -> int:
-    return int(cfg.trainer.max_steps * cfg.method.meta_batch_size)
 
 
 def check_same(

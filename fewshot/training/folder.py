@@ -9,12 +9,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.eval_config import further_tests
+from fewshot.config.run_id import table_name
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import UserError
 from fewshot.files import atomic_write
 from fewshot.methods import MetaLearner
 from fewshot.results.record import final_result, show
-from fewshot.training.build import make_datamodule, table_name
+from fewshot.training.build import make_datamodule
 from fewshot.training.split import check_split, write_split
 
 SLURM_JOB = ".job"  # the job that began to overwrite the run

@@ -23,6 +23,7 @@ from rich.text import Text
 from fewshot.training import signals
 
 FIELDS = ("job", "overrides", "status", "score", "seconds")
+# by severity
 EXIT_CODES = {
     "finished": 0,
     "out of time": 124,
@@ -30,28 +31,27 @@ EXIT_CODES = {
     "stopped": 143,
     "failed": 1,
     "invalid": 2,
-}  # by severity
+}
 
 exit_code = 0  # of this process: of its run, or of the worst job
 
 
 def add(overrides: list[str], status: str, error: str, score: float | None, seconds: float) -> None:
     """Notes how a job ended, for the exit code and, in a multirun, in `jobs.csv`."""
-    global exit_code
-    exit_code = max(exit_code, EXIT_CODES[status], key=list(EXIT_CODES.values()).index)
+    count_in(status)
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:
         outcome = f"{status}: {error}" if error else status
         with (Path(hydra.sweep.dir) / "jobs.csv").open("a", newline="") as file:
-            csv.writer(file).writerow(
-                (
-                    hydra.job.num,
-                    " ".join(overrides),
-                    outcome,
-                    "" if score is None else f"{score:.6g}",
-                    round(seconds, 1),
-                )
-            )
+            shown = "" if score is None else f"{score:.6g}"
+            row = (hydra.job.num, " ".join(overrides), outcome, shown, round(seconds, 1))
+            csv.writer(file).writerow(row)
+
+
+def count_in(status: str) -> None:
+    """The exit code is that of the most severe status."""
+    global exit_code
+    exit_code = max(exit_code, EXIT_CODES[status], key=list(EXIT_CODES.values()).index)
 
 
 def read(folder: Path) -> pd.DataFrame:
@@ -104,14 +104,12 @@ class JobTable(Callback):
         return " ".join(o for o in overrides.split() if o.split("=")[0] in self.swept) or overrides
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        global exit_code
         self.over.set()
         folder = Path(config.hydra.sweep.dir)
         rows, table = read(folder), Table(*FIELDS)
         for row in rows.itertuples(index=False):
             table.add_row(*map(Text, row._replace(overrides=self.name(row.overrides))))
-            status = row.status.partition(":")[0]
-            exit_code = max(exit_code, EXIT_CODES[status], key=list(EXIT_CODES.values()).index)
+            count_in(row.status.partition(":")[0])
         Console(stderr=True).print(table)
         print(folder / "jobs.csv", file=sys.stderr)
 

@@ -63,9 +63,8 @@ class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the
             self.save(trainer, pl_module, ends)
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if (
-            trainer.state.fn == "fit" and signals.requested and trainer.world_size == 1
-        ):  # others are elsewhere
+        # of several processes the others are elsewhere in the validation
+        if trainer.state.fn == "fit" and signals.requested and trainer.world_size == 1:
             raise self.ending(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -3,6 +3,7 @@
 A finished run is shown, not repeated; an interrupted one resumes where it was saved last.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from omegaconf import DictConfig
 
 from fewshot.config.checks import check
 from fewshot.config.eval_config import further_tests
-from fewshot.config.run_id import run_folder
+from fewshot.config.run_id import run_folder, table_name
 from fewshot.errors import Busy, Diverged, OutOfTime, UserError
 from fewshot.results.record import describe, read_result
-from fewshot.training.build import assemble, table_name
+from fewshot.training.build import assemble
 from fewshot.training.evaluate import evaluate_on
 from fewshot.training.fit import fit_and_test, run_trainer
 from fewshot.training.folder import check_folder, finished, start_folder
@@ -34,13 +35,13 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     check(cfg)
     folder = run_folder(cfg)
     try:
-        result = finished(cfg, folder)
-        if result is None:
+        if (result := finished(cfg, folder)) is not None:  # without a lock: the folder may not be ours
+            result = test_further(cfg, folder, result)
+        else:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / ".lock").acquire(timeout=3), staged_in(folder):
-                result = finished(cfg, folder) or train(cfg, folder)
-        else:
-            result = test_further(cfg, folder, result)
+                result = finished(cfg, folder)  # of another process, which ended meanwhile
+                result = test_further(cfg, folder, result) if result else train(cfg, folder)
     except Timeout:
         raise Busy(folder) from None
     except OSError as error:
@@ -71,6 +72,10 @@ def test_further(cfg: DictConfig, folder: Path, result: dict[str, Any], wandb: A
     if result["status"] != "finished":
         return result
     for further in further_tests(cfg):
-        if table_name(further) not in result.get("tests", {}):
-            evaluate_on(folder, cfg, further, table_name(further), predictions=cfg.predictions, wandb=wandb)
+        if table_name(further) in result.get("tests", {}):
+            continue
+        try:
+            evaluate_on(folder, cfg, further, in_result=True, predictions=cfg.predictions, wandb=wandb)
+        except Diverged as error:
+            print(f"no score on {table_name(further)}: {error}", file=sys.stderr)
     return read_result(folder / "result.json") or result

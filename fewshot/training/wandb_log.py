@@ -14,13 +14,8 @@ from fewshot.results.predictions import confusions
 from fewshot.results.record import Scores
 
 PUBLIC = ("sine", "omniglot", "glyphs")  # data sets whose images may be published without being asked
-SUMMARY = (
-    "status",
-    "best_step",
-    "best_validation",
-    "parameters",
-    "train_tasks",
-)  # "tasks" is the curves' axis
+# not "tasks", which is the axis of the curves
+SUMMARY = ("status", "best_step", "best_validation", "parameters", "train_tasks")
 SPEED = ("tasks_per_second", "peak_memory_bytes")
 PROTOCOL = ("tasks", "ways", "shots", "test_queries", "bn", "run_status")
 OF_MODEL = ("method", "data", "shots", "metric", "mean", "best_validation", "best_step")
