@@ -1,7 +1,6 @@
 """Glyphs: enough classes of enough distinct faces, each distorted in ways of its own, the same every time."""
 
-import zlib
-from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,19 +8,19 @@ import torch
 from scipy.ndimage import label
 
 from fewshot.data import glyphs
-from fewshot.data.table import Content
+from fewshot.data.images import open_or_prepare
+from fewshot.data.table import Table
 from fewshot.episodes import draw_images
 
 
 @pytest.fixture(scope="module")
-def made() -> tuple[Content, np.ndarray]:
-    content = glyphs.content(28, 1)
-    return content, np.stack([image for _, image in content.images])
+def made(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    folder = tmp_path_factory.mktemp("prepared")
+    return open_or_prepare("glyphs", folder, folder, 28, 1)
 
 
-def test_classes_and_faces(made: tuple[Content, np.ndarray]) -> None:
-    content, images = made
-    counts = [count for classes in content.counts.values() for count in classes.values()]
+def test_classes_and_faces(made: Table) -> None:
+    images, counts = made.images, np.concatenate([classes.counts for classes in made.splits.values()])
     assert 1000 <= len(counts) <= 1800
     assert min(counts) >= glyphs.HANDS * glyphs.MIN_FACES >= 5 + 15  # shots and queries
     assert max(counts) <= glyphs.HANDS * 30
@@ -31,23 +30,21 @@ def test_classes_and_faces(made: tuple[Content, np.ndarray]) -> None:
         assert len({image.tobytes() for image in images[start : start + count]}) == count
 
 
-def test_split_and_look_alikes(made: tuple[Content, np.ndarray]) -> None:
-    content, _ = made
-    names = [name for classes in content.counts.values() for name in classes]
+def test_split_and_look_alikes(made: Table) -> None:
+    names = [name for classes in made.splits.values() for name in classes.names]
     assert len(set(names)) == len(names)
-    assert [round(len(classes) / len(names), 2) for classes in content.counts.values()] == [0.64, 0.16, 0.2]
+    sizes = [round(len(classes.names) / len(names), 2) for classes in made.splits.values()]
+    assert sizes == [0.64, 0.16, 0.2]
     characters = {name[-1] for name in names}
     assert characters >= glyphs.LETTERS - {"I", "l"}
     assert not characters & set("ΑАΟО")  # Greek and Cyrillic doubles of A and O
 
 
 @pytest.mark.slow
-def test_twice_the_same(made: tuple[Content, np.ndarray]) -> None:
-    content, images = made
-    again = glyphs.content(28, 3)
-    assert again.counts == content.counts
-    some = [image for _, image in islice(again.images, 2000)]
-    assert np.array_equal(np.stack(some), images[:2000].repeat(3, axis=3))
+def test_twice_the_same(made: Table, tmp_path: Path) -> None:
+    again = open_or_prepare("glyphs", tmp_path, tmp_path, 28, 3)
+    assert again.splits["test"].names == made.splits["test"].names
+    assert np.array_equal(again.images, made.images.repeat(3, axis=3))
 
 
 def upright(size: int = 28) -> np.ndarray:
@@ -59,7 +56,7 @@ def upright(size: int = 28) -> np.ndarray:
 
 
 def distorted(picture: np.ndarray, key: str) -> np.ndarray:
-    return glyphs._distorted(zlib.compress(picture.tobytes()), key, len(picture), 1)[..., 0]
+    return glyphs._distorted(picture.tobytes(), key, len(picture))
 
 
 def test_a_picture_is_distorted_by_its_key_alone() -> None:
@@ -105,12 +102,11 @@ def test_no_ink_is_cut() -> None:
         assert label(~ink)[1] == 2, key  # outside and inside: a side that left the image would open the frame
 
 
-def test_pixels_alone_tell_few_characters_apart(made: tuple[Content, np.ndarray]) -> None:
+def test_pixels_alone_tell_few_characters_apart(made: Table) -> None:
     """One nearest neighbour, 5-way 1-shot: 86% on undistorted drawings."""
-    content, images = made
-    table = torch.from_numpy(images).permute(0, 3, 1, 2)
-    counts = np.array(list(content.counts["train"].values()))
-    index = draw_images(0, "train", np.arange(200), np.cumsum(counts) - counts, counts, 5, 6)
+    table = torch.from_numpy(made.images)
+    _, starts, counts = made.splits["train"]
+    index = draw_images(0, "train", np.arange(200), starts, counts, 5, 6)
     support, queries = (
         table[rows].flatten(2).double() for rows in (index[:, :, 0], index[:, :, 1:].reshape(200, -1))
     )

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from fewshot.config.compose import CONF, composed
 from fewshot.config.run_id import config_diff, run_folder
-from fewshot.episodes import Episode
+from fewshot.episodes import SPLITS, Episode
 from fewshot.errors import Busy, Diverged, OutOfTime, UserError
 from fewshot.methods import PlainLSTM, ProtoNet
 from fewshot.results.statistics import mean_and_ci95
@@ -280,9 +280,9 @@ def test_a_run_does_not_resume_with_other_classes(tmp_path: Path) -> None:
 def test_classes_with_too_few_images_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = [*images_of(tmp_path), "method=protonet", "trainer.max_steps=10", "data.test_queries=3"]
     files = {f"rare{c}/{i}.png": picture(241 + 2 * c + i) for c in range(6) for i in range(2)}
-    split = [f"class{c},{('train', 'val', 'test')[c % 3]}" for c in range(12)]
-    split += [f"rare{c},{('train', 'val', 'test')[c % 3]}" for c in range(6)]
-    files["split.csv"] = "\n".join(["class,split", *split]).encode()
+    rows = [f"class{c}/{i}.png,class{c},{SPLITS[c % 3]}" for c in range(12) for i in range(20)]
+    rows += [f"rare{c}/{i}.png,rare{c},{SPLITS[c % 3]}" for c in range(6) for i in range(2)]
+    files["all.csv"] = "\n".join(["filename,label,split", *rows]).encode()
     fill_folder(tmp_path / "images", files)
     cfg = config(tmp_path, *small)
     run(cfg)
