@@ -112,12 +112,6 @@ def test_a_photograph_is_turned_as_its_exif_says() -> None:
     assert np.array_equal(decode(data, "x", 8, 1)[..., 0], np.rot90(pixels, -1))
 
 
-@pytest.mark.parametrize("form", ["GIF", "TIFF"])
-def test_the_first_of_several_pictures_is_taken(form: str) -> None:
-    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("white", "black"))
-    assert (decode(saved(first, form, save_all=True, append_images=[second]), "x", 8, 3) == 255).all()
-
-
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparent_pixels_are_white(mode: str) -> None:
     """Their own colour is often black, as that of the ink: nothing would be left of a drawing."""

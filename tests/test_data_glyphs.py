@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import label
 
 from fewshot.data import glyphs
 from fewshot.data.images import open_or_prepare
@@ -47,23 +46,8 @@ def test_twice_the_same(made: Table, tmp_path: Path) -> None:
     assert np.array_equal(again.images, made.images.repeat(3, axis=3))
 
 
-def upright(size: int = 28) -> np.ndarray:
-    """A stem with a foot, well inside the image."""
-    picture = np.zeros((size, size), dtype=np.uint8)
-    picture[size // 4 : -size // 4, size // 2 - 1 : size // 2 + 1] = 255
-    picture[-size // 4 - 2 : -size // 4, size // 2 : -size // 4] = 255
-    return picture
-
-
 def distorted(picture: np.ndarray, key: str) -> np.ndarray:
     return glyphs._distorted(picture.tobytes(), key, len(picture))
-
-
-def test_a_picture_is_distorted_by_its_key_alone() -> None:
-    first, again = (distorted(upright(), "U+004C L face 0") for _ in range(2))
-    assert np.array_equal(first, again)
-    others = [distorted(upright(), f"U+004C L {key}") for key in ("face 1", "other 0")]
-    assert len({picture.tobytes() for picture in (upright(), first, *others)}) == 4
 
 
 def test_distortions_are_as_large_as_stated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,16 +74,6 @@ def test_distortions_are_as_large_as_stated(monkeypatch: pytest.MonkeyPatch) -> 
         assert seen(down=sign)[4] - plain[4] == sign * 112 // 14
     bar = bar.T.copy()
     assert [seen(wide=sign)[1] for sign in (-1, 1)] == pytest.approx([48 * 1.15, 48 / 1.15], abs=1)
-
-
-def test_no_ink_is_cut() -> None:
-    """A frame as large as a drawing may be keeps its four sides."""
-    frame = np.zeros((56, 56), dtype=np.uint8)
-    frame[4:52, 4:52] = 255
-    frame[10:46, 10:46] = 0
-    for key in map(str, range(50)):
-        ink = distorted(frame, key) > 127
-        assert label(~ink)[1] == 2, key  # outside and inside: a side that left the image would open the frame
 
 
 def test_pixels_alone_tell_few_characters_apart(made: Table) -> None:

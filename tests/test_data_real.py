@@ -10,7 +10,7 @@ from PIL import Image
 
 from fewshot.data.archives import files_in
 from fewshot.data.images import open_or_prepare
-from fewshot.data.published import MINI, split_of_bird, split_of_character
+from fewshot.data.published import MINI, split_of_bird
 
 
 def test_omniglot(raw: str, prepared: Path) -> None:
@@ -24,12 +24,6 @@ def test_omniglot(raw: str, prepared: Path) -> None:
     first = next(load for name, load in files.items() if published["train"][0] in name)
     image = Image.open(io.BytesIO(first())).convert("L").resize((28, 28), Image.Resampling.BILINEAR)
     assert np.array_equal(table.images[0, :, :, 0], 255 - np.asarray(image))
-
-
-def test_vinyals_split_by_rule(raw: str) -> None:
-    published = json.loads((Path(raw) / "omniglot" / "split_vinyals.json").read_text())
-    for split, characters in published.items():
-        assert {split_of_character(character) for character in characters} == {split}
 
 
 @pytest.mark.parametrize("classes", [200, 50])

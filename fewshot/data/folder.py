@@ -100,8 +100,8 @@ def read_list(name: str, data: bytes, by_split: bool) -> pd.DataFrame:
             table.insert(0, "split", Path(name).stem if by_split else "")
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
-    if set(table) != {"filename", "label", "split"}:
-        raise UserError(f"{name}: the columns of a csv file are filename,label or filename,label,split")
+    if set(table) != {"filename", "label", "split"} or not table["label"].all():
+        raise UserError(f"{name}: each row needs a filename and a label, under these names, perhaps a split")
     return table
 
 
