@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fewshot.data.archives import files_in
-from fewshot.data.examples import decode, resize
+from fewshot.data.examples import decode
 from fewshot.errors import UserError
 from tests.made_files import FILLS, fill_folder, fill_tar, fill_zip, picture
 
@@ -120,11 +120,3 @@ def test_transparent_pixels_are_white(mode: str) -> None:
     pixels = decode(saved(image.convert(mode)), "x", 8, 1)[..., 0]
     assert (pixels[:, :4] == 0).all()
     assert (pixels[:, 4:] == 255).all()
-
-
-def test_resize_is_the_bilinear_one_of_torchvision() -> None:
-    from torchvision.transforms import functional
-
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (105, 105), dtype=np.uint8))
-    expected = functional.resize(image, [28, 28], functional.InterpolationMode.BILINEAR, antialias=True)
-    assert np.array_equal(resize(image, 28, 1)[..., 0], np.asarray(expected))

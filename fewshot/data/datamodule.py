@@ -33,9 +33,8 @@ class Source(Protocol):
 class TaskStream:
     """Episodes: batch s holds tasks s * batch ... s * batch + batch - 1 of a split, `total` tasks an epoch.
 
-    Batches of training are counted across epochs, so that each epoch has new tasks; validation and test have
-    the same ones every time. An epoch that was left early begins again. The state is the number of the next
-    batch. Of `ranks` processes `rank` has its share of a batch.
+    Training counts them across epochs: each has new tasks, and one that was left early begins again. The
+    state is the number of the next batch. Of `ranks` processes `rank` has its share of a batch.
     """
 
     at_once = 128  # tasks drawn together: a draw's cost is numpy's calls, and a copy to the device
@@ -119,7 +118,13 @@ class EpisodicDataModule(L.LightningDataModule):
         if stage == "fit":  # each fit begins with the first task, unless it restores a checkpoint
             self.load_state_dict({"next": 0})
         for split in STAGES.get(stage, SPLITS):
-            self.source.check(split, self.streams[split].shots, self.streams[split].queries)
+            stream = self.streams[split]
+            self.source.check(split, stream.shots, stream.queries)
+            if self.trainer is not None:
+                stream.device = self.trainer.strategy.root_device
+                stream.rank, stream.ranks = self.trainer.global_rank, self.trainer.world_size
+                if split != "train":
+                    stream.batch = self.eval_batch_size * stream.ranks
 
     def episode(self, split: str, tasks: Sequence[int], queries: int | None = None) -> Episode:
         """Some tasks of a split by their numbers, B = len(tasks); `queries` instead of the split's own."""
@@ -131,23 +136,14 @@ class EpisodicDataModule(L.LightningDataModule):
         """The names of the classes of some tasks, by label; none where there are no classes."""
         return self.source.class_names(split, np.array(tasks, dtype=np.int64))
 
-    def on_device(self, split: str) -> TaskStream:
-        stream = self.streams[split]
-        if self.trainer is not None:
-            stream.device = self.trainer.strategy.root_device
-            stream.rank, stream.ranks = self.trainer.global_rank, self.trainer.world_size
-            if split != "train":
-                stream.batch = self.eval_batch_size * stream.ranks
-        return stream
-
     def train_dataloader(self) -> TaskStream:
-        return self.on_device("train")
+        return self.streams["train"]
 
     def val_dataloader(self) -> TaskStream:
-        return self.on_device("val")
+        return self.streams["val"]
 
     def test_dataloader(self) -> TaskStream:
-        return self.on_device("test")
+        return self.streams["test"]
 
     def state_dict(self) -> dict[str, int]:
         return self.streams["train"].state_dict()

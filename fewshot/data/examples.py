@@ -31,11 +31,7 @@ class Content(NamedTuple):
 
 
 def decode(data: bytes | NDArray[np.uint8], name: str, size: int, channels: int) -> NDArray[np.uint8]:
-    """A file or pixels as uint8 (size, size, channels), resized without regard to the aspect ratio.
-
-    Raises:
-        UserError: no readable image, or more than 8 bits a channel.
-    """
+    """A file or pixels as uint8 (size, size, channels); UserError if unreadable or over 8 bits a channel."""
     if not isinstance(data, bytes):
         return resize(Image.fromarray(data), size, channels)
     try:

@@ -5,6 +5,7 @@ import io
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -20,13 +21,15 @@ SPLIT_FOLDER = re.compile(r"((?:.*/)?)(train|val|test)/(.+)/[^/]+")
 SEEDED_NOTE = "classes split 64/16/20% in the order of sha256('0/' + class name)"
 
 
-def table_name(path: Path) -> str:
+def table_name(path: Path | None) -> str:
     """The folder's name, and a hash of its place and of its files' names, sizes and dates."""
-    digest = hashlib.sha256(f"{READING}{path.resolve()}".encode(errors="surrogateescape"))
+    if path is None or not path.exists():
+        raise UserError(f"data=folder: {path} does not exist: give a folder of class folders as data.path=…")
+    facts = [f"{READING}{path.resolve()}"]
     for name, file in files_below(path).items():
-        facts = file.stat()
-        digest.update(f"\n{name} {facts.st_size} {facts.st_mtime_ns}".encode(errors="surrogateescape"))
-    return f"folder-{re.sub(r'[^A-Za-z0-9.-]+', '_', path.resolve().name)}-{digest.hexdigest()[:10]}"
+        facts.append(f"{name} {file.stat().st_size} {file.stat().st_mtime_ns}")
+    digest = hashlib.sha256("\n".join(facts).encode(errors="surrogateescape")).hexdigest()[:10]
+    return f"folder-{re.sub(r'[^A-Za-z0-9.-]+', '_', path.resolve().name)}-{digest}"
 
 
 def read(files: Files) -> Content:
@@ -73,36 +76,31 @@ def from_folders(images: Files) -> list[Example]:
 
 def from_lists(lists: Files, images: Files) -> list[Example]:
     """Images listed in one csv, or in train.csv, val.csv and test.csv, by a unique end of their path."""
-    names = sorted(Path(name).name for name in lists)
-    by_split = names in (["test.csv", "train.csv"], ["test.csv", "train.csv", "val.csv"])
-    if len(lists) > 1 and not by_split:
-        raise UserError(f"{', '.join(lists)}: keep one csv file, or train.csv, val.csv and test.csv")
-    rows = pd.concat([read_list(name, load(), by_split) for name, load in lists.items()])
-    if set(rows["split"]) != {""} and not rows["split"].isin(SPLITS).all():
-        raise UserError(f"{names[0]}: a split is train, val or test")
-    named = defaultdict(list)
+    source, names = ", ".join(lists), sorted(Path(name).name for name in lists)
+    if len(lists) > 1 and names not in (["test.csv", "train.csv"], ["test.csv", "train.csv", "val.csv"]):
+        raise UserError(f"{source}: keep one csv file, or train.csv, val.csv and test.csv")
+    try:
+        read = partial(pd.read_csv, dtype=str, keep_default_na=False)
+        tables = {Path(name).stem: read(io.BytesIO(load())) for name, load in lists.items()}
+        rows = pd.concat(tables, names=["split", "row"]).reset_index("split", drop=len(lists) == 1)
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from error
+    if "split" not in rows:
+        rows["split"] = ""
+    if set(rows) != {"filename", "label", "split"} or not rows["label"].str.len().gt(0).all():
+        raise UserError(f"{source}: the columns of a csv file are filename,label or filename,label,split")
+    if rows["split"].any() and not rows["split"].isin(SPLITS).all():
+        raise UserError(f"{source}: a split is train, val or test")
+    ends = defaultdict(list)
     for name in images:
-        named[Path(name).name].append(name)
+        ends[Path(name).name].append(name)
     examples: dict[str, Example] = {}
     for listed, label, split in zip(rows["filename"], rows["label"], rows["split"], strict=True):
-        found = [name for name in named[Path(listed).name] if f"/{name}".endswith(f"/{listed}")]
+        found = [name for name in ends[Path(listed).name] if f"/{name}".endswith(f"/{listed}")]
         if len(found) != 1 or found[0] in examples:
-            raise UserError(f"{', '.join(lists)}: {listed} is there twice, or names {len(found)} images")
+            raise UserError(f"{source}: {listed} is there twice, or names {len(found)} images")
         examples[found[0]] = Example(split, label, found[0], images[found[0]])
     return list(examples.values())
-
-
-def read_list(name: str, data: bytes, by_split: bool) -> pd.DataFrame:
-    """The columns filename, label and split of a csv file, whose own name may be the split."""
-    try:
-        table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
-        if by_split or "split" not in table:
-            table.insert(0, "split", Path(name).stem if by_split else "")
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from error
-    if set(table) != {"filename", "label", "split"} or not table["label"].all():
-        raise UserError(f"{name}: each row needs a filename and a label, under these names, perhaps a split")
-    return table
 
 
 def seeded(labels: Iterable[str]) -> dict[str, str]:

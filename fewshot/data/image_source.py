@@ -44,10 +44,8 @@ class ImageSource:
         few = list(compress(classes.names, ~enough))
         asked = f"{shots + queries} images (shots={shots} + data.{split}_queries={queries})"
         if ways > len(kept.names):
-            setting = "data.ways" if ways == self.ways["test"] else "data.train_ways"
-            raise UserError(
-                f"{setting}={ways} is more than the {len(kept.names)} {split} classes with {asked}"
-            )
+            name = "data.ways" if ways == self.ways["test"] else "data.train_ways"
+            raise UserError(f"{name}={ways} is more than the {len(kept.names)} {split} classes with {asked}")
         if few and kept.names != self.drawn[split].names:
             which = ", ".join(few[:5]) + ", …" * (len(few) > 5)
             said = f"{len(few)} of {len(enough)} {split} classes have fewer than {asked}"
@@ -56,9 +54,7 @@ class ImageSource:
 
     def left_out(self) -> dict[str, list[str]]:
         """The classes, by split, that have too few images for the tasks asked for."""
-        few = {
-            split: sorted({*c.names} - {*self.drawn[split].names}) for split, c in self.table.splits.items()
-        }
+        few = {s: sorted({*c.names} - {*self.drawn[s].names}) for s, c in self.table.splits.items()}
         return {split: names for split, names in few.items() if names}
 
     def classes(self) -> dict[str, list[tuple[str, int]]]:

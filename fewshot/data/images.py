@@ -37,30 +37,26 @@ def open_or_prepare(
     """
     if name not in NAMES or channels not in (1, 3):
         raise UserError(f"no image data {name} with channels={channels}: names are {', '.join(NAMES)}")
-
     home = path if path and name == "folder" else raw / name
     if name == "cub50" and not home.exists():
         home = raw / "cub"
 
     def read() -> Content:
+        if name == "glyphs":
+            return glyphs.read(size)
         try:
             if name in published.DOWNLOADS:
                 return published.read(name, home, download)
-            if name == "mini":
-                return published.read_mini(files_in(home))
-            return glyphs.read(size) if name == "glyphs" else folder.read(files_in(home))
+            return published.read_mini(files_in(home)) if name == "mini" else folder.read(files_in(home))
         except UserError as error:
             raise UserError(f"{home}: {error}") from error
 
-    version = f"{glyphs.READING}-" if name == "glyphs" else ""
     kind = f"{size}-{'grey' if channels == 1 else 'rgb'}"
-    return open_or_write(prepared / f"{full_name(name, path)}-{version}{kind}", size, channels, read)
+    if name == "glyphs":
+        kind = f"{glyphs.READING}-{kind}"
+    return open_or_write(prepared / f"{full_name(name, path)}-{kind}", size, channels, read)
 
 
 def full_name(name: str, path: Path | None) -> str:
     """The data set's name; for a folder one that also says where it is and which state of it this is."""
-    if name != "folder":
-        return name
-    if path is None or not path.exists():
-        raise UserError(f"data=folder: {path} does not exist: give a folder of class folders as data.path=…")
-    return folder.table_name(path)
+    return folder.table_name(path) if name == "folder" else name

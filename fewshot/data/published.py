@@ -38,7 +38,6 @@ class Download(NamedTuple):
     split_of: Callable[[str], str]  # class -> split
     site: str
     files: dict[str, str]  # name -> md5, those of torchvision (Omniglot) and CaltechDATA (CUB)
-    invert: bool = False
 
 
 CHARACTER = r"(images_(?:background|evaluation)/[^/]+/character\d\d)/([^/]+\.png)"
@@ -50,7 +49,7 @@ ZIPS = {
 CALTECH = "https://data.caltech.edu/records/65de6-vp158/files"
 TGZ = {"CUB_200_2011.tgz": "97eceeb196236b17998738112f37df78"}
 DOWNLOADS = {
-    "omniglot": Download(CHARACTER, 1623 * 20, split_of_character, LAKE, ZIPS, invert=True),  # ink is 255
+    "omniglot": Download(CHARACTER, 1623 * 20, split_of_character, LAKE, ZIPS),
     "cub": Download(r"(\d{3}\.\w+)/([^/]+\.jpg)", 11_788, split_of_bird, CALTECH, TGZ),
     "cub50": Download(r"((?:0[0-4]\d|050)\.\w+)/([^/]+\.jpg)", 2_889, split_of_bird, CALTECH, TGZ),
 }
@@ -66,7 +65,7 @@ def read(name: str, home: Path, may_download: bool) -> Content:
         found = find(known, files_in(home))
     if len(found) != known.images:
         raise UserError(f"{len(found)} of {known.images} images found: put {' and '.join(known.files)} there")
-    return Content(found, invert=known.invert)
+    return Content(found, invert=name == "omniglot")  # so that ink is 255
 
 
 def find(known: Download, files: Files) -> list[Example]:
@@ -93,9 +92,7 @@ def download(url: str, md5: str, folder: Path) -> None:
 
 
 MINI = {"train": 64, "val": 16, "test": 20}  # classes
-MINI_FILES = (
-    "train.csv, val.csv, test.csv and images/*.jpg, or mini-imagenet-cache-train.pkl, -val and -test,"
-)
+MINI_FILES = "train.csv, val.csv, test.csv and images/*.jpg, or the mini-imagenet-cache-*.pkl"
 PICKLE = r"(?:.*/)?mini-imagenet-cache-(train|val|test)\.pkl"
 ARRAYS = ("ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer")  # what numpy's pickles call
 

@@ -41,8 +41,8 @@ class SineSource:
         phase = uniform(random_bits(keys, np.uint64(1)), *PHASE)
         y = amplitude * np.sin(x + self.sign * phase)
         dtype = torch.get_default_dtype()  # there are devices without float64
-        drawn = {"x": torch.from_numpy(x).to(dtype), "y": torch.from_numpy(y).to(dtype)}
-        return drawn | {"tasks": torch.from_numpy(tasks)}
+        waves = {"x": torch.from_numpy(x).to(dtype), "y": torch.from_numpy(y).to(dtype)}
+        return waves | {"tasks": torch.from_numpy(tasks)}
 
     def episode(self, drawn: dict[str, Tensor], shots: int) -> Episode:
         """The Episode of what `draw` drew, in the default dtype; x and y get a trailing axis of 1."""

@@ -69,12 +69,7 @@ def open_or_write(folder: Path, size: int, channels: int, read: Callable[[], Con
 
 
 def write_table(folder: Path, size: int, channels: int, content: Content) -> None:
-    """Write the new `folder`, all or nothing, sorted by split, class and file name.
-
-    Raises:
-        OSError: it cannot be written, or its disk is full.
-        UserError: a class is in two splits, or an image cannot be read.
-    """
+    """Write the new `folder`, all or nothing; UserError where two splits share a class."""
     rows = sorted(content.examples, key=lambda e: (SPLITS.index(e.split), e.label, Path(e.name).name, e.name))
     counts = {split: Counter(row.label for row in rows if row.split == split) for split in SPLITS}
     for label, splits in Counter(chain(*counts.values())).items():
