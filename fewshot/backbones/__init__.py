@@ -23,11 +23,10 @@ def make_body(input_shape: Sequence[int], backbone: Mapping[str, Any]) -> Body:
     Raises:
         UserError: the class has not been imported, or an option is wrong.
     """
-    target = str(backbone.get("_target_", DEFAULT))
+    options = dict(backbone)
+    options.pop("name", None)
+    target = options.pop("_target_", DEFAULT)
     module = target.rpartition(".")[0]
     if not module.startswith("fewshot.backbones.") and module not in sys.modules:
         raise UserError(f"backbone {target}: import {module} first")
-    cls: type[Body] = get_class(target)
-    return cls(
-        input_shape, **{name: value for name, value in backbone.items() if name not in ("_target_", "name")}
-    )
+    return get_class(target)(input_shape, **options)

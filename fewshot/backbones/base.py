@@ -1,10 +1,15 @@
-"""The interface of backbones: flat features of examples, and whose statistics batch norm uses."""
+"""The interface of backbones, their pretrained weights, and a backbone with a linear head."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from torch import Tensor, nn
 
 from fewshot.backbones.layers import linear
+from fewshot.errors import UserError, brief
+from fewshot.files import weights_file
 from fewshot.options import Text, validated
 
 Weights = Annotated[Text | None, "file of pretrained weights, or a run's folder; null: random ones"]
@@ -18,13 +23,9 @@ class Body(nn.Module):
     Attributes:
         features: size of the output.
         bn: "transductive", support and query set normalised each by its own statistics; "support", both by
-        the support
-            set's; "none", no example depends on another.
-        flat: whether it takes flat inputs, as a network of linear layers does, and no images.
+            the support set's; "none", no example depends on another.
+        flat: whether it takes flat inputs, as linear layers do, and no images.
         per_task: whether its weights may carry a leading task axis, so that a learner can adapt them.
-
-    Raises:
-        UserError: an argument is not what its annotation allows, or does not fit the inputs.
     """
 
     features: int
@@ -52,3 +53,38 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         return linear(self.body(x, reference), self.head.weight, self.head.bias)
+
+
+def load(net: nn.Module, weights: str | None, head: str | None = None) -> None:
+    """Loads pretrained weights, if there are any, without executing anything in their file.
+
+    Args:
+        weights: a file, .pt, .pth, .ckpt or .safetensors, or the folder of a run.
+        head: name of the network's classifier, which keeps its own weights.
+
+    Raises:
+        UserError: the file cannot be read, or names or shapes are not the network's.
+    """
+    if weights is None:
+        return
+    try:
+        state = dict(read(weights_file(Path(weights))))
+        if head is not None:
+            state |= {name: value for name, value in net.state_dict().items() if name.startswith(f"{head}.")}
+        net.load_state_dict(state)
+    except Exception as error:  # whatever the file holds
+        raise UserError(f"backbone.weights={weights} cannot be loaded: {brief(error, 400)}") from error
+
+
+def read(file: Path) -> Mapping[str, Tensor]:
+    """A file's weights by name; of a learner's checkpoint those of its body."""
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(file)
+    checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    state = checkpoint.get("state_dict", checkpoint)
+    if "pytorch-lightning_version" not in checkpoint:
+        return state.get("model", state)
+    named = {name.removeprefix("net."): value for name, value in state.items()}  # MAML's body is in a net
+    return {name.removeprefix("body."): value for name, value in named.items() if name.startswith("body.")}

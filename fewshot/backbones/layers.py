@@ -15,10 +15,7 @@ EPS = 1e-5
 
 
 def linear(x_BMI: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x Wᵀ + b, (B, M, O).
-
-    `weight` is (O, I), (B, O, I) or a `TaskWeight`; `bias` is (O,), (B, O) or one number for all outputs.
-    """
+    """x Wᵀ + b, (B, M, O); `weight` (O, I), (B, O, I) or `TaskWeight`, `bias` (O,), (B, O) or one number."""
     if not isinstance(weight, Tensor):
         return weight.linear(x_BMI, bias)
     if weight.dim() == 2:
@@ -27,16 +24,19 @@ def linear(x_BMI: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def conv(x_BMIHW: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """K×K convolution that keeps the image size, K odd.
-
-    `weight` is (O, I, K, K) or (B, O, I, K, K), `bias` (O,) or (B, O).
-    """
+    """Convolution that keeps the image size; `weight` (O, I, K, K) or (B, O, I, K, K), K odd, `bias` (O,) or
+    (B, O)."""
     (tasks, examples), padding = x_BMIHW.shape[:2], weight.shape[-1] // 2
     bias = None if bias is None else bias.flatten()
     if weight.dim() == 4:
         return F.conv2d(x_BMIHW.flatten(0, 1), weight, bias, padding=padding).unflatten(0, (tasks, examples))
     x = F.conv2d(fold_tasks(x_BMIHW), weight.flatten(0, 1), bias, padding=padding, groups=tasks)
     return unfold_tasks(x, tasks)
+
+
+def max_pool(x_BMOHW: Tensor) -> Tensor:
+    """2×2 max-pooling."""
+    return unfold_tasks(F.max_pool2d(fold_tasks(x_BMOHW), 2), len(x_BMOHW))
 
 
 def batch_norm(
@@ -60,28 +60,15 @@ def batch_norm(
         weight, bias = weight.expand(tasks, -1).flatten(), bias.expand(tasks, -1).flatten()
         x = F.batch_norm(fold_tasks(x_BMO), None, None, weight, bias, training=True, eps=eps)
         return unfold_tasks(x, tasks)
-    axes = (1, *range(3, x_BMO.dim()))
-    var, mean = torch.var_mean(x_BMO[:, :reference], axes, correction=0, keepdim=True)
-    shape = (-1, 1, x_BMO.shape[2], *(1 for _ in range(3, x_BMO.dim())))
+    pixels = range(3, x_BMO.dim())
+    var, mean = torch.var_mean(x_BMO[:, :reference], (1, *pixels), correction=0, keepdim=True)
+    shape = (-1, 1, x_BMO.shape[2], *(1 for _ in pixels))
     scale = weight.reshape(shape) * torch.rsqrt(var + eps)
     return torch.addcmul(bias.reshape(shape) - mean * scale, x_BMO, scale)
 
 
-def lstm_cell(gates_DR: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Eqs. 1 to 6 after the matrix products: gates (4 units, ...) in torch's order → h and c (units, ...)."""
-    i, f, g, o = gates_DR.chunk(4)
-    new = i.sigmoid() * g.tanh()
-    if c is not None:
-        new = torch.addcmul(new, f.sigmoid(), c)
-    return o.sigmoid() * new.tanh(), new
-
-
 def loop_over_tasks(x: Tensor) -> bool:
-    """Whether to convolve one task after the other: on a CPU, which one task keeps busy.
-
-    Batched, each layer's result is copied between the layouts of convolution and batch norm, which takes
-    longer than the convolutions.
-    """
+    """Whether to convolve one task after the other: on a CPU, where copies between layouts take longer."""
     return x.device.type == "cpu"
 
 
