@@ -57,7 +57,7 @@ def close(
     torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, msg=lambda m: f"{name}: {m}")
 
 
-@pytest.mark.parametrize(("method", "backbone", "bn", "options"), CASES, ids=range(len(CASES)))
+@pytest.mark.parametrize(("method", "backbone", "bn", "options"), CASES)
 def test_learner_equals_reference(
     method: str, backbone: str, bn: str | None, options: dict[str, Any]
 ) -> None:
@@ -86,7 +86,7 @@ def test_learner_equals_reference(
 OTHER_WAY = [case for case in CASES if case[0] not in ("lstm", "protonet") or case[1] == "conv4"]
 
 
-@pytest.mark.parametrize(("method", "backbone", "bn", "options"), OTHER_WAY, ids=range(len(OTHER_WAY)))
+@pytest.mark.parametrize(("method", "backbone", "bn", "options"), OTHER_WAY)
 def test_the_other_way_equals_reference(
     method: str, backbone: str, bn: str | None, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

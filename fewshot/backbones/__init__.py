@@ -15,13 +15,9 @@ DEFAULT = "fewshot.backbones.blocks.Blocks"
 def make_body(input_shape: Sequence[int], backbone: Mapping[str, Any]) -> Body:
     """The backbone that settings describe, for inputs of one shape.
 
-    Args:
-        backbone: the options of a class, and as `_target_` its dotted name; without it, those of `Blocks`:
-            `{"layer": "linear", "widths": [64, 64]}`. Settings may come from a checkpoint, so a class outside
-            this package has to be imported already.
-
-    Raises:
-        UserError: the class has not been imported, or an option is wrong.
+    `backbone` holds the options of a class, and as `_target_` its dotted name; without it, those of `Blocks`:
+    `{"layer": "linear", "widths": [64, 64]}`. Settings may come from a checkpoint: a class outside this
+    package has to be imported already, else UserError.
     """
     options = dict(backbone)
     options.pop("name", None)

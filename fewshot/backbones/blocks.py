@@ -25,6 +25,7 @@ class Block(nn.Module):
         super().__init__()
         self.is_conv, self.has_bn = layer == "conv", bn
         self.layer: Callable[..., Tensor] = conv if self.is_conv else linear
+        self.pool: Callable[[Tensor], Tensor] = max_pool if self.is_conv else nn.Identity()
         made: Any = nn.Conv2d(inputs, outputs, 3) if self.is_conv else nn.Linear(inputs, outputs)
         self.weight: nn.Parameter = made.weight
         self.bias: nn.Parameter = made.bias
@@ -43,10 +44,9 @@ class Block(nn.Module):
         """What follows the weights: batch norm, ReLU, `transform`, pooling. `u` (B, M, outputs, ...)."""
         if self.has_bn:
             u = batch_norm(u, self.bn_weight, self.bn_bias, reference)
-        pool = max_pool if self.is_conv else nn.Identity()
         if transform is not None:
-            return pool(transform(F.relu(u)))
-        return F.relu(pool(u))  # the same as pooling last, on a quarter of the pixels
+            return self.pool(transform(F.relu(u)))
+        return F.relu(self.pool(u))  # the same as pooling last, on a quarter of the pixels
 
 
 class Blocks(Body, nn.ModuleList):

@@ -5,8 +5,6 @@ Shape suffixes: B tasks, M examples, K products, I inputs, O outputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -72,20 +70,24 @@ Weights = dict[str, Any]  # by name: tensors, and `TaskWeight`s of linear layers
 
 
 def copies(parameter: Tensor, tasks: int, clip: float | None) -> Tensor:
-    """A parameter repeated along a new first axis, (B, ...); `clip`: its meta-gradient is a `clipped_sum`."""
+    """A parameter repeated along a new first axis, (B, ...).
+
+    With `clip`, its meta-gradient is the sum of the tasks' gradients, clipped after each.
+    """
+
     repeated = parameter.expand(tasks, *parameter.shape)
     if clip is not None:
-        repeated.register_hook(lambda grads: clipped_sum(grads, clip))
+
+        def clipped_sum(grads: Tensor) -> Tensor:
+            """In the first row, with zeros below: autograd adds them up."""
+            total = torch.zeros_like(grads)
+            for grad in grads:
+                total[0].add_(grad).clamp_(-clip, clip)
+            return total
+
+        repeated.register_hook(clipped_sum)
     # the inner loop differentiates with respect to a view: its gradients do not pass the hook
     return repeated.view_as(repeated)
-
-
-def clipped_sum(grads: Tensor, clip: float) -> Tensor:
-    """The sum of the tasks' gradients (B, ...), clipped after each, in the first row, and zeros below."""
-    total = torch.zeros_like(grads)
-    for grad in grads:
-        total[0].add_(grad).clamp_(-clip, clip)
-    return total
 
 
 def leaf(weight: Any) -> Any:
@@ -95,31 +97,27 @@ def leaf(weight: Any) -> Any:
 
 def functional_call(net: Any, weights: Weights, x: Tensor, reference: int | None = None) -> Tensor:
     """The predictions of `net` with the given weights, with a leading task axis or shared by all tasks."""
-    if net.body.flat or not loop_over_tasks(x):
-        with swapped(net, weights):
-            return net(x, reference)
-    per_task = {name: w for name, w in weights.items() if w.dim() > net.get_parameter(name).dim()}
-    copies = {name: weight.unbind() for name, weight in per_task.items()}
-    predictions = []
-    for number, task_x in enumerate(x.split(1)):
-        with swapped(net, weights | {name: copy[number] for name, copy in copies.items()}):
-            predictions.append(net(task_x, reference))
-    return torch.cat(predictions)
-
-
-@contextmanager
-def swapped(net: nn.Module, weights: Weights) -> Iterator[None]:
-    """Within, `net` has these weights, by name, in place of its parameters."""
-    names = [name.rpartition(".") for name in weights]
-    places = [(net.get_submodule(parent)._parameters, last) for parent, _, last in names]
-    before = [parameters[last] for parameters, last in places]
-
-    def place(values: Iterable[Any]) -> None:
-        for (parameters, last), value in zip(places, values, strict=True):
-            parameters[last] = value
-
-    place(weights.values())
+    parts = [(x, weights)]
+    if not net.body.flat and loop_over_tasks(x):
+        copies = {n: w.unbind() for n, w in weights.items() if w.dim() > net.get_parameter(n).dim()}
+        own = [{n: copy[task] for n, copy in copies.items()} for task in range(len(x))]
+        parts = [(task_x, weights | of_task) for task_x, of_task in zip(x.split(1), own, strict=True)]
+    predictions: list[Tensor] = []
+    before: Weights = {}
     try:
-        yield
+        for part_x, part_weights in parts:
+            before = swap(net, part_weights) | before
+            predictions.append(net(part_x, reference))
     finally:
-        place(before)
+        swap(net, before)
+    return torch.cat(predictions) if len(parts) > 1 else predictions[0]
+
+
+def swap(net: nn.Module, weights: Weights) -> Weights:
+    """Puts weights, by name, in the place of parameters of `net`, and returns what was there."""
+    before: Weights = {}
+    for name, weight in weights.items():
+        parent, _, last = name.rpartition(".")
+        parameters = net.get_submodule(parent)._parameters
+        before[name], parameters[last] = parameters[last], weight
+    return before

@@ -18,7 +18,6 @@ from fewshot.episodes import Episode, Task
 from fewshot.errors import UserError
 from fewshot.methods.losses import (
     accumulated_losses,
-    accuracies,
     baseline_name,
     baseline_scores,
     nan_unless_finite,
@@ -61,17 +60,15 @@ class MetaLearner(L.LightningModule):
 
     def __init__(self, task: Task, lr: Lr) -> None:
         super().__init__()
-        name = type(self).__name__
         if task.regression and not self.regression:
-            raise UserError(f"{name} is for classification only: choose other data")
+            raise UserError(f"{type(self).__name__} is for classification only: choose other data")
         if task.train_outputs is not None and self.has_head:
-            raise UserError(
-                f"train_ways={task.train_outputs}: {name} has one output per class of a test task"
-            )
+            has_outputs = f"{type(self).__name__} has one output per class of a test task"
+            raise UserError(f"train_ways={task.train_outputs}: {has_outputs}")
         self.task, self.lr = task, lr
-        self.val_scores, self.val_losses = value_per_task(), value_per_task()
-        self.test_scores, self.test_baselines = value_per_task(), value_per_task()
-        self.test_tasks, self.test_predictions = value_per_task(), value_per_task()
+        per_task = [CatMetric(nan_strategy="disable") for _ in range(6)]  # a value or row per task, also NaN
+        self.val_scores, self.val_losses, self.test_scores, self.test_baselines = per_task[:4]
+        self.test_tasks, self.test_predictions = per_task[4:]
 
     @property
     def outputs(self) -> int:
@@ -110,8 +107,10 @@ class MetaLearner(L.LightningModule):
 
     def scores(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """Each task's score, (B,): accuracy in % or mean squared error; NaN if a prediction is not finite."""
-        score = squared_errors if self.task.regression else accuracies
-        return nan_unless_finite(score(predictions, targets), predictions)
+        if self.task.regression:
+            return nan_unless_finite(squared_errors(predictions, targets), predictions)
+        scores = 100 * (predictions.argmax(-1) == targets).float().mean(1)
+        return nan_unless_finite(scores, predictions)
 
     def losses(self, episode: Episode) -> tuple[Tensor, Tensor]:
         """Each task's loss, (B,), and the predictions; the gradient of the losses' sum trains the learner."""
@@ -162,11 +161,6 @@ class MetaLearner(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
-
-
-def value_per_task() -> CatMetric:
-    """A metric that collects one value or row per task, NaN included."""
-    return CatMetric(nan_strategy="disable")
 
 
 def query_pass(forward: Callable[..., Tensor], bn: str, support_x: Tensor, query_x: Tensor) -> Tensor:

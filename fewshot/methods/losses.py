@@ -15,11 +15,6 @@ def squared_errors(predictions: Tensor, targets: Tensor) -> Tensor:
     return F.mse_loss(predictions, targets, reduction="none").flatten(1).mean(1)
 
 
-def accuracies(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Each task's accuracy in %, (B,)."""
-    return 100 * (predictions.argmax(-1) == targets).float().mean(1)
-
-
 def nan_unless_finite(values: Tensor, predictions: Tensor) -> Tensor:
     """`values` (B,), NaN for tasks with a prediction that is not finite: argmax would choose a class."""
     return values.masked_fill(~predictions.detach().isfinite().flatten(1).all(1), float("nan"))

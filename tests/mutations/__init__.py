@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-LEARNERS = ("learners", "against_reference", "meta_gradients", "steps", "settings")
+LEARNERS = ("against_reference", "learners", "meta_gradients", "steps", "settings")
 TESTS = {  # the beginning of a file's path: the tests that guard it, the fastest to fail first
     "fewshot/methods/base": ("steps", "learners", "against_reference"),
     "fewshot/methods/losses": ("steps", "learners", "against_reference"),

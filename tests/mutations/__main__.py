@@ -1,7 +1,7 @@
-"""Breaks the package in one place at a time; a test of that part must fail: `python -m tests.mutations [path]`.
+"""Breaks the package in one place at a time; a test of it must fail: `python -m tests.mutations [path]`.
 
-Each mutation runs in its own copy of the repository. Paths restrict the files, as `fewshot/methods`. Exits 1 if
-a mutation survives, or if a test of the unchanged copy fails.
+Each mutation runs in its own copy of the repository. Paths restrict the files, as `fewshot/methods`.
+Exits 1 if a mutation survives, or if a test of the unchanged copy fails.
 """
 
 import os
