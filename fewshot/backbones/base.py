@@ -56,14 +56,9 @@ class Network(nn.Module):
 
 
 def load(net: nn.Module, weights: str | None, head: str | None = None) -> None:
-    """Loads pretrained weights, if there are any, without executing anything in their file.
+    """Loads weights, if any: a file, .pt, .pth, .ckpt or .safetensors, or a run's folder; or UserError.
 
-    Args:
-        weights: a file, .pt, .pth, .ckpt or .safetensors, or the folder of a run.
-        head: name of the network's classifier, which keeps its own weights.
-
-    Raises:
-        UserError: the file cannot be read, or names or shapes are not the network's.
+    Nothing in the file is executed. A classifier called `head` keeps its own weights.
     """
     if weights is None:
         return

@@ -45,10 +45,8 @@ def batch_norm(
     """Batch norm over the examples (and pixels) of each task's set; gradients flow through the statistics.
 
     `x_BMO` is (B, M, O) or (B, M, O, H, W). With `reference`, the statistics are those of the first
-    `reference` examples. There are no running statistics: the sets are tiny, and the paper's runs use none.
-
-    Raises:
-        UserError: a set of one example would be normalised by its own statistics.
+    `reference` examples; without, one example alone is a UserError. As in the paper's runs, there are no
+    running statistics.
     """
     tasks = len(x_BMO)
     if reference is None:

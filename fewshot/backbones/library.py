@@ -26,8 +26,6 @@ class LibraryBody(Body):
     """
 
     per_task = False
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -50,8 +48,8 @@ class LibraryBody(Body):
             for name, norm in norms.items():
                 after = [getattr(norm, part) for part in ("drop", "act") if hasattr(norm, part)]  # timm's
                 self.net.set_submodule(name, nn.Sequential(BatchNormBySets(norm, self.sets), *after))
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.mean = nn.Buffer(torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.std = nn.Buffer(torch.tensor(STD).view(3, 1, 1), persistent=False)
         try:
             with torch.no_grad():
                 self.features = self.train()(torch.zeros(1, 2, *input_shape)).shape[2]

@@ -19,6 +19,7 @@ from fewshot.methods.lstm_layers import CoordinateLSTM, State, pooled
 from fewshot.options import Few, Positive, UnitsOfLayers
 
 Normalisation = Literal["example", "matrix", "joint", "none"]
+Layers = list[Tensor]
 Weights = list[TaskWeight]  # H of each layer
 States = list[State | None]  # of each layer's LSTM
 
@@ -27,11 +28,9 @@ class OPLSTM(MetaLearner):
     """An LSTM updates a network's weights, which are its 2D hidden states H, by outer products.
 
     On linear blocks every layer is adapted, on other backbones only the output layer. Updates are divided by
-    the Frobenius norm of each example's outer product ("example"), of each layer's mean ("matrix"), or of the
-    means of all layers together ("joint").
-
-    With `preactivation`, as released for the FC net, LSTM and outer products read hidden layers before batch
-    norm and ReLU, and hidden updates are scaled by batch norm's weight over the outputs' spread.
+    the norm of each example's outer product ("example"), of each layer's mean ("matrix"), or of all layers'
+    ("joint"). With `preactivation`, as released for the FC net, LSTM and outer products read hidden layers
+    before batch norm and ReLU, and updates are scaled by batch norm's weight over the outputs' spread.
     """
 
     steps_setting = "passes"
@@ -102,9 +101,7 @@ class OPLSTM(MetaLearner):
             weights, states = self.one_pass(weights, states, x, targets)
         return weights
 
-    def activations(
-        self, x: Tensor, weights: Weights, reference: int | None = None
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def activations(self, x: Tensor, weights: Weights, reference: int | None = None) -> tuple[Layers, Layers]:
         """Eq. 13: each layer's input a^(l-1) and its linear output u^l = H a^(l-1) + b, (B, M, ·)."""
         inputs, outputs = [x], []
         for block, weight in zip(self.hidden, weights[:-1], strict=True):
@@ -121,8 +118,7 @@ class OPLSTM(MetaLearner):
         prediction = outputs[-1].softmax(-1) if self.softmax else outputs[-1]
         below = [x, *outputs[:-1]] if self.preactivation else inputs  # a^(l-1) of the outer products
         above = [*below[1:], prediction]  # a^l of the LSTM's inputs
-        message = targets
-        updates: list[tuple[Tensor, Tensor]] = []
+        message, updates = targets, []
         new_states: States = []
         for layer in reversed(range(len(weights))):  # Eq. 17: messages go down from the output layer
             a, m = (above[layer].detach(), message.detach()) if self.detach else (above[layer], message)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.backbones.base import Body, Network
-from fewshot.backbones.blocks import Block, Blocks
+from fewshot.backbones.blocks import Blocks
 from fewshot.backbones.layers import linear
 from fewshot.episodes import Episode
 from fewshot.errors import UserError
@@ -59,7 +59,10 @@ class WarpMAML(MAML):
 
 
 class WarpedNetwork(Network):
-    """A network with a warp layer on the output of every block but the first."""
+    """A network with a warp layer on the output of every block but the first.
+
+    A warp is a 3×3 convolution, zero at first as released, or a matrix, the identity: zeros could not learn.
+    """
 
     body: Blocks
 
@@ -67,24 +70,16 @@ class WarpedNetwork(Network):
         if not isinstance(body, Blocks) or len(body) < 2:
             raise UserError("Warp-MAML's warps lie between blocks: choose backbone=conv4, fc or mlp")
         super().__init__(body, outputs)
-        self.warps = nn.ModuleList(Warp(block) for block in list(body)[1:])
+        self.warps = nn.ModuleList()
+        for block in list(body)[1:]:
+            width = len(block.bias)
+            weight = torch.zeros(width, width, 3, 3) if block.is_conv else torch.eye(width)
+            self.warps.append(nn.ParameterDict([("weight", weight), ("bias", torch.zeros(width))]))
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         first, *others = self.body
         x = first(self.body.shape(x), reference)
-        for block, warp in zip(others, self.warps, strict=True):
-            x = warp(block(x, reference))
+        warps: list[Any] = list(self.warps)
+        for block, warp in zip(others, warps, strict=True):
+            x = block.layer(block(x, reference), warp.weight, warp.bias)
         return linear(x.flatten(2), self.head.weight, self.head.bias)
-
-
-class Warp(nn.Module):
-    """A 3×3 convolution, zero at first as released, or a matrix, the identity: zeros could not learn."""
-
-    def __init__(self, block: Block) -> None:
-        super().__init__()
-        width, self.layer = len(block.bias), block.layer
-        self.weight = nn.Parameter(torch.zeros(width, width, 3, 3) if block.is_conv else torch.eye(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x, self.weight, self.bias)
