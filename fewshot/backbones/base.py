@@ -1,10 +1,12 @@
 """The interface of backbones, their pretrained weights, and a backbone with a linear head."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+from hydra.utils import get_class
 from torch import Tensor, nn
 
 from fewshot.backbones.layers import linear
@@ -16,22 +18,15 @@ Weights = Annotated[Text | None, "file of pretrained weights, or a run's folder;
 
 
 class Body(nn.Module):
-    """The base of backbones: `(B, M, *input)` → features `(B, M, features)`.
+    """The base of backbones, (B, M, *input) → (B, M, features).
 
     A backbone's settings are the annotated parameters of its constructor after `input_shape`.
-
-    Attributes:
-        features: size of the output.
-        bn: "transductive", support and query set normalised each by its own statistics; "support", both by
-            the support set's; "none", no example depends on another.
-        flat: whether it takes flat inputs, as linear layers do, and no images.
-        per_task: whether its weights may carry a leading task axis, so that a learner can adapt them.
     """
 
-    features: int
-    bn = "none"
-    flat = False
-    per_task = True
+    features: int  # size of the output
+    bn = "none"  # "transductive": each set has its own statistics; "support": the queries have the support set's
+    flat = False  # whether it takes flat inputs, as linear layers do, and no images
+    per_task = True  # whether its weights may have a leading task axis, so that a learner can adapt them
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -41,6 +36,22 @@ class Body(nn.Module):
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         """Features (B, M, features) of examples (B, M, *input); for `reference` see `layers.batch_norm`."""
         raise NotImplementedError
+
+
+def make_body(input_shape: Sequence[int], backbone: Mapping[str, Any]) -> Body:
+    """The backbone that settings describe, for inputs of one shape.
+
+    `backbone` holds the options of a class, and as `_target_` its dotted name; without it, those of `Blocks`:
+    `{"layer": "linear", "widths": [64, 64]}`. Settings may come from a checkpoint: a class outside this
+    package has to be imported already, else UserError.
+    """
+    options = dict(backbone)
+    options.pop("name", None)
+    target = options.pop("_target_", "fewshot.backbones.blocks.Blocks")
+    module = target.rpartition(".")[0]
+    if not module.startswith("fewshot.backbones.") and module not in sys.modules:
+        raise UserError(f"backbone {target}: import {module} first")
+    return get_class(target)(input_shape, **options)
 
 
 class Network(nn.Module):

@@ -1,8 +1,7 @@
-"""Layers whose weights are shared by all tasks or carry a leading task axis: the one way to batch tasks here.
+"""Layers whose weights are shared by all tasks or have a leading task axis, one weight per task.
 
-Shape suffixes: B tasks, M examples of a set, I inputs, O outputs. A weight with an additional first axis
-holds a weight per task. No vmap: torch's meta-gradient of batch norm with adapted affine weights is wrong
-under vmap.
+No vmap: under it torch's meta-gradient of batch norm with adapted affine weights is wrong.
+Shape suffixes: B tasks, M examples of a set, I inputs, O outputs.
 """
 
 import torch

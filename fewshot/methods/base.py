@@ -1,7 +1,4 @@
-"""What every meta-learner shares: training, validation and test steps, losses and scores.
-
-A learner implements one method, `forward`: it predicts queries, given a support set.
-"""
+"""What every meta-learner shares: training, validation and test steps, losses and scores."""
 
 import json
 from collections.abc import Callable
@@ -63,8 +60,8 @@ class MetaLearner(L.LightningModule):
         if task.regression and not self.regression:
             raise UserError(f"{type(self).__name__} is for classification only: choose other data")
         if task.train_outputs is not None and self.has_head:
-            has_outputs = f"{type(self).__name__} has one output per class of a test task"
-            raise UserError(f"train_ways={task.train_outputs}: {has_outputs}")
+            one_each = f"{type(self).__name__} has one output per class of a test task"
+            raise UserError(f"train_ways={task.train_outputs}: {one_each}")
         self.task, self.lr = task, lr
         per_task = [CatMetric(nan_strategy="disable") for _ in range(6)]  # a value or row per task, also NaN
         self.val_scores, self.val_losses, self.test_scores, self.test_baselines = per_task[:4]
@@ -88,11 +85,7 @@ class MetaLearner(L.LightningModule):
         return args
 
     def predict(self, episode: Episode) -> Tensor:
-        """Predictions for the queries, (B, Q, outputs); each depends on the others unless bn=support.
-
-        Raises:
-            UserError: transductive batch norm sees a set of one example.
-        """
+        """Predictions for the queries, (B, Q, outputs); with transductive batch norm, of all together."""
         return self(episode.support_x, episode.support_y, episode.query_x)
 
     def task_losses(self, predictions: Tensor, targets: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """LSTM layers one step at a time (Eqs. 1 to 6): the plain LSTM's, and OP-LSTM's coordinate-wise ones.
 
-Examples are on the last axes, which makes gates contiguous and takes half of nn.LSTMCell's time on a CPU.
-Shape suffixes: D features or units, B tasks, M examples, N outputs, O nodes.
+Examples are on the last axes, so that gates are contiguous. Shape suffixes: D features or units, B tasks,
+M examples, N outputs, O nodes.
 """
 
 from collections.abc import Sequence
@@ -59,11 +59,9 @@ class CoordinateLSTM(nn.ModuleList):
 
 
 def step(layers: nn.ModuleList, gates: Tensor, state: State | None, keep_cell: bool = True) -> State:
-    """The new h and c of all layers.
+    """The new h and c of all layers, from the first layer's `input_gates` and the state before; None is zero.
 
-    Args:
-        gates: what the inputs contribute to the first layer's gates, (4 units, ...).
-        state: h and c before; None is zero. Without `keep_cell` c is zero.
+    Without `keep_cell` c starts from zero.
     """
     new: State = []
     for number, layer in enumerate(layers):
