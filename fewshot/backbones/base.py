@@ -24,7 +24,7 @@ class Body(nn.Module):
     """
 
     features: int  # size of the output
-    bn = "none"  # "transductive": each set has its own statistics; "support": the queries have the support set's
+    bn = "none"  # "transductive": each set has its own statistics; "support": both have the support set's
     flat = False  # whether it takes flat inputs, as linear layers do, and no images
     per_task = True  # whether its weights may have a leading task axis, so that a learner can adapt them
 

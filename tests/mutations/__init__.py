@@ -1,4 +1,4 @@
-"""Changes of one sign, axis or name, each of which must turn a test red: the lines `old => new` in *.txt."""
+"""Changes of a sign, axis or name, each of which must turn a test red: `old => new || other` in *.txt."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -39,7 +39,7 @@ def read(table: Path) -> list[Mutation]:
     for line in table.read_text().splitlines():
         if line.startswith("    "):
             old, _, new = line[4:].partition(" =>")
-            mutations.append(Mutation(file, old, new.removeprefix(" ")))
+            mutations += [Mutation(file, old, one) for one in new.removeprefix(" ").split(" || ")]
         else:
             file = line
     return mutations
