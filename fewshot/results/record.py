@@ -10,11 +10,11 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
-from fewshot.baselines import baseline_name
 from fewshot.config.run_id import config_diff
 from fewshot.errors import Diverged
 from fewshot.files import atomic_write
 from fewshot.methods.base import MetaLearner
+from fewshot.methods.losses import baseline_name
 from fewshot.results.environment import git_commit
 from fewshot.results.paper import bn_in_test, has_table, paper_figure
 from fewshot.results.statistics import mean_and_ci95
