@@ -304,7 +304,7 @@ MUTATIONS = {
         ("{_root_.study}/", ""),
     ],
     "fewshot/training/compiled.py": [
-        ("quick(*learner.alike(*args))", "quick(*args)"),
+        ("fast(*learner.alike(*args))", "fast(*args)"),
     ],
     "fewshot/training/distributed.py": [
         ("dist.all_reduce(total)", "pass"),

@@ -37,7 +37,7 @@ class MetaLearner(L.LightningModule):
     micro_batch_size: int | None = None  # tasks per backward pass in an update; None: the whole meta-batch
     keep_predictions = False  # whether a test fills `test_predictions`
 
-    # for fewshot.training.compiled and fewshot.training.captured
+    # for fewshot.training.compiled
     repeated: str | None = None  # method that training calls often with equal shapes, worth compiling
     one_graph = False  # `losses` takes no gradients itself, so that it can be compiled as one CUDA graph
     replayable = False  # `losses` runs the same operations for every episode: no `.item()`, no counters
