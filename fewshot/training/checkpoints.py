@@ -1,7 +1,4 @@
-"""The best and the last state of a run: written completely or not at all, loaded without executing anything.
-
-LastCheckpoint also ends a run by a signal or its time limit.
-"""
+"""The best and the last state of a run: complete or not there, and loaded without executing anything."""
 
 import math
 from pathlib import Path
