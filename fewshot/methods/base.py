@@ -35,7 +35,7 @@ class MetaLearner(L.LightningModule):
     steps_setting: str | None = None  # attribute with the passes or inner steps of a test prediction
     micro_batch_size: int | None = None  # tasks per backward pass in an update; None: the whole meta-batch
 
-    # for fewshot.training.compiled and fewshot.training.captured
+    # for fewshot.training.compiled
     repeated: str | None = None  # method that training calls often with equal shapes, worth compiling
     one_graph = False  # `losses` takes no gradients itself, so that it can be compiled as one CUDA graph
     replayable = False  # `losses` runs the same operations for every episode: no `.item()`, no counters
