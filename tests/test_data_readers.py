@@ -254,12 +254,6 @@ def test_class_folders_with_a_seeded_split(tmp_path: Path, kind: str) -> None:
         assert said in table.note
 
 
-def test_a_changed_folder_is_another_table(tmp_path: Path) -> None:
-    assert len(read(tmp_path, animals(10)).images) == 50
-    assert len(read(tmp_path, {"animal0/new.png": picture()}).images) == 51
-    assert len(list((tmp_path / "prepared").glob("folder-zoo-*-8-rgb"))) == 2
-
-
 def test_split_folders_and_a_csv_with_a_split(tmp_path: Path) -> None:
     split = {"train": ("animal0", "animal1"), "val": ("animal2",), "test": ("animal3",)}
     listed = read(tmp_path, animals() | {"all.csv": ALL})

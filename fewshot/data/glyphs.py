@@ -46,8 +46,8 @@ def read(size: int) -> Content:
             if picture := _draw(loaded, character, size):
                 drawn[character][font.stem] = picture
     groups = _look_alikes(drawn)
-    merged = {f"U+{ord(alike[0]):04X} {alike[0]}": _distinct([drawn[c] for c in alike]) for alike in groups}
-    classes = {name: faces for name, faces in merged.items() if len(faces) >= MIN_FACES}
+    faces_of = {f"U+{ord(alike[0]):04X} {alike[0]}": _distinct([drawn[c] for c in alike]) for alike in groups}
+    classes = {name: faces for name, faces in faces_of.items() if len(faces) >= MIN_FACES}
     examples = []
     for name, split in seeded(classes).items():
         for face, picture in classes[name].items():

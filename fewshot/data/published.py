@@ -81,12 +81,11 @@ def download(url: str, md5: str, folder: Path) -> None:
     """UserError without a connection, where the folder cannot be written, or for a wrong checksum."""
     from torchvision.datasets.utils import download_url  # slow to import
 
-    file = folder / Path(url).name
-    part = file.with_name(f".{file.name}")
+    name = Path(url).name
     try:
-        if not file.exists():
-            download_url(url, folder, part.name, md5)
-            part.replace(file)
+        if not (folder / name).exists():
+            download_url(url, folder, f".{name}", md5)
+            (folder / f".{name}").replace(folder / name)
     except (OSError, RuntimeError) as error:  # torchvision raises RuntimeError for a wrong checksum
         raise UserError(f"cannot download ({error}): get {url} and put it there") from error
 
