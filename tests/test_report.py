@@ -16,17 +16,17 @@ from scipy import stats
 
 from fewshot import Task
 from fewshot.config.checks import check
-from fewshot.config.compose import CONF, composed
+from fewshot.config.compose import CONF, choices_of, composed
 from fewshot.config.random_search import draw
 from fewshot.config.run_id import run_folder
 from fewshot.errors import exit_code
 from fewshot.report import load
 from fewshot.report.__main__ import main, report
-from fewshot.report.jobs import Job, jobs, studies, title
-from fewshot.report.pairs import corrected, paired, pairs, ranks, verdict
+from fewshot.report.jobs import Job, jobs, title
+from fewshot.report.pairs import corrected, paired, pairs, ranks
 from fewshot.report.runs import runs_of
 from fewshot.report.table import one_task, summarise, with_width
-from fewshot.results.paper import figure_6
+from fewshot.results.paper import read_csv
 from fewshot.results.record import name_of_test
 from fewshot.results.statistics import half_width
 from fewshot.training.build import make_learner
@@ -56,22 +56,20 @@ def write_scores(path: Path, scores: np.ndarray) -> None:
 def store(job: Job, scores: np.ndarray | None = None, status: str = "finished", **other: Any) -> None:
     """A run's folder as train.py leaves it, as far as a report reads it."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    result = job.tests[0] | {"status": status, "seed": job.cfg.seed, "metric": job.metric, "bn": "none"}
-    result |= {"reason": None, "parameters": 20201, "train_seconds": 90.0, "warnings": [], "best_step": 7}
-    result |= {
-        "device": "a processor",
-        "threads": 1,
-        "versions": {"torch": "2.15.0"},
-        "git_commit": "0123" * 9,
+    result = job.tests[0] | {
+        "status": status,
+        "seed": job.cfg.seed,
+        "metric": "mse" if job.cfg.data.name == "sine" else "accuracy",
+        "bn": "none",
     }
+    result |= {"reason": None, "parameters": 20201, "train_seconds": 90.0, "warnings": [], "best_step": 7}
     result |= {"mean": None, "ci95": None, "tasks": None}
     if scores is not None:
         result |= {"mean": float(scores.mean()), "ci95": 0.1, "tasks": len(scores)}
         result["best_validation"] = float(scores[:10].mean())
         write_scores(job.folder / "test_scores.csv", scores)
     (job.folder / "result.json").write_text(json.dumps(result | other))
-    curve = [f"{t},{t},val/{job.metric},{5 / (1 + t)}\n" for t in range(0, 5000, 1000)]
-    curve += [f"{t},{t},train/loss,{6 / (1 + t)}\n" for t in range(100, 5000, 100)]
+    curve = [f"{t},{t},val/{result['metric']},{5 / (1 + t)}\n" for t in range(0, 5000, 1000)]
     (job.folder / "metrics.csv").write_text("tasks,step,metric,value\n" + "".join(curve))
 
 
@@ -116,7 +114,7 @@ def test_settings_narrow_a_study_as_they_do_a_multirun() -> None:
     assert quick[0].cfg.trainer.max_steps == 2000
     assert not {job.folder for job in quick} & {job.folder for job in jobs("table2", narrow)}
     assert [job.cfg.seed for job in jobs("table1", ["method=lstm", "shots=5,5", "seed=0,0,42"])] == [0, 42]
-    assert title("table1", [*LSTM, "logger=csv"], False) == "table1 method=lstm shots=5"
+    assert title("table1", [*LSTM, "logger=csv"]) == "table1 method=lstm shots=5"
 
 
 @pytest.mark.slow
@@ -174,18 +172,16 @@ def test_reduced_runs_are_marked_and_never_stand_in_a_full_table() -> None:
     assert full == "· [0.0406 ± 0.002]"
 
 
-def test_folders_without_a_score_are_named() -> None:
-    found = store_study("table1", ["shots=5", "method=lstm", "seed=0,1,2,3,4"], git_commit=None)
+def test_status_says_why_a_run_has_no_score() -> None:
+    found = store_study("table1", narrow := ["shots=5", "method=lstm", "seed=0,1,2,3"])
     (found[1].folder / "result.json").unlink()
     (found[1].folder / "last.ckpt").touch()
     store(found[2], some(0.04, 0), config_diff={"trainer.max_steps": 10})
-    failed = {"status": "failed", "reason": "ValueError: x", "config_diff": {}, "best_step": None}
-    (found[3].folder / "result.json").write_text(json.dumps(failed))
-    said, runs, _ = report("table1", ["shots=5", "method=lstm", "seed=0,1,2,3,4"])
-    assert cell(runs, "lstm", "sine 5-shot")["seeds"] == 2
-    named = {"unfinished": found[1], "mismatched": found[2], "failed": found[3]}
-    assert {f"{status}: {job.folder}" for status, job in named.items()} <= set(said.notes)
-    assert said.notes[-1].endswith("commit unknown.")
+    store(found[3], status="diverged")
+    statuses = runs_of(jobs("table1", narrow)).set_index("folder")["status"]
+    named = dict(zip(("finished", "unfinished", "mismatched", "diverged"), found, strict=True))
+    assert statuses.to_dict() == {str(job.folder): status for status, job in named.items()}
+    assert cell(runs_of(found), "lstm", "sine 5-shot")["seeds"] == 1
 
 
 def test_further_tests_are_those_of_finished_runs() -> None:
@@ -194,19 +190,16 @@ def test_further_tests_are_those_of_finished_runs() -> None:
     first, second, third = store_study("table4", narrow, 50)
     store(third, status="timeout")
     for job in (first, second):
-        evaluated(job, some(40, job.cfg.seed, 600), "cub", device="another one", git_commit="feedbeef" * 5)
-    said, runs, _ = report("table4", narrow)
-    assert said.notes[-1].startswith("Further tests than the runs' own were made on another one")
-    assert said.notes[-1].endswith("feedbeeffe.")
+        evaluated(job, some(40, job.cfg.seed, 600), "cub", device="another one")
+    _, runs, _ = report("table4", narrow)
+    assert runs["device"].dropna().eq("another one").sum() == 2
     seen = cell(runs, "oplstm", "mini → cub 1-shot")
     assert (seen["seeds"], seen["status"], seen["paper"]) == (2, "timeout", 42.33)
     assert seen["mean"] == pytest.approx(np.mean([some(40, seed, 600) for seed in (1337, 0)]))
     evaluated(first, some(40, 0, 600), "cub", run_status="unfinished")  # of a state before the run's last
     shutil.rmtree(second.folder / "evaluations")
-    said, runs, _ = report("table4", narrow)
-    assert cell(runs, "oplstm", "mini → cub 1-shot")["status"] == "mismatched, timeout, untested"
-    assert "python evaluate.py run=FOLDER data=cub queries=15 makes a missing test" in said.notes
-    assert not any("train.py" in note for note in said.notes)
+    runs = runs_of(jobs("table4", narrow))
+    assert cell(runs, "oplstm", "mini → cub 1-shot")["status"] == "timeout, untested"
 
 
 def test_variants_are_compared_on_the_tests_of_evaluate() -> None:
@@ -220,17 +213,17 @@ def test_variants_are_compared_on_the_tests_of_evaluate() -> None:
     assert runs["paper"].isna().all()  # it has one query
     assert said.title == "table2 method=oplstm queries=15 shots=1 variant=released,paper"
     said, runs, _ = report("table2", narrow)  # of 1 and of 15 queries, which are never compared
-    assert {"omniglot 1-shot, 1 query", "omniglot 1-shot, 15 queries"} == set(runs["column"])
-    assert not any(caption.startswith("pairs") for caption in said.tables)
+    assert {"omniglot 1-shot, test_queries=1", "omniglot 1-shot, test_queries=15"} == set(runs["column"])
+    assert "pairs" not in said.tables
 
 
 @pytest.mark.parametrize(
     ("study", "overrides", "details"),
     [
-        ("table1", ["variant=released,paper"], ["sin(x + p)", "sin(x - p)"]),
-        ("table2", ["data.ways=5,20"], ["5-way", "20-way"]),
-        ("table2", ["trainer.num_test_tasks=100,600"], ["100 tasks", "600 tasks"]),
-        ("table2", ["data=folder", "data.path={0}/a,{0}/b"], ["{0}/a", "{0}/b"]),
+        ("table1", ["variant=released,paper"], ["sign=1", "sign=-1"]),
+        ("table2", ["data.ways=5,20"], ["ways=5", "ways=20"]),
+        ("table2", ["trainer.num_test_tasks=100,600"], ["tasks=100", "tasks=600"]),
+        ("table2", ["data=folder", "data.path={0}/a,{0}/b"], ["path={0}/a", "path={0}/b"]),
     ],
 )
 def test_only_equal_tasks_share_a_column(
@@ -244,11 +237,10 @@ def test_only_equal_tasks_share_a_column(
 
 
 def test_a_mean_and_its_interval_have_the_same_decimals() -> None:
-    assert with_width(0.015312, 0.000661, "mse") == ("0.0153", "0.0007")
-    assert with_width(0.16, 0.0123, "mse") == ("0.160", "0.012")
-    assert with_width(1234.5, 7.6, "mse") == ("1234", "8")
-    assert with_width(0.5, 1e-6, "mse") == ("0.500", "<0.001")
-    assert with_width(84.1234, 0.888, "accuracy") == ("84.12", "0.89")
+    assert with_width(0.015312, 0.000661, "mse") == "0.0153 ± 0.0007"
+    assert with_width(1234.5, 7.6, "mse") == "1234 ± 8"
+    assert with_width(0.5, 1e-6, "mse") == "0.500 ± <0.001"
+    assert with_width(84.1234, 0.888, "accuracy") == "84.12 ± 0.89"
 
 
 @pytest.mark.parametrize(
@@ -264,35 +256,33 @@ def test_overlap_allows_for_the_papers_rounding(mean: float, overlap: str) -> No
     assert line["overlap"] == overlap
 
 
-def test_what_a_run_cost_and_warned_of() -> None:
+def test_what_a_run_cost() -> None:
     narrow = ["data=mini", "shots=1", "method=oplstm"]
     costs = {"parameters": 133182, "train_tasks": 320000, "tasks_per_second": 70.4, "peak_memory_bytes": 2e9}
-    store_study("table3", narrow, 50, **costs, warnings=["at chance: 3", "gradient exploded: norm 9"])
-    tables = report("table3", narrow)[0].tables
-    [shown] = tables["costs: means of the runs; the paper's on another machine"].to_numpy().tolist()
+    store_study("table3", narrow, 50, **costs)
+    [shown] = report("table3", narrow)[0].tables["costs"].to_numpy().tolist()
     assert shown == ["oplstm", "mini 1-shot", "133,182", "141,187", "320,000", "1.5", "290", "70", "2,000"]
-    warned = tables["warnings, with one run's numbers"].to_numpy().tolist()
-    assert warned == [["at chance: 3", 3], ["gradient exploded: norm 9", 3]]
 
 
 # ---------------------------------------------------------------- figures
 def test_figure_6_stands_beside_the_papers_values() -> None:
     """Of measures that grow by .01 in 1 000 updates, and are .3 more in one run."""
     for job in store_study("figure6", [], 50):
-        rows = ["tasks,step,metric,value"]
-        for update, measure in product(range(0, 80_001, 2_500), figure_6()):
+        rows = ["tasks,step,metric,value", "0,0,val/accuracy,20"]
+        for update, measure in product(
+            range(0, 80_001, 2_500), read_csv("paper_figure6.csv")["measure"].unique()
+        ):
             value = update / 100_000 + (job.cfg.seed == 42) * 0.3
             rows.append(f"{4 * update},{update},similarity_released/{measure},{value}")
         (job.folder / "metrics.csv").write_text("\n".join(rows))
-    said, _, _ = report("figure6")
-    table = said.tables["figure 6: means over runs, validation tasks"].set_index(["", "training tasks"])
-    assert table.loc[("cosine to gradient", "120,000")].tolist() == ["0.4", "0.8"]  # .3 + .3 / 3
-    assert table.loc[("distance to prototypes", "320,000")].tolist() == ["0.9", "45.0"]
-    assert "figure6-similarity" in said.figures
+    cosine, _ = report("figure6")[0].figures["figure6-similarity"].axes
+    mean, paper = cosine.lines[0].get_xydata(), cosine.lines[1].get_xydata()
+    assert mean[12].tolist() == pytest.approx([120_000, 0.4])  # .3 + .3 / 3
+    assert paper.tolist() == [[0, 0], [10_000, 0.96], [120_000, 0.8], [320_000, 0.94]]
 
 
 def test_a_figure_by_shots_has_the_papers_line_and_no_error_below_zero() -> None:
-    for job in jobs("figure5", narrow := ["data=sine", "method.support_mode=set"]):
+    for job in jobs("figure5", narrow := ["method.support_mode=set"]):
         store(job, some(0.01, 0) * 10 ** (job.cfg.seed % 3))
     axes = report("figure5", narrow)[0].figures["figure5-shots"].axes[0]
     assert [list(line.get_xdata()) for line in axes.lines] == [[5, 10, 20, 30, 40, 50]] * 2
@@ -302,29 +292,22 @@ def test_a_figure_by_shots_has_the_papers_line_and_no_error_below_zero() -> None
 # ---------------------------------------------------------------- the program
 def test_everything_is_written_and_printed(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for job in jobs("table1", ["shots=5"]):
-        store(job, some(0.04 if job.name == "lstm" else 0.1, job.cfg.seed))
+        store(job, some(0.04 if job.name == "lstm" else 0.1, job.cfg.seed), status="finished")
     assert main(["table1", "logger=csv"]) == 0
     folder = outputs / "reports" / "table1"
-    assert "[the paper's]" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert (folder / "report.md").read_text().startswith(printed.rpartition("\n\n")[0])
+    assert "[0.0406 ± 0.002]" in printed
     names = {path.name for path in folder.iterdir()}
-    assert {"report.md", "report.tex", "runs.csv", "table1-scores.png", "table1-loss.pdf"} <= names
+    assert {"report.tex", "runs.csv", "table1-scores.png", "table1-validation.pdf"} <= names
     page = (folder / "report.html").read_text()
     assert page.count("<table") == page.count("</table>") == 5
-    assert 'src="data:image/png;base64,iVBOR' in page
-    assert not re.search(r"(src|href)=['\"]?http", page)  # it needs nothing beside it
-    tex = (folder / "report.tex").read_text()
-    assert tex.count(r"\toprule") == tex.count(r"\begin{adjustbox}") == tex.count(r"\end{adjustbox}") == 5
-    assert not set("±·<") & set(tex.replace("$<$", ""))
-    assert not re.search(r"(?<!\\)%", re.sub("^% .*", "", tex, flags=re.M))
+    assert (folder / "report.tex").read_text().count(r"\toprule") == 5
     assert {"p_seeds", "ci95_tasks"} <= set(pd.read_csv(folder / "pairs.csv"))
     raw, cells = pd.read_csv(folder / "in_full.csv"), summarise(report("table1")[1])
     np.testing.assert_allclose(raw["mean"], cells["mean"], rtol=1e-12)
-    lines = [line for line in (folder / "report.md").read_text().splitlines() if line.startswith("| ")]
+    lines = [line for line in printed.splitlines() if line.startswith("| ")]
     assert len({line.count("|") for line in lines[:5]}) == 1
-    for job in jobs("table1", ["shots=5", "method=maml,oplstm"]):
-        shutil.rmtree(job.folder)
-    assert main(["table1", "logger=csv"]) == 0
-    assert names - {path.name for path in folder.iterdir()} == {"mean_rank.csv", "pairs.csv"}  # of one row
 
 
 @pytest.mark.slow
@@ -337,26 +320,22 @@ def test_a_report_is_a_run_of_wandb(outputs: Path, monkeypatch: pytest.MonkeyPat
     assert len({record.run.run_id for record in records(folder) if record.HasField("run")}) == 1
     logged = {name.split(".")[0] for row in history(folder) for name in row}
     assert {"table", "in full", "table1-scores", "table1-validation"} <= logged
-    assert "Made on a processor" in str(summary(folder))
+    assert "Holm" in str(summary(folder))
 
 
 def test_nothing_run_is_a_table_of_dots(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tableA1", "logger=csv"]) == 0
-    out = capsys.readouterr().out
-    assert "· [0.04" in out
-    assert "no run has a score: python train.py -m experiment=tableA1 logger=csv starts them" in out
+    assert "· [0.04" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["table9"], "unknown study 'table9': choose"),
+        (["table9"], "table1"),  # among the choices
         (["table1", "method=foo"], "foo"),
         (["table1", "foo=1"], "foo"),
-        (["table1", "seed=a"], "seed=a: give an integer"),
-        (["table1", "queries=0"], "queries=0: give an integer from 1"),
+        (["table1", "queries=a"], "queries=a"),
         (["demo"], "demo is a single run"),
-        (["table1", "+search=lstm_sine"], "Multiple values for search"),
         (
             ["table1", "data=sine,omniglot", "method=lstm"],
             "errors on sine and accuracies do not fit one table",
@@ -388,20 +367,17 @@ def test_all_runs_of_a_folder_are_one_frame(outputs: Path) -> None:
 def test_trials_are_ranked_by_validation() -> None:
     found, best = jobs("lstm_sine", ["trial=range(0,6)"]), (0.5, 0.1, 0.3, 0.2, 0.4)
     for trial, (job, validation) in enumerate(zip(found, best, strict=False)):
-        scores = some(validation, trial)
-        scores[7] *= 10_000 if trial == 1 else 1
-        store(job, scores, best_validation=validation)
+        store(job, some(validation, trial), best_validation=validation)
     said, _, _ = report("lstm_sine", ["trial=range(0,6)"])
     table, ranked = said.tables.values()
     assert list(table["trial"]) == ["1", "3", "2", "4", "0"]
     rho = stats.spearmanr([job.cfg.method.lr for job in found[:5]], best).statistic
     assert dict(ranked.to_numpy())["lr"] == f"{rho:+.2f}"
     assert {"hidden: layers", "hidden: units"} <= set(ranked[""])
-    assert said.notes[0] == "5 of 6 trials have a result; 1 missing"
-    assert said.notes[2] == "python train.py search=lstm_sine trial=1"
-    assert re.match(r"one task has \d+% of the error of that test; the median is 0\.0832", said.notes[3])
+    assert said.notes[0] == "5 of 6 trials have a result"
+    assert said.notes[2] == "python train.py search=lstm_sine trial=1 seed=0"
     assert list(said.figures) == ["lstm_sine-trials"]
-    [alone] = report("lstm_sine", ["trial=3", "seed=0"])[0].tables.values()  # as another machine runs it
+    alone = report("lstm_sine", ["trial=3", "seed=0"])[0].tables["trials"]  # as another machine runs it
     assert list(alone["trial"]) == ["3"]
 
 
@@ -491,7 +467,7 @@ def test_pairing_cancels_what_tasks_have_in_common() -> None:
     assert [test["difference"], test["ci95_tasks"]] == pytest.approx([(low + high) / 2, (high - low) / 2])
     equal, single = paired(np.zeros((2, 5))), paired(np.array([[0.3]]))
     assert (equal["p_tasks"], equal["p_seeds"], equal["effect"]) == (1, 1, 0)
-    assert (single["p_tasks"], single["effect"], np.isnan(single["p_seeds"])) == (1, 0, True)
+    assert (np.isnan(single["p_tasks"]), single["effect"], np.isnan(single["p_seeds"])) == (True, 0, True)
 
 
 def test_a_task_that_has_much_of_the_error_is_marked() -> None:
@@ -504,19 +480,16 @@ def test_a_task_that_has_much_of_the_error_is_marked() -> None:
     scores = some(0.04, 0)
     scores[7] = 30.0
     store(next(job for job in found if job.name == "maml" and job.cfg.seed == 0), scores)
-    said, _, _ = report("table1", narrow)
-    in_full = said.tables["in full: overlap allows for the paper's rounding"]
-    assert list(in_full["one task has"]) == ["", "11%"]
-    assert said.tables["pairs: on equal tasks; p after Holm"]["one task has"].str.endswith("%").all()
+    tables = report("table1", narrow)[0].tables
+    assert list(tables["in full"]["one task"]) == ["", "11%"]
+    assert tables["pairs"]["one task"].str.endswith("%").all()
 
 
-def test_holms_correction_and_the_verdict() -> None:
-    found = pd.DataFrame({"p_tasks": [0.01, 0.03, 0.04], "p_seeds": [0.04, np.nan, 0.5]})
-    found = corrected(found.assign(column="x 1-shot", first="a", second="b", better="a"))
+def test_holms_correction() -> None:
+    found = corrected(pd.DataFrame({"p_tasks": [0.01, 0.03, 0.04], "p_seeds": [0.02, np.nan, 0.5]}))
     assert list(found["p_tasks"]) == pytest.approx([0.03, 0.06, 0.06])
-    assert list(found["p_seeds"]) == pytest.approx([0.08, np.nan, 0.5], nan_ok=True)
-    words = "between these trained runs: a over b (x 1-shot). Between the methods, over further seeds: none."
-    assert verdict(found).endswith(words)
+    assert list(found["p_seeds"]) == pytest.approx([0.04, np.nan, 0.5], nan_ok=True)
+    assert list(found["significant"].str.split()) == [["tasks", "seeds"], [], []]
 
 
 @pytest.mark.parametrize(("study", "better"), [("table1", "lstm"), ("table2", "maml")])
@@ -527,9 +500,9 @@ def test_better_is_lower_error_or_higher_accuracy(study: str, better: str) -> No
             store(job, some(mean, job.cfg.seed, job.cfg.trainer.num_test_tasks))
     runs = runs_of(jobs(study, narrow))
     [pair] = pairs(runs).to_dict("records")
-    assert (pair["better"], pair["seeds"]) == (better, 3)
+    assert (pair["seeds"], pair["significant"].split()) == (3, ["tasks", "seeds"])
     assert pair["difference"] == pytest.approx(30 if pair["first"] == "maml" else -30, abs=2)
-    assert ranks(runs).index.tolist() == [better, "maml" if better == "lstm" else "lstm"]
+    assert list(ranks(runs)[""]) == [better, "maml" if better == "lstm" else "lstm"]
 
 
 # ---------------------------------------------------------------- every study runs
@@ -544,7 +517,7 @@ NARROW = {  # where all jobs are many, and what is too large for a test
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("study", sorted(set(studies()) - {"demo"}))
+@pytest.mark.parametrize("study", sorted({*choices_of("experiment"), *choices_of("search")} - {"demo"}))
 def test_every_study_composes_and_takes_a_step(study: str) -> None:
     """The first job and the last one, on random data of its shape."""
     found = jobs(study, ["seed=0", *NARROW.get(study, [])])

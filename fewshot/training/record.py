@@ -43,7 +43,7 @@ def record(
             print(f"not every picture was drawn: {brief(error, 200)}", file=sys.stderr)
     metrics = interpretability(learner)
     result = description | tested.scores.summary | tested.outcome | {"interpretability": metrics}
-    result["warnings"] = diagnostics(result, folder / "metrics.csv")
+    result["warnings"] = diagnostics(result)
     if tested.wandb is not None:
         from fewshot.training.wandb_log import log_checkpoint, log_predictions, log_result, log_tasks
 
