@@ -316,7 +316,6 @@ MUTATIONS = {
     ],
     "fewshot/results/diagnostics.py": [
         ("mean - ci95 > baselines", "mean + ci95 > baselines"),
-        ("(norms < VANISHED)", "(norms > VANISHED)"),
     ],
     "fewshot/results/paper.csv": [
         ("41.31", "41.3"),
@@ -326,26 +325,23 @@ MUTATIONS = {
         ('json.dumps(result["config_diff"], sort_keys=True)', '""'),
         ('"variant", "trained_on", "data"', '"variant", "data", "data"'),
         ('"shots", "val_shots"', '"shots", "shots"'),
-        ('"test_queries", "tasks")', '"tasks")'),
-        ('"variant": "released"', '"variant": "paper"'),
+        ('["test_queries", "tasks"]', '["tasks"]'),
+        ('variant="released"', 'variant="paper"'),
     ],
     "fewshot/results/record.py": [
-        ('f"{ways}-way {result', 'f"5-way {result'),
+        ('"{ways}-way {shots}-shot, ', '"5-way {shots}-shot, '),
     ],
     "fewshot/results/statistics.py": [
         ("stats.t.ppf(0.975", "stats.t.ppf(0.95"),
-        ("stats.t.ppf(0.975, values.shape[axis] - 1)", "1.96"),
+        ("stats.t.ppf(0.975, count - 1)", "1.96"),
     ],
     "fewshot/report/pairs.py": [
         ("common[first] - common[second]", "common[first] + common[second]"),
         ("half_width(seeds_S)", "half_width(pooled)"),
         ('"holm"', '"bonferroni"'),
-        ('"difference"] < 0) == ', '"difference"] > 0) == '),
-        ("ascending=lower_is_better", "ascending=not lower_is_better"),
+        ('ascending="mse" in', 'ascending="mse" not in'),
     ],
     "fewshot/report/table.py": [
-        ('line["ci95_tasks"] + line["paper_ci95"]', 'line["ci95_tasks"]'),
-        ("0.5 * 10.0**-digits + ", ""),
         ("sizes.max() / sizes.sum()", "sizes.max() / len(sizes)"),
     ],
     "fewshot/baselines.py": [

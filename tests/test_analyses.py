@@ -12,7 +12,7 @@ from fewshot.config.run_id import run_folder
 from fewshot.errors import UserError
 from fewshot.methods.oplstm import OPLSTM
 from fewshot.methods.sap import SAP
-from fewshot.plots.adaptation import draw_all
+from fewshot.plots.episodes import draw_all
 from fewshot.plots.similarity import similarities
 from fewshot.report import load
 from fewshot.training import record

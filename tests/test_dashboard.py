@@ -31,8 +31,6 @@ def test_a_dashboard_shows_what_runs_log(tmp_path: Path, monkeypatch: pytest.Mon
     shown = set(re.findall(r'"((?:val|train|test)/[\w/]+|tasks_per_second|peak_memory_bytes)"', spec))
     assert {"val/mse", "train/loss", "test/mse", "tasks_per_second"} <= shown <= logged
     assert {"learning", "test", "search", "the report"} <= set(re.findall(r'"name":"([^"]+)"', spec))
-    for setting in ("method.value.lr", "layers.value.method.hidden", "units.value.method.hidden"):
-        assert f"config:{setting}" in spec
 
 
 NAME, SHOTS = "method.value.name", "shots.value"

@@ -71,23 +71,21 @@ def test_frames_and_marks_agree_with_predictions() -> None:
     assert frames == expected
     assert [text.get_text() for text in axes.texts] == wrong
     right = 100 * (chosen == labels).double().mean()
-    assert f"{right:.1f}% of 12 queries right" in figure.get_suptitle()
+    assert f"{right:.1f}% of 12 queries right" in axes.get_title(loc="left")
 
 
-@pytest.mark.parametrize(("channels", "level", "shown"), [(1, 0.0, 1.0), (1, 0.8, 0.8), (3, 0.05, 0.05)])
-def test_each_image_has_its_place(channels: int, level: float, shown: float) -> None:
-    """Grey images that are mostly black are inverted; of many images the first eight are shown."""
+@pytest.mark.parametrize(("channels", "level"), [(1, 0.8), (3, 0.05)])
+def test_each_image_has_its_place(channels: int, level: float) -> None:
+    """Of many images the first eight are shown."""
     x, y = torch.full((1, 22, channels, 8, 8), level), torch.arange(2).repeat(1, 11)
     x[0, 2] = 0.5  # the second image of class 0
-    figure = episodes.episode_figure(
-        Episode(x, y, x, y, torch.tensor([7])), torch.eye(2).repeat(11, 1)[None], 0
-    )
-    [image] = figure.axes[0].images
-    pixels = np.asarray(image.get_array())
-    assert pixels.shape == (2 * 9 + 1, (8 + 1 + 8) * 9 + 1, 3)
-    assert pixels[5, 5] == pytest.approx([shown] * 3)
-    assert pixels[5, 5 + 9] == pytest.approx([0.5] * 3)
-    assert "100.0% of 22 queries right" in figure.get_suptitle()
+    one = Episode(x, y, x, y, torch.tensor([7]))
+    [axes] = episodes.episode_figure(one, torch.eye(2).repeat(11, 1)[None], 0).axes
+    pixels = np.asarray(axes.images[0].get_array())
+    assert pixels.shape == (2 * 10 + 2, (8 + 1 + 8) * 10 + 2, 3)
+    assert pixels[5, 5] == pytest.approx([level] * 3)
+    assert pixels[5, 5 + 10] == pytest.approx([0.5] * 3)
+    assert "100.0% of 22 queries right" in axes.get_title(loc="left")
 
 
 def test_names_of_classes() -> None:
@@ -96,7 +94,7 @@ def test_names_of_classes() -> None:
     figures = episodes.test_figures(learner, datamodule, (0, 1, 2, 3), "maml on mini")
     seen = set()
     for task, _, figure in figures:
-        assert figure.get_suptitle().startswith("maml on mini\n")
+        assert figure.get_suptitle() == "maml on mini"
         [names] = datamodule.class_names("test", [task])
         rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
         assert rows == [f"{SHOWN[NAMES.index(name)]}  {n}" for n, name in enumerate(names)]

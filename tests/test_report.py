@@ -16,7 +16,7 @@ from scipy import stats
 
 from fewshot import Task
 from fewshot.config.checks import check
-from fewshot.config.compose import CONF, choices_of, composed
+from fewshot.config.compose import choices_of, composed
 from fewshot.config.random_search import draw
 from fewshot.config.run_id import run_folder
 from fewshot.errors import exit_code
@@ -25,7 +25,7 @@ from fewshot.report.__main__ import main, report
 from fewshot.report.jobs import Job, jobs, title
 from fewshot.report.pairs import corrected, paired, pairs, ranks
 from fewshot.report.runs import runs_of
-from fewshot.report.table import one_task, summarise, with_width
+from fewshot.report.table import one_task, score, summarise
 from fewshot.results.paper import read_csv
 from fewshot.results.record import name_of_test
 from fewshot.results.statistics import half_width
@@ -62,8 +62,7 @@ def store(job: Job, scores: np.ndarray | None = None, status: str = "finished", 
         "metric": "mse" if job.cfg.data.name == "sine" else "accuracy",
         "bn": "none",
     }
-    result |= {"reason": None, "parameters": 20201, "train_seconds": 90.0, "warnings": [], "best_step": 7}
-    result |= {"mean": None, "ci95": None, "tasks": None}
+    result |= {"parameters": 20201, "train_seconds": 90.0, "best_step": 7, "mean": None, "tasks": None}
     if scores is not None:
         result |= {"mean": float(scores.mean()), "ci95": 0.1, "tasks": len(scores)}
         result["best_validation"] = float(scores[:10].mean())
@@ -131,14 +130,17 @@ def test_every_job_that_the_paper_has_finds_its_number(study: str) -> None:
     assert runs_of(jobs("lstm_sine", ["trial=0,1"]))[["paper", "paper_parameters"]].isna().all(axis=None)
 
 
-def test_a_reduced_run_is_known_by_its_settings() -> None:
-    for settings, reduced in {
-        "trainer.max_steps=35000 method.meta_batch_size=2": False,  # 70 000 tasks, as the paper has
-        "trainer.max_steps=34999 method.meta_batch_size=1": False,  # more updates than the paper's 17 500
-        "trainer.max_steps=17499": True,
-        "trainer.num_val_tasks=9": True,
-    }.items():
-        assert {job.reduced for job in jobs("table1", [*LSTM, *settings.split()])} == {reduced}, settings
+@pytest.mark.parametrize(
+    ("settings", "reduced"),
+    [
+        ("trainer.max_steps=35000 method.meta_batch_size=2", False),  # 70 000 tasks, as the paper has
+        ("trainer.max_steps=34999 method.meta_batch_size=1", False),  # more updates than the paper's 17 500
+        ("trainer.max_steps=17499", True),
+        ("trainer.num_val_tasks=9", True),
+    ],
+)
+def test_a_reduced_run_is_known_by_its_settings(settings: str, reduced: bool) -> None:
+    assert {job.reduced for job in jobs("table1", [*LSTM, *settings.split()])} == {reduced}
 
 
 # ---------------------------------------------------------------- a table
@@ -156,10 +158,9 @@ def test_a_table_holds_ours_the_papers_and_both_intervals() -> None:
     assert lstm["mean"] == pytest.approx(scores.mean())
     assert lstm["ci95_tasks"] == pytest.approx(1.96 * scores.std(ddof=1) / scores.size**0.5, rel=1e-3)
     assert lstm["ci95_seeds"] == pytest.approx(4.3027 * scores.mean(1).std(ddof=1) / 3**0.5, rel=1e-3)
-    assert (lstm["paper"], lstm["paper_ci95"], lstm["overlap"]) == (0.0406, 0.002, "yes")
-    assert cell(runs, "maml", "sine 5-shot")["overlap"] == "no"
+    assert (lstm["paper"], lstm["paper_ci95"]) == (0.0406, 0.002)
     shown = next(iter(said.tables.values())).set_index("")["sine 5-shot"]
-    assert re.fullmatch(r"0\.0\d+ ± 0\.000\d+ \[0\.0406 ± 0\.002\]", shown["lstm"])
+    assert re.fullmatch(r"0\.0\d+ ± 0\.00\d+ \[0\.0406 ± 0\.002\]", shown["lstm"])
     assert "(1/3) [0.177" in shown["maml"]
     assert shown["oplstm"].startswith("- [0.105")
 
@@ -167,7 +168,7 @@ def test_a_table_holds_ours_the_papers_and_both_intervals() -> None:
 def test_reduced_runs_are_marked_and_never_stand_in_a_full_table() -> None:
     store_study("table1", ["profile=quick", *LSTM])
     [quick] = next(iter(report("table1", ["profile=quick", *LSTM])[0].tables.values()))["sine 5-shot"]
-    [full] = next(iter(report("table1", LSTM)[0].tables.values()))["sine 5-shot"]
+    [full] = next(iter(report("table1", LSTM)[0].tables.values()))["sine 5-shot"]  # of missing runs
     assert quick.endswith("*")  # and without the paper's
     assert full == "· [0.0406 ± 0.002]"
 
@@ -179,7 +180,7 @@ def test_status_says_why_a_run_has_no_score() -> None:
     store(found[2], some(0.04, 0), config_diff={"trainer.max_steps": 10})
     store(found[3], status="diverged")
     statuses = runs_of(jobs("table1", narrow)).set_index("folder")["status"]
-    named = dict(zip(("finished", "unfinished", "mismatched", "diverged"), found, strict=True))
+    named = dict(zip(("finished", "unfinished", "untested", "diverged"), found, strict=True))
     assert statuses.to_dict() == {str(job.folder): status for status, job in named.items()}
     assert cell(runs_of(found), "lstm", "sine 5-shot")["seeds"] == 1
 
@@ -236,24 +237,12 @@ def test_only_equal_tasks_share_a_column(
     assert columns == {detail.format(tmp_path) for detail in details}
 
 
-def test_a_mean_and_its_interval_have_the_same_decimals() -> None:
-    assert with_width(0.015312, 0.000661, "mse") == "0.0153 ± 0.0007"
-    assert with_width(1234.5, 7.6, "mse") == "1234 ± 8"
-    assert with_width(0.5, 1e-6, "mse") == "0.500 ± <0.001"
-    assert with_width(84.1234, 0.888, "accuracy") == "84.12 ± 0.89"
-
-
-@pytest.mark.parametrize(
-    ("mean", "overlap"), [(0.0534, "yes"), (0.0538, "no"), (0.0266, "yes"), (0.0262, "no")]
-)
-def test_overlap_allows_for_the_papers_rounding(mean: float, overlap: str) -> None:
-    """Table A1 has 0.04 ± 0.002, which may be anything from 0.035 to 0.045, and from 0.0015 to 0.0025."""
-    for job in jobs("tableA1", ["method.inputs=prev_target"]):
-        scores = some(0.04, job.cfg.seed)
-        store(job, mean + (scores - scores.mean()) * 0.006 * 3**0.5 / half_width(scores))
-    [line] = summarise(runs_of(jobs("tableA1", ["method.inputs=prev_target"]))).to_dict("records")
-    assert line["ci95_tasks"] == pytest.approx(0.006, rel=0.02)
-    assert line["overlap"] == overlap
+def test_a_score_beside_the_papers() -> None:
+    line = {"metric": "mse", "status": "", "seeds": 1, "jobs": 3, "mean": 0.015312, "ci95_tasks": 0.000661}
+    line |= {"reduced": True, "paper": 0.0141, "paper_ci95": 0}
+    assert score(line) == "0.0153 ± 0.00066* (1/3) [0.0141 ± <0.0005]"
+    line |= {"metric": "accuracy", "mean": 84.1234, "ci95_tasks": 0.888, "reduced": False, "paper": np.nan}
+    assert score(line | {"paper_ci95": np.nan, "seeds": 3}) == "84.12 ± 0.89"
 
 
 def test_what_a_run_cost() -> None:
@@ -269,9 +258,8 @@ def test_figure_6_stands_beside_the_papers_values() -> None:
     """Of measures that grow by .01 in 1 000 updates, and are .3 more in one run."""
     for job in store_study("figure6", [], 50):
         rows = ["tasks,step,metric,value", "0,0,val/accuracy,20"]
-        for update, measure in product(
-            range(0, 80_001, 2_500), read_csv("paper_figure6.csv")["measure"].unique()
-        ):
+        measures = read_csv("paper_figure6.csv")["measure"].unique()
+        for update, measure in product(range(0, 80_001, 2_500), measures):
             value = update / 100_000 + (job.cfg.seed == 42) * 0.3
             rows.append(f"{4 * update},{update},similarity_released/{measure},{value}")
         (job.folder / "metrics.csv").write_text("\n".join(rows))
@@ -306,8 +294,6 @@ def test_everything_is_written_and_printed(outputs: Path, capsys: pytest.Capture
     assert {"p_seeds", "ci95_tasks"} <= set(pd.read_csv(folder / "pairs.csv"))
     raw, cells = pd.read_csv(folder / "in_full.csv"), summarise(report("table1")[1])
     np.testing.assert_allclose(raw["mean"], cells["mean"], rtol=1e-12)
-    lines = [line for line in printed.splitlines() if line.startswith("| ")]
-    assert len({line.count("|") for line in lines[:5]}) == 1
 
 
 @pytest.mark.slow
@@ -323,23 +309,14 @@ def test_a_report_is_a_run_of_wandb(outputs: Path, monkeypatch: pytest.MonkeyPat
     assert "Holm" in str(summary(folder))
 
 
-def test_nothing_run_is_a_table_of_dots(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["tableA1", "logger=csv"]) == 0
-    assert "· [0.04" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["table9"], "table1"),  # among the choices
         (["table1", "method=foo"], "foo"),
-        (["table1", "foo=1"], "foo"),
         (["table1", "queries=a"], "queries=a"),
         (["demo"], "demo is a single run"),
-        (
-            ["table1", "data=sine,omniglot", "method=lstm"],
-            "errors on sine and accuracies do not fit one table",
-        ),
+        (["table1", "data=sine,omniglot", "method=lstm"], "errors on sine and accuracies do not fit"),
         (["lstm_sine", "shots=5,10", "trial=0"], "trials are ranked within one method, data, shots and"),
     ],
 )
@@ -369,11 +346,9 @@ def test_trials_are_ranked_by_validation() -> None:
     for trial, (job, validation) in enumerate(zip(found, best, strict=False)):
         store(job, some(validation, trial), best_validation=validation)
     said, _, _ = report("lstm_sine", ["trial=range(0,6)"])
-    table, ranked = said.tables.values()
+    [table] = said.tables.values()
     assert list(table["trial"]) == ["1", "3", "2", "4", "0"]
-    rho = stats.spearmanr([job.cfg.method.lr for job in found[:5]], best).statistic
-    assert dict(ranked.to_numpy())["lr"] == f"{rho:+.2f}"
-    assert {"hidden: layers", "hidden: units"} <= set(ranked[""])
+    assert list(table["lr"]) == [f"{found[trial].cfg.method.lr:.3g}" for trial in (1, 3, 2, 4, 0)]
     assert said.notes[0] == "5 of 6 trials have a result"
     assert said.notes[2] == "python train.py search=lstm_sine trial=1 seed=0"
     assert list(said.figures) == ["lstm_sine-trials"]
@@ -390,32 +365,16 @@ def test_the_command_of_a_job_is_the_job(study: str, narrow: list[str]) -> None:
         assert run_folder(composed(shlex.split(job.command)[2:])) == job.folder
 
 
-@pytest.mark.parametrize(
-    ("study", "narrow", "rates"),
-    [
-        ("oplstm_omniglot", ["method.meta_batch_size=1,8,32", "method.passes=1"], {1e-3, 1.25e-4, 3.125e-5}),
-        ("oplstm_mini", ["method.meta_batch_size=4", "method.passes=3"], {2.5e-4}),  # the released runs'
-        ("lstm_omniglot", ["trial=0", "method.meta_batch_size=12", "variant=released"], {1e-3 / 12}),
-    ],
-)
-def test_rates_are_of_losses_summed_over_tasks(study: str, narrow: list[str], rates: set[float]) -> None:
-    assert {job.cfg.method.lr for job in jobs(study, narrow)} == rates
-
-
 def test_a_trial_is_a_function_of_its_number_and_of_the_right_distribution() -> None:
-    search = {"study": "lstm_sine", "search_seed": 0}
-    roots = [OmegaConf.create(search | {"trial": trial}) for trial in range(3000)]
+    roots = [OmegaConf.create({"study": "x", "search_seed": 0, "trial": trial}) for trial in range(3000)]
     rates = np.log([draw("lr", "log", 1e-5, 4e-2, _root_=root) for root in roots])
     assert stats.kstest(rates, stats.uniform(np.log(1e-5), np.log(4e3)).cdf).pvalue > 0.001
-    passes = np.bincount([draw("passes", "int", 1, 14, _root_=root) for root in roots], minlength=15)
-    assert len(passes) == 15
-    assert stats.chisquare(passes[1:]).pvalue > 0.001
+    passes = [draw("passes", "int", 1, 14, _root_=root) for root in roots]
+    assert stats.chisquare(np.bincount(passes)[1:]).pvalue > 0.001
+    assert max(passes) == 14
+    assert abs(np.corrcoef(rates, passes)[0, 1]) < 0.06
     units = [draw("units", "choice", [1, 3, 8], _root_=root) for root in roots]
     assert stats.chisquare([units.count(n) for n in (1, 3, 8)]).pvalue > 0.001
-    assert abs(np.corrcoef(rates, [draw("passes", "int", 1, 14, _root_=root) for root in roots])[0, 1]) < 0.06
-    space = OmegaConf.to_container(OmegaConf.load(CONF / "search" / "lstm_omniglot.yaml"), resolve=False)
-    trials = [OmegaConf.create(space | {"trial": trial}) for trial in range(100)]  # type: ignore[operator]
-    assert len({str(OmegaConf.to_container(trial.method, resolve=True)) for trial in trials}) == 100
 
 
 def test_recorded_trials_stay_what_they_are() -> None:
@@ -429,33 +388,6 @@ def test_recorded_trials_stay_what_they_are() -> None:
 
 
 # ---------------------------------------------------------------- which differences are real
-@pytest.mark.parametrize("tasks", [600, 2000])
-def test_intervals_cover_what_they_say(tasks: int) -> None:
-    """Simulated: 3 seeds with differences of their own, as many tasks as in the paper."""
-    rng, truth, sd = np.random.default_rng(0), 0.7, 9.0
-    of_seed = truth + 0.5 * rng.standard_normal((8000, 3))
-    seen = of_seed + sd / tasks**0.5 * rng.standard_normal(of_seed.shape)  # the means of a seed's tasks
-    assert 0.94 <= np.mean(np.abs(seen.mean(1) - truth) <= half_width(seen, axis=1)) <= 0.96
-    hits = []
-    for these in of_seed[:2000]:
-        drawn = these[:, None] + sd * (rng.gamma(2.0, 1.0, (3, tasks)) - 2) / 2**0.5
-        hits.append(abs(drawn.mean() - these.mean()) <= half_width(drawn.ravel()))
-    assert 0.94 <= np.mean(hits) <= 0.96
-
-
-@pytest.mark.parametrize(
-    ("apart", "spread", "covered"), [(4.5, 0.3, 0.64), (3.0, 1.0, 0.94), (None, 1.0, 0.83)]
-)
-def test_how_much_less_unlike_seeds_are_covered(apart: float | None, spread: float, covered: float) -> None:
-    """compare.md says how much: seeds in one of two places, and errors as far apart as OP-LSTM's on sine."""
-    rng = np.random.default_rng(0)
-    noise = spread * rng.standard_normal((50000, 3))
-    of_seed = np.exp(noise) if apart is None else apart * (rng.random(noise.shape) < 5 / 6) + noise
-    truth = np.exp(0.5) if apart is None else apart * 5 / 6
-    hits = np.abs(of_seed.mean(1) - truth) <= half_width(of_seed, axis=1)
-    assert np.mean(hits) == pytest.approx(covered, abs=0.015)
-
-
 def test_pairing_cancels_what_tasks_have_in_common() -> None:
     rng = np.random.default_rng(1)
     tasks = rng.standard_normal((3, 600))

@@ -1,8 +1,9 @@
-"""Figures of test tasks: true and predicted waves, or support set, queries and predicted classes."""
+"""Figures of test tasks: waves, or support set, queries and predicted classes; OP-LSTM's weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,24 +20,16 @@ from fewshot.data.sine import X_RANGE
 from fewshot.episodes import Episode
 from fewshot.files import atomic_open
 from fewshot.methods.base import MetaLearner
+from fewshot.methods.oplstm import OPLSTM
 
-BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#8c8c8c"  # distinct for the colour-blind too
+BLUE, ORANGE = "#0072b2", "#d55e00"  # distinct for the colour-blind too
 DPI = 300  # of saved figures
 MOST = 8  # support images and queries of a class that are shown
 POINTS = 400  # of a wave
-CELL = 0.62  # inches per image
 # Decorates functions that draw or save figures, which do not use pyplot, so that none stays in memory.
-styled = rc_context(
-    {
-        "font.size": 8,
-        "figure.constrained_layout.use": True,
-        "axes.titlelocation": "left",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "legend.frameon": False,
-        "pdf.fonttype": 42,  # TrueType, which journals ask for
-    }
-)
+STYLE: dict[Any, Any] = {"font.size": 8, "figure.constrained_layout.use": True, "axes.titlelocation": "left"}
+STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+styled = rc_context(STYLE | {"pdf.fonttype": 42})  # TrueType, which journals ask for
 
 
 @torch.no_grad()
@@ -71,12 +64,11 @@ def wave_figure(
     """The true wave of a test task, its support points and the predicted wave."""
     episode, predictions = predicted(learner, datamodule, [task], POINTS)
     [error] = learner.scores(predictions, episode.query_y)
-    points = (values[0].flatten().float().cpu() for values in (*episode[:4], predictions))
-    support_x, support_y, x, y, wave = points
+    support_x, support_y, x, y, wave = (v[0].flatten().float().cpu() for v in (*episode[:4], predictions))
     order = x.argsort()
     figure = Figure(figsize=(4.3, 2.7))
     axes = figure.subplots()
-    axes.plot(x[order], y[order], color=GREY, lw=3, alpha=0.6, label="true wave")
+    axes.plot(x[order], y[order], color="silver", lw=3, label="true wave")
     axes.plot(x[order], wave[order], color=BLUE, lw=1.6, label="predicted")
     axes.plot(support_x, support_y, "o", color=ORANGE, mec="white", label="support")
     axes.set(xlim=X_RANGE, title=f"test task {task}: mse {error:.4f} over the range")
@@ -93,43 +85,68 @@ def episode_figure(
 
     A query's frame is blue if its class is predicted, otherwise orange with the predicted class in a corner.
     """
-    ways, side = predictions.shape[2], episode.support_x.shape[-1]
+    ways, side = predictions.shape[2], episode.support_x.shape[-1] + 2
     support_x, support_y, query_x, query_y = (x[number].cpu() for x in episode[:4])
     predicted = predictions[number].argmax(-1).cpu()
-    if support_x.shape[1] == 1 and support_x.median() < 0.1:
-        support_x, query_x = 1 - support_x, 1 - query_x  # bright ink on black becomes dark ink on paper
     tiles = []
     for label in range(ways):
         gap = torch.ones_like(support_x[:1])
         tiles += [support_x[support_y == label][:MOST], gap, query_x[query_y == label][:MOST]]
     shots, columns = len(tiles[0]), len(tiles[0]) + 1 + len(tiles[2])
-    padding = max(side // 8, 1)
-    cell = side + padding
-    grid = make_grid(torch.cat(tiles).float().clamp(0, 1), columns, padding, pad_value=1)
-    figure = Figure(figsize=(max(CELL * columns + 2, 5), CELL * ways + 0.9))
+    grid = make_grid(torch.cat(tiles).float().clamp(0, 1), columns, pad_value=1)
+    figure = Figure(figsize=(0.6 * columns + 2, 0.6 * ways + 0.9))
+    figure.suptitle(title)
     axes = figure.subplots()
     axes.imshow(grid.permute(1, 2, 0).numpy())
     for label in range(ways):
-        y = label * cell + padding / 2
         for column, chosen in enumerate(predicted[query_y == label][:MOST].tolist(), shots + 1):
-            x, colour = column * cell + padding / 2, BLUE if chosen == label else ORANGE
-            axes.add_patch(Rectangle((x, y), cell - 1, cell - 1, fill=False, ec=colour, lw=2))
+            corner, colour = (column * side, label * side), BLUE if chosen == label else ORANGE
+            axes.add_patch(Rectangle(corner, side, side, fill=False, ec=colour, lw=2))
             if chosen != label:
-                axes.text(x, y, str(chosen), va="top", fontsize=7, color="white", backgroundcolor=ORANGE)
+                axes.text(*corner, str(chosen), va="top", fontsize=7, color="white", backgroundcolor=ORANGE)
     rows = [f"{displayable(name)}  {label}" for label, name in enumerate(names or [""] * ways)]
-    axes.set_yticks((np.arange(ways) + 0.5) * cell, rows, parse_math=False)
-    axes.set_xticks([shots / 2 * cell, (shots + 1 + columns) / 2 * cell], ["support", "queries"])
-    axes.tick_params(length=0, top=True, labeltop=True, labelbottom=False)
+    axes.set_yticks((np.arange(ways) + 0.5) * side, rows, parse_math=False)
+    axes.set_xticks([shots / 2 * side, (shots + 1 + columns) / 2 * side], ["support", "queries"])
     axes.spines[:].set_visible(False)
     score = 100 * (predicted == query_y).double().mean()
-    heading = f"test task {episode.tasks[number]}: {score:.1f}% of {len(query_y)} queries right"
-    figure.suptitle(f"{title}\n{heading}".strip(), x=0.02, ha="left")
+    axes.set_title(f"test task {episode.tasks[number]}: {score:.1f}% of {len(query_y)} queries right")
     return figure
 
 
 def displayable(name: str) -> str:
     """A class name in at most three lines."""
     return fill(name.replace("_", " "), 19, max_lines=3, placeholder="…")
+
+
+@styled
+@torch.no_grad()
+def weights_figure(learner: OPLSTM, datamodule: EpisodicDataModule, title: str = "") -> Figure:
+    """OP-LSTM's output layer for test task 0: H_0, H_T, and the change between them, on one colour scale."""
+    episode, _ = predicted(learner, datamodule, [0])
+    _, *weights = learner.output_layer(episode.support_x, episode.support_y)
+    initial, final = (weight[0].float().cpu().numpy() for weight in weights)
+    matrices = {"H_0": initial, "H_T": final, "H_T - H_0": final - initial}
+    bound = max(np.abs(matrix).max() for matrix in matrices.values())
+    figure = Figure(figsize=(8, 3.8))
+    figure.suptitle(f"{title}: OP-LSTM's output layer, test task 0")
+    panels = figure.subplots(3, 1, sharex=True)
+    for axes, (name, matrix) in zip(panels, matrices.items(), strict=True):
+        image = axes.imshow(matrix, cmap="RdBu", vmin=-bound, vmax=bound, aspect="auto")
+        axes.set(title=name, ylabel="output", xlabel="input")
+    figure.colorbar(image, ax=panels)
+    return figure
+
+
+def draw_all(learner: MetaLearner, datamodule: EpisodicDataModule, folder: Path, title: str) -> list[Path]:
+    """Saves every figure that fits the learner into `folder`; returns the paths of the PNGs."""
+    tested = test_figures(learner, datamodule, title=title)
+    figures = {f"test_task_{task}": figure for task, _, figure in tested}
+    if isinstance(learner, OPLSTM):
+        figures["weights"] = weights_figure(learner, datamodule, title)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        save_figure(figure, folder / name)
+    return [folder / f"{name}.png" for name in figures]
 
 
 def as_image(figure: Figure, dpi: int = 120) -> Image.Image:
@@ -143,6 +160,6 @@ def as_image(figure: Figure, dpi: int = 120) -> Image.Image:
 @styled
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes `path`.png and `path`.pdf in print quality; a failure leaves earlier files as they were."""
-    for ending, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
+    for ending in ("png", "pdf"):
         with atomic_open(path.with_name(f"{path.name}.{ending}"), "wb") as file:
-            figure.savefig(file, format=ending, dpi=DPI, metadata=metadata)
+            figure.savefig(file, format=ending, dpi=DPI)

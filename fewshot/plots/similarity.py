@@ -18,13 +18,6 @@ from fewshot.plots.episodes import BLUE, ORANGE, styled
 from fewshot.results.statistics import mean_and_ci95
 
 STEP = 0.01  # of gradient descent, section 5.4
-LABELS = {"gradient": f"gradient descent, steps of {STEP}", "prototypes": "the prototype classifier"}
-TITLES = {
-    "cosine": "cosine similarity",
-    "distance": "Euclidean distance",
-    "paper": "both seen from H_0 (the paper)",
-    "released": "prototypes without subtracting H_0 (released code)",
-}
 
 
 class Similarity(Callback):
@@ -89,18 +82,18 @@ def similarity_figure(
         runs: the curves of each, from `read_curves`.
         published: the paper's values, as columns measure, tasks and value; drawn hollow.
     """
-    title = f"{title}: its update of the output layer, {TITLES[definition]}"
+    title = f"{title}: similarity of updates of the output layer, as {definition}"
     figure, all_axes = panels(2, (4, 3), title)
     for axes, measure in zip(all_axes, ("cosine", "distance"), strict=True):
         for other, colour in (("gradient", BLUE), ("prototypes", ORANGE)):
             name = f"similarity_{definition}/{measure}_{other}"
             values = concat([curves[name].dropna() for curves in runs], axis=1)
-            axes.plot(values.mean(axis=1), "o-", color=colour, ms=3, lw=1.4, label=f"to {LABELS[other]}")
+            axes.plot(values.mean(axis=1), "o-", color=colour, ms=3, lw=1.4, label=f"to {other}")
             axes.fill_between(values.index, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.25)
             if published is not None:
                 points = published[published["measure"] == f"{measure}_{other}"]
                 axes.plot(points["tasks"], points["value"], "o", color=colour, mfc="white", ms=6)
-        axes.set_title(TITLES[measure])
+        axes.set_title(measure)
         by_tasks(axes)
     axes.set_yscale("log")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)

@@ -14,14 +14,15 @@ import pandas as pd
 
 from fewshot.config.compose import choices_of
 from fewshot.errors import UserError, brief, exit_code
-from fewshot.report import figures, search, table
+from fewshot.report import figures, table
 from fewshot.report.jobs import Job, jobs, title
 from fewshot.report.pairs import COLUMNS, pairs, ranks
 from fewshot.report.runs import runs_of
+from fewshot.report.search import add_trials
 from fewshot.report.write import Report, log_to_wandb, markdown, write
 
 LEGEND = """Scores are ours ± 95% over tasks [the paper's]; * is reduced, - out of time, · missing.
-Overlap allows for the paper's rounding. Where one task has much of the error, ± tasks is too narrow.
+Where one task has much of the error, ± tasks is too narrow.
 Pairs are on equal tasks, the first less the second; p-values have Holm's correction. Significance (5%) over
 tasks is that of these trained runs, over seeds that of the methods. Costs are means of the runs."""
 
@@ -33,12 +34,13 @@ def report(study: str, arguments: Sequence[str] = ()) -> tuple[Report, pd.DataFr
         UserError: there is no such study, or its metrics have no common table.
     """
     overrides, queries = split_queries(arguments)
-    found = jobs(study, overrides)
-    runs, name = runs_of(found, queries), title(study, arguments)
+    found, said = jobs(study, overrides), Report(title(study, arguments))
+    runs = runs_of(found, queries)
     if runs["metric"].nunique() > 1:
-        raise UserError(f"{name}: errors on sine and accuracies do not fit one table: narrow data=")
-    make = search.report if study in choices_of("search") else study_report
-    said = make(name, study, found, runs)
+        raise UserError(f"{said.title}: errors on sine and accuracies do not fit one table: narrow data=")
+    add = add_trials if study in choices_of("search") else add_tables
+    add(said, found, runs)
+    said.figures = {f"{study}-{kind}": figure for kind, figure in said.figures.items()}
     said.numbers["runs"] = runs.drop(columns="scores")
     return said, runs, found
 
@@ -46,25 +48,23 @@ def report(study: str, arguments: Sequence[str] = ()) -> tuple[Report, pd.DataFr
 def split_queries(arguments: Sequence[str]) -> tuple[list[str], int | None]:
     """The overrides of runs, and the queries a class of the tests to report."""
     given = [argument for argument in arguments if argument.startswith("queries=")]
-    try:
-        queries = int(given[-1].removeprefix("queries=")) if given else None
-    except ValueError as error:
-        raise UserError(f"{given[-1]}: {error}") from None
+    if given and not given[-1].removeprefix("queries=").isdecimal():
+        raise UserError(f"{given[-1]} is not an integer")
+    queries = int(given[-1].removeprefix("queries=")) if given else None
     return [argument for argument in arguments if argument not in given], queries
 
 
-def study_report(name: str, study: str, found: Sequence[Job], runs: pd.DataFrame) -> Report:
+def add_tables(said: Report, found: Sequence[Job], runs: pd.DataFrame) -> None:
     cells, compared = table.summarise(runs), pairs(runs)
-    done = cells[cells["seeds"] > 0]
-    said = Report(name, [LEGEND], numbers={"in_full": cells})
+    said.notes.append(LEGEND)
+    said.numbers["in_full"] = cells
     said.tables = {"table": table.as_published(cells), "in full": table.as_text(cells, table.IN_FULL)}
     if len(compared):
         said.numbers["pairs"] = compared
         said.tables |= {"pairs": table.as_text(compared, COLUMNS), "mean rank": ranks(runs)}
-    if len(done):
-        said.tables["costs"] = table.as_text(done, table.COSTS)
-        said.figures = figures.of_study(study, name, found[0].cfg, runs, cells)
-    return said
+    if cells["seeds"].any():
+        said.tables["costs"] = table.as_text(cells[cells["seeds"] > 0], table.COSTS)
+        said.figures = figures.of_study(said.title, found[0].cfg, runs, cells)
 
 
 def main(arguments: Sequence[str]) -> int:

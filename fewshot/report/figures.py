@@ -17,23 +17,21 @@ UNITS = {"mse": "mean squared error", "accuracy": "accuracy, %"}
 
 
 @styled
-def of_study(
-    study: str, title: str, cfg: DictConfig, runs: pd.DataFrame, cells: pd.DataFrame
-) -> dict[str, Figure]:
+def of_study(title: str, cfg: DictConfig, runs: pd.DataFrame, cells: pd.DataFrame) -> dict[str, Figure]:
     """The figures that fit a study's runs, by their names."""
     own = runs[(runs["data"] == runs["trained_on"]) & runs["scores"].notna()]
     paths = {folder: Path(folder) / "metrics.csv" for folder in own["folder"]}
     logs = {folder: read_curves(path) for folder, path in paths.items() if path.exists()}
-    figures = {f"{study}-scores": scores(cells, title)}
+    figures = {"scores": scores(cells, title)}
     if own["shots"].nunique() > 3 and own["data"].nunique() == 1:
-        figures[f"{study}-shots"] = by_shots(own, cells, title)
+        figures["shots"] = by_shots(own, cells, title)
     if logs:
-        figures[f"{study}-validation"] = learning(own[own["folder"].isin(list(logs))], logs, title)
+        figures["validation"] = learning(own[own["folder"].isin(list(logs))], logs, title)
     measured = f"similarity_{cfg.trainer.similarity}/cosine_gradient"
     if runs["name"].nunique() == runs["column"].nunique() == 1 and all(
         measured in log for log in logs.values()
     ):
-        figures[f"{study}-similarity"] = similarity(own, logs, cfg, title)
+        figures["similarity"] = similarity(own, logs, cfg, title)
     return figures
 
 
@@ -100,16 +98,14 @@ def similarity(own: pd.DataFrame, logs: Mapping[str, pd.DataFrame], cfg: DictCon
 
 @styled
 def trials(best: pd.Series, settings: pd.DataFrame, metric: str, title: str) -> Figure:
-    """The best validation score of each trial against each setting."""
+    """The best validation score of each trial against each setting; a learning rate's axis is logarithmic."""
     title = f"{title}: best validation {metric} of every trial"
     figure, all_axes = panels(len(settings.columns), (2.6, 2.6), title, sharey=True)
-    for axes, name in zip(all_axes, settings, strict=True):
-        values = settings.loc[best.index, name]
-        axes.set(yscale="log" if metric == "mse" else "linear", xlabel=name)
+    for axes, (name, values) in zip(all_axes, settings.items(), strict=True):
         if not pd.api.types.is_numeric_dtype(values):
             values = values.map(as_override).sort_values()
             axes.tick_params(axis="x", rotation=60)
-        elif values.min() > 0 and values.max() / values.min() > 50:
-            axes.set_xscale("log")
         axes.plot(values, best[values.index], "o", ms=4)
+        axes.set(yscale="log" if metric == "mse" else "linear", xscale="log" if name == "lr" else "linear")
+        axes.set_xlabel(str(name))
     return figure

@@ -16,12 +16,7 @@ from fewshot.config.eval_config import further_tests
 from fewshot.config.run_id import config_diff, is_reduced, run_folder, table_name
 from fewshot.errors import UserError
 
-NOT_IN_NAME = (
-    "data",
-    "shots",
-    "seed",
-    "method",
-)  # of a row: the table's columns, repetitions, and its first word
+NOT_IN_NAME = ("data", "shots", "seed", "method")  # of a row: its column, its repetitions, its first word
 
 
 class Job(NamedTuple):
@@ -33,26 +28,21 @@ class Job(NamedTuple):
     tests: list[dict[str, Any]]  # the protocol of each of its tests, as a result has it; its own test first
 
 
-def choice(study: str) -> str:
-    """The override of train.py that chooses a study."""
-    return f"{'search' if study in choices_of('search') else 'experiment'}={study}"
-
-
-def parse(overrides: Sequence[str]) -> list[Override]:
-    return OverridesParser.create().parse_overrides(list(overrides))
-
-
 def sweep(study: str, overrides: Sequence[str] = ()) -> dict[str, Override]:
     """What a study sweeps over by its YAML and the command line, and the other overrides, by their keys."""
-    given = parse(overrides)
+    parse = OverridesParser.create().parse_overrides
+    given = parse(list(overrides))
     single = [str(override.input_line) for override in given if not override.is_sweep_override()]
     params = composed([choice(study), *single], with_hydra=True).hydra.sweeper.params
     if not params:
         raise UserError(f"{study} is a single run: see the result in its folder")
-    texts = [f"{key}={values}" for key, values in params.items()]
-    # composed() quotes shots itself
-    swept = parse([text.replace("'", "") if text.startswith("shots=") else text for text in texts])
+    swept = parse([f"{key}={values}" for key, values in params.items()])
     return {override.get_key_element(): override for override in [*swept, *given]}
+
+
+def choice(study: str) -> str:
+    """The override of train.py that chooses a study."""
+    return f"{'search' if study in choices_of('search') else 'experiment'}={study}"
 
 
 def assignments(override: Override) -> list[str]:
@@ -66,9 +56,7 @@ def assignments(override: Override) -> list[str]:
 def jobs(study: str, overrides: Sequence[str] = ()) -> list[Job]:
     """The jobs of a study, narrowed or changed by overrides as a multirun of train.py would be."""
     swept, found = sweep(study, overrides), dict[Path, Job]()
-    named = [
-        key for key, override in swept.items() if override.is_sweep_override() and key not in NOT_IN_NAME
-    ]
+    named = [key for key, o in swept.items() if o.is_sweep_override() and key not in NOT_IN_NAME]
     seeds = assignments(swept.pop("seed")) if "seed" in swept else []
     for settings in product(*map(assignments, swept.values())):
         base = expand_paths(composed([choice(study), *settings]))
@@ -77,9 +65,9 @@ def jobs(study: str, overrides: Sequence[str] = ()) -> list[Job]:
         for seed in seeds or [f"seed={base.seed}"]:
             cfg = base.copy()
             cfg.merge_with_dotlist([seed])
-            words = ["python", "train.py", choice(study), *settings, seed]
             folder = run_folder(cfg)
-            found[folder] = Job(name, cfg, folder, shlex.join(words), reduced, tests)
+            command = shlex.join(["python", "train.py", choice(study), *settings, seed])
+            found[folder] = Job(name, cfg, folder, command, reduced, tests)
     return list(found.values())
 
 

@@ -36,10 +36,8 @@ def paired(difference_SN: np.ndarray) -> dict[str, Any]:
 
 def p_value(differences: np.ndarray) -> float:
     """Of a t-test that the mean difference is zero; NaN for one difference."""
-    if len(differences) < 2:
-        return np.nan
     if np.ptp(differences) == 0:  # NaN in scipy
-        return float(differences[0] == 0)
+        return np.nan if len(differences) == 1 else float(differences[0] == 0)
     return float(stats.ttest_1samp(differences, 0).pvalue)
 
 

@@ -19,18 +19,14 @@ OF_TEST = ["mean", "ci95", "scores", "device", "threads", "versions", "git_commi
 
 def stored_tests(folder: Path) -> list[dict[str, Any]]:
     """A run's result and those that evaluate.py added for the same state, with the score of every task."""
-    if (run := read_result(folder / "result.json")) is None:
-        return []
-    found = [run | {"scores": read_scores(folder / "test_scores.csv"), "folder": str(folder)}]
-    for path in sorted(folder.glob("evaluations/*.json")):
-        test = read_result(path) or {}
-        if test.get("best_step") == run.get("best_step"):
-            found.append(test | {"scores": read_scores(path.with_suffix(".csv")), "folder": str(folder)})
-    return found
-
-
-def read_scores(path: Path) -> np.ndarray | None:
-    return np.loadtxt(path, delimiter=",", skiprows=1, usecols=1, ndmin=1) if path.exists() else None
+    found = []
+    for path in [folder / "result.json", *sorted(folder.glob("evaluations/*.json"))]:
+        if (test := read_result(path)) is None:
+            break  # the run has no result
+        csv = path.with_name("test_scores.csv") if path.parent == folder else path.with_suffix(".csv")
+        scores = np.loadtxt(csv, delimiter=",", skiprows=1, usecols=1, ndmin=1) if csv.exists() else None
+        found.append(test | {"folder": str(folder), "scores": scores})
+    return [test for test in found if test.get("best_step") == found[0].get("best_step")]
 
 
 def load(folder: str | Path) -> pd.DataFrame:
@@ -81,8 +77,7 @@ def runs_of(jobs: Iterable[Job], queries: int | None = None) -> pd.DataFrame:
 def outcome(job: Job, test: dict[str, Any], stored: list[dict[str, Any]]) -> dict[str, Any]:
     """What a run's folder holds of a test.
 
-    `status` is how the run ended, or "missing", "unfinished", "untested", or "mismatched": the result is of
-    other settings.
+    `status` is how the run ended, or "missing", "unfinished" or "untested": finished without this test.
     """
     row = dict.fromkeys([*OF_RUN, *OF_TEST]) | {"folder": str(job.folder)}
     if not stored:
@@ -91,7 +86,4 @@ def outcome(job: Job, test: dict[str, Any], stored: list[dict[str, Any]]) -> dic
     for found in stored:
         if comparison_key(found) == comparison_key(test):
             return row | {name: found.get(name) for name in OF_TEST}
-    if row["status"] == "finished":
-        own = comparison_key(stored[0]) == comparison_key(job.tests[0])
-        row["status"] = "untested" if own else "mismatched"  # evaluate.py makes a test that is missing
-    return row
+    return row | {"status": "untested" if row["status"] == "finished" else row["status"]}

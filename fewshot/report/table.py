@@ -8,13 +8,10 @@ import pandas as pd
 
 from fewshot.results.statistics import half_width
 
-ROUNDING = {"mse": 0.0005, "accuracy": 0.005}  # of the paper's printed half-widths
-SCORES = {"mse": ".3g", "accuracy": ".2f"}
+SCORES, WIDTHS = {"mse": ".3g", "accuracy": ".2f"}, {"mse": ".2g", "accuracy": ".2f"}  # formats
 SYMBOLS = {"timeout": "-", "missing": "·"}  # in place of a score; other statuses are spelled out
-IN_FULL = (
-    "name column seeds jobs mean ci95_tasks ci95_seeds median one_task paper paper_ci95 paper_seeds_ci95 "
-)
-IN_FULL += "difference overlap status"
+IN_FULL = "name column seeds jobs mean ci95_tasks ci95_seeds median one_task paper paper_ci95 "
+IN_FULL += "paper_seeds_ci95 difference status"
 COSTS = "name column parameters paper_parameters train_tasks minutes paper_minutes tasks_per_second peak_mb"
 FORMATS = dict.fromkeys(("seeds", "jobs", "train_tasks", "tasks_per_second", *COSTS.split()), ",.0f")
 FORMATS |= {"one_task": ".0%", "p_tasks": ".2g", "p_seeds": ".2g", "effect": ".2f", "minutes": ".1f"}
@@ -52,8 +49,7 @@ def summary(runs: pd.DataFrame) -> dict[str, Any]:
         "peak_mb": done["peak_memory_bytes"].mean() / 1e6,
         **costs,
     }
-    line["difference"] = line["mean"] - line["paper"]
-    return line | {"overlap": intervals_overlap(line)}
+    return line | {"difference": line["mean"] - line["paper"]}
 
 
 def one_task(scores: Any, metric: str) -> float:
@@ -61,16 +57,6 @@ def one_task(scores: Any, metric: str) -> float:
     sizes = np.abs(scores)
     share = sizes.max() / sizes.sum() if sizes.any() else 0.0
     return share if metric == "mse" and share > 0.05 and share * len(scores) > 100 else np.nan
-
-
-def intervals_overlap(line: Mapping[str, Any]) -> str:
-    """Whether the intervals over tasks overlap, within the rounding of the paper's digits; "" if unknown."""
-    if pd.isna(line["difference"]) or pd.isna(line["paper_ci95"]):
-        return ""
-    digits = len(repr(float(line["paper"])).partition(".")[2])
-    rounding = 0.5 * 10.0**-digits + ROUNDING[line["metric"]]
-    overlap = abs(line["difference"]) <= line["ci95_tasks"] + line["paper_ci95"] + rounding
-    return "yes" if overlap else "no"
 
 
 def number(value: Any, form: str) -> str:
@@ -89,25 +75,17 @@ def as_text(lines: pd.DataFrame, columns: str) -> pd.DataFrame:
     return frame.rename(columns={name: HEADINGS.get(name, name.replace("_", " ")) for name in names})
 
 
-def with_width(mean: float, width: float, metric: str) -> str:
-    """A mean and the half-width of its interval with the same decimals: 0.0153 ± 0.0007."""
-    places = 2 if metric == "accuracy" else max(2 - int(np.floor(np.log10(abs(mean) or 1))), 0)
-    least = 10.0**-places
-    shown = f"<{least:.{places}f}" if width < least / 2 else number(width, f".{places}f")
-    return " ± ".join(filter(None, [f"{mean:.{places}f}", shown]))
-
-
 def score(line: Mapping[str, Any]) -> str:
-    """`0.0475 ± 0.0030 [0.0406 ± 0.002]`: ours with the interval over tasks, and the paper's."""
+    """`0.0475 ± 0.003 [0.0406 ± 0.002]`: ours with the interval over tasks, and the paper's."""
+    form, width_form = SCORES[line["metric"]], WIDTHS[line["metric"]]
     ours = ", ".join(SYMBOLS.get(status, status) for status in line["status"].split(", "))
     if line["seeds"]:
-        ours = with_width(line["mean"], line["ci95_tasks"], line["metric"]) + "*" * bool(line["reduced"])
+        ours = " ± ".join(filter(None, [number(line["mean"], form), number(line["ci95_tasks"], width_form)]))
+        ours += "*" * bool(line["reduced"])
         ours += f" ({line['seeds']}/{line['jobs']})" * (line["seeds"] < line["jobs"])
-    if pd.isna(line["paper"]):
-        return ours
-    form, least = SCORES[line["metric"]], ROUNDING[line["metric"]]
-    width = f"<{least}" if line["paper_ci95"] == 0 else number(line["paper_ci95"], form)
-    return f"{ours} [{' ± '.join(filter(None, [number(line['paper'], form), width]))}]"
+    width = "<0.0005" if line["paper_ci95"] == 0 else number(line["paper_ci95"], width_form)
+    paper = " ± ".join(filter(None, [number(line["paper"], form), width]))
+    return f"{ours} [{paper}]" if paper else ours
 
 
 def as_published(table: pd.DataFrame) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,12 +18,15 @@ PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "
 
 def environment(trainer: L.Trainer) -> dict[str, Any]:
     """Device, precision, threads, versions and peak memory of a run."""
+    import resource  # not on every platform
+
     device = trainer.strategy.root_device
     on_gpu = device.type == "cuda"
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     versions = {name: installed_version(name) for name in PACKAGES}
     return {
         # reserved: only that counts CUDA graphs
-        "peak_memory_bytes": torch.cuda.max_memory_reserved(device) if on_gpu else peak_resident_bytes(),
+        "peak_memory_bytes": torch.cuda.max_memory_reserved(device) if on_gpu else resident,
         "device": torch.cuda.get_device_name(device) if on_gpu else processor(),
         "devices": trainer.world_size,
         "precision": str(trainer.precision),
@@ -42,24 +46,15 @@ def processor() -> str:
 def git_commit() -> str | None:
     """The commit of this checkout, with '+' for uncommitted changes; None without a checkout or git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]
-    try:
+    with suppress(OSError):
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
-    except OSError:
-        return None
+    return None
 
 
 def installed_version(name: str, absent: str = "unknown") -> str:
-    try:
+    with suppress(PackageNotFoundError):  # a checkout on PYTHONPATH
         return version(name)
-    except PackageNotFoundError:  # a checkout on PYTHONPATH
-        return absent
-
-
-def peak_resident_bytes() -> int:
-    """The most memory that this process has had."""
-    import resource  # not on every platform
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+    return absent
 
 
 def reset_peak_memory() -> None:

@@ -14,7 +14,7 @@ from fewshot.errors import Diverged
 from fewshot.files import atomic_write
 from fewshot.methods.base import MetaLearner
 from fewshot.results.environment import git_commit
-from fewshot.results.paper import bn_in_test, has_table, paper_figure
+from fewshot.results.paper import bn_in_test, paper_figure
 from fewshot.results.statistics import mean_and_ci95
 
 
@@ -53,14 +53,9 @@ def final_result(folder: Path) -> dict[str, Any] | None:
 def describe(cfg: DictConfig, learner: MetaLearner, table: str | None = None) -> dict[str, Any]:
     """The part of a result that is known before training; `table` as in `identity`.
 
-    `config_diff` holds what differs from the published settings of the run's variant, `differs_from_paper`
-    what differs from the settings behind the paper's table; None where the paper has no such table.
+    `config_diff` holds what differs from the published settings of the run's variant.
     """
-    own, from_paper = config_diff(cfg, table=table), None
-    if has_table(cfg.method.name, cfg.data.name):
-        from_paper = own if cfg.variant == "released" else config_diff(cfg, "released")
-    data, backbone, bn = cfg.data, "raw", "none"
-    ways = data.get("ways", 1)
+    data, backbone, bn, ways = cfg.data, "raw", "none", cfg.data.get("ways", 1)
     if learner.uses_backbone:
         backbone = "/".join(filter(None, (cfg.backbone.name, cfg.backbone.get("model"))))
         bn = cfg.backbone.get("bn", "none")
@@ -69,17 +64,13 @@ def describe(cfg: DictConfig, learner: MetaLearner, table: str | None = None) ->
     result |= {"shots": cfg.shots, "train_shots": data.train_shots or cfg.shots, "val_shots": cfg.shots}
     result |= {"ways": ways, "train_ways": data.get("train_ways") or ways}
     result |= {"train_queries": data.train_queries, "test_queries": data.test_queries}
-    result |= {"published_settings": from_paper == {}, "config_diff": own, "differs_from_paper": from_paper}
     result |= {"parameters": sum(p.numel() for p in learner.parameters()), "metric": learner.task.metric}
-    return result | {"git_commit": git_commit()}  # now: the checkout may change during the run
+    # the commit now: the checkout may change during the run
+    return result | {"config_diff": config_diff(cfg, table=table), "git_commit": git_commit()}
 
 
 def scored(learner: MetaLearner) -> Scores:
-    """The scores of the test just run, ordered by task number.
-
-    Raises:
-        Diverged: a task's score is not finite.
-    """
+    """The scores of the test just run, ordered by task number; raises Diverged if one is not finite."""
     kept = (learner.test_tasks, learner.test_scores, learner.test_baselines)
     tasks, values, baselines = (metric.compute().view(-1) for metric in kept)
     order = tasks.argsort()
@@ -108,19 +99,17 @@ def score_line(result: Mapping[str, Any]) -> str:
         return f"no test score: {result['status']} ({result.get('reason', '')})"
     unit, digits = ("%", 2) if result["metric"] == "accuracy" else ("", 4)
     interval = "" if result["ci95"] is None else f" ± {result['ci95']:.{digits}f}"
-    others = dict(result["baselines"])
-    if (figure := paper_figure(result)) is not None:
-        others["paper, mean of 3 runs:"] = figure
     details = ["{ways}-way {shots}-shot, {tasks} tasks, queries per class: {test_queries}, bn {bn}"]
-    details += [f"{name.replace('_', ' ')} {value:.{digits}f}{unit}" for name, value in others.items()]
+    others = result["baselines"] | {"paper, mean of 3 runs:": paper_figure(result)}
+    for name, value in others.items():
+        details += [f"{name.replace('_', ' ')} {value:.{digits}f}{unit}"] if value is not None else []
     words = "; ".join(details).format_map(result)
     return f"{result['mean']:.{digits}f}{unit}{interval} test {result['metric']} ({words})"
 
 
 def title_of(result: Mapping[str, Any]) -> str:
     """A result's heading, also of its pictures."""
-    where, trained_on = result["data"], result["trained_on"]
-    where += f", trained on {trained_on}" * (trained_on != where)
+    where = " → ".join(dict.fromkeys([result["trained_on"], result["data"]]))
     return "{method} on {}, {shots}-shot, variant {variant}, seed {seed}".format(where, **result)
 
 
@@ -134,11 +123,9 @@ def as_overrides(settings: Mapping[str, Any]) -> str:
 
 def show(result: Mapping[str, Any], folder: Path) -> None:
     """Prints a result and its folder."""
-    own, from_paper = result["config_diff"], result["differs_from_paper"] or {}
-    if from_paper not in ({}, own):
-        print(f"differs from the settings behind the paper's table: {as_overrides(from_paper)}")
     for measure, value in result.get("interpretability", {}).items():
         print(f"{measure}: {value:.3f}")
     for warning in result.get("warnings", []):
         print(f"warning: {warning}")
-    print(f"{' '.join([title_of(result), as_overrides(own)]).strip()}: {score_line(result)}\n{folder}")
+    name = f"{title_of(result)} {as_overrides(result['config_diff'])}".strip()
+    print(f"{name}: {score_line(result)}\n{folder}")
