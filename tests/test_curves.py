@@ -1,6 +1,5 @@
 """What a run logs while it trains, in metrics.csv and TensorBoard, and the figure of it."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
 
-from fewshot.config import checks
 from fewshot.config.run_id import run_folder
-from fewshot.errors import UserError
 from fewshot.methods.base import MetaLearner
 from fewshot.plots.curves import learning_curve
 from fewshot.training.loggers import MetricsCsv
@@ -105,10 +102,3 @@ def test_tensorboard_has_the_curves_of_metrics_csv(tmp_path: Path, monkeypatch: 
     for metric in ("train/loss", "val/loss", "val/mse"):
         logged = [(event.step, pytest.approx(event.value)) for event in events.Scalars(metric)]
         assert [*curve(run_folder(cfg), metric).items()] == logged
-
-
-def test_tensorboard_has_to_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "tensorboard" else find(name))
-    with pytest.raises(UserError, match="pip install tensorboard"):
-        train(config(tmp_path, "logger=tensorboard"))

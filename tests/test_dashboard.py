@@ -63,12 +63,6 @@ def test_a_dashboard_is_of_the_studys_runs_and_groups_their_seeds(
     assert sorted(chosen["value"][1:]) == sorted(names)
 
 
-def test_tests_across_domains_are_shown() -> None:
-    found = jobs("omniglot-glyphs", ["seed=0", "shots=1"])
-    panels: list[Any] = dashboard.sections("omniglot-glyphs", found)["test"]
-    assert [panel.title for panel in panels] == ["test/accuracy", "test/glyphs/accuracy"]
-
-
 def test_help_and_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     assert dashboard.main(["--help"]) == 0
     assert "python -m fewshot.report.dashboard" in capsys.readouterr().out

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from PIL import Image
 
 from fewshot.data.datamodule import EpisodicDataModule
@@ -128,15 +127,3 @@ def test_figures_are_saved_as_png_and_pdf(tmp_path: Path) -> None:
     assert pdf.startswith(b"%PDF")
     assert b"/Type3" not in pdf  # fonts that journals refuse
     assert len([*tmp_path.iterdir()]) == 2
-
-
-def test_a_failure_leaves_the_earlier_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Figure, file: Any, **__: Any) -> None:
-        file.write(b"half")
-        raise OSError("no space")
-
-    (tmp_path / "picture.png").write_bytes(b"earlier")
-    monkeypatch.setattr(Figure, "savefig", fail)
-    with pytest.raises(OSError, match="no space"):
-        episodes.save_figure(Figure(figsize=(1, 1)), tmp_path / "picture")
-    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("picture.png", b"earlier")]

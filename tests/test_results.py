@@ -9,10 +9,10 @@ import pytest
 
 from fewshot.config.compose import composed
 from fewshot.config.run_id import config_diff, run_folder
-from fewshot.results.diagnostics import diagnostics
 from fewshot.results.environment import git_commit, installed_version
 from fewshot.results.paper import comparison_key, paper_figure, paper_numbers, paper_table, read_csv
 from fewshot.results.record import name_of_test, read_result, score_line, title_of
+from fewshot.results.statistics import diagnostics
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run as train
 from tests.helpers import config, evaluation, images_of, rows

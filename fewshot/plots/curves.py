@@ -1,7 +1,6 @@
 """A run's learning curve, from its `metrics.csv`, and what figures of curves share."""
 
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -18,11 +17,10 @@ def read_curves(metrics: Path) -> pd.DataFrame:
 
 
 def panels(count: int, size: tuple[float, float], title: str, **options: Any) -> tuple[Figure, list[Any]]:
-    """`count` panels of a size in inches, three a row, below a title that is wrapped to their width."""
+    """`count` panels of a size in inches, three a row, below a title."""
     rows, columns = -(-count // 3), min(count, 3)
-    width = max(size[0] * columns, 5)
-    figure = Figure(figsize=(width, size[1] * rows + 0.5))
-    figure.suptitle(fill(title, int(13 * width)))
+    figure = Figure(figsize=(max(size[0] * columns, 5), size[1] * rows + 0.5))
+    figure.suptitle(title, wrap=True)
     axes = figure.subplots(rows, columns, squeeze=False, **options).ravel().tolist()
     for unused in axes[count:]:
         unused.remove()

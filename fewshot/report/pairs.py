@@ -50,13 +50,12 @@ def pairs(runs: pd.DataFrame) -> pd.DataFrame:
     found = []
     for column, cells in runs[runs["scores"].notna()].groupby("column", sort=False):
         by_seed, metric = cells.pivot(index="seed", columns="name", values="scores"), cells["metric"].iloc[0]
-        for first, second in combinations(cells["name"].unique(), 2):
+        for first, second in combinations(by_seed[cells["name"].unique()], 2):
             common = by_seed[[first, second]].dropna()
             if len(common):
                 difference_SN = np.stack((common[first] - common[second]).to_list())
                 row = {"column": column, "first": first, "less": second, "metric": metric}
-                row["one_task"] = one_task(difference_SN.ravel(), metric)
-                found.append(row | paired(difference_SN))
+                found.append(row | paired(difference_SN) | {"one_task": one_task(difference_SN, metric)})
     return corrected(pd.DataFrame(found)) if found else pd.DataFrame()
 
 

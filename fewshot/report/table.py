@@ -15,8 +15,6 @@ IN_FULL += "paper_seeds_ci95 difference status"
 COSTS = "name column parameters paper_parameters train_tasks minutes paper_minutes tasks_per_second peak_mb"
 FORMATS = dict.fromkeys(("seeds", "jobs", "train_tasks", "tasks_per_second", *COSTS.split()), ",.0f")
 FORMATS |= {"one_task": ".0%", "p_tasks": ".2g", "p_seeds": ".2g", "effect": ".2f", "minutes": ".1f"}
-HEADINGS = {"name": "", "first": "", "ci95_tasks": "± tasks", "ci95_seeds": "± seeds"}
-HEADINGS |= {"paper_ci95": "paper ± tasks", "paper_seeds_ci95": "paper ± seeds"}
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
@@ -56,7 +54,7 @@ def one_task(scores: Any, metric: str) -> float:
     """The share of all errors that a single task has; NaN up to 5%, or 100 / tasks below 2 000 tasks."""
     sizes = np.abs(scores)
     share = sizes.max() / sizes.sum() if sizes.any() else 0.0
-    return share if metric == "mse" and share > 0.05 and share * len(scores) > 100 else np.nan
+    return share if metric == "mse" and share > 0.05 and share * np.size(scores) > 100 else np.nan
 
 
 def number(value: Any, form: str) -> str:
@@ -71,8 +69,8 @@ def as_text(lines: pd.DataFrame, columns: str) -> pd.DataFrame:
     forms = FORMATS | {"difference": f"+{score}"}
     names = columns.split()
     frame = pd.DataFrame({name: [number(x, forms.get(name, score)) for x in lines[name]] for name in names})
-    frame = frame.loc[:, frame.ne("").any()]
-    return frame.rename(columns={name: HEADINGS.get(name, name.replace("_", " ")) for name in names})
+    frame = frame.loc[:, frame.ne("").any()].rename(columns={names[0]: ""})
+    return frame.rename(columns=lambda name: name.replace("ci95_", "± ").replace("_", " "))
 
 
 def score(line: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ class Report:
 
 
 def as_markdown(frame: pd.DataFrame) -> str:
+    """A Markdown table whose columns are aligned as text too."""
     rows = [list(frame.columns), *frame.to_numpy().tolist()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [" | ".join(map(str.rjust, row, widths)) for row in rows]
