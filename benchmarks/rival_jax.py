@@ -112,7 +112,8 @@ def plain_lstm(learner: PlainLSTM) -> Predict:
             _, states = walk(p, jnp.concatenate([x_MI, y_MO * shown], -1), states)
             return [(pool(h), pool(c) if learner.pool_cell else c) for h, c in states], None
 
-        zeros = [(jnp.zeros((examples, units), x_MI.dtype),) * 2 for units in learner.lstm.units]
+        sizes = learner.hparams["hidden"]
+        zeros = [(jnp.zeros((examples, units), x_MI.dtype),) * 2 for units in sizes]
         shown = jnp.ones(learner.passes, x_MI.dtype).at[0].set(float(learner.first_labels))
         states, _ = jax.lax.scan(one_pass, zeros, shown)
         start = [(h[:1], c[:1] if learner.query_cell else jnp.zeros_like(c[:1])) for h, c in states]
@@ -174,7 +175,7 @@ def oplstm(learner: OPLSTM) -> Predict:
 def has_rival(learner: MetaLearner) -> bool:
     """Whether the settings of this learner are among those written here."""
     body = learner.net.body if type(learner) is MAML else getattr(learner, "body", None)
-    if body is not None and (not body.flat or body.bn == "support"):  # type: ignore[union-attr]
+    if body is not None and (not body.flat or body.bn == "support"):
         return False
     if isinstance(learner, OPLSTM):
         shown = learner.pool_state or learner.softmax or learner.detach
@@ -242,7 +243,7 @@ def gradient_function(learner: MetaLearner) -> Callable[..., Params]:
         of_tasks = jax.vmap(jax.grad(task_loss), (None, 0, 0, 0, 0))(p, *batch)
         return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, p), of_tasks)[0]
 
-    return clamped if isinstance(learner, MAML) and learner.clips_each_task else jax.grad(batch_loss)
+    return clamped if isinstance(learner, MAML) and learner.clip_of_each else jax.grad(batch_loss)
 
 
 def rival(learner: MetaLearner, batches: Iterator[Episode]) -> tuple[Step, float]:

@@ -48,7 +48,7 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
     Returns what a sweeper may optimise: the best validation score, of a test its mean, without one the worst
     there is.
     """
-    signals.install_in_job()
+    signals.install()
     began = time.time()
     overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)  # as given, not resolved
     score, status, message, stopped = None, "finished", "", None
@@ -57,8 +57,7 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
         result = function(expand_paths(cfg))
         score = result.get("best_validation", result.get("mean"))
     except signals.Stopped as stop:
-        status, message, stopped = "requeued" if signals.requeues() else "stopped", str(stop), stop
-        signals.write(f"{stop}\n")
+        status, message, stopped = stop.status, str(stop), stop
     except Exception as error:
         status, message = outcome_of(error)
         print(f"error: {message}", file=sys.stderr)
@@ -106,8 +105,6 @@ def main(program: Callable[[], Any]) -> int:
     sys.argv[1:] = quote_shots(sys.argv[1:])
     try:
         program()
-    except signals.Stopped as stop:
-        return stop.exit_code
     except MISTAKES as error:
         return report_mistake(error)
     return jobs.exit_code

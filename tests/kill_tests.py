@@ -14,24 +14,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tests.helpers import MEASURED
+from tests.helpers import MEASURED, within
 
 ROOT = Path(__file__).parent.parent
 ATTEMPTS = 6  # a command is killed at most as often
-PATHS = ["paths.outputs={here}", "paths.prepared={here}/../prepared"]
-SMALL = [f"trainer.num_{kind}_tasks=20" for kind in ("val", "test")]
-SMALL += ["trainer.num_threads=1", "trainer.enable_progress_bar=false", "logger=csv"]
+SMALL = ["trainer.num_val_tasks=20", "trainer.num_test_tasks=20", "trainer.num_threads=1", "logger=csv"]
+SMALL += ["trainer.enable_progress_bar=false", "paths.outputs={here}", "paths.prepared={here}/../prepared"]
 
 
 def training(max_steps: int, val_check_interval: int, save_every_n_steps: int) -> list[str]:
     lengths = [f"trainer.max_steps={max_steps}", f"trainer.val_check_interval={val_check_interval}"]
-    return ["train.py", *SMALL, *PATHS, *lengths, f"trainer.save_every_n_steps={save_every_n_steps}"]
+    return ["train.py", *SMALL, *lengths, f"trainer.save_every_n_steps={save_every_n_steps}"]
 
 
 SINE = [*training(240, 40, 7), "data=sine", "shots=5"]
@@ -71,20 +69,6 @@ def processes(*options: str) -> dict[int, str]:
     return {int(pid): args for pid, args in (line.split(maxsplit=1) for line in found.splitlines())}
 
 
-def all_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Whether a command and all its processes end in time; those that do not are killed."""
-    end = time.monotonic() + seconds
-    while left := processes("-s", str(process.pid)) or process.poll() is None:
-        if time.monotonic() > end:
-            print("left behind:", left, file=sys.stderr)
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return False
-        process.poll()
-        time.sleep(0.1)
-    return True
-
-
 def kill(process: subprocess.Popen[bytes], case: str, random_: random.Random) -> tuple[str, set[int]]:
     """Kills a command, or one of two processes that share a run; how, and the exit codes that are right."""
     children = processes("--ppid", str(process.pid)).items()
@@ -106,12 +90,34 @@ def contents(here: Path) -> dict[str, Any]:
 def content(path: Path, here: Path) -> Any:
     if path.suffix == ".json" and path.name != "split.json":
         return {name: value for name, value in json.loads(path.read_text()).items() if name not in MEASURED}
-    if path.name == "metrics.csv":
-        return [line for line in path.read_text().splitlines() if "per_second" not in line]
     if path.name == "best.ckpt":
         state = torch.load(path, weights_only=True)
         return state["global_step"], {name: w.numpy().tobytes() for name, w in state["state_dict"].items()}
     return path.read_bytes().replace(bytes(here), b"") if path.suffix in (".csv", ".npy") else "exists"
+
+
+def disturbed(case: str, here: Path, seconds: float, random_: random.Random, left: int) -> tuple[int, bool]:
+    """Runs a command, with `left` kills at most; how often it was killed, and whether each ended rightly."""
+    right = True
+    for kills in range(ATTEMPTS + 1):
+        process, how, codes = start(case, here), "", {0}
+        try:
+            process.wait(random_.uniform(0.1, 0.95) * seconds if kills < min(ATTEMPTS, left) else 900)
+        except subprocess.TimeoutExpired:
+            how, codes = kill(process, case, random_)
+        session = ["-s", str(process.pid)]
+        ended = within(60, lambda: process.poll() is not None and not processes(*session))  # noqa: B023
+        log = here.with_suffix(".log").read_text()
+        if not ended:
+            log += f"left behind: {processes(*session)}"
+            os.killpg(process.pid, signal.SIGKILL)
+        code = process.wait()
+        if not ended or code not in codes or ("Traceback" in log and "KeyboardInterrupt" not in log):
+            print(f"{here.name}, {case}, {how}: exit code {code}\n{log}", file=sys.stderr, flush=True)
+            right = False
+        if code == 0 or not how:
+            break
+    return kills, right
 
 
 def main() -> int:
@@ -122,8 +128,8 @@ def main() -> int:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    outputs = args.outputs.absolute()
-    random_, began, kills, wrong = random.Random(args.seed), time.monotonic(), Counter[str](), 0
+    outputs, random_ = args.outputs.absolute(), random.Random(args.seed)
+    began, kills, wrong = time.monotonic(), 0, 0
     undisturbed: dict[str, tuple[dict[str, Any], float]] = {}
     for case in dict.fromkeys(["maml", *args.cases]):
         here, started = outputs / case.replace(" ", "-"), time.monotonic()
@@ -131,38 +137,20 @@ def main() -> int:
         assert start(case, here).wait() == 0, here.with_suffix(".log").read_text()
         undisturbed[case] = contents(here), time.monotonic() - started
     for number, case in enumerate(itertools.cycle(args.cases)):
-        if kills.total() >= args.kills or time.monotonic() - began > 60 * args.minutes:
+        if kills >= args.kills or time.monotonic() - began > 60 * args.minutes:
             break
-        wanted, seconds = undisturbed[case]
-        here = outputs / f"command{number}"
+        (wanted, seconds), here = undisturbed[case], outputs / f"command{number}"
         make_folder(here, case)
-        for attempt in range(ATTEMPTS + 1):
-            process, how, right = start(case, here), "", {0}
-            try:
-                process.wait(random_.uniform(0.1, 0.95) * seconds if attempt < ATTEMPTS else 900)
-            except subprocess.TimeoutExpired:
-                how, right = kill(process, case, random_)
-                kills[f"{case}: {how}"] += 1
-            ended, code, log = (
-                all_ended(process, 60),
-                process.returncode,
-                here.with_suffix(".log").read_text(),
-            )
-            if not ended or code not in right or ("Traceback" in log and "KeyboardInterrupt" not in log):
-                print(f"{here.name}, {case}, {how}: exit code {code}\n{log}", file=sys.stderr, flush=True)
-                wrong += 1
-            if code == 0:
-                break
-        found = contents(here)
-        names = sorted(wanted.keys() | found.keys())
-        if differing := [name for name in names if found.get(name) != wanted.get(name)]:
+        more, right = disturbed(case, here, seconds, random_, args.kills - kills)
+        found, kills = contents(here), kills + more
+        names = wanted.keys() | found.keys()
+        if differing := sorted(name for name in names if found.get(name) != wanted.get(name)):
             print(f"{here.name}, {case}: differs in {differing}", file=sys.stderr, flush=True)
-            wrong += 1
         else:
             shutil.rmtree(here)
-        print(f"{here.name}, {case}: {kills.total()} kills so far, {wrong} wrong", flush=True)
-    print(*(f"{count} {how}" for how, count in sorted(kills.items())), sep="\n")
-    print(f"{kills.total()} kills, {wrong} wrong")
+        wrong += not right or bool(differing)
+        print(f"{here.name}, {case}: {kills} kills so far, {wrong} wrong", flush=True)
+    print(f"{kills} kills, {wrong} wrong")
     return wrong > 0
 
 

@@ -17,7 +17,6 @@ import pandas as pd
 
 from fewshot.config.checks import check
 from fewshot.config.compose import composed
-from fewshot.training import fit
 from fewshot.training.callbacks import PrintValidation
 from fewshot.training.run import run
 
@@ -27,51 +26,35 @@ RUNS = [
     "data=sine method=oplstm trainer.max_steps=4000 trainer.val_check_interval=200",
     "data=glyphs method=oplstm trainer.max_steps=2000 trainer.val_check_interval=100",
 ]
-ALLOWED = {"memory_mb": 8, "blocks_per_step": 1.5, "open_files": 0, "temporary": 0, "in_folder": 0}
-
-
-class Count(PrintValidation):
-    """In place of the callback that prints a line for each validation."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.rows = folder, list[dict[str, float]]()
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == "fit":
-            gc.collect()
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            self.rows.append(
-                {
-                    "step": trainer.global_step,
-                    "memory_mb": pages * os.sysconf("SC_PAGESIZE") / 1e6,
-                    "blocks": sys.getallocatedblocks(),
-                    "open_files": len(os.listdir("/proc/self/fd")),
-                    "temporary": len(list((self.folder / "tmp").rglob("*"))),
-                    "in_folder": len(list((self.folder / "outputs").rglob("*"))),
-                }
-            )
+ALLOWED = {"memory_mb": 8, "blocks": 1.5, "open_files": 0, "temporary": 0, "in_folder": 0}
 
 
 def counts(overrides: list[str], folder: Path) -> pd.DataFrame:
-    """The counts of a run, with its outputs and its temporary folder in `folder`."""
+    """The counts of a run, with its outputs and its temporary folder in `folder`, by update."""
     (folder / "tmp").mkdir()
-    cfg = composed(
-        [*SMALL.split(), f"paths.outputs={folder}/outputs", f"paths.prepared={folder}", *overrides]
-    )
+    paths = [f"paths.outputs={folder}/outputs", f"paths.prepared={folder}"]
+    cfg, rows = composed([*SMALL.split(), *paths, *overrides]), dict[int, list[float]]()
     check(cfg)
-    count, temporary = Count(folder), patch.object(tempfile, "tempdir", f"{folder}/tmp")
-    with temporary, patch.object(fit, "PrintValidation", lambda: count):
+
+    def count(_: PrintValidation, trainer: L.Trainer, __: L.LightningModule) -> None:
+        gc.collect()
+        memory = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
+        files = [len(list((folder / name).rglob("*"))) for name in ("tmp", "outputs")]
+        opened = len(os.listdir("/proc/self/fd"))
+        rows[trainer.global_step] = [memory, sys.getallocatedblocks(), opened, *files]
+
+    temporary = patch.object(tempfile, "tempdir", f"{folder}/tmp")
+    with temporary, patch.object(PrintValidation, "on_validation_end", count):
         assert run(cfg)["status"] == "finished"
-    return pd.DataFrame(count.rows)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(ALLOWED))
 
 
 def growth(rows: pd.DataFrame) -> dict[str, float]:
-    """How the counts grow in the second half of a run: memory and blocks by their slopes, files at most."""
+    """How the counts grow in the second half: memory by its slope, blocks by an update, files at most."""
     half = rows[len(rows) // 2 :]
-    memory, blocks = (np.polyfit(half.step, half[name], 1)[0] for name in ("memory_mb", "blocks"))
-    found = {"memory_mb": memory * (half.step.iloc[-1] - half.step.iloc[0]), "blocks_per_step": blocks}
-    files = ("open_files", "temporary", "in_folder")
-    return found | {name: half[name].max() - half[name].iloc[0] for name in files}
+    found: dict[str, float] = (half.max() - half.iloc[0]).to_dict()
+    memory, blocks = np.polyfit(half.index, half[["memory_mb", "blocks"]], 1)[0]
+    return found | {"memory_mb": memory * (half.index[-1] - half.index[0]), "blocks": blocks}
 
 
 def grows(rows: pd.DataFrame) -> list[str]:
@@ -84,9 +67,8 @@ def main() -> int:
     for overrides in sys.argv[1:] or RUNS:
         with tempfile.TemporaryDirectory() as folder:
             rows = counts(overrides.split(), Path(folder))
-        print(f"\n{overrides}\n{rows[:: max(1, len(rows) // 20)].round(1).to_string(index=False)}")
-        by = ", ".join(f"{name} {by:+.2f}" for name, by in growth(rows).items())
-        print(f"in the second half: {by}; grows: {', '.join(grows(rows)) or 'nothing'}", flush=True)
+        print(f"\n{overrides}\n{rows[:: max(1, len(rows) // 20)].round(1)}")
+        print(f"in the second half: {growth(rows)}; grows: {grows(rows) or 'nothing'}", flush=True)
         wrong |= bool(grows(rows))
     return wrong
 

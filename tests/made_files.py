@@ -40,7 +40,7 @@ def fill_tar(file: Path, files: Mapping[str, bytes], mode: str = "w:gz") -> None
 
 
 FILLS = {
-    "folder": lambda root, files: fill_folder(root / "deep" / "er", files),
+    "folder": lambda root, files: fill_folder(root, files),
     "zip": lambda root, files: fill_zip(root / "some.zip", files),
     "tar": lambda root, files: fill_tar(root / "some.tar", files, "w"),
     "tgz": lambda root, files: fill_tar(root / "some.tgz", files),

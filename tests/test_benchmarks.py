@@ -3,14 +3,13 @@
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import cases, compare, grow
+from benchmarks import cases, compare
 from benchmarks.counts import count
 from fewshot.errors import UserError
 
@@ -34,32 +33,18 @@ def test_one_case(
     assert json.loads(file.read_text()) == json.loads(json.dumps(results))
     assert {"processor", "threads", "versions", "git_commit", "best_gflops", "load"} <= results.keys()
     [case] = results["cases"]
-    assert case["name"] == "sine/lstm"
     assert case["config"]["method"]["hidden"] == [4, 4]
     assert case["of_a_step"]["ops"] > case["of_a_step"]["kernels"] > 50
-    assert case["compile_seconds"] > 0
     assert {"train", "draw", "test", "lightning", "compiled"} <= case["ms_per_task"].keys()
     for times in case["ms_per_task"].values():
         assert 0 < times["min"] <= times["p10"] <= times["median"] <= times["p90"]
-        assert times["steps"] >= 3
-    printed = capsys.readouterr().out
-    assert "sine/lstm" in printed
-    assert "a training step, counted" in printed
+    assert "sine/lstm" in capsys.readouterr().out
 
 
 def test_names_of_cases() -> None:
     assert benchmarks.chosen("sine/o*,omniglot/sap", slow=False) == ["sine/oplstm", "omniglot/sap"]
-    assert not any(name.startswith("mini") for name in benchmarks.chosen(None, slow=False))
     with pytest.raises(UserError, match="sine/protonet: no such case"):
         benchmarks.chosen("sine/protonet", slow=False)
-
-
-def test_settings_reach_the_learner() -> None:
-    case: Any = cases.build("omniglot/oplstm", settings=["method.passes=2", "data.ways=3"])
-    assert case.learner.passes == case.tester.passes == 2
-    assert next(case.batches("train")).support_x.shape == (4, 3, 1, 28, 28)
-    assert case.learner.training
-    assert not case.tester.training
 
 
 def test_flops_are_those_that_torch_counts() -> None:
@@ -90,19 +75,10 @@ def test_peak_memory() -> None:
     assert count(step).peak == 2 * 4000
 
 
-def test_growth(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grow, "LINES", [("sine/maml", "method.inner_steps", (1, 2))])
-    [line] = benchmarks.main(["--grow", "--seconds", "0.1"])["growth"]
-    assert [point["value"] for point in line["points"]] == [1, 2]
-    assert line["points"][1]["kernels"] > line["points"][0]["kernels"]
-    assert line["powers"].keys() == {"cpu_ms", "peak_mb"}
-
-
 @pytest.mark.slow
-def test_two_commits(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_commits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The working tree beside itself; needs no git."""
     monkeypatch.setattr(compare, "TURN", 0.01)
     monkeypatch.setattr(compare, "KINDS", ("train",))
     [row] = compare.main([".", ".", "--cases", "sine/lstm", "--seconds", "0.1"])
     assert 0 < row["from"] <= row["ratio"] <= row["to"]
-    assert "new/old" in capsys.readouterr().out

@@ -1,27 +1,23 @@
 """Glyphs: enough classes of enough distinct faces, each distorted in ways of its own, the same every time."""
 
-import zlib
-from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from scipy.ndimage import label
 
 from fewshot.data import glyphs
-from fewshot.data.table import Content
-from fewshot.episodes import draw_images
+from fewshot.data.images import open_or_prepare
+from fewshot.data.table import Table
 
 
 @pytest.fixture(scope="module")
-def made() -> tuple[Content, np.ndarray]:
-    content = glyphs.content(28, 1)
-    return content, np.stack([image for _, image in content.images])
+def made(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    folder = tmp_path_factory.mktemp("prepared")
+    return open_or_prepare("glyphs", folder, folder, 28, 1)
 
 
-def test_classes_and_faces(made: tuple[Content, np.ndarray]) -> None:
-    content, images = made
-    counts = [count for classes in content.counts.values() for count in classes.values()]
+def test_classes_and_faces(made: Table) -> None:
+    images, counts = made.images, np.concatenate([classes.counts for classes in made.splits.values()])
     assert 1000 <= len(counts) <= 1800
     assert min(counts) >= glyphs.HANDS * glyphs.MIN_FACES >= 5 + 15  # shots and queries
     assert max(counts) <= glyphs.HANDS * 30
@@ -31,42 +27,25 @@ def test_classes_and_faces(made: tuple[Content, np.ndarray]) -> None:
         assert len({image.tobytes() for image in images[start : start + count]}) == count
 
 
-def test_split_and_look_alikes(made: tuple[Content, np.ndarray]) -> None:
-    content, _ = made
-    names = [name for classes in content.counts.values() for name in classes]
+def test_split_and_look_alikes(made: Table) -> None:
+    names = [name for classes in made.splits.values() for name in classes.names]
     assert len(set(names)) == len(names)
-    assert [round(len(classes) / len(names), 2) for classes in content.counts.values()] == [0.64, 0.16, 0.2]
+    sizes = [round(len(classes.names) / len(names), 2) for classes in made.splits.values()]
+    assert sizes == [0.64, 0.16, 0.2]
     characters = {name[-1] for name in names}
     assert characters >= glyphs.LETTERS - {"I", "l"}
     assert not characters & set("ΑАΟО")  # Greek and Cyrillic doubles of A and O
 
 
 @pytest.mark.slow
-def test_twice_the_same(made: tuple[Content, np.ndarray]) -> None:
-    content, images = made
-    again = glyphs.content(28, 3)
-    assert again.counts == content.counts
-    some = [image for _, image in islice(again.images, 2000)]
-    assert np.array_equal(np.stack(some), images[:2000].repeat(3, axis=3))
-
-
-def upright(size: int = 28) -> np.ndarray:
-    """A stem with a foot, well inside the image."""
-    picture = np.zeros((size, size), dtype=np.uint8)
-    picture[size // 4 : -size // 4, size // 2 - 1 : size // 2 + 1] = 255
-    picture[-size // 4 - 2 : -size // 4, size // 2 : -size // 4] = 255
-    return picture
+def test_twice_the_same(made: Table, tmp_path: Path) -> None:
+    again = open_or_prepare("glyphs", tmp_path, tmp_path, 28, 3)
+    assert again.splits["test"].names == made.splits["test"].names
+    assert np.array_equal(again.images, made.images.repeat(3, axis=3))
 
 
 def distorted(picture: np.ndarray, key: str) -> np.ndarray:
-    return glyphs._distorted(zlib.compress(picture.tobytes()), key, len(picture), 1)[..., 0]
-
-
-def test_a_picture_is_distorted_by_its_key_alone() -> None:
-    first, again = (distorted(upright(), "U+004C L face 0") for _ in range(2))
-    assert np.array_equal(first, again)
-    others = [distorted(upright(), f"U+004C L {key}") for key in ("face 1", "other 0")]
-    assert len({picture.tobytes() for picture in (upright(), first, *others)}) == 4
+    return glyphs._distorted(picture.tobytes(), key, len(picture))
 
 
 def test_distortions_are_as_large_as_stated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,26 +72,3 @@ def test_distortions_are_as_large_as_stated(monkeypatch: pytest.MonkeyPatch) -> 
         assert seen(down=sign)[4] - plain[4] == sign * 112 // 14
     bar = bar.T.copy()
     assert [seen(wide=sign)[1] for sign in (-1, 1)] == pytest.approx([48 * 1.15, 48 / 1.15], abs=1)
-
-
-def test_no_ink_is_cut() -> None:
-    """A frame as large as a drawing may be keeps its four sides."""
-    frame = np.zeros((56, 56), dtype=np.uint8)
-    frame[4:52, 4:52] = 255
-    frame[10:46, 10:46] = 0
-    for key in map(str, range(50)):
-        ink = distorted(frame, key) > 127
-        assert label(~ink)[1] == 2, key  # outside and inside: a side that left the image would open the frame
-
-
-def test_pixels_alone_tell_few_characters_apart(made: tuple[Content, np.ndarray]) -> None:
-    """One nearest neighbour, 5-way 1-shot: 86% on undistorted drawings."""
-    content, images = made
-    table = torch.from_numpy(images).permute(0, 3, 1, 2)
-    counts = np.array(list(content.counts["train"].values()))
-    index = draw_images(0, "train", np.arange(200), np.cumsum(counts) - counts, counts, 5, 6)
-    support, queries = (
-        table[rows].flatten(2).double() for rows in (index[:, :, 0], index[:, :, 1:].reshape(200, -1))
-    )
-    right = torch.cdist(queries, support).argmin(2) == torch.arange(5).repeat_interleave(5)
-    assert 0.35 < right.double().mean() < 0.65

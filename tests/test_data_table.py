@@ -1,28 +1,35 @@
 """Tables: what is written is what is opened, and a failure leaves nothing behind."""
 
-import threading
-from collections.abc import Iterator
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from fewshot.data.table import Content, open_or_write, open_table
+from fewshot.data.examples import Content, Example
+from fewshot.data.table import open_or_write, open_table
 from fewshot.errors import UserError
 
-COUNTS = {"train": {"a": 2, "b": 3}, "val": {"c": 1}, "test": {"d": 2}}
-SHAPE = (4, 4, 3)
-PIXELS = np.random.default_rng(0).integers(0, 256, (8, *SHAPE), dtype=np.uint8)
+CLASSES = {"train": {"a": 2, "b": 3}, "val": {"c": 1}, "test": {"d": 2}}
+PLACES = [
+    (split, name, i) for split, of in CLASSES.items() for name, number in of.items() for i in range(number)
+]
+PIXELS = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 3), dtype=np.uint8)
 
 
 def content() -> Content:
-    return Content(COUNTS, ((row, PIXELS[row]) for row in reversed(range(8))), "a note")
+    """Not in the table's order, which is that of file names whatever their folder."""
+    loads = [partial(PIXELS.__getitem__, row) for row in range(8)]
+    rows = [Example(s, c, f"{9 - i}/{i}.png", load) for (s, c, i), load in zip(PLACES, loads, strict=True)]
+    return Content(rows[::-1], "a note")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    open_or_write(tmp_path / "made", SHAPE, content)
+    open_or_write(tmp_path / "made", 4, 3, content)
     return tmp_path / "made"
 
 
@@ -36,7 +43,7 @@ def test_round_trip(folder: Path) -> None:
     assert table.note == "a note"
     assert table.splits["train"].names == ("a", "b")
     assert table.splits["train"].counts.tolist() == [2, 3]
-    assert [table.splits[split].starts.tolist() for split in COUNTS] == [[0, 2], [5], [6]]
+    assert [table.splits[split].starts.tolist() for split in CLASSES] == [[0, 2], [5], [6]]
     assert left_in(folder.parent) == ["made"]
     torch.from_numpy(table.images)  # without torch's warning about read-only memory
     table.images[:] = 0
@@ -48,22 +55,31 @@ def test_an_incomplete_copy_is_named(folder: Path, name: str) -> None:
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[:-1])
     with pytest.raises(UserError, match="is incomplete"):
-        open_or_write(folder, SHAPE, content)
+        open_or_write(folder, 4, 3, content)
     (folder / name).unlink()
     with pytest.raises(UserError, match="is incomplete"):
-        open_or_write(folder, SHAPE, content)
+        open_or_write(folder, 4, 3, content)
 
 
-@pytest.mark.parametrize("error", [UserError("a bad image"), KeyboardInterrupt(), None])
-def test_a_failure_leaves_nothing(tmp_path: Path, error: BaseException | None) -> None:
-    def images() -> Iterator[tuple[int, np.ndarray]]:
-        yield 0, PIXELS[0]
-        if error:
-            raise error
+@pytest.mark.parametrize("error", [UserError("a bad image"), KeyboardInterrupt()])
+def test_a_failure_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    def failing() -> np.ndarray:
+        raise error
 
-    with pytest.raises(type(error) if error else ValueError):  # or where images are missing
-        open_or_write(tmp_path / "made", SHAPE, lambda: Content(COUNTS, images()))
+    def broken() -> Content:
+        return Content([*content().examples, Example("val", "c", "z.png", failing)])
+
+    with pytest.raises(type(error)):
+        open_or_write(tmp_path / "made", 4, 3, broken)
     assert left_in(tmp_path) == []
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".made.partial").mkdir()
+    (tmp_path / ".made.partial" / "images.npy.part").write_bytes(b"half")
+    open_or_write(tmp_path / "made", 4, 3, content)
+    assert left_in(tmp_path) == ["made"]
+    assert sorted(file.name for file in (tmp_path / "made").iterdir()) == ["images.npy", "index.json"]
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,26 +87,19 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(UserError, match="No space left"):
-        open_or_write(tmp_path / "made", SHAPE, content)
+    with pytest.raises(OSError, match="No space left"):
+        open_or_write(tmp_path / "made", 4, 3, content)
     assert left_in(tmp_path) == []
 
 
 def test_two_at_once_prepare_once(tmp_path: Path) -> None:
-    calls, tables = [], []
+    calls = []
 
     def slow() -> Content:
         calls.append(1)
-        threading.Event().wait(0.2)
+        time.sleep(0.2)
         return content()
 
-    def work() -> None:
-        tables.append(open_or_write(tmp_path / "made", SHAPE, slow))
-
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(calls) == 1
-    assert len(tables) == 2
+    with ThreadPoolExecutor(2) as pool:
+        tables = list(pool.map(lambda _: open_or_write(tmp_path / "made", 4, 3, slow), range(2)))
+    assert (len(calls), len(tables)) == (1, 2)

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
-from torch import Tensor
 
 from fewshot.data.datamodule import EpisodicDataModule, TaskStream
 from fewshot.data.image_source import ImageSource
@@ -34,36 +33,15 @@ def draw(
 
 
 def digest(values: NDArray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(values).astype("<i8").tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(values).astype("<i8").tobytes()).hexdigest()[:16]
 
 
-def micro(values: Tensor) -> NDArray[np.int64]:
-    """Millionths, so that the last digits of a platform's sine do not matter."""
-    return np.round(values.numpy() * 1e6).astype(np.int64)
-
-
-RECORDED = {  # the keys of tasks 0 and 17, then hashes of images, orders and waves
-    "train": (
-        [6332618229526065668, 8248495297299237157],
-        "87308c49da9f985e492146d040fbe2698280d9a869252586d2abd48680c89dff",
-        "4161c7686941f4f24c4e7d1373a3d936b42d7c2daefff7abc29610cf293958c7",
-    ),
-    "val": (
-        [18201609923829866926, 12404058825221892808],
-        "4f654f6cbdcfcdf5f496404d8043bd5bae512b8cb9800e5fae1b022ea03945c4",
-        "0ae02f7ce2ad963b06b9103af7821fe7fea17eabd1d416b44a558dad49c3dcc0",
-    ),
-    "test": (
-        [6938366530895179, 5082318205020178129],
-        "f9bfad570b47cdde81ff097ab43ab1c5e1ad8090ff48b6b4f13dafd2ec3154b5",
-        "9ed93b6d7526657b07024be8d9fb417fce096bfcab7c13d5049a36636b356f74",
-    ),
+RECORDED = {  # the keys of tasks 0 and 17, then hashes of images and orders
+    "train": ([6332618229526065668, 8248495297299237157], "87308c49da9f985e", "4161c7686941f4f2"),
+    "val": ([18201609923829866926, 12404058825221892808], "4f654f6cbdcfcdf5", "0ae02f7ce2ad963b"),
+    "test": ([6938366530895179, 5082318205020178129], "f9bfad570b47cdde", "9ed93b6d7526657b"),
 }
-SINE_X = "c7a221ce108e55f0c3c125eda8c614af17d7cc9d87d1f27703ed58025144cfd0"
-SINE_Y = {
-    1: "ca4c4581110894b1370ca53d7343333eec6464009d8b4b159ae4118bc755e95f",
-    -1: "1413843f95b3c0b8e4e5281d5ddca0dfcb0eb1a742bd42713bce6114d286978c",
-}
+WAVES = {1: ("c7a221ce108e55f0", "ca4c4581110894b1"), -1: ("c7a221ce108e55f0", "1413843f95b3c0b8")}
 
 
 def test_words_are_splitmix64() -> None:
@@ -83,40 +61,11 @@ def test_draws_are_recorded(split: str) -> None:
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("sign", SINE_Y)
+@pytest.mark.parametrize("sign", WAVES)
 def test_waves_are_recorded(sign: int) -> None:
+    """In millionths, so that the last digits of a platform's sine do not matter."""
     drawn = SineSource(seed=1337, sign=sign).draw("test", np.arange(20), 5, 10)
-    assert (digest(micro(drawn["x"])), digest(micro(drawn["y"]))) == (SINE_X, SINE_Y[sign])
-
-
-@quick
-@given(seeds, st.lists(numbers, min_size=2, max_size=6, unique=True))
-def test_streams_differ_by_seed_split_and_task(seed: int, tasks: list[int]) -> None:
-    """No two of (seed, split, task) may share a stream: validation on training tasks would flatter."""
-    keys = [task_keys(s, split, np.array(tasks)).tolist() for s in (seed, seed + 1) for split in SPLITS]
-    flat = [key for several in keys for key in several]
-    assert len(set(flat)) == len(flat) == 6 * len(tasks)
-
-
-def test_image_draw_in_plain_integers() -> None:
-    """The draw once more without numpy's unsigned arithmetic and sorting: classes, then each class's
-    images."""
-
-    def bits(key: int, counter: int) -> int:
-        z = (key + (counter + 1) * 0x9E3779B97F4A7C15) % 2**64
-        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
-        z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
-        return z ^ z >> 31
-
-    rows = draw(np.arange(20), seed=9, split="val")
-    for number, found in enumerate(rows.tolist()):
-        key = bits(bits(9, 1), number)
-        words = [bits(bits(key, 0), c) for c in range(len(COUNTS))]
-        classes = sorted(range(len(COUNTS)), key=words.__getitem__)
-        for way, images in enumerate(found):
-            words = [bits(bits(key, way + 1), position) for position in range(COUNTS[classes[way]])]
-            order = sorted(range(len(words)), key=words.__getitem__)
-            assert images == [STARTS[classes[way]] + position for position in order[:6]]
+    assert tuple(digest(np.round(drawn[name].numpy() * 1e6)) for name in ("x", "y")) == WAVES[sign]
 
 
 @quick
@@ -172,31 +121,10 @@ def test_sine_is_what_it_says() -> None:
     assert np.abs(np.corrcoef(joint) - np.eye(6)).max() < 0.07  # no word serves twice
 
 
-@quick
-@given(seeds, splits, st.lists(numbers, min_size=1, max_size=5), st.integers(1, 10), st.integers(1, 10))
-def test_sine_tasks_nest_and_stand_alone(
-    seed: int, split: str, tasks: list[int], few: int, more: int
-) -> None:
-    """A wave depends on its number alone; more shots only add points."""
-    source = SineSource(seed, 1)
-    wave = source.draw(split, np.array(tasks[-1:]), few, 3)
-    all_waves = source.draw(split, np.array(tasks), few, 3 + more)
-    for key in ("x", "y"):
-        assert torch.equal(wave[key][0], all_waves[key][-1, : few + 3])
-    assert all_waves["tasks"].tolist() == tasks
-
-
 def stream(batch: int, total: int, split: str = "train") -> TaskStream:
     made = TaskStream(SineSource(0, 1), split, 2, 3, batch, total)
     made.at_once = 6
     return made
-
-
-@pytest.mark.parametrize(("batch", "total"), [(1, 1), (3, 7), (7, 30)])
-def test_a_batch_holds_the_next_tasks(batch: int, total: int) -> None:
-    tasks = [episode.tasks.tolist() for episode in stream(batch, total)]
-    assert len(tasks) == len(stream(batch, total))
-    assert tasks == [list(range(start, min(start + batch, total))) for start in range(0, total, batch)]
 
 
 @pytest.mark.parametrize(("batch", "updates"), [(1, 1), (2, 3), (5, 6)])
@@ -287,23 +215,6 @@ def test_a_label_is_one_class_in_support_and_queries(
         assert len(support) == ways
         assert batch.support_y[b].bincount().tolist() == [shots] * ways
         assert batch.query_y[b].tolist() == sorted(batch.query_y[b].tolist())
-
-
-def test_a_position_does_not_give_its_label_away() -> None:
-    """Every order of the labels comes up as often as any other."""
-    first = image_episode(image_source(), list(range(1200)), 1).support_y
-    _, counts = np.unique(first.numpy(), axis=0, return_counts=True)
-    assert len(counts) == 6
-    assert stats.chisquare(counts).pvalue > 1e-3
-
-
-@quick
-@given(seeds, numbers, st.integers(1, 3), st.integers(1, 3))
-def test_support_sets_nest_whatever_their_order(seed: int, task: int, few: int, more: int) -> None:
-    source = image_source(seed=seed)
-    small, large = (image_episode(source, [task], shots) for shots in (few, few + more))
-    order = [batch.support_y[0].unique_consecutive().tolist() for batch in (small, large)]
-    assert order[0] == order[1]
 
 
 def long_tail(ways: int = 3) -> ImageSource:

@@ -151,7 +151,7 @@ def test_a_checkpoint_of_another_method_is_an_error(trained: Path, tmp_path: Pat
     other = config(tmp_path, "method=oplstm")
     run(other)
     shutil.copyfile(run_folder(other) / "best.ckpt", folder / "best.ckpt")
-    with pytest.raises(UserError, match="does not hold the weights of the run's method=lstm"):
+    with pytest.raises(UserError, match="cannot be loaded as weights of method=lstm"):
         evaluate(evaluation(folder, tmp_path))
 
 

@@ -1,6 +1,5 @@
 """What Lightning's users expect: a stock Trainer trains, tests, resumes and takes its options."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,45 +14,45 @@ from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.sine import SineSource
 from fewshot.episodes import Task
 from fewshot.methods.base import MetaLearner
-from fewshot.training.build import make_trainer
 from fewshot.training.checkpoints import load_weights
 from fewshot.training.evaluate import evaluate
-from fewshot.training.loggers import quiet
 from fewshot.training.run import run as train
 from tests.conftest import CLASSES, FC, LSTM, MAML, OPLSTM, SAP, WARPMAML
 from tests.helpers import config, evaluation
 
-QUIET = dict.fromkeys(
-    ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False
-)
-STOCK: dict[str, Any] = QUIET | {"accelerator": "cpu"}
-
+OPTIONS: dict[str, dict[str, Any]] = {
+    **{"lstm": LSTM, "maml": MAML, "oplstm": OPLSTM, "protonet": {"lr": 1e-3}},
+    **{"sap": SAP, "warpmaml": WARPMAML},
+}
 NAMES = {  # of run folders
     "data=omniglot method=oplstm": "seed0-a39e2bbc05",
     "data=mini method=maml shots=5": "seed0-c36a1e565e",
     "data=sine method=lstm shots=5 variant=paper": "seed0-e683796e1d",
-    "data=glyphs method=sap backbone=conv4 seed=3": "seed3-1cce6bd2d2",
     "experiment=demo": "seed0-b0e827c814",
     "data=omniglot method=protonet": "seed0-c67e99cd02",
     "data=omniglot method=protonet data.train_ways=5": "seed0-c67e99cd02",
-    "data=mini method=protonet shots=5 variant=paper": "seed0-8fd05eadd7",
 }
 
 
 def waves() -> tuple[MetaLearner, EpisodicDataModule]:
     source = SineSource(0)
-    module = EpisodicDataModule(
-        source, 3, 2, 4, train_queries=5, num_val_tasks=6, num_test_tasks=7, eval_batch_size=4
-    )
+    tasks = {"train_queries": 5, "num_val_tasks": 6, "num_test_tasks": 7, "eval_batch_size": 4}
     backbone = {"layer": "linear", "widths": [5], "bn": "none"}
-    return CLASSES["maml"](
-        source.task, backbone, lr=1e-3, inner_lr=0.1, inner_steps=1, eval_inner_steps=2
-    ), module  # type: ignore[call-arg]
+    learner = CLASSES["maml"](source.task, backbone, **MAML)
+    return learner, EpisodicDataModule(source, 3, 2, 4, **tasks)
+
+
+def stock(folder: Path, *callbacks: Callback, epochs: int = 1) -> L.Trainer:
+    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+    saves = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    own: dict[str, Any] = quiet | {"callbacks": list(callbacks), "enable_checkpointing": saves}
+    own |= {"max_epochs": epochs, "default_root_dir": folder}
+    return L.Trainer(accelerator="cpu", inference_mode=False, **own)
 
 
 def test_a_stock_trainer_returns_the_score(tmp_path: Path) -> None:
     learner, module = waves()
-    trainer = L.Trainer(**STOCK, max_epochs=1, inference_mode=False, default_root_dir=tmp_path)
+    trainer = stock(tmp_path)
     trainer.fit(learner, datamodule=module)
     assert trainer.global_step == 4
     [first], [again] = (trainer.test(learner, datamodule=module, verbose=False) for _ in range(2))
@@ -78,19 +77,11 @@ class Seen(Callback):
         self.tasks += batch.tasks.tolist()
 
 
-def two_epochs(
-    tmp_path: Path, saves: ModelCheckpoint, ckpt: Path | None = None
-) -> tuple[list[int], MetaLearner]:
+def two_epochs(saves: ModelCheckpoint, state: Path | None = None) -> tuple[list[int], MetaLearner]:
     L.seed_everything(0, verbose=False)
-    learner, module = waves()
-    seen = Seen()
-    settings = STOCK | {
-        "enable_checkpointing": True,
-        "default_root_dir": tmp_path,
-        "callbacks": [seen, saves],
-    }
-    trainer = L.Trainer(**settings, max_epochs=2, inference_mode=False)
-    trainer.fit(learner, datamodule=module, ckpt_path=ckpt, weights_only=True)
+    (learner, module), seen = waves(), Seen()
+    trainer = stock(Path(str(saves.dirpath)), seen, saves, epochs=2)
+    trainer.fit(learner, datamodule=module, ckpt_path=state, weights_only=True)
     return seen.tasks, learner
 
 
@@ -102,13 +93,13 @@ def test_a_second_epoch_has_new_tasks(how: dict[str, Any], states: int, tmp_path
     saves = [
         ModelCheckpoint(tmp_path / name, save_top_k=-1, filename="{step}", **how) for name in ("one", "two")
     ]
-    tasks, whole = two_epochs(tmp_path, saves[0])
+    tasks, whole = two_epochs(saves[0])
     assert tasks == list(range(16))
     kept = list((tmp_path / "one").glob("*.ckpt"))
     assert len(kept) == states
     for path in kept:
         done = int(path.stem.removeprefix("step="))
-        seen, resumed = two_epochs(tmp_path, saves[1], path)
+        seen, resumed = two_epochs(saves[1], path)
         assert seen == list(range(2 * done, 16)), path
         assert all(map(torch.equal, resumed.parameters(), whole.parameters())), path
 
@@ -118,37 +109,26 @@ def test_each_fit_begins_with_the_first_task(tmp_path: Path) -> None:
     learner, module = waves()
     for _ in range(2):
         seen = Seen()
-        trainer = L.Trainer(
-            **STOCK, max_epochs=2, inference_mode=False, default_root_dir=tmp_path, callbacks=[seen]
-        )
-        trainer.fit(learner, datamodule=module)
+        stock(tmp_path, seen, epochs=2).fit(learner, datamodule=module)
         assert seen.tasks == list(range(16))
 
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "lstm": LSTM,
-    "maml": MAML,
-    "oplstm": OPLSTM,
-    "protonet": {"lr": 1e-3},
-    "sap": SAP,
-    "warpmaml": WARPMAML,
-}
+def saved(learner: MetaLearner, folder: Path) -> dict[str, Any]:
+    """A learner's checkpoint, which is also kept as x.ckpt."""
+    trainer = stock(folder)
+    trainer.strategy.connect(learner)
+    trainer.save_checkpoint(folder / "x.ckpt", weights_only=True)
+    checkpoint: dict[str, Any] = torch.load(folder / "x.ckpt", weights_only=True)
+    return checkpoint
 
 
 @pytest.mark.parametrize("method", OPTIONS)
 def test_a_learner_is_built_from_its_checkpoint(method: str, tmp_path: Path) -> None:
     """Its hyperparameters are plain data: nothing is executed to read them."""
     learner = CLASSES[method](Task((1, 3, 3), 3, False), FC, **OPTIONS[method])
-    trainer = L.Trainer(**STOCK, default_root_dir=tmp_path)
-    trainer.strategy.connect(learner)
-    trainer.save_checkpoint(tmp_path / "x.ckpt", weights_only=True)
-    kept = torch.load(tmp_path / "x.ckpt", weights_only=True)["hyper_parameters"]
-    assert kept["task"] == {
-        "input_shape": [1, 3, 3],
-        "outputs": 3,
-        "regression": False,
-        "train_outputs": None,
-    }
+    kept = saved(learner, tmp_path)["hyper_parameters"]
+    shape = {"input_shape": [1, 3, 3], "outputs": 3, "regression": False, "train_outputs": None}
+    assert kept["task"] == shape
     again = type(learner).load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
     assert again.task == Task((1, 3, 3), 3, False)
     assert {name: again.hparams[name] for name in kept} == kept
@@ -161,10 +141,7 @@ RAN: list[object] = []
 def test_a_checkpoint_that_names_code_runs_nothing(tmp_path: Path) -> None:
     """`_instantiator` is where Lightning before 2.6.6 took a function from (GHSA-qqmf-gpg7-g8gw)."""
     learner, _ = waves()
-    trainer = L.Trainer(**STOCK, default_root_dir=tmp_path)
-    trainer.strategy.connect(learner)
-    trainer.save_checkpoint(tmp_path / "x.ckpt", weights_only=True)
-    checkpoint = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    checkpoint = saved(learner, tmp_path)
     checkpoint["hyper_parameters"]["_instantiator"] = f"{__name__}.RAN.append"
     torch.save(checkpoint, tmp_path / "x.ckpt")
     with pytest.raises(ValueError, match="blocked"):
@@ -197,15 +174,3 @@ def test_the_names_of_run_folders_stay() -> None:
         assert run_folder(composed(overrides.split())).name == name
     more_ways = composed(["data=omniglot", "method=protonet", "data.train_ways=20"])
     assert run_folder(more_ways).name not in NAMES.values()
-
-
-def test_a_slurm_that_does_not_run_it_is_no_news(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
-) -> None:
-    """Lightning looks for its srun, and advises to use it."""
-    (tmp_path / "srun").write_text("")
-    (tmp_path / "srun").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    quiet()
-    make_trainer("maml", logger=False)
-    assert [str(warning.message) for warning in recwarn] == []

@@ -1,7 +1,6 @@
 """The benchmarks' JAX learners do the same work: equal predictions and meta-gradients with equal weights."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from fewshot.episodes import Episode
 pytestmark = pytest.mark.slow
 jax = pytest.importorskip("jax")
 pytest.importorskip("optax")
+from benchmarks import rival_jax  # noqa: E402  needs both
 
 
 @pytest.fixture(autouse=True)
@@ -20,16 +20,6 @@ def sixty_four_bits() -> Iterator[None]:
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
-
-
-def double(case: cases.Case) -> tuple[Any, Episode]:
-    """The case's learner in float64, every weight away from its default, and two of its tasks."""
-    learner = case.learner.double()
-    with torch.no_grad():
-        for parameter in learner.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
-    episode = case.datamodule.episode("train", range(2), 5)
-    return learner, Episode(*(x.double() if x.is_floating_point() else x for x in episode))
 
 
 @pytest.mark.parametrize(
@@ -44,14 +34,16 @@ def double(case: cases.Case) -> tuple[Any, Episode]:
     ],
 )
 def test_rival_equals_ours(name: str, settings: list[str]) -> None:
-    from benchmarks import rival_jax
-
-    learner, episode = double(cases.build(name, settings=settings))
-    assert rival_jax.has_rival(learner)
-    predict, gradient = (
-        jax.vmap(rival_jax.predictor(learner), (None, 0, 0, 0)),
-        rival_jax.gradient_function(learner),
-    )
+    """In float64, with every weight away from its default."""
+    case = cases.build(name, settings=settings)
+    learner = case.learner.double()
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    tasks = case.datamodule.episode("train", range(2), 5)
+    episode = Episode(*(x.double() if x.is_floating_point() else x for x in tasks))
+    predict = jax.vmap(rival_jax.predictor(learner), (None, 0, 0, 0))
+    gradient = rival_jax.gradient_function(learner)
     quickly_compiled = jax.jit(
         lambda params, *batch: (predict(params, *batch[:3]), gradient(params, *batch)),
         compiler_options={"xla_backend_optimization_level": 0},
@@ -63,14 +55,12 @@ def test_rival_equals_ours(name: str, settings: list[str]) -> None:
     learner.training_step(episode, 0)["loss"].backward()
     learner.on_before_optimizer_step(learner.configure_optimizers())
     for name, parameter in learner.named_parameters():
-        found = gradients[name.removeprefix("net.")]
         expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        found = gradients[name.removeprefix("net.")]
         np.testing.assert_allclose(found, expected.numpy(), rtol=1e-7, atol=1e-9, err_msg=name)
 
 
 def test_a_rival_trains() -> None:
-    from benchmarks import rival_jax
-
     case = cases.build("sine/lstm")
     step, compiling = rival_jax.rival(case.learner, case.batches("train"))
     step()

@@ -1,16 +1,14 @@
-"""Section 6 and the claims about single-layer networks, as tests; docs/section6.md has the algebra."""
+"""Section 6: OP-LSTM as gradient descent and as prototypes; docs/section6.md has the algebra."""
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewshot.episodes import Episode
 from fewshot.methods.base import Task
-from fewshot.methods.lstm import PlainLSTM
 from fewshot.methods.maml import MAML
 from fewshot.methods.oplstm import OPLSTM
 from tests.conftest import CONV, RELEASED, episode, whole
@@ -46,7 +44,6 @@ def final_weights(learner: OPLSTM, support_x: Tensor, support_y: Tensor) -> list
     return [weight.materialize(len(support_x)).detach() for weight in learnt]
 
 
-# ---------------------------------------------------------------- gradient descent
 class Descent(OPLSTM):
     """OP-LSTM with the error signal for its coordinate LSTMs: h^L = -η (p - y), hidden h = m 1[a > 0]."""
 
@@ -91,10 +88,8 @@ def difference(learner: OPLSTM, steps: int) -> float:
     batch = draw(learner)
     found = final_weights(learner, batch.support_x, batch.support_y)
     tasks = zip(batch.support_x, batch.support_y, strict=True)
-    plain = [
-        torch.stack(layer) for layer in zip(*(descend(learner, x, y, steps) for x, y in tasks), strict=True)
-    ]
-    return largest(found, plain)
+    of_tasks = [descend(learner, x, y, steps) for x, y in tasks]
+    return largest(found, [torch.stack(layer) for layer in zip(*of_tasks, strict=True)])
 
 
 def largest(first: list[Tensor], second: list[Tensor]) -> float:
@@ -140,7 +135,6 @@ def test_without_its_conditions_it_does_not(kind: type[OPLSTM], changed: dict[st
     assert difference(build(kind, False, passes=2, **changed), 2) > 1e-3
 
 
-# ---------------------------------------------------------------- prototypes
 class Labels(OPLSTM):
     """OP-LSTM whose coordinate LSTM puts out the label, h^L = y; the hidden layers stay as they are."""
 
@@ -155,10 +149,10 @@ def prototypes(learner: OPLSTM, support_x: Tensor, support_y: Tensor) -> Tensor:
     """Rows γ / M Σ a / |a| over the examples of a class, (B, N, I); section 6."""
     features = learner.output_layer(support_x, support_y)[0]
     rows = []
-    for b in range(len(features)):
-        unit = [a / a.norm() if a.any() else a for a in features[b]]  # no feature may be alive
-        classes = [[a for a, y in zip(unit, support_y[b], strict=True) if y == n] for n in range(3)]
-        rows.append(torch.stack([0.7 * sum(members) / features.shape[1] for members in classes]))
+    for a_MI, y_M in zip(features, support_y, strict=True):
+        unit = [a / a.norm() if a.any() else a for a in a_MI]  # no feature may be alive
+        classes = [[a for a, y in zip(unit, y_M, strict=True) if y == n] for n in range(3)]
+        rows.append(torch.stack([0.7 * sum(members) / len(a_MI) for members in classes]))
     return torch.stack(rows).detach()
 
 
@@ -184,72 +178,3 @@ def test_labels_make_normalised_prototypes(backbone: dict[str, Any]) -> None:
     with torch.no_grad():
         learner.head.weight.fill_(0.1)  # H_0
     assert error() > 1e-3
-
-
-# ---------------------------------------------------------------- what one recurrent layer can embed
-def episodes() -> Iterator[tuple[Tensor, float, float]]:
-    """2-way 1-shot on x = ±1 with y = s x: the support set in both orders, a query x and its label s x."""
-    for s in (1.0, -1.0):
-        for first in (1.0, -1.0):
-            for x in (1.0, -1.0):
-                yield torch.tensor([[first, s * first], [-first, -s * first]]), x, s * x
-
-
-def test_one_lstm_layer_with_a_linear_read_out_suffices() -> None:
-    """c sums i g = σ(k x) tanh(k y): the label of x = 1. Gates σ(±k x) choose its sign for the query."""
-    options: Any = {"support_mode": "sequence", "inputs": "target", "passes": 1, "first_labels": True}
-    options |= {"hidden": [2], "pool_cell": False, "query_cell": True}
-    mlp = NO_BN | {"widths": [1]}  # not used: x is read raw
-    learner = PlainLSTM(Task((1,), 1, True), mlp, 1e-3, **options).double()
-    k = 20.0
-    with torch.no_grad():
-        for parameter in learner.parameters():
-            parameter.zero_()
-        lstm: Any = learner.lstm[0]
-        rows = lstm.weight_ih_l0.view(4, 2, 2)  # gates i, f, g, o; units; inputs x, y
-        rows[0, :, 0] = k
-        lstm.bias_ih_l0.view(4, 2)[1] = k
-        rows[2, :, 1] = k
-        rows[3, :, 0] = torch.tensor([k, -k])
-        learner.head.weight.copy_(torch.tensor([[1.0, -1.0]]))
-        for support, x, label in episodes():
-            support_x, support_y = support[None, :, :1].double(), support[None, :, 1:].double()
-            answer = learner.eval()(support_x, support_y, torch.tensor([[[x]]]).double()).item()
-            assert answer == pytest.approx(label * torch.tanh(torch.tensor(1.0)).item(), abs=1e-6)
-
-
-def test_two_tanh_units_with_a_linear_read_out_suffice() -> None:
-    """The counterexample to "a single-layer RNN cannot": every answer is right with a margin of 1."""
-    rnn = nn.RNN(2, 2, batch_first=True)
-    with torch.no_grad():
-        rnn.weight_ih_l0.copy_(torch.tensor([[-2.0, 1.0], [2.0, -2.0]]))
-        rnn.weight_hh_l0.copy_(torch.tensor([[2.0, 2.0], [-1.0, -1.0]]))
-        rnn.bias_ih_l0.copy_(torch.tensor([0.0, 3.0]))
-        rnn.bias_hh_l0.zero_()
-        for support, x, label in episodes():
-            walk = torch.cat([support, torch.tensor([[x, 0.0]])])
-            answer = 3 * rnn(walk[None])[0][0, -1].sum() - 2
-            assert answer * label > 1
-
-
-def test_a_linear_recurrence_cannot() -> None:
-    """Its answer is a term of the support set plus one of the query: swapped labels cannot swap the answers.
-
-    With tanh around the same weights the answers' difference does depend on the labels.
-    """
-    a, b, v = torch.randn(5, 5).double(), torch.randn(5, 2).double(), torch.randn(5).double()
-
-    def spread(around: Callable[[Tensor], Tensor]) -> float:
-        """How much the difference between the answers to x = 1 and to x = -1 varies with the support set."""
-
-        def answer(support: Tensor, x: float) -> Tensor:
-            h = torch.zeros(5).double()
-            for step in torch.cat([support, torch.tensor([[x, 0.0]])]).double():
-                h = around(a @ h + b @ step + 0.1)
-            return v @ h
-
-        gaps = torch.stack([answer(s, 1.0) - answer(s, -1.0) for s, x, _ in episodes() if x == 1.0])
-        return float(gaps.max() - gaps.min())
-
-    assert spread(torch.clone) < 1e-10
-    assert spread(torch.tanh) > 1e-3

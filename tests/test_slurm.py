@@ -6,7 +6,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from fewshot.config.compose import CONF
@@ -34,49 +33,40 @@ def queue() -> dict[str, str]:
 
 def run_multirun(
     tmp_path: Path, start: Start, *overrides: str, cancel: Path | None = None
-) -> tuple[int, str]:
-    """Runs two long jobs, and cancels the second one once `cancel` exists; the exit code and stderr."""
+) -> tuple[int, str, list[str]]:
+    """Runs two long jobs, and cancels the second once `cancel` exists: exit code, stderr, the jobs' ends."""
     launcher = ["hydra/launcher=slurm", *(f"hydra.launcher.{setting}" for setting in LAUNCHER)]
     multirun = command(config(tmp_path), "-m", *launcher, *LONG, "seed=0,1", *overrides)
     with (tmp_path / "stderr").open("w") as file:
-        process = start(
-            multirun, tmp_path, env=os.environ | {"PYTHONPATH": str(CONF.parent)}, stdout=file, stderr=file
-        )
+        env = os.environ | {"PYTHONPATH": str(CONF.parent)}
+        process = start(multirun, tmp_path, env=env, stdout=file, stderr=file)
         while process.poll() is None:
             time.sleep(1)
             for job, state in queue().items():
                 if state == "PENDING":  # Slurm holds a job for two minutes before it runs again
-                    arguments = ["scontrol", "update", f"JobId={job}", "StartTime=now"]
-                    subprocess.run(arguments, capture_output=True)
+                    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"])
                 elif cancel and cancel.exists() and job.endswith("_1"):
                     subprocess.run(["scancel", job], check=True)
                     cancel = None
-    return process.returncode, (tmp_path / "stderr").read_text()
-
-
-def ends(tmp_path: Path) -> pd.DataFrame:
-    """How the jobs of the last multirun ended."""
-    return jobs.read(max((tmp_path / "outputs" / "multirun").glob("20*"))).sort_values("job")
+    table = jobs.read(max((tmp_path / "outputs" / "multirun").glob("20*"))).sort_values("job")
+    return process.returncode, (tmp_path / "stderr").read_text(), list(table.status)
 
 
 def test_a_time_limit_and_a_cancelled_job(tmp_path: Path, start: Start) -> None:
-    at_limit, cancelled = (config(tmp_path, *LONG, f"seed={seed}") for seed in (0, 1))
-    code, err = run_multirun(
-        tmp_path, start, "overwrite=true", cancel=run_folder(cancelled) / "metrics.csv"
-    )  # which holds for the first part of a job alone
+    at_limit, cancelled = (run_folder(config(tmp_path, *LONG, f"seed={seed}")) for seed in (0, 1))
+    code, err, ends = run_multirun(tmp_path, start, "overwrite=true", cancel=cancelled / "metrics.csv")
     assert code == 143, err
     assert "Traceback" not in err
-    assert [status.partition(":")[0] for status in ends(tmp_path).status] == ["finished", "stopped"]
-    assert "stopped: stopped by SIGTERM" in " ".join(err.split())
-    paths = (tmp_path / "outputs" / "multirun").rglob(".submitit/*/*_log.err")
-    logs = [path.read_text() for path in paths]
-    [log] = [log for log in logs if "resumes at update" in log]
+    assert ends[0] == "finished"
+    assert ends[1].startswith("stopped: stopped by SIGTERM")
+    logs = (tmp_path / "outputs" / "multirun").rglob(".submitit/*/*_log.err")
+    [log] = [text for path in logs if "resumes at update" in (text := path.read_text())]
     assert "stopped by SIGUSR2: the same command without overwrite=true resumes from update" in log
-    assert not any("Traceback" in log for log in logs)
-    assert not (run_folder(cancelled) / "result.json").exists()
+    assert "Traceback" not in log
+    assert (at_limit / "result.json").exists()
+    assert not (cancelled / "result.json").exists()
 
-    code, err = run_multirun(tmp_path, start)
-    assert code == 0, err
-    assert list(ends(tmp_path).status) == ["finished", "finished"]
-    check_same(at_limit, config(tmp_path, *LONG, "seed=0", outputs="undisturbed"))
+    code, err, ends = run_multirun(tmp_path, start)
+    assert (code, ends) == (0, ["finished", "finished"]), err
+    check_same(config(tmp_path, *LONG), config(tmp_path, *LONG, outputs="undisturbed"))
     assert queue() == {}

@@ -1,33 +1,5 @@
 """The networks under the learners."""
 
-import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from fewshot.backbones.base import Body, make_body
 
-from hydra.utils import get_class
-
-from fewshot.backbones.base import Body
-from fewshot.errors import UserError
-
-DEFAULT = "fewshot.backbones.blocks.Blocks"
-
-
-def make_body(input_shape: Sequence[int], backbone: Mapping[str, Any]) -> Body:
-    """The backbone that settings describe, for inputs of one shape.
-
-    Args:
-        backbone: the options of a class, and as `_target_` its dotted name; without it, those of `Blocks`:
-            `{"layer": "linear", "widths": [64, 64]}`. Settings may come from a checkpoint, so a class outside
-            this package has to be imported already.
-
-    Raises:
-        UserError: the class has not been imported, or an option is wrong.
-    """
-    target = str(backbone.get("_target_", DEFAULT))
-    module = target.rpartition(".")[0]
-    if not module.startswith("fewshot.backbones.") and module not in sys.modules:
-        raise UserError(f"backbone {target}: import {module} first")
-    cls: type[Body] = get_class(target)
-    return cls(
-        input_shape, **{name: value for name, value in backbone.items() if name not in ("_target_", "name")}
-    )
+__all__ = ["Body", "make_body"]

@@ -1,36 +1,32 @@
-"""The interface of backbones: flat features of examples, and whose statistics batch norm uses."""
+"""The interface of backbones, their pretrained weights, and a backbone with a linear head."""
 
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
+import torch
+from hydra.utils import get_class
 from torch import Tensor, nn
 
 from fewshot.backbones.layers import linear
+from fewshot.errors import UserError, brief
+from fewshot.files import weights_file
 from fewshot.options import Text, validated
 
 Weights = Annotated[Text | None, "file of pretrained weights, or a run's folder; null: random ones"]
 
 
 class Body(nn.Module):
-    """The base of backbones: `(B, M, *input)` → features `(B, M, features)`.
+    """The base of backbones, (B, M, *input) → (B, M, features).
 
     A backbone's settings are the annotated parameters of its constructor after `input_shape`.
-
-    Attributes:
-        features: size of the output.
-        bn: "transductive", support and query set normalised each by its own statistics; "support", both by
-        the support
-            set's; "none", no example depends on another.
-        flat: whether it takes flat inputs, as a network of linear layers does, and no images.
-        per_task: whether its weights may carry a leading task axis, so that a learner can adapt them.
-
-    Raises:
-        UserError: an argument is not what its annotation allows, or does not fit the inputs.
     """
 
-    features: int
-    bn = "none"
-    flat = False
-    per_task = True
+    features: int  # size of the output
+    bn = "none"  # "transductive": each set has its own statistics; "support": both have the support set's
+    flat = False  # whether it takes flat inputs, as linear layers do, and no images
+    per_task = True  # whether its weights may have a leading task axis, so that a learner can adapt them
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -40,6 +36,22 @@ class Body(nn.Module):
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         """Features (B, M, features) of examples (B, M, *input); for `reference` see `layers.batch_norm`."""
         raise NotImplementedError
+
+
+def make_body(input_shape: Sequence[int], backbone: Mapping[str, Any]) -> Body:
+    """The backbone that settings describe, for inputs of one shape.
+
+    `backbone` holds the options of a class, and as `_target_` its dotted name; without it, those of `Blocks`:
+    `{"layer": "linear", "widths": [64, 64]}`. Settings may come from a checkpoint: a class outside this
+    package has to be imported already, else UserError.
+    """
+    options = dict(backbone)
+    options.pop("name", None)
+    target = options.pop("_target_", "fewshot.backbones.blocks.Blocks")
+    module = target.rpartition(".")[0]
+    if not module.startswith("fewshot.backbones.") and module not in sys.modules:
+        raise UserError(f"backbone {target}: import {module} first")
+    return get_class(target)(input_shape, **options)
 
 
 class Network(nn.Module):
@@ -52,3 +64,33 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         return linear(self.body(x, reference), self.head.weight, self.head.bias)
+
+
+def load(net: nn.Module, weights: str | None, head: str | None = None) -> None:
+    """Loads weights, if any: a file, .pt, .pth, .ckpt or .safetensors, or a run's folder; or UserError.
+
+    Nothing in the file is executed. A classifier called `head` keeps its own weights.
+    """
+    if weights is None:
+        return
+    try:
+        state = dict(read(weights_file(Path(weights))))
+        if head is not None:
+            state |= {name: value for name, value in net.state_dict().items() if name.startswith(f"{head}.")}
+        net.load_state_dict(state)
+    except Exception as error:  # whatever the file holds
+        raise UserError(f"backbone.weights={weights} cannot be loaded: {brief(error, 400)}") from error
+
+
+def read(file: Path) -> Mapping[str, Tensor]:
+    """A file's weights by name; of a learner's checkpoint those of its body."""
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(file)
+    checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    state = checkpoint.get("state_dict", checkpoint)
+    if "pytorch-lightning_version" not in checkpoint:
+        return state.get("model", state)
+    named = {name.removeprefix("net."): value for name, value in state.items()}  # MAML's body is in a net
+    return {name.removeprefix("body."): value for name, value in named.items() if name.startswith("body.")}

@@ -3,19 +3,16 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.backbones.base import Body, Weights
-from fewshot.backbones.layers import batch_norm, conv, fold_tasks, linear, loop_over_tasks, unfold_tasks
-from fewshot.backbones.weights import load
+from fewshot.backbones.base import Body, Weights, load
+from fewshot.backbones.layers import batch_norm, conv, linear, loop_over_tasks, max_pool
 from fewshot.errors import UserError
 from fewshot.options import UnitsOfLayers
-
-Statistics = Literal["none", "transductive", "support"]
 
 
 class Block(nn.Module):
@@ -26,14 +23,20 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, layer: str, bn: bool, zero_bias: bool) -> None:
         super().__init__()
-        made = nn.Conv2d(inputs, outputs, 3) if layer == "conv" else nn.Linear(inputs, outputs)
-        assert made.bias is not None
-        self.weight = made.weight
-        self.bias = nn.Parameter(torch.zeros_like(made.bias) if zero_bias else made.bias)
         self.is_conv, self.has_bn = layer == "conv", bn
+        self.layer: Callable[..., Tensor] = conv if self.is_conv else linear
+        self.pool: Callable[[Tensor], Tensor] = max_pool if self.is_conv else nn.Identity()
+        made: Any = nn.Conv2d(inputs, outputs, 3) if self.is_conv else nn.Linear(inputs, outputs)
+        self.weight: nn.Parameter = made.weight
+        self.bias: nn.Parameter = made.bias
+        if zero_bias:
+            nn.init.zeros_(self.bias)
         if bn:
             self.bn_weight = nn.Parameter(torch.ones(outputs))
             self.bn_bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
+        return self.activate(self.layer(x, self.weight, self.bias), reference)
 
     def activate(
         self, u: Tensor, reference: int | None = None, transform: Callable[[Tensor], Tensor] | None = None
@@ -45,40 +48,32 @@ class Block(nn.Module):
             return self.pool(transform(F.relu(u)))
         return F.relu(self.pool(u))  # the same as pooling last, on a quarter of the pixels
 
-    def pool(self, x: Tensor) -> Tensor:
-        return unfold_tasks(F.max_pool2d(fold_tasks(x), 2), len(x)) if self.is_conv else x
-
-    def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
-        return self.activate((conv if self.is_conv else linear)(x, self.weight, self.bias), reference)
-
 
 class Blocks(Body, nn.ModuleList):
-    """Blocks over inputs of shape `input_shape`, (channels, height, width) for convolutions.
-
-    `bn` is "transductive" (support and query set are each normalised by their own statistics, as in the
-    paper), "support" (both by the support set's) or "none".
-    """
+    """Blocks over inputs of shape `input_shape`, (channels, height, width) for convolutions."""
 
     def __init__(
         self,
         input_shape: Sequence[int],
         layer: Annotated[Literal["linear", "conv"], "kind of the blocks"],
         widths: Annotated[UnitsOfLayers, "outputs, or feature maps, of each block"],
-        bn: Annotated[Statistics, "whose statistics normalise"] = "transductive",
+        bn: Annotated[
+            Literal["none", "transductive", "support"], "whose statistics normalise"
+        ] = "transductive",
         zero_bias: Annotated[bool, "biases start at 0"] = False,
         weights: Weights = None,
     ) -> None:
-        if layer == "conv" and len(input_shape) != 3:
-            raise UserError("layer=conv is for images: choose backbone=mlp")
-        if layer == "conv" and min(input_shape[1:]) >> len(widths) < 1:
+        inputs, pixels = math.prod(input_shape), 1
+        if layer == "conv":
+            if len(input_shape) != 3:
+                raise UserError("layer=conv is for images: choose backbone=mlp")
+            inputs, pixels = input_shape[0], math.prod(size >> len(widths) for size in input_shape[1:])
+        if pixels == 0:
             raise UserError(f"{len(widths)} blocks halve an image as often: data.size is too small")
-        pixels = math.prod(size >> len(widths) for size in input_shape[1:]) if layer == "conv" else 1
-        sizes = [input_shape[0] if layer == "conv" else math.prod(input_shape), *widths]
-        super().__init__(Block(i, o, layer, bn != "none", zero_bias) for i, o in pairwise(sizes))
-        self.flat, self.bn = layer == "linear", bn
-        self.features = widths[-1] * pixels
-        if weights is not None:
-            load(self, weights)
+        sizes = pairwise([inputs, *widths])
+        super().__init__(Block(i, o, layer, bn != "none", zero_bias) for i, o in sizes)
+        self.flat, self.bn, self.features = layer == "linear", bn, widths[-1] * pixels
+        load(self, weights)
 
     def __iter__(self) -> Iterator[Block]:
         return super().__iter__()  # type: ignore[return-value]

@@ -1,8 +1,7 @@
-"""Layers whose weights are shared by all tasks or carry a leading task axis: the one way to batch tasks here.
+"""Layers whose weights are shared by all tasks or have a leading task axis, one weight per task.
 
-Shape suffixes: B tasks, M examples of a set, I inputs, O outputs. A weight with an additional first axis
-holds a weight per task. No vmap: torch's meta-gradient of batch norm with adapted affine weights is wrong
-under vmap.
+No vmap: under it torch's meta-gradient of batch norm with adapted affine weights is wrong.
+Shape suffixes: B tasks, M examples of a set, I inputs, O outputs.
 """
 
 import torch
@@ -15,10 +14,7 @@ EPS = 1e-5
 
 
 def linear(x_BMI: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x Wᵀ + b, (B, M, O).
-
-    `weight` is (O, I), (B, O, I) or a `TaskWeight`; `bias` is (O,), (B, O) or one number for all outputs.
-    """
+    """x Wᵀ + b, (B, M, O); `weight` (O, I), (B, O, I) or `TaskWeight`, `bias` (O,), (B, O) or one number."""
     if not isinstance(weight, Tensor):
         return weight.linear(x_BMI, bias)
     if weight.dim() == 2:
@@ -27,10 +23,8 @@ def linear(x_BMI: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def conv(x_BMIHW: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """K×K convolution that keeps the image size, K odd.
-
-    `weight` is (O, I, K, K) or (B, O, I, K, K), `bias` (O,) or (B, O).
-    """
+    """Convolution that keeps the image size; `weight` (O, I, K, K) or (B, O, I, K, K), K odd, `bias` (O,) or
+    (B, O)."""
     (tasks, examples), padding = x_BMIHW.shape[:2], weight.shape[-1] // 2
     bias = None if bias is None else bias.flatten()
     if weight.dim() == 4:
@@ -39,16 +33,19 @@ def conv(x_BMIHW: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return unfold_tasks(x, tasks)
 
 
+def max_pool(x_BMOHW: Tensor) -> Tensor:
+    """2×2 max-pooling."""
+    return unfold_tasks(F.max_pool2d(fold_tasks(x_BMOHW), 2), len(x_BMOHW))
+
+
 def batch_norm(
     x_BMO: Tensor, weight: Tensor, bias: Tensor, reference: int | None = None, eps: float = EPS
 ) -> Tensor:
     """Batch norm over the examples (and pixels) of each task's set; gradients flow through the statistics.
 
     `x_BMO` is (B, M, O) or (B, M, O, H, W). With `reference`, the statistics are those of the first
-    `reference` examples. There are no running statistics: the sets are tiny, and the paper's runs use none.
-
-    Raises:
-        UserError: a set of one example would be normalised by its own statistics.
+    `reference` examples; without, one example alone is a UserError. As in the paper's runs, there are no
+    running statistics.
     """
     tasks = len(x_BMO)
     if reference is None:
@@ -60,28 +57,15 @@ def batch_norm(
         weight, bias = weight.expand(tasks, -1).flatten(), bias.expand(tasks, -1).flatten()
         x = F.batch_norm(fold_tasks(x_BMO), None, None, weight, bias, training=True, eps=eps)
         return unfold_tasks(x, tasks)
-    axes = (1, *range(3, x_BMO.dim()))
-    var, mean = torch.var_mean(x_BMO[:, :reference], axes, correction=0, keepdim=True)
-    shape = (-1, 1, x_BMO.shape[2], *(1 for _ in range(3, x_BMO.dim())))
+    pixels = range(3, x_BMO.dim())
+    var, mean = torch.var_mean(x_BMO[:, :reference], (1, *pixels), correction=0, keepdim=True)
+    shape = (-1, 1, x_BMO.shape[2], *(1 for _ in pixels))
     scale = weight.reshape(shape) * torch.rsqrt(var + eps)
     return torch.addcmul(bias.reshape(shape) - mean * scale, x_BMO, scale)
 
 
-def lstm_cell(gates_DR: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Eqs. 1 to 6 after the matrix products: gates (4 units, ...) in torch's order → h and c (units, ...)."""
-    i, f, g, o = gates_DR.chunk(4)
-    new = i.sigmoid() * g.tanh()
-    if c is not None:
-        new = torch.addcmul(new, f.sigmoid(), c)
-    return o.sigmoid() * new.tanh(), new
-
-
 def loop_over_tasks(x: Tensor) -> bool:
-    """Whether to convolve one task after the other: on a CPU, which one task keeps busy.
-
-    Batched, each layer's result is copied between the layouts of convolution and batch norm, which takes
-    longer than the convolutions.
-    """
+    """Whether to convolve one task after the other: on a CPU, where copies between layouts take longer."""
     return x.device.type == "cpu"
 
 

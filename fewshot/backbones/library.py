@@ -1,16 +1,15 @@
 """Any image model of torchvision or timm, by its name: `backbone=torchvision backbone.model=resnet18`."""
 
-import importlib.util
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fewshot.backbones.base import Body
+from fewshot.backbones.base import Body, load
 from fewshot.backbones.layers import batch_norm
-from fewshot.backbones.weights import load
 from fewshot.errors import UserError, brief
 from fewshot.options import Text
 
@@ -27,8 +26,6 @@ class LibraryBody(Body):
     """
 
     per_task = False
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -39,34 +36,27 @@ class LibraryBody(Body):
         bn: Annotated[Statistics, "whose statistics normalise; stored: the weights'"] = "transductive",
     ) -> None:
         super().__init__()
-        if len(input_shape) != 3:
-            raise UserError(f"the models of {library} are for images")
-        if importlib.util.find_spec(library) is None:
-            raise UserError(f"backbone.library={library} is not installed: pip install {library}")
-        if model not in list_models(library):
-            raise UserError(f"backbone.model={model}: {library} has no such model")
-        self.net = get_model(library, model)
-        head = [name for name, module in self.net.named_modules() if isinstance(module, nn.Linear)][-1]
-        if weights is not None:
-            load(self.net, weights, head)
-        replace(self.net, head, nn.Identity())
-        self.sets = Sets()
-        norms = {name: module for name, module in self.net.named_modules() if isinstance(module, _BatchNorm)}
+        self.net = make_model(library, model)
+        modules = dict(self.net.named_modules())
+        head = [name for name, module in modules.items() if isinstance(module, nn.Linear)][-1]
+        norms = {name: module for name, module in modules.items() if isinstance(module, _BatchNorm)}
+        load(self.net, weights, head)
+        self.net.set_submodule(head, nn.Identity())
         self.bn = bn if norms else "none"
+        self.sets = SimpleNamespace(tasks=1, reference=None)  # how the examples in a batch belong together
         if bn != "stored":
             for name, norm in norms.items():
-                replace(self.net, name, by_sets(norm, self.sets))
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+                after = [getattr(norm, part) for part in ("drop", "act") if hasattr(norm, part)]  # timm's
+                self.net.set_submodule(name, nn.Sequential(BatchNormBySets(norm, self.sets), *after))
+        self.mean = nn.Buffer(torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.std = nn.Buffer(torch.tensor(STD).view(3, 1, 1), persistent=False)
         try:
             with torch.no_grad():
                 self.features = self.train()(torch.zeros(1, 2, *input_shape)).shape[2]
         except Exception as error:  # models reject images in many ways
             size = "×".join(map(str, input_shape))
-            raise UserError(
-                f"backbone.model={model} takes no images of {size}, or gives no flat features "
-                f"({brief(error, 120)}): choose another data.size, as 224, or model"
-            ) from error
+            why = f"takes no inputs of {size}, or gives no flat features ({brief(error, 120)})"
+            raise UserError(f"backbone.model={model} {why}: choose another data.size, as 224") from error
 
     def train(self, mode: bool = True) -> "LibraryBody":
         super().train(mode)
@@ -82,17 +72,10 @@ class LibraryBody(Body):
         return self.net(images).unflatten(0, x.shape[:2])
 
 
-class Sets:
-    """How the examples in a model's batch belong together."""
-
-    tasks = 1
-    reference: int | None = None
-
-
 class BatchNormBySets(nn.Module):
     """A library's batch norm, with the statistics of each task's set."""
 
-    def __init__(self, norm: _BatchNorm, sets: Sets) -> None:
+    def __init__(self, norm: _BatchNorm, sets: SimpleNamespace) -> None:
         super().__init__()
         self.weight, self.bias, self.eps, self.sets = norm.weight, norm.bias, norm.eps, sets
 
@@ -101,33 +84,17 @@ class BatchNormBySets(nn.Module):
         return batch_norm(x_BMO, self.weight, self.bias, self.sets.reference, self.eps).flatten(0, 1)
 
 
-def by_sets(norm: _BatchNorm, sets: Sets) -> nn.Module:
-    """The layer for `norm`, with the dropout and activation that timm's batch norm includes."""
-    after = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
-    return nn.Sequential(BatchNormBySets(norm, sets), *after)
-
-
-def replace(net: nn.Module, name: str, by: nn.Module) -> None:
-    parent, _, last = name.rpartition(".")
-    net.get_submodule(parent).register_module(last, by)
-
-
-def list_models(library: str) -> list[str]:
-    if library == "timm":
-        import timm
-
-        return timm.list_models()
+def make_model(library: str, name: str) -> nn.Module:
+    """A library's model with random weights; UserError where it has none of that name."""
     from torchvision import models
 
-    return models.list_models(models)
-
-
-def get_model(library: str, name: str) -> nn.Module:
-    """The model with random weights, and its classifier."""
+    make, known = models.get_model, models.list_models(models)
     if library == "timm":
-        import timm
-
-        return timm.create_model(name)
-    from torchvision import models
-
-    return models.get_model(name, weights=None)
+        try:
+            import timm
+        except ImportError as error:
+            raise UserError(f"{error}: pip install timm") from error
+        make, known = timm.create_model, timm.list_models()
+    if name not in known:
+        raise UserError(f"backbone.model={name}: {library} has no such model")
+    return make(name)

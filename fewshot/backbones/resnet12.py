@@ -1,7 +1,7 @@
 """ResNet-12, the field's second standard backbone: `python train.py data=mini backbone=resnet12`.
 
-As in MetaOptNet (Lee et al. 2019) and most work since, but without DropBlock, with which two passes over one
-support set would differ. The paper does not use it.
+As in MetaOptNet (Lee et al. 2019), but without DropBlock, with which two passes over one support set would
+differ. The paper does not use it.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from fewshot.backbones.base import Body, Weights
-from fewshot.backbones.layers import batch_norm, conv, fold_tasks, unfold_tasks
-from fewshot.backbones.weights import load
+from fewshot.backbones.base import Body, Weights, load
+from fewshot.backbones.layers import batch_norm, conv, max_pool
 from fewshot.errors import UserError
 from fewshot.options import Units
 
@@ -33,14 +32,11 @@ class ResNet12(Body):
         weights: Weights = None,
     ) -> None:
         super().__init__()
-        if len(input_shape) != 3:
-            raise UserError("ResNet-12 is for images")
-        if min(input_shape[1:]) < 16:
-            raise UserError("ResNet-12 halves an image four times: data.size is below 16")
+        if len(input_shape) != 3 or min(input_shape[1:]) < 16:
+            raise UserError("ResNet-12 is for images of 16×16 pixels and more")
         self.blocks = nn.ModuleList(Residual(i, o) for i, o in pairwise([input_shape[0], *widths]))
         self.bn, self.features = bn, widths[-1]
-        if weights is not None:
-            load(self, weights)
+        load(self, weights)
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         for block in self.blocks:
@@ -60,8 +56,7 @@ class Residual(nn.Module):
         first, second, third = self.convs
         u = F.leaky_relu(first(x, reference), SLOPE)
         u = F.leaky_relu(second(u, reference), SLOPE)
-        u = F.leaky_relu(third(u, reference) + self.shortcut(x, reference), SLOPE)
-        return unfold_tasks(F.max_pool2d(fold_tasks(u), 2), len(x))
+        return max_pool(F.leaky_relu(third(u, reference) + self.shortcut(x, reference), SLOPE))
 
 
 class ConvNorm(nn.Module):

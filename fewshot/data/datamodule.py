@@ -27,16 +27,14 @@ class Source(Protocol):
     def check(self, split: str, shots: int, queries: int) -> None: ...
     def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]: ...
     def episode(self, drawn: dict[str, Tensor], shots: int) -> Episode: ...
+    def class_names(self, split: str, tasks: NDArray[np.int64]) -> list[list[str]]: ...
 
 
 class TaskStream:
     """Episodes: batch s holds tasks s * batch ... s * batch + batch - 1 of a split, `total` tasks an epoch.
 
-    A further epoch of training has new tasks: task numbers are counted across epochs. Validation and test
-    have the same tasks every time. An epoch that was left early begins again with its first task.
-    Tasks are drawn on the CPU, as indices, and gathered on `device`. The state is the number of the next
-    batch, counted across epochs, so that a resumed run continues with the task it would have seen. Of `ranks`
-    processes `rank` has its share of a batch.
+    Training counts them across epochs: each has new tasks, and one that was left early begins again. The
+    state is the number of the next batch. Of `ranks` processes `rank` has its share of a batch.
     """
 
     at_once = 128  # tasks drawn together: a draw's cost is numpy's calls, and a copy to the device
@@ -60,11 +58,11 @@ class TaskStream:
         return np.array_split(tasks, self.ranks)[self.rank]
 
     def __iter__(self) -> Iterator[Episode]:
-        start, end = self.start, self.start // self.steps * self.steps + len(self)
+        steps = range(self.start, self.start // self.steps * self.steps + len(self))
         together = max(self.at_once // self.batch, 1)
-        for first in range(start, end, together):
-            shares = [self.share(step) for step in range(first, min(first + together, end))]
-            drawn = self.drawn(np.concatenate(shares), self.queries)
+        for first in steps[::together]:
+            shares = [self.share(step) for step in range(first, min(first + together, steps.stop))]
+            drawn = self.draw(np.concatenate(shares), self.queries)
             parts = zip(*(x.split([len(tasks) for tasks in shares]) for x in drawn.values()), strict=True)
             for step, part in enumerate(parts, first):
                 self.next = step + 1
@@ -72,11 +70,7 @@ class TaskStream:
                     self.start = self.next // self.steps * self.steps
                 yield self.source.episode(dict(zip(drawn, part, strict=True)), self.shots)
 
-    def episode(self, tasks: NDArray[np.int64], queries: int | None = None) -> Episode:
-        """Some tasks by their numbers; `queries` instead of the stream's own."""
-        return self.source.episode(self.drawn(tasks, queries or self.queries), self.shots)
-
-    def drawn(self, tasks: NDArray[np.int64], queries: int) -> dict[str, Tensor]:
+    def draw(self, tasks: NDArray[np.int64], queries: int) -> dict[str, Tensor]:
         drawn = self.source.draw(self.split, tasks, self.shots, queries)
         return {name: x.to(self.device, non_blocking=True) for name, x in drawn.items()}
 
@@ -108,43 +102,48 @@ class EpisodicDataModule(L.LightningDataModule):
         test_queries: Annotated[Few, "queries a class in the test"] = 15,
         num_val_tasks: Annotated[Many, "tasks of a validation"] = 600,
         num_test_tasks: Annotated[Many, "tasks of the test"] = 600,
-        eval_batch_size: Annotated[
-            Units, "tasks at a time in validation and test: speed and memory, not the scores"
-        ] = 20,
+        eval_batch_size: Annotated[Units, "tasks at a time in validation and test: speed, not scores"] = 20,
     ) -> None:
         super().__init__()
         self.source = source = copy(source)  # `setup` chooses its classes, and another module may have others
-        in_training = TaskStream(
-            source, "train", train_shots or shots, train_queries, meta_batch_size, meta_batch_size * max_steps
-        )
-        in_validation = TaskStream(source, "val", shots, val_queries, eval_batch_size, num_val_tasks)
-        in_test = TaskStream(source, "test", shots, test_queries, eval_batch_size, num_test_tasks)
         self.eval_batch_size = eval_batch_size
-        self.streams = dict(zip(SPLITS, (in_training, in_validation, in_test), strict=True))
+        updates = (meta_batch_size, meta_batch_size * max_steps)
+        self.streams = {
+            "train": TaskStream(source, "train", train_shots or shots, train_queries, *updates),
+            "val": TaskStream(source, "val", shots, val_queries, eval_batch_size, num_val_tasks),
+            "test": TaskStream(source, "test", shots, test_queries, eval_batch_size, num_test_tasks),
+        }
 
     def setup(self, stage: str) -> None:
         if stage == "fit":  # each fit begins with the first task, unless it restores a checkpoint
             self.load_state_dict({"next": 0})
         for split in STAGES.get(stage, SPLITS):
-            self.source.check(split, self.streams[split].shots, self.streams[split].queries)
+            stream = self.streams[split]
+            self.source.check(split, stream.shots, stream.queries)
+            if self.trainer is not None:
+                stream.device = self.trainer.strategy.root_device
+                stream.rank, stream.ranks = self.trainer.global_rank, self.trainer.world_size
+                if split != "train":
+                    stream.batch = self.eval_batch_size * stream.ranks
 
     def episode(self, split: str, tasks: Sequence[int], queries: int | None = None) -> Episode:
         """Some tasks of a split by their numbers, B = len(tasks); `queries` instead of the split's own."""
-        return self.streams[split].episode(np.array(tasks, dtype=np.int64), queries)
+        stream = self.streams[split]
+        drawn = stream.draw(np.array(tasks, dtype=np.int64), queries or stream.queries)
+        return self.source.episode(drawn, stream.shots)
 
     def class_names(self, split: str, tasks: Sequence[int]) -> list[list[str]]:
         """The names of the classes of some tasks, by label; none where there are no classes."""
-        named = getattr(self.source, "class_names", None)
-        return named(split, np.array(tasks, dtype=np.int64)) if named else [[] for _ in tasks]
+        return self.source.class_names(split, np.array(tasks, dtype=np.int64))
 
-    def on_device(self, split: str) -> TaskStream:
-        stream = self.streams[split]
-        if self.trainer is not None:
-            stream.device = self.trainer.strategy.root_device
-            stream.rank, stream.ranks = self.trainer.global_rank, self.trainer.world_size
-            if split != "train":
-                stream.batch = self.eval_batch_size * stream.ranks
-        return stream
+    def train_dataloader(self) -> TaskStream:
+        return self.streams["train"]
+
+    def val_dataloader(self) -> TaskStream:
+        return self.streams["val"]
+
+    def test_dataloader(self) -> TaskStream:
+        return self.streams["test"]
 
     def state_dict(self) -> dict[str, int]:
         return self.streams["train"].state_dict()
@@ -152,15 +151,3 @@ class EpisodicDataModule(L.LightningDataModule):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """The position in the training tasks; Lightning restores a stream's own only within an epoch."""
         self.streams["train"].load_state_dict(state)
-
-    def transfer_batch_to_device(self, batch: Episode, device: torch.device, dataloader_idx: int) -> Episode:
-        return batch  # it was made there
-
-    def train_dataloader(self) -> TaskStream:
-        return self.on_device("train")
-
-    def val_dataloader(self) -> TaskStream:
-        return self.on_device("val")
-
-    def test_dataloader(self) -> TaskStream:
-        return self.on_device("test")

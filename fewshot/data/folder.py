@@ -1,164 +1,114 @@
-"""A user's own images: class folders, or images and lists of their labels.
-
-Three rules: there is one source of labels and at most one of a split; what looks like a split and is not
-read as one is an error; the note says what was read, and which lists were not.
-"""
+"""A user's own images, in class folders or listed in a csv file; what can be read in two ways is an error."""
 
 import hashlib
-import os
+import io
 import re
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
 
-from fewshot.data.archives import File, is_image_name, list_files, walk
-from fewshot.data.decode import Example, from_examples
-from fewshot.data.lists import FORMS, LABEL, Finder, Listing, Row, cells, named, read_lists
-from fewshot.data.splits import SEEDED_NOTE, seeded, split_folders, split_in, split_named, with_validation
-from fewshot.data.table import Content
+import pandas as pd
+
+from fewshot.data.archives import Files, files_below
+from fewshot.data.examples import Content, Example
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 
-READING = 5  # raise it when the same files make another table
-LISTS = (".csv", ".tsv", ".json", ".txt", ".mat", ".pkl", ".npy", ".yaml", ".xml")  # what may hold labels
-SHEETS = (".xls", ".xlsx", ".ods")  # what probably does
+READING = 6  # raise it when the same files make another table
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+SPLIT_FOLDER = re.compile(r"((?:.*/)?)(train|val|test)/(.+)/[^/]+")
+SEEDED_NOTE = "classes split 64/16/20% in the order of sha256('0/' + class name)"
 
 
-def table_name(path: Path) -> str:
+def table_name(path: Path | None) -> str:
     """The folder's name, and a hash of its place and of its files' names, sizes and dates."""
-    digest = hashlib.sha256(f"{READING}{path.resolve()}".encode(errors="surrogateescape"))
-    for file in walk(path):
-        facts = file.stat()
-        line = f"\n{file.relative_to(path)} {facts.st_size} {facts.st_mtime_ns}"
-        digest.update(line.encode(errors="surrogateescape"))
-    return f"folder-{re.sub(r'[^A-Za-z0-9.-]+', '_', path.resolve().name)}-{digest.hexdigest()[:10]}"
+    if path is None or not path.exists():
+        raise UserError(f"data=folder: {path} does not exist: give a folder of class folders as data.path=…")
+    facts = [f"{READING}{path.resolve()}"]
+    for name, file in files_below(path).items():
+        facts.append(f"{name} {file.stat().st_size} {file.stat().st_mtime_ns}")
+    digest = hashlib.sha256("\n".join(facts).encode(errors="surrogateescape")).hexdigest()[:10]
+    return f"folder-{re.sub(r'[^A-Za-z0-9.-]+', '_', path.resolve().name)}-{digest}"
 
 
-def content(path: Path, size: int, channels: int) -> Content:
-    """Every image in `path` that has a class, with a note of where classes and split are from.
-
-    Raises:
-        UserError: the files can be read in more than one way, or look like a split that is not understood.
-    """
-    files = list_files(path)
-    all_images = [file for file in files if is_image_name(file.name)]
-    images = list({file.name: file for file in reversed(all_images)}.values())[::-1]  # the first of a name
-    candidates = [file for file in files if file.name.lower().endswith((*LISTS, *SHEETS))]
-    lists, folders = read_lists(candidates), split_folders(images)
-    labels = [listing for listing in lists if listing.rows[0].image]
-    splits = [listing for listing in lists if listing.rows[0].split]
-    if len(labels) > 1 or len(splits) > 1 or (labels and not splits and folders):
-        ways = "; ".join(map(str, lists)) + "; split folders" * bool(folders)
-        raise UserError(f"{path} can be read in more than one way, keep one: {ways}")
-    read = [file for listing in lists for file in listing.files]
-    unread = [file for file in candidates if file not in read]
-
-    if labels:
-        examples = Finder(images).examples(labels[0])
-    else:
-        in_folders = [file for file in images if len(file.parts) > 1]
-        examples = [Example("", "/".join(file.parts[:-1]), file) for file in in_folders]
-    suspects = [file.name for file in unread if file.name.lower().endswith(SHEETS) or is_split_like(file)]
-    if splits:
-        split_from = f"split from {splits[0]}"
-        examples = examples if splits == labels else chosen(splits[0], examples)
-        refuse_other_split(path, splits[0], examples, folders)
-    elif folders:
-        split_from = "split from the names of folders"
-        examples = folders
-    else:
-        split_from = SEEDED_NOTE
-        suspects += split_like_folders(path, examples, bool(labels))
-        split_of = seeded({example.label for example in examples})
+def read(files: Files) -> Content:
+    """Every image that has a class; UserError where there are two ways to read the files, or none."""
+    examples, note = labelled(files)
+    if not any(example.split for example in examples):
+        note += f"; {SEEDED_NOTE}"
+        split_of = seeded(example.label for example in examples)
         examples = [example._replace(split=split_of[example.label]) for example in examples]
-    if suspects:
-        raise UserError(
-            f"{path}: cannot read {', '.join(suspects[:4])} as labels or a split: these are {FORMS}. "
-            f"Make it one of these, remove or rename it"
-        )
-    refuse_near_names(path, sorted({example.label for example in examples}))
-
     if not any(example.split == "val" for example in examples):
-        split_from += ", a fifth of the training classes for validation"
-        examples = with_validation(examples)
-    classes = Counter(split for split, _ in {(example.split, example.label) for example in examples})
-    used = len({example.file for example in examples})
-    note = (
-        f"classes from {labels[0] if labels else 'the names of folders'}; {split_from}; "
-        f"{classes.total()} classes, {used} of {len(all_images)} images"
-    )
-    if unread:
-        note += f"; not read: {', '.join(file.name for file in unread[:5])}" + ", …" * (len(unread) > 5)
-    if len(classes) < len(SPLITS):
-        raise UserError(f"{path} needs a class or more for each of train, val and test: {note}")
-    return from_examples(examples, size, channels, note=note)
+        note += "; a fifth of the training classes for validation"
+        train = by_hash(example.label for example in examples if example.split == "train")
+        moved = {("train", label) for label in train[: round(0.2 * len(train)) or 1]}
+        examples = [e._replace(split="val") if e[:2] in moved else e for e in examples]
+    if {example.split for example in examples} != set(SPLITS):
+        raise UserError(f"train, val and test each need a class or more: {note}")
+    return Content(examples, note)
 
 
-def chosen(listing: Listing, examples: Sequence[Example]) -> list[Example]:
-    """The examples of the classes or images that a list names, with their splits."""
-    label_of = {example.file: example.label for example in examples}
-    classes: dict[str, list[File]] = defaultdict(list)
-    for file, label in label_of.items():
-        classes[label].append(file)
-    found, images = [], []
-    for _, name, split in listing.rows:
-        ends = [name] if name in classes else [label for label in classes if label.endswith(f"/{name}")]
-        if is_image_name(name) and not ends:
-            images.append(Row(name, "", split))
-        elif len(ends) == 1:
-            found += [Example(split, name, file) for file in classes[ends[0]]]
-        else:
-            raise UserError(
-                f"{listing} lists {name}, which matches {len(ends)} class folders: correct or remove it"
-            )
-    for example in Finder(label_of).examples(Listing(listing.files, images)):
-        found.append(example._replace(label=label_of[example.file]))
-    return found
+def labelled(files: Files) -> tuple[list[Example], str]:
+    """Every image that has a class, with its split where one is given, and a note of what that is from."""
+    images = {name: load for name, load in files.items() if name.lower().endswith(IMAGES)}
+    lists = {name: load for name, load in files.items() if name.lower().endswith(".csv")}
+    if lists and any(SPLIT_FOLDER.fullmatch(name) for name in images):
+        raise UserError(f"{', '.join(lists)} and folders train, val and test give two splits: keep one")
+    examples = from_lists(lists, images) if lists else from_folders(images)
+    source = ", ".join(lists) or "the names of folders"
+    return examples, f"{len(examples)} of {len(images)} images, with classes and any split from {source}"
 
 
-def refuse_other_split(
-    path: Path, listing: Listing, examples: Sequence[Example], folders: Sequence[Example]
-) -> None:
-    """UserError where the split folder of an image says another split than the list does."""
-    split_of = {example.file: example.split for example in examples}
-    for split, _, file in folders:
-        if split_of.get(file, split) != split:
-            raise UserError(
-                f"{path} can be read in more than one way, keep one: {file} is in {split_of[file]} by "
-                f"{listing} and in {split} by its folder"
-            )
+def from_folders(images: Files) -> list[Example]:
+    """Images in class folders, which may be in folders train, val and test; a class is named by its path."""
+    examples, first = [], dict[str | None, str]()
+    for name, load in images.items():
+        match = SPLIT_FOLDER.fullmatch(name)
+        above, split, label = match.groups() if match else (None, "", name.rpartition("/")[0])
+        if label:
+            examples.append(Example(split, label, name, load))
+            first.setdefault(above, name)
+    if len(first) > 1:
+        raise UserError(f"{' and '.join(first.values())} are in and beside folders train, val and test")
+    return examples
 
 
-def split_like_folders(path: Path, examples: Sequence[Example], labelled: bool) -> list[str]:
-    """Folders and archives of examples named like splits: any above class folders, or several."""
-    root = unicodedata.normalize("NFC", Path(os.path.abspath(path)).as_posix())
-    above, several = dict[str, str](), dict[str, str]()
-    for example in examples:
-        *folders, folder, _ = ("", *example.file.path.removeprefix(root).split("/"))
-        above |= {name: word for name in folders if (word := split_in(name))}
-        if word := split_in(folder) if labelled else split_named(folder):  # a class may well be a test tube
-            several[folder] = word
-    several |= above
-    if len(set(several.values())) > 1:
-        return sorted(several)
-    return [] if labelled else sorted(above)
+def from_lists(lists: Files, images: Files) -> list[Example]:
+    """Images listed in one csv, or in train.csv, val.csv and test.csv, by a unique end of their path."""
+    source, names = ", ".join(lists), sorted(Path(name).name for name in lists)
+    if len(lists) > 1 and names not in (["test.csv", "train.csv"], ["test.csv", "train.csv", "val.csv"]):
+        raise UserError(f"{source}: keep one csv file, or train.csv, val.csv and test.csv")
+    try:
+        read = partial(pd.read_csv, dtype=str, keep_default_na=False)
+        tables = {Path(name).stem: read(io.BytesIO(load())) for name, load in lists.items()}
+        rows = pd.concat(tables, names=["split", "row"]).reset_index("split", drop=len(lists) == 1)
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from error
+    if "split" not in rows:
+        rows["split"] = ""
+    if set(rows) != {"filename", "label", "split"} or not rows["label"].str.len().gt(0).all():
+        raise UserError(f"{source}: the columns of a csv file are filename,label or filename,label,split")
+    if rows["split"].any() and not rows["split"].isin(SPLITS).all():
+        raise UserError(f"{source}: a split is train, val or test")
+    ends = defaultdict(list)
+    for name in images:
+        ends[Path(name).name].append(name)
+    examples: dict[str, Example] = {}
+    for listed, label, split in zip(rows["filename"], rows["label"], rows["split"], strict=True):
+        found = [name for name in ends[Path(listed).name] if f"/{name}".endswith(f"/{listed}")]
+        if len(found) != 1 or found[0] in examples:
+            raise UserError(f"{source}: {listed} is there twice, or names {len(found)} images")
+        examples[found[0]] = Example(split, label, found[0], images[found[0]])
+    return list(examples.values())
 
 
-def is_split_like(file: File) -> bool:
-    """Whether a list is named like a split; not the test.csv without labels of a competition."""
-    name = PurePosixPath(file.name)
-    split = split_in(name.stem)
-    unlabelled = split == "test" and name.suffix.lower() == ".csv" and not named(cells(file)[0], LABEL)
-    return bool(split) and not unlabelled and "submission" not in name.stem.lower()
+def seeded(labels: Iterable[str]) -> dict[str, str]:
+    """Class name -> split, 64/16/20% of them. By a hash: the same on every machine and with every library."""
+    order = by_hash(labels)
+    train, val = round(0.64 * len(order)), round(0.8 * len(order))
+    return {name: SPLITS[(i >= train) + (i >= val)] for i, name in enumerate(order)}
 
 
-def refuse_near_names(path: Path, names: Iterable[str]) -> None:
-    """UserError where two classes differ only in case or blanks."""
-    seen: dict[str, str] = {}
-    for name in names:
-        plain = " ".join(unicodedata.normalize("NFC", name).casefold().split())
-        if (other := seen.setdefault(plain, name)) != name:
-            raise UserError(
-                f"{path}: classes {other!r} and {name!r} differ only in case or blanks: rename one"
-            )
+def by_hash(labels: Iterable[str]) -> list[str]:
+    return sorted(set(labels), key=lambda name: hashlib.sha256(f"0/{name}".encode()).digest())

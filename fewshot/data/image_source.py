@@ -29,51 +29,32 @@ class ImageSource:
         ways: Annotated[Ways, "classes of a task"] = 5,
         train_ways: Annotated[Ways | None, "classes of a training task; null: the same"] = None,
     ) -> None:
-        self.seed, self.table, self.ways, self.note = seed, table, ways, table.note
-        self.train_ways = train_ways or ways
+        self.seed, self.table, self.note = seed, table, table.note
+        self.ways = {"train": train_ways or ways, "val": ways, "test": ways}
         height, width, channels = table.images.shape[1:]
         self.task = Task((channels, height, width), ways, regression=False, train_outputs=train_ways)
         self.images = torch.from_numpy(table.images)
-        self.kept: dict[str, Classes] = {}  # by split, once validated
-
-    def ways_of(self, split: str) -> int:
-        return self.train_ways if split == "train" else self.ways
+        self.drawn = table.splits  # the classes that tasks are drawn from
 
     def check(self, split: str, shots: int, queries: int) -> None:
-        """Restrict a split to its classes with `shots + queries` images or more, and print the others.
-
-        Raises:
-            UserError: too few classes are left for a task.
-        """
-        classes, need = self.table.splits[split], shots + queries
-        enough = classes.counts >= need
-        few = [f"{classes.names[number]} ({classes.counts[number]})" for number in np.flatnonzero(~enough)]
-        which = ", ".join(few[:5]) + ", …" * (len(few) > 5)
-        shots_key = "data.train_shots" if split == "train" else "shots"
-        asked = f"{shots_key}={shots} + data.{split}_queries={queries}"
-        if (ways := self.ways_of(split)) > enough.sum():
-            name = "data.ways" if ways == self.ways else "data.train_ways"
-            reason = f" with {need} images ({asked}): {len(few)} of {len(enough)} have fewer, {which}"
-            there = f"more than the {enough.sum()} {split} classes{reason if few else ''}"
-            raise UserError(
-                f"{name}={ways} is {there}: ask for fewer ways, shots or queries, or add classes or images"
-            )
+        """Leave out, and print, a split's classes with too few images; UserError if too few are left."""
+        classes, ways = self.table.splits[split], self.ways[split]
+        enough = classes.counts >= shots + queries
         kept = Classes(tuple(compress(classes.names, enough)), classes.starts[enough], classes.counts[enough])
-        if few and kept.names != self._drawn(split).names:
-            said = f"{len(few)} of {len(enough)} {split} classes have fewer than {need} images ({asked})"
+        few = list(compress(classes.names, ~enough))
+        asked = f"{shots + queries} images (shots={shots} + data.{split}_queries={queries})"
+        if ways > len(kept.names):
+            name = "data.ways" if ways == self.ways["test"] else "data.train_ways"
+            raise UserError(f"{name}={ways} is more than the {len(kept.names)} {split} classes with {asked}")
+        if few and kept.names != self.drawn[split].names:
+            which = ", ".join(few[:5]) + ", …" * (len(few) > 5)
+            said = f"{len(few)} of {len(enough)} {split} classes have fewer than {asked}"
             print(f"{said} and are left out: {which}", file=sys.stderr)
-        self.kept = self.kept | {split: kept}
-
-    def _drawn(self, split: str) -> Classes:
-        """The classes that tasks of a split are drawn from."""
-        return self.kept.get(split, self.table.splits[split])
+        self.drawn = self.drawn | {split: kept}
 
     def left_out(self) -> dict[str, list[str]]:
         """The classes, by split, that have too few images for the tasks asked for."""
-        few = {
-            split: sorted({*self.table.splits[split].names} - {*kept.names})
-            for split, kept in self.kept.items()
-        }
+        few = {s: sorted({*c.names} - {*self.drawn[s].names}) for s, c in self.table.splits.items()}
         return {split: names for split, names in few.items() if names}
 
     def classes(self) -> dict[str, list[tuple[str, int]]]:
@@ -83,25 +64,24 @@ class ImageSource:
 
     def class_names(self, split: str, tasks: NDArray[np.int64]) -> list[list[str]]:
         """The classes of some tasks, by label."""
-        classes, ways = self._drawn(split), self.ways_of(split)
-        rows_BN = draw_images(self.seed, split, tasks, classes.starts, classes.counts, ways, 1)[..., 0]
-        numbers_BN = np.searchsorted(classes.starts, rows_BN, side="right") - 1
-        return [[classes.names[number] for number in row] for row in numbers_BN]
+        starts_BN = self._rows(split, tasks, 1)[..., 0]
+        numbers_BN = np.searchsorted(self.drawn[split].starts, starts_BN, side="right") - 1
+        return np.array(self.drawn[split].names)[numbers_BN].tolist()
+
+    def _rows(self, split: str, tasks: NDArray[np.int64], examples: int) -> NDArray[np.int64]:
+        _, starts, counts = self.drawn[split]
+        return draw_images(self.seed, split, tasks, starts, counts, self.ways[split], examples)
 
     def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]:
-        """Row numbers of some tasks' images, (B, ways, shots + queries), by label; the order of labels in the
-        support set, (B, ways); and the task numbers (B,)."""
-        classes, ways = self._drawn(split), self.ways_of(split)
-        index = draw_images(self.seed, split, tasks, classes.starts, classes.counts, ways, shots + queries)
-        order = draw_order(self.seed, split, tasks, ways)
-        drawn = {"index": index, "order": order, "tasks": tasks}
-        return {name: torch.from_numpy(values) for name, values in drawn.items()}
+        """Rows of images, (B, ways, shots + queries), by label; the order of labels in the support set."""
+        index = torch.from_numpy(self._rows(split, tasks, shots + queries))
+        order = torch.from_numpy(draw_order(self.seed, split, tasks, self.ways[split]))
+        return {"index": index, "order": order, "tasks": torch.from_numpy(tasks)}
 
     def episode(self, drawn: dict[str, Tensor], shots: int) -> Episode:
         """The Episode of what `draw` drew: pixels in [0, 1], x (B, M, C, H, W); queries sorted by label."""
         index, order = drawn["index"], drawn["order"]
-        if self.images.device != index.device:
-            self.images = self.images.to(index.device)
+        self.images = self.images.to(index.device)
         shown = index[:, :, :shots].take_along_dim(order.unsqueeze(-1), 1)
         support_x, support_y = self._gather(shown, order)
         query_x, query_y = self._gather(index[:, :, shots:], order.sort(1).values)

@@ -1,33 +1,16 @@
 """Image data sets by name: opened if prepared, else prepared from raw files, which may be downloaded."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from fewshot.data import cub, folder, glyphs, mini, omniglot
-from fewshot.data.archives import NotFound
-from fewshot.data.table import Content, Table, open_or_write
+from fewshot.data import folder, glyphs, published
+from fewshot.data.archives import files_in
+from fewshot.data.examples import Content
+from fewshot.data.table import Table, open_or_write
 from fewshot.errors import UserError
 from fewshot.options import Channels, Few
 
-READERS: dict[str, Callable[..., Content]] = {
-    "omniglot": omniglot.content,
-    "mini": mini.content,
-    "cub": partial(cub.content, classes=200),
-    "cub50": partial(cub.content, classes=50),
-}
-NAMES = (*READERS, "glyphs", "folder")
-OMNIGLOT = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
-CUB = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
-DOWNLOADS = {  # address -> md5, those of torchvision (Omniglot) and CaltechDATA (CUB)
-    "omniglot": {
-        f"{OMNIGLOT}/images_background.zip": "68d2efa1b9178cc56df9314c21c6e718",
-        f"{OMNIGLOT}/images_evaluation.zip": "6b91aef0f799c5bb55b94e3f2daec811",
-    },
-    "cub": {CUB: "97eceeb196236b17998738112f37df78"},
-    "cub50": {CUB: "97eceeb196236b17998738112f37df78"},
-}
+NAMES = (*published.DOWNLOADS, "mini", "glyphs", "folder")
 
 
 def open_or_prepare(
@@ -54,45 +37,26 @@ def open_or_prepare(
     """
     if name not in NAMES or channels not in (1, 3):
         raise UserError(f"no image data {name} with channels={channels}: names are {', '.join(NAMES)}")
+    home = path if path and name == "folder" else raw / name
+    if name == "cub50" and not home.exists():
+        home = raw / "cub"
+
+    def read() -> Content:
+        if name == "glyphs":
+            return glyphs.read(size)
+        try:
+            if name in published.DOWNLOADS:
+                return published.read(name, home, download)
+            return published.read_mini(files_in(home)) if name == "mini" else folder.read(files_in(home))
+        except UserError as error:
+            raise UserError(f"{home}: {error}") from error
+
     kind = f"{size}-{'grey' if channels == 1 else 'rgb'}"
-    make: Callable[..., Content] = partial(from_raw, name, raw, download)
     if name == "glyphs":
-        make, kind = glyphs.content, f"{glyphs.READING}-{kind}"
-    elif name == "folder":
-        make = partial(folder.content, Path(path or ""))
-    table = prepared / f"{full_name(name, path)}-{kind}"
-    return open_or_write(table, (size, size, channels), partial(make, size=size, channels=channels))
+        kind = f"{glyphs.READING}-{kind}"
+    return open_or_write(prepared / f"{full_name(name, path)}-{kind}", size, channels, read)
 
 
 def full_name(name: str, path: Path | None) -> str:
     """The data set's name; for a folder one that also says where it is and which state of it this is."""
-    if name != "folder":
-        return name
-    if path is None or not path.exists():
-        raise UserError(f"data=folder: {path} does not exist: give a folder of class folders as data.path=…")
-    return folder.table_name(path)
-
-
-def from_raw(name: str, raw: Path, may_download: bool, size: int, channels: int) -> Content:
-    read = partial(READERS[name], raw, size, channels)
-    try:
-        return read()
-    except NotFound:
-        if not may_download:
-            raise
-    for url, md5 in DOWNLOADS[name].items():
-        download_to(raw / name, url, md5)
-    return read()
-
-
-def download_to(folder: Path, url: str, md5: str) -> None:
-    """UserError without a connection, where the folder cannot be written, or for a wrong checksum."""
-    from torchvision.datasets.utils import download_url  # slow to import
-
-    name = url.rpartition("/")[2]
-    try:
-        if not (folder / name).exists():
-            download_url(url, folder, f".{name}", md5)
-            (folder / f".{name}").replace(folder / name)
-    except (OSError, RuntimeError) as error:  # torchvision raises RuntimeError for a wrong checksum
-        raise UserError(f"cannot download ({error}): get {url} and put {name} into {folder}") from error
+    return folder.table_name(path) if name == "folder" else name

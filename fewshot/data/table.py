@@ -1,10 +1,15 @@
 """A prepared data set: one folder with `images.npy` (uint8) and `index.json` (which rows are which class)."""
 
 import json
+import os
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock
@@ -12,13 +17,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from fewshot.data.examples import Content, Example, decode
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 from fewshot.files import atomic_open, atomic_write
 
+THREADS = min(8, os.cpu_count() or 1)
 
-@dataclass(frozen=True)
-class Classes:
+
+class Classes(NamedTuple):
     """The classes of one split: class i is rows starts[i] ... starts[i] + counts[i] - 1 of the table."""
 
     names: tuple[str, ...]
@@ -26,8 +33,7 @@ class Classes:
     counts: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """An open table: `images` uint8 (n, H, W, C), mapped from disk; `splits` by "train", "val" and "test"."""
 
     images: NDArray[np.uint8]
@@ -35,85 +41,61 @@ class Table:
     note: str  # what was left out and how the split came about; "" if there is nothing to say
 
 
-@dataclass(frozen=True)
-class Content:
-    """What a table is written from.
-
-    `counts[split][class]` are numbers of images, in table order; `images` yields (row, (H, W, C) uint8) for
-    every row once, in any order, since archives are read fastest in their own.
-    """
-
-    counts: dict[str, dict[str, int]]
-    images: Iterable[tuple[int, NDArray[np.uint8]]]
-    note: str = ""
-
-
 def open_table(folder: Path) -> Table:
-    """Open a prepared folder.
-
-    Raises:
-        UserError: it is incomplete.
-    """
+    """Open a prepared folder; UserError if it is incomplete."""
     splits, start = {}, 0
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         # "c", copy on write, is as safe as "r" for the file, and torch.from_numpy warns about "r"
         images = np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False)
-        for split in SPLITS:
-            names, numbers = zip(*index["splits"][split], strict=True)
-            counts = np.array(numbers, dtype=np.int64)
-            splits[split] = Classes(names, start + np.cumsum(counts) - counts, counts)
-            start += sum(numbers)
-        if start != len(images):
-            raise ValueError(f"{len(images)} images, not {start}")
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} is incomplete ({error}): delete it, and run again") from error
+    for split in SPLITS:
+        names, numbers = zip(*index["splits"][split], strict=True)
+        counts = np.array(numbers, dtype=np.int64)
+        splits[split] = Classes(names, start + np.cumsum(counts) - counts, counts)
+        start += counts.sum()
     return Table(images, splits, index["note"])
 
 
-def open_or_write(folder: Path, shape: tuple[int, int, int], make: Callable[[], Content]) -> Table:
-    """Open `folder`; write it from `make()` first if it is not there. A second process waits meanwhile."""
-    try:
-        if not folder.exists():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.with_name(f".{folder.name}.lock")):
-                if not folder.exists():
-                    write_table(folder, shape, make())
-    except OSError as error:
-        raise UserError(
-            f"cannot prepare {folder}: {error}; free space there, or choose another folder"
-        ) from error
+def open_or_write(folder: Path, size: int, channels: int, read: Callable[[], Content]) -> Table:
+    """Open `folder`; first write what `read` returns if it is not there. A second process waits meanwhile."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if not folder.exists():
+                write_table(folder, size, channels, read())
     return open_table(folder)
 
 
-def write_table(folder: Path, shape: tuple[int, int, int], content: Content) -> None:
-    """Write images of one (H, W, C) `shape` into the new `folder`, all or nothing.
-
-    Raises:
-        OSError: the folder cannot be written, or its disk is full.
-    """
-    missing = set(range(sum(sum(classes.values()) for classes in content.counts.values())))
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(missing), *shape)}
-    progress = track(
-        content.images, f"preparing {folder.name}", total=len(missing), console=Console(stderr=True)
-    )
-    partial = folder.with_name(f".{folder.name}.partial")  # what a killed process left there is overwritten
-    shutil.rmtree(partial, ignore_errors=True)
+def write_table(folder: Path, size: int, channels: int, content: Content) -> None:
+    """Write the new `folder`, all or nothing; UserError where two splits share a class."""
+    rows = sorted(content.examples, key=lambda e: (SPLITS.index(e.split), e.label, Path(e.name).name, e.name))
+    counts = {split: Counter(row.label for row in rows if row.split == split) for split in SPLITS}
+    for label, splits in Counter(chain(*counts.values())).items():
+        if splits > 1:
+            raise UserError(f"class {label} is in {splits} splits: give it to one")
+    index = {"splits": {s: list(classes.items()) for s, classes in counts.items()}, "note": content.note}
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), size, size, channels)}
+    images, title = decoded(rows, size, channels), f"preparing {folder.name}"
+    part = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(part, ignore_errors=True)  # what a killed process left there
     try:
-        partial.mkdir()
-        with atomic_open(partial / "images.npy", "wb") as out:  # a memory map would crash on a full disk
+        part.mkdir()
+        with atomic_open(part / "images.npy", "wb") as out:  # a memory map would crash on a full disk
             np.lib.format.write_array_header_1_0(out, header)
-            start = out.tell()
-            for row, image in progress:
-                if image.shape != shape or image.dtype != np.uint8:
-                    raise ValueError(f"row {row} is {image.dtype} {image.shape}, not uint8 {shape}")
-                missing.remove(row)
-                out.seek(start + row * image.size)
-                out.write(np.ascontiguousarray(image).data)
-        if missing:
-            raise ValueError(f"{len(missing)} images were never read")
-        splits = {split: list(content.counts[split].items()) for split in SPLITS}
-        atomic_write(partial / "index.json", json.dumps({"splits": splits, "note": content.note}))
-        partial.replace(folder)
+            for pixels in track(images, title, len(rows), console=Console(stderr=True)):
+                out.write((255 - pixels if content.invert else pixels).tobytes())
+        atomic_write(part / "index.json", json.dumps(index))
+        part.replace(folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def decoded(rows: Sequence[Example], size: int, channels: int) -> Iterator[NDArray[np.uint8]]:
+    """The pixels of each row, in threads: PIL decodes and resizes outside the interpreter lock."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, len(rows), 64):  # a few at a time, since photographs are large
+            some = rows[start : start + 64]
+            data, names = [row.load() for row in some], [row.name for row in some]
+            yield from pool.map(partial(decode, size=size, channels=channels), data, names)

@@ -1,8 +1,4 @@
-"""What every meta-learner shares: training, validation and test steps, losses and scores.
-
-A learner implements one method, `forward`: it predicts queries, given a support set. It knows the shapes of
-its tasks and nothing else about the data.
-"""
+"""What every meta-learner shares: training, validation and test steps, losses and scores."""
 
 import json
 from collections.abc import Callable
@@ -15,29 +11,31 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import CatMetric
 
-from fewshot.baselines import baseline_name, baseline_scores
 from fewshot.episodes import Episode, Task
 from fewshot.errors import UserError
-from fewshot.methods.losses import accumulated_losses, nan_unless_finite, prediction_rows, task_scores
+from fewshot.methods.losses import (
+    accumulated_losses,
+    baseline_name,
+    baseline_scores,
+    nan_unless_finite,
+    prediction_rows,
+    squared_errors,
+)
 from fewshot.options import Positive, validated
 
 Lr = Annotated[Positive, "learning rate of Adam; the loss is the sum over the meta-batch, as released"]
 
 
 class MetaLearner(L.LightningModule):
-    """Base class of the learners; a learner's options are the annotated parameters of its constructor.
-
-    Raises:
-        UserError: an option is invalid, or options do not fit together.
-    """
+    """Base class of the learners; a learner's options are the annotated parameters of its constructor."""
 
     regression = True  # False: for classification only
     has_head = True  # False: no weight depends on the number of ways, so that training and test may differ
+    uses_backbone = True  # False: inputs are read raw
     steps_setting: str | None = None  # attribute with the passes or inner steps of a test prediction
     micro_batch_size: int | None = None  # tasks per backward pass in an update; None: the whole meta-batch
-    keep_predictions = False  # whether a test fills `test_predictions`
 
-    # for fewshot.training.compiled and fewshot.training.captured
+    # for fewshot.training.compiled
     repeated: str | None = None  # method that training calls often with equal shapes, worth compiling
     one_graph = False  # `losses` takes no gradients itself, so that it can be compiled as one CUDA graph
     replayable = False  # `losses` runs the same operations for every episode: no `.item()`, no counters
@@ -59,29 +57,20 @@ class MetaLearner(L.LightningModule):
 
     def __init__(self, task: Task, lr: Lr) -> None:
         super().__init__()
-        name = type(self).__name__
         if task.regression and not self.regression:
-            raise UserError(f"{name} is for classification only: choose other data")
+            raise UserError(f"{type(self).__name__} is for classification only: choose other data")
         if task.train_outputs is not None and self.has_head:
-            raise UserError(
-                f"train_ways={task.train_outputs}: {name} has one output per class of a test task: "
-                "leave it out, or choose ProtoNet"
-            )
-        self.task = task
-        self.lr = lr
-        self.val_scores, self.val_losses = value_per_task(), value_per_task()
-        self.test_scores, self.test_baselines = value_per_task(), value_per_task()
-        self.test_tasks, self.test_predictions = value_per_task(), value_per_task()
+            one_each = f"{type(self).__name__} has one output per class of a test task"
+            raise UserError(f"train_ways={task.train_outputs}: {one_each}")
+        self.task, self.lr = task, lr
+        per_task = [CatMetric(nan_strategy="disable") for _ in range(6)]  # a value or row per task, also NaN
+        self.val_scores, self.val_losses, self.test_scores, self.test_baselines = per_task[:4]
+        self.test_tasks, self.test_predictions = per_task[4:]
 
     @property
     def outputs(self) -> int:
         """The number of outputs of a task; training may have other ways than validation and test."""
         return (self.training and self.task.train_outputs) or self.task.outputs
-
-    @property
-    def uses_backbone(self) -> bool:
-        """Whether the inputs pass through the backbone; an LSTM may read them raw."""
-        return True
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         """Predictions for the queries, (B, Q, outputs): logits or real values; inputs as in `Episode`."""
@@ -96,29 +85,13 @@ class MetaLearner(L.LightningModule):
         return args
 
     def predict(self, episode: Episode) -> Tensor:
-        """Predictions for the queries of an episode, (B, Q, outputs).
-
-        With transductive batch norm, the default, the queries of a task are normalised by their common
-        statistics: a prediction depends on the other queries, and a single query cannot be predicted. With
-        `backbone.bn=support` predictions are independent of each other.
-
-        Raises:
-            UserError: `forward` returns another shape, or transductive batch norm sees a set of one example.
-        """
-        predictions = self(episode.support_x, episode.support_y, episode.query_x)
-        expected = (*episode.query_y.shape[:2], self.outputs)
-        shape = getattr(predictions, "shape", None)
-        if shape != expected:
-            found = type(predictions).__name__ if shape is None else tuple(shape)
-            raise UserError(
-                f"forward of {type(self).__name__} returns {found}, not {expected}: (tasks, queries, outputs)"
-            )
-        return predictions
+        """Predictions for the queries, (B, Q, outputs); with transductive batch norm, of all together."""
+        return self(episode.support_x, episode.support_y, episode.query_x)
 
     def task_losses(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """Each task's loss, (B,): cross-entropy or squared error, averaged over its examples."""
         if self.task.regression:
-            return F.mse_loss(predictions, targets, reduction="none").flatten(1).mean(1)
+            return squared_errors(predictions, targets)
         return F.cross_entropy(predictions.transpose(1, 2), targets, reduction="none").mean(1)
 
     def targets(self, y: Tensor) -> Tensor:
@@ -127,7 +100,10 @@ class MetaLearner(L.LightningModule):
 
     def scores(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """Each task's score, (B,): accuracy in % or mean squared error; NaN if a prediction is not finite."""
-        return task_scores(predictions, targets, self.task.regression)
+        if self.task.regression:
+            return nan_unless_finite(squared_errors(predictions, targets), predictions)
+        scores = 100 * (predictions.argmax(-1) == targets).float().mean(1)
+        return nan_unless_finite(scores, predictions)
 
     def losses(self, episode: Episode) -> tuple[Tensor, Tensor]:
         """Each task's loss, (B,), and the predictions; the gradient of the losses' sum trains the learner."""
@@ -168,23 +144,16 @@ class MetaLearner(L.LightningModule):
         self.test_scores.update(self.scores(predictions, episode.query_y))
         self.test_baselines.update(baseline_scores(episode, self.task))
         self.test_tasks.update(episode.tasks)
-        if self.keep_predictions:
-            self.test_predictions.update(prediction_rows(predictions, episode.query_y, self.task.regression))
+        self.test_predictions.update(prediction_rows(predictions, episode.query_y, self.task.regression))
 
     def on_test_epoch_end(self) -> None:
         self.test_tasks.compute()  # gathers the values of all processes while they still exist
-        if self.keep_predictions:
-            self.test_predictions.compute()
+        self.test_predictions.compute()
         self.log(f"test/{self.task.metric}", self.test_scores.compute().mean(), sync_dist=True)
         self.log(f"test/{baseline_name(self.task)}", self.test_baselines.compute().mean(), sync_dist=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
-
-
-def value_per_task() -> CatMetric:
-    """A metric that collects one value or row per task, NaN included."""
-    return CatMetric(nan_strategy="disable")
 
 
 def query_pass(forward: Callable[..., Tensor], bn: str, support_x: Tensor, query_x: Tensor) -> Tensor:

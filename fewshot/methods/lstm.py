@@ -13,7 +13,7 @@ from fewshot.backbones import make_body
 from fewshot.backbones.layers import linear
 from fewshot.errors import UserError
 from fewshot.methods.base import Lr, MetaLearner, Task, query_pass
-from fewshot.methods.lstm_stack import Initial, LSTMStack, State
+from fewshot.methods.lstm_layers import LSTMStack, State, step
 from fewshot.options import Few, UnitsOfLayers
 
 Inputs = Literal["target", "prev_target", "prev_target_pred", "prev_target_err", "prev_target_pred_err"]
@@ -23,9 +23,7 @@ class PlainLSTM(MetaLearner):
     """A stack of LSTM layers reads the support pairs (x_i, y_i); from its state it reads the queries (x, 0).
 
     A "sequence" is read in its order. In a "set" all examples start from one state, and the new states are
-    averaged (Eq. 10, Figure 3). In a sequence x_t may come with the previous step's label, prediction and
-    squared error instead of its own label (Table A1). A convolutional backbone embeds the inputs; otherwise
-    they are read raw.
+    averaged (Eq. 10, Figure 3). A convolutional backbone embeds the inputs; otherwise they are read raw.
     """
 
     steps_setting = "passes"
@@ -52,52 +50,42 @@ class PlainLSTM(MetaLearner):
         if support_mode == "set" and query_cell and not pool_cell:
             raise UserError("query_cell=true needs pool_cell=true: the queries start from one pooled cell")
         body = make_body(task.input_shape, backbone)
-        self.body = None if body.flat else body
+        self.body, self.uses_backbone = None if body.flat else body, not body.flat
         features = body.features if self.body else torch.Size(task.input_shape).numel()
         self.parts = inputs.removeprefix("prev_").split("_")
         self.lstm = LSTMStack(features + task.outputs * len(self.parts), hidden)
         self.head = nn.Linear(hidden[-1], task.outputs)
-        self.support_mode, self.passes, self.delayed = support_mode, passes, inputs != "target"
+        self.support_mode, self.delayed, self.passes = support_mode, inputs != "target", passes
         self.pool_cell, self.query_cell, self.first_labels = pool_cell, query_cell, first_labels
-
-    @property
-    def repeated(self) -> str | None:  # type: ignore[override]
-        """All of `forward` for a set: many small operations. A sequence is read by torch's own LSTM."""
-        return "forward" if self.support_mode == "set" and not self.body else None
-
-    @property
-    def uses_backbone(self) -> bool:
-        return self.body is not None
+        # many small operations; a sequence is read by torch's own LSTM
+        self.repeated = "forward" if support_mode == "set" and body.flat else None
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+        support_BMD, query_BQD = support_x.flatten(2), query_x.flatten(2)
         if self.body:
             support_BMD = self.body(support_x)
             query_BQD = query_pass(self.body, self.body.bn, support_x, query_x)
-        else:
-            support_BMD, query_BQD = support_x.flatten(2), query_x.flatten(2)
         read = self.read_delayed if self.delayed else self.read_sequence
         read = self.read_set if self.support_mode == "set" else read
-        state: Initial = read(support_BMD, self.targets(support_y))
-        if not self.query_cell:
-            state = [(h, None) for h, _ in state]
-        *_, (h_DBQ, _) = self.lstm.step(self.lstm.input_gates(query_BQD), state)  # without labels
+        state = read(support_BMD, self.targets(support_y)) if self.passes else None
+        *_, (h_DBQ, _) = step(self.lstm, self.lstm.input_gates(query_BQD), state, self.query_cell)
         return self.output(h_DBQ)
 
-    def read_set(self, x_BMD: Tensor, y_BMN: Tensor) -> State:
-        """The pooled state after `passes` passes (Eq. 10)."""
+    def read_set(self, x_BMD: Tensor, y_BMN: Tensor) -> State | None:
+        """Eq. 10: in each pass, the mean of the examples' new states."""
         unlabelled, state = self.lstm.input_gates(x_BMD), None  # the same in every pass
         labelled = unlabelled + self.lstm.label_gates(y_BMN)
         for t in range(self.passes):
-            new = self.lstm.step(labelled if t > 0 or self.first_labels else unlabelled, state)
+            new = step(self.lstm, labelled if t > 0 or self.first_labels else unlabelled, state)
             state = [(mean(h), mean(c) if self.pool_cell else c) for h, c in new]
-        return state or self.lstm.zero_state(x_BMD)
+        return state
 
-    def read_sequence(self, x_BMD: Tensor, y_BMN: Tensor) -> State:
-        """The state after reading the support set `passes` times in its order (Eqs. 7 and 8)."""
+    def read_sequence(self, x_BMD: Tensor, y_BMN: Tensor) -> State | None:
+        """Eqs. 7 and 8: the state after the pairs (x_1, y_1), ..., (x_M, y_M)."""
         return self.lstm.read(torch.cat([x_BMD, y_BMN], -1), self.passes)
 
-    def read_delayed(self, x_BMD: Tensor, y_BMN: Tensor) -> State:
-        """The same, where each example comes with the previous step's label, prediction and error (Table A1).
+    def read_delayed(self, x_BMD: Tensor, y_BMN: Tensor) -> State | None:
+        """Table A1: each example comes with the previous step's label, prediction and squared error.
 
         A pass starts with zeros and ends with the first example once more, with which the last label is read.
         """
@@ -106,11 +94,11 @@ class PlainLSTM(MetaLearner):
         for _ in range(self.passes):
             previous = x_BMD.new_zeros(tasks, 1, outputs * len(self.parts))
             for i in (*range(examples), 0):
-                state = self.lstm.step(gates[:, :, i : i + 1] + self.lstm.label_gates(previous), state)
+                state = step(self.lstm, gates[:, :, i : i + 1] + self.lstm.label_gates(previous), state)
                 prediction, label = self.output(state[-1][0]), y_BMN[:, i : i + 1]
                 seen = {"target": label, "pred": prediction, "err": (prediction - label).square()}
                 previous = torch.cat([seen[part] for part in self.parts], -1)
-        return state or self.lstm.zero_state(x_BMD)
+        return state
 
     def output(self, h_DBM: Tensor) -> Tensor:
         """The predictions of the top layer's h, (B, M, outputs)."""

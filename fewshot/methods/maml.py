@@ -9,19 +9,10 @@ from torch import Tensor, nn
 
 from fewshot.backbones import make_body
 from fewshot.backbones.base import Body, Network
-from fewshot.backbones.task_weight import TaskWeight
+from fewshot.backbones.task_weight import TaskWeight, Weights, copies, functional_call, leaf
 from fewshot.errors import UserError
 from fewshot.methods.base import Lr, MetaLearner, Task, query_pass
-from fewshot.methods.per_task import Weight, Weights, copies, functional_call, leaf
 from fewshot.options import Few, Positive
-
-InnerLr = Annotated[Positive, "step size of the inner loop"]
-InnerSteps = Annotated[Few, "inner steps in training"]
-EvalInnerSteps = Annotated[Few, "inner steps in validation and test"]
-FirstOrder = Annotated[bool, "treat inner gradients as constants in the meta-gradient"]
-GradClip = Annotated[Positive | None, "clip each element of the inner gradients and of the meta-gradient"]
-ClipEach = Annotated[bool, "clip the meta-gradient after each task, as released; false: the sum"]
-HeadOnly = Annotated[bool, "adapt only the head (ANIL)"]
 
 
 class MAML(MetaLearner):
@@ -39,42 +30,37 @@ class MAML(MetaLearner):
         task: Task,
         backbone: Mapping[str, Any],
         lr: Lr,
-        inner_lr: InnerLr,
-        inner_steps: InnerSteps,
-        eval_inner_steps: EvalInnerSteps,
-        first_order: FirstOrder = False,
-        grad_clip: GradClip = None,
-        grad_clip_each: ClipEach = False,
-        adapt_head_only: HeadOnly = False,
+        inner_lr: Annotated[Positive, "step size of the inner loop"],
+        inner_steps: Annotated[Few, "inner steps in training"],
+        eval_inner_steps: Annotated[Few, "inner steps in validation and test"],
+        first_order: Annotated[bool, "treat inner gradients as constants in the meta-gradient"] = False,
+        grad_clip: Annotated[Positive | None, "clip elements of the inner and of the meta-gradient"] = None,
+        grad_clip_each: Annotated[bool, "clip the meta-gradient after each task; false: the sum"] = False,
+        adapt_head_only: Annotated[bool, "adapt only the head (ANIL)"] = False,
     ) -> None:
         super().__init__(task, lr)
-        self.net = self.make_net(Network(make_body(task.input_shape, backbone), task.outputs))
+        self.net = self.make_net(make_body(task.input_shape, backbone))
         self.inner_lr, self.inner_steps, self.eval_inner_steps = inner_lr, inner_steps, eval_inner_steps
         self.first_order, self.grad_clip, self.grad_clip_each = first_order, grad_clip, grad_clip_each
         self.adapt_head_only = adapt_head_only
-        if not self.body.per_task and not (adapt_head_only and not self.clips_each_task):
-            raise UserError(
-                f"{type(self.body).__name__} has one copy of its weights for all tasks: choose another "
-                "backbone, or adapt_head_only=true with grad_clip_each=false"
-            )
+        # a loop of many small operations; without clipping, steps on linear layers are kept as products
+        self.repeated = "inner_loop" if self.body.flat and grad_clip is not None else None
+        if not self.body.per_task and (self.clip_of_each is not None or not adapt_head_only):
+            alone = "has one copy of its weights for all tasks"
+            raise UserError(f"this backbone {alone}: adapt_head_only=true with grad_clip_each=false takes it")
 
     @property
     def body(self) -> Body:
-        return self.net.body  # type: ignore[return-value]
+        return self.net.body
 
     @property
-    def clips_each_task(self) -> bool:
-        return self.grad_clip_each and self.grad_clip is not None
+    def clip_of_each(self) -> float | None:
+        """Where the meta-gradient is clipped after each task: then all weights have copies."""
+        return self.grad_clip if self.grad_clip_each else None
 
-    @property
-    def repeated(self) -> str | None:  # type: ignore[override]
-        """The inner loop, where it consists of many small operations."""
-        large = [name for name, p in self.net.named_parameters() if self.uses_outer_products(name, p)]
-        return "inner_loop" if self.body.flat and not large else None
-
-    def make_net(self, network: Network) -> nn.Module:
-        """The network to adapt, `(x, reference) -> predictions`; subclasses add layers to the given one."""
-        return network
+    def make_net(self, body: Body) -> Network:
+        """The network to adapt, `(x, reference) -> predictions`."""
+        return Network(body, self.task.outputs)
 
     def adapts(self, name: str) -> bool:
         """Whether the inner loop adapts this parameter of `net`; the others are only meta-learned."""
@@ -96,22 +82,17 @@ class MAML(MetaLearner):
     def initial_weights(self, tasks: int) -> Weights:
         """The initialisation, one copy per task."""
         weights: Weights = {}
-        clip = self.grad_clip if self.clips_each_task else None
         for name, parameter in self.net.named_parameters():
-            if self.is_per_task(name):
-                products = self.uses_outer_products(name, parameter)
-                weights[name] = TaskWeight(parameter) if products else copies(parameter, tasks, clip)
+            if self.uses_outer_products(name, parameter) and self.adapts(name):
+                weights[name] = TaskWeight(parameter)
+            elif self.adapts(name) or self.clip_of_each is not None:
+                weights[name] = copies(parameter, tasks, self.clip_of_each)
         return weights
-
-    def is_per_task(self, name: str) -> bool:
-        return self.clips_each_task or self.adapts(name)
 
     def uses_outer_products(self, name: str, parameter: Tensor) -> bool:
         """Whether steps are kept as outer products: a linear layer's weight, unclipped, one step size."""
-        size = self.step_size(name)
-        one_size = not isinstance(size, Tensor) or size.dim() == 0
         is_linear = self.body.flat and parameter.dim() == 2 and name.endswith(".weight")
-        return is_linear and self.grad_clip is None and one_size
+        return is_linear and self.grad_clip is None and torch.as_tensor(self.step_size(name)).dim() == 0
 
     def inner_step(self, weights: Weights, support_x: Tensor, support_y: Tensor) -> Weights:
         """The weights after one gradient step on the support loss."""
@@ -121,7 +102,7 @@ class MAML(MetaLearner):
         names = [name for name in weights if self.adapts(name)]
 
         def support_loss(changed: Weights) -> Tensor:
-            predictions = self.call_net(weights | changed, support_x)
+            predictions = functional_call(self.net, weights | changed, support_x)
             return self.task_losses(predictions, support_y).sum()  # each task's gradient: no weight is shared
 
         if torch.compiler.is_compiling():  # torch compiles second-order gradients of functions only
@@ -138,7 +119,7 @@ class MAML(MetaLearner):
             grads = tuple(clip(grad, -self.grad_clip, self.grad_clip) for grad in grads)
         return weights | {n: self.updated(n, weights[n], g) for n, g in zip(names, grads, strict=True)}
 
-    def updated(self, name: str, weight: Weight, grad: Tensor) -> Weight:
+    def updated(self, name: str, weight: Tensor | TaskWeight, grad: Tensor) -> Tensor | TaskWeight:
         """A weight after a gradient step; for a `TaskWeight`, `grad` is that of the layer's outputs."""
         size = self.step_size(name)
         if isinstance(weight, TaskWeight):
@@ -147,12 +128,7 @@ class MAML(MetaLearner):
         return weight - size * grad if isinstance(size, Tensor) else torch.sub(weight, grad, alpha=size)
 
     def predict_queries(self, weights: Weights, support_x: Tensor, query_x: Tensor) -> Tensor:
-        return query_pass(partial(self.call_net, weights), self.body.bn, support_x, query_x)
-
-    def call_net(self, weights: Weights, x: Tensor, reference: int | None = None) -> Tensor:
-        """The net's predictions with the given weights."""
-        per_task = [name for name in weights if self.is_per_task(name)]
-        return functional_call(self.net, weights, per_task, x, reference)
+        return query_pass(partial(functional_call, self.net, weights), self.body.bn, support_x, query_x)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         if self.grad_clip is not None:

@@ -4,9 +4,10 @@ Shape suffixes: B tasks, M support examples, I inputs and O outputs of a layer.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot.backbones import make_body
@@ -14,10 +15,12 @@ from fewshot.backbones.blocks import Block, Blocks
 from fewshot.backbones.task_weight import TaskWeight
 from fewshot.errors import UserError
 from fewshot.methods.base import Lr, MetaLearner, Task, query_pass
-from fewshot.methods.coordinate_lstm import CoordinateLSTM, State, pooled
-from fewshot.methods.outer_products import Factors, Normalisation, inverse_spread, mean_outer_product, updated
+from fewshot.methods.lstm_layers import CoordinateLSTM, State, pooled
 from fewshot.options import Few, Positive, UnitsOfLayers
 
+Normalisation = Literal["example", "matrix", "joint", "none"]
+Layers = list[Tensor]
+Weights = list[TaskWeight]  # H of each layer
 States = list[State | None]  # of each layer's LSTM
 
 
@@ -25,11 +28,9 @@ class OPLSTM(MetaLearner):
     """An LSTM updates a network's weights, which are its 2D hidden states H, by outer products.
 
     On linear blocks every layer is adapted, on other backbones only the output layer. Updates are divided by
-    the Frobenius norm of each example's outer product ("example"), of each layer's mean ("matrix"), or of the
-    means of all layers together ("joint").
-
-    With `preactivation`, as released for the FC net, LSTM and outer products read hidden layers before batch
-    norm and ReLU, and hidden updates are scaled by batch norm's weight over the outputs' spread.
+    the norm of each example's outer product ("example"), of each layer's mean ("matrix"), or of all layers'
+    ("joint"). With `preactivation`, as released for the FC net, LSTM and outer products read hidden layers
+    before batch norm and ReLU, and updates are scaled by batch norm's weight over the outputs' spread.
     """
 
     steps_setting = "passes"
@@ -72,15 +73,14 @@ class OPLSTM(MetaLearner):
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         if self.hidden:
-            support, query = support_x.flatten(2), query_x.flatten(2)
+            support, query, bn = support_x.flatten(2), query_x.flatten(2), self.body.bn
         else:
-            support, query = self.body(support_x), query_pass(self.body, self.body.bn, support_x, query_x)
+            support, bn = self.body(support_x), "none"
+            query = query_pass(self.body, self.body.bn, support_x, query_x)
         weights = self.adapt(support, self.targets(support_y))
-
-        def network(x: Tensor, reference: int | None = None) -> Tensor:
-            return self.activations(x, weights, reference)[1][-1]
-
-        return query_pass(network, self.body.bn if self.hidden else "none", support, query)
+        return query_pass(
+            lambda x, reference=None: self.activations(x, weights, reference)[1][-1], bn, support, query
+        )
 
     def output_layer(self, support_x: Tensor, support_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The output layer's inputs under H_0, (B, M, I), and its weights H_0 and H_T, (B, O, I)."""
@@ -89,13 +89,19 @@ class OPLSTM(MetaLearner):
         features = self.activations(support, initial)[0][-1]
         return features, initial[-1].materialize(len(support)), final[-1].materialize(len(support))
 
-    def initial_weights(self) -> list[TaskWeight]:
+    def initial_weights(self) -> Weights:
         """H_0 of every layer, shared by all tasks."""
         return [*(TaskWeight(block.weight) for block in self.hidden), TaskWeight(self.head.weight)]
 
-    def activations(
-        self, x: Tensor, weights: list[TaskWeight], reference: int | None = None
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def adapt(self, x: Tensor, targets: Tensor) -> Weights:
+        """H_T of every layer after `passes` passes over the support set (Algorithm 1, lines 7 to 14)."""
+        weights = self.initial_weights()
+        states: States = [None] * len(weights)
+        for _ in range(self.passes):
+            weights, states = self.one_pass(weights, states, x, targets)
+        return weights
+
+    def activations(self, x: Tensor, weights: Weights, reference: int | None = None) -> tuple[Layers, Layers]:
         """Eq. 13: each layer's input a^(l-1) and its linear output u^l = H a^(l-1) + b, (B, M, ·)."""
         inputs, outputs = [x], []
         for block, weight in zip(self.hidden, weights[:-1], strict=True):
@@ -104,55 +110,54 @@ class OPLSTM(MetaLearner):
         outputs.append(weights[-1].linear(inputs[-1], self.head.bias))
         return inputs, outputs
 
-    def adapt(self, x: Tensor, targets: Tensor) -> list[TaskWeight]:
-        """H_T of every layer after `passes` passes over the support set (Algorithm 1, lines 7 to 14)."""
-        weights = self.initial_weights()
-        states: States = [None] * len(weights)
-        for _ in range(self.passes):
-            weights, states = self.one_pass(weights, states, x, targets)
-        return weights
-
     def one_pass(
-        self, weights: list[TaskWeight], states: States, x: Tensor, targets: Tensor
-    ) -> tuple[list[TaskWeight], States]:
-        """H_(t+1) and the LSTM's state of every layer."""
+        self, weights: Weights, states: States, x: Tensor, targets: Tensor
+    ) -> tuple[Weights, States]:
+        """H_(t+1) and the LSTM's state of every layer; a state of None is zero."""
         inputs, outputs = self.activations(x, weights)
         prediction = outputs[-1].softmax(-1) if self.softmax else outputs[-1]
         below = [x, *outputs[:-1]] if self.preactivation else inputs  # a^(l-1) of the outer products
         above = [*below[1:], prediction]  # a^l of the LSTM's inputs
-        message = targets
-        updates: list[Factors] = []
+        message, updates = targets, []
         new_states: States = []
         for layer in reversed(range(len(weights))):  # Eq. 17: messages go down from the output layer
             a, m = (above[layer].detach(), message.detach()) if self.detach else (above[layer], message)
-            h_BMO, state = self.lstm(layer)(a, m, states[layer])
+            h_BMO, state = self.lstm(layer)(a, m, states[layer])  # Eq. 15
             new_states.append(pooled(state, h_BMO.shape) if self.pool_state else state)
             if layer > 0:
                 message = weights[layer].transposed(h_BMO)
-            scale = self.row_scale(layer, outputs)
-            updates.append(mean_outer_product(h_BMO, below[layer], scale, self.normalisation))
-        return updated(weights, updates[::-1], self.gamma, self.normalisation), new_states[::-1]
+            updates.append(self.outer_product(h_BMO, below[layer], layer, outputs[layer]))
+        return self.updated(weights, updates[::-1]), new_states[::-1]
 
     def lstm(self, layer: int) -> CoordinateLSTM:
         """The LSTM of a layer: all hidden layers share one."""
         return self.hidden_lstm if layer < len(self.hidden) else self.output_lstm
 
-    def row_scale(self, layer: int, outputs: list[Tensor]) -> Tensor | None:
-        """`preactivation`: batch norm's weight over the spread of a hidden layer's outputs, (B, 1, O)."""
-        if not self.preactivation or layer == len(self.hidden):
-            return None
-        return self.hidden[layer].bn_weight * inverse_spread(outputs[layer])
+    def outer_product(self, h_BMO: Tensor, a_BMI: Tensor, layer: int, u_BMO: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 14's mean over the support set, as factors h and a of hᵀ a; an example's norm is ‖h‖ ‖a‖."""
+        if self.normalisation == "example":
+            h_BMO, a_BMI = F.normalize(h_BMO, dim=-1), F.normalize(a_BMI, dim=-1)
+        if self.preactivation and layer < len(self.hidden):
+            spread_BO = (u_BMO - u_BMO.mean(1, keepdim=True)).square().sum(1, keepdim=True)
+            h_BMO = h_BMO * (self.hidden[layer].bn_weight * torch.rsqrt(spread_BO + 1e-7))
+        return h_BMO / h_BMO.shape[1], a_BMI
 
-    def alike(self, *args: Any) -> tuple[Any, ...]:
-        """The first pass's arguments in the form of the later ones: zero states, and one weight per task.
+    def updated(self, weights: Weights, updates: list[tuple[Tensor, Tensor]]) -> Weights:
+        """Eq. 14: H_(t+1) of every layer. An update of zero stays zero."""
+        gamma = 1.0 if self.gamma is None else self.gamma
+        scales: list[Any] = [gamma] * len(weights)
+        if self.normalisation in ("joint", "matrix"):  # ‖hᵀ a‖² without hᵀ a
+            squares = [((h @ h.mT) * (a @ a.mT)).sum((1, 2), keepdim=True) for h, a in updates]
+            if self.normalisation == "joint":
+                squares = [torch.stack(squares).sum(0)] * len(weights)
+            scales = [gamma * square.clamp_min(1e-24).rsqrt() for square in squares]
+        return [w.plus(h * scale, a) for w, (h, a), scale in zip(weights, updates, scales, strict=True)]
 
-        Outer products would accumulate from pass to pass, and each number of them would be compiled anew.
-        """
-        weights, states, x, targets = args
-        if states[0] is not None:
-            return args
-        tasks, examples, _ = targets.shape
-        rows = [tasks * examples * len(weight.base) for weight in weights]
-        zeros = [self.lstm(layer).zero_state(x, number) for layer, number in enumerate(rows)]
-        full = [w.materialize(tasks).clone(memory_format=torch.contiguous_format) for w in weights]
-        return [TaskWeight(weight) for weight in full], zeros, x, targets
+    def alike(self, weights: Weights, states: States, x: Tensor, targets: Tensor) -> tuple[Any, ...]:
+        """The first pass's arguments in the form of the later ones: zero states, and one weight per task."""
+        if states[0] is None:
+            rows = targets.shape[0] * targets.shape[1]
+            states = [self.lstm(n).zero_state(x, rows * len(w.base)) for n, w in enumerate(weights)]
+            full = [weight.materialize(len(x)) for weight in weights]
+            weights = [TaskWeight(w.clone(memory_format=torch.contiguous_format)) for w in full]
+        return weights, states, x, targets

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
-from fewshot.baselines import baseline_name
 from fewshot.config.run_id import config_diff
 from fewshot.errors import Diverged
 from fewshot.files import atomic_write
 from fewshot.methods.base import MetaLearner
+from fewshot.methods.losses import baseline_name
 from fewshot.results.environment import git_commit
 from fewshot.results.paper import bn_in_test, paper_figure
 from fewshot.results.statistics import mean_and_ci95

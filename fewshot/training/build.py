@@ -108,7 +108,6 @@ def assemble(cfg: DictConfig) -> tuple[EpisodicDataModule, MetaLearner]:
     L.seed_everything(cfg.seed, verbose=False)
     learner = make_learner(cfg, datamodule.source.task)
     learner.micro_batch_size = cfg.trainer.micro_batch_size
-    learner.keep_predictions = cfg.predictions
     return datamodule, learner
 
 

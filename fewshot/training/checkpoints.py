@@ -1,69 +1,135 @@
-"""Checkpoints: written completely or not at all, and loaded without executing anything in them."""
+"""The best and the last state of a run: complete or not there, and loaded without executing anything."""
 
-import pickle
-import zipfile
+import math
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint, Timer
+from omegaconf import DictConfig
 
-from fewshot.errors import UserError, brief
+from fewshot.config.settings import seconds
+from fewshot.errors import Diverged, OutOfTime, UserError, brief
 from fewshot.files import atomic_open
 from fewshot.methods.base import MetaLearner
+from fewshot.training import signals
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint completely or not at all. Lightning moves it from another folder, which may be a
-    copy."""
+    """Writes beside the target; Lightning moves a file from another folder, and a copy is not atomic."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         with atomic_open(Path(path), "wb") as file:
             try:
                 torch.save(checkpoint, file)
             except RuntimeError as error:  # torch's word for a file that takes no more
-                raise OSError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
-
-
-def last_state(folder: Path) -> tuple[Path | None, int]:
-    """The state that the run of `folder` resumes from, and its update; None and -1 where there is none.
-
-    Raises:
-        UserError: it cannot be loaded, or the best state is missing.
-    """
-    path, best = folder / "last.ckpt", folder / "best.ckpt"
-    if not path.exists():
-        return None, -1
-    if not best.is_file():
-        raise UserError(f"{best} is missing; overwrite=true trains from scratch")
-    try:
-        return path, int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
-    except Exception as error:
-        raise UserError(
-            f"{path} cannot be loaded ({brief(error, 160)}); overwrite=true trains from scratch"
-        ) from error
+                raise OSError(f"{path} cannot be written: {brief(error, 160)}") from error
 
 
 def load_weights(learner: MetaLearner, path: Path, method: str) -> int:
-    """Loads a checkpoint's weights, without executing anything in it, and returns the update they are from.
+    """Loads the weights of a checkpoint and returns the update that they are from.
 
     Raises:
         UserError: it cannot be loaded, or holds the weights of another learner.
     """
     try:
-        with zipfile.ZipFile(path) as archive:  # torch reads past a flipped bit
-            if torn := archive.testzip():
-                raise ValueError(f"{torn} in it is damaged")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        state, step = checkpoint["state_dict"], int(checkpoint["global_step"])
-    except pickle.UnpicklingError as error:  # torch's own message says how to run what is in it
-        raise UserError(f"{path} cannot be loaded: it holds more than tensors and plain values") from error
+        learner.load_state_dict(checkpoint["state_dict"])
+        return int(checkpoint["global_step"])
     except Exception as error:
-        raise UserError(f"{path} cannot be loaded: {brief(error, 160)}") from error
-    try:
-        learner.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} does not hold the weights of the run's method={method}: {brief(error, 160)}"
-        ) from error
-    return step
+        why = brief(error, 160)
+        raise UserError(f"{path} cannot be loaded as weights of method={method}: {why}") from error
+
+
+class BestCheckpoint(Checkpoint):
+    """Keeps the best validated weights, from those before the first update on, in `best.ckpt` of `folder`.
+
+    Lightning's ModelCheckpoint leaves these out, and loses the best score where the folder has moved.
+    """
+
+    def __init__(self, folder: Path, metric: str) -> None:
+        self.path, self.metric = folder / "best.ckpt", f"val/{metric}"
+        self.sign = -1 if metric == "mse" else 1
+        self.best_score: Any = None  # of a validation
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn != "fit":
+            return
+        score = float(trainer.callback_metrics[self.metric])
+        if not math.isfinite(score):
+            raise Diverged(f"{self.metric} was {score} after update {trainer.global_step}")
+        if trainer.global_step == 0 or self.sign * score > self.sign * self.best_score:
+            self.best_score = score
+            trainer.save_checkpoint(self.path, weights_only=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_score": self.best_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_score = state_dict["best_score"]
+
+
+class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the best state is known by then
+    """Saves the state at each validation and every `save_every_n_steps` updates; never a diverged one.
+
+    Where a validation is due, only the state after it is saved: a run killed during a validation repeats it.
+
+    Raises:
+        Stopped: a signal has come. OutOfTime: `max_time` is over. Both after a save, and without a trace.
+    """
+
+    def __init__(self, folder: Path, cfg: DictConfig, timer: Timer) -> None:
+        self.path, self.timer, self.seconds = folder / "last.ckpt", timer, seconds(cfg.trainer.max_time)
+        self.save_every, self.val_every = cfg.trainer.save_every_n_steps, cfg.trainer.val_check_interval
+        self.command = "the same command" + " without overwrite=true" * cfg.overwrite
+        self.saved = 0  # the update of the last save
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.saved = trainer.global_step
+        signals.set_training(True)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        step = trainer.global_step
+        if step % self.val_every != 0:
+            self.save(trainer, pl_module, due=step % self.save_every == 0 or step == trainer.max_steps)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        # of several processes the others are elsewhere in the validation
+        if trainer.state.fn == "fit" and signals.requested and trainer.world_size == 1:
+            raise self.ending(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "fit" and trainer.global_step > 0:  # at 0 there is nothing to resume from
+            self.save(trainer, pl_module, due=True)
+
+    def save(self, trainer: L.Trainer, pl_module: L.LightningModule, due: bool) -> None:
+        """Saves the state where it is due or the run has to end; the first process decides for all."""
+        over = self.timer.time_elapsed("train") >= self.seconds and trainer.global_step < trainer.max_steps
+        by, over = trainer.strategy.broadcast((signals.requested, over))
+        if due or by or over:
+            for name, parameter in pl_module.named_parameters():
+                if not torch.isfinite(parameter).all():
+                    raise Diverged(f"{name} was not finite after update {trainer.global_step}")
+            trainer.save_checkpoint(self.path)
+            self.saved = trainer.global_step
+        if by:
+            signals.requested = by
+            raise self.ending(trainer)
+        if over:
+            raise OutOfTime
+
+    def ending(self, trainer: L.Trainer) -> signals.Stopped:
+        assert signals.requested is not None
+        then = f"resumes from update {self.saved} of {trainer.max_steps}" if self.saved else "starts again"
+        return signals.Stopped(signals.requested, f"{self.command} {then}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the random numbers, which dropout draws."""
+        return {"random": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        on_cpu, *on_gpus = state_dict["random"]
+        torch.set_rng_state(on_cpu)
+        torch.cuda.set_rng_state_all(on_gpus[: torch.cuda.device_count()])

@@ -116,7 +116,6 @@ def evaluate_on(
         print(
             f"the run is {status}: this is its best state so far, after update {best_step}", file=sys.stderr
         )
-    learner.keep_predictions = predictions
     trainer.test(learner, datamodule=datamodule, verbose=False)
     scores = scored(learner)
     predicted = predictions_of(learner, datamodule) if predictions else None

@@ -1,9 +1,8 @@
 """A run continues from a finished run that differs from it in `trainer.max_steps` alone."""
 
 import copy
-import io
 import sys
-from contextlib import redirect_stderr, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,8 @@ from fewshot.files import atomic_open
 from fewshot.methods import MetaLearner
 from fewshot.results.environment import environment, git_commit
 from fewshot.results.record import final_result
-from fewshot.training.captured import recordable
 from fewshot.training.checkpoints import load_weights
-from fewshot.training.compiled import wanted
+from fewshot.training.compiled import to_compile
 from fewshot.training.split import check_split
 
 SAME_SETTINGS = (  # of the trainer
@@ -89,10 +87,8 @@ def check_same(
 ) -> None:
     """UserError where anything differs that changes the rounding of a sum, or the curve."""
     device, result = trainer.strategy.root_device, final_result(path) or {}
-    with redirect_stderr(io.StringIO()):  # the training itself says what it compiles
-        compiled = wanted(learner, cfg, device)
-    captured = not compiled and cfg.trainer.compile == "auto" and recordable(learner, cfg, device)
-    now = environment(trainer) | {"compiled": compiled, "captured": captured}
+    part, captures = to_compile(learner, cfg, device)
+    now = environment(trainer) | {"compiled": part is not None, "captured": captures}
     pairs = {name: (shorter.trainer[name], cfg.trainer[name]) for name in SAME_SETTINGS}
     pairs |= {name: (result.get(name), now[name]) for name in SAME_ENVIRONMENT}
     pairs["git_commit"] = (result.get("git_commit"), git_commit())

@@ -11,7 +11,6 @@ from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot.config.settings import seconds
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import Diverged, OutOfTime, UserError, brief
 from fewshot.methods import MetaLearner
@@ -21,18 +20,11 @@ from fewshot.results.predictions import predictions_of
 from fewshot.results.record import NO_SCORES, Scores, scored
 from fewshot.training import signals
 from fewshot.training.build import assemble, make_trainer
-from fewshot.training.callbacks import (
-    BestCheckpoint,
-    PrintValidation,
-    ProgressBar,
-    TrainMetrics,
-    ValidateFirst,
-)
-from fewshot.training.checkpoints import AtomicCheckpointIO, last_state, load_weights
+from fewshot.training.callbacks import PrintValidation, ProgressBar, TrainMetrics, ValidateFirst
+from fewshot.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, load_weights
 from fewshot.training.compiled import compiled
-from fewshot.training.distributed import SumGradients, is_first, processes, strategy_settings
+from fewshot.training.distributed import processes, strategy_settings
 from fewshot.training.extend import extend
-from fewshot.training.last_checkpoint import LastCheckpoint
 from fewshot.training.loggers import MetricsCsv, quiet, start_wandb
 
 PASSED_ON = (  # to Lightning's Trainer as they are
@@ -84,10 +76,14 @@ def fit(
     trainer: L.Trainer,
     wandb: Any = None,
 ) -> Tested:
-    state, done = last_state(folder)
+    state, done = None, -1
+    if (folder / "last.ckpt").exists():
+        state = folder / "last.ckpt"
+        load_weights(learner, folder / "best.ckpt", cfg.method.name)
+        done = load_weights(learner, state, cfg.method.name)
     trainer.loggers = make_loggers(cfg, folder, wandb, done)
     timer, best, last = (find(trainer, kind) for kind in (Timer, BestCheckpoint, LastCheckpoint))
-    if is_first():
+    if trainer.is_global_zero:
         MetricsCsv(folder / "metrics.csv", cfg.method.meta_batch_size).cut(done)
     if state is not None:
         print(f"resumes at update {done} of {cfg.trainer.max_steps}", file=sys.stderr)
@@ -102,7 +98,7 @@ def fit(
     except Diverged as error:
         status, reason = "diverged", str(error)
     except Exception as error:
-        if state is None or last.restored:
+        if state is None or last.saved:
             raise
         raise UserError(
             f"{state} cannot be resumed ({brief(error, 160)}); overwrite=true trains from scratch"
@@ -145,10 +141,8 @@ def find(trainer: L.Trainer, kind: type[Any]) -> Any:
 def run_trainer(cfg: DictConfig, folder: Path, learner: MetaLearner) -> L.Trainer:
     """Lightning's trainer with what it leaves to a project."""
     settings, timer = cfg.trainer, Timer()
-    every = (settings.save_every_n_steps, settings.log_every_n_steps, settings.val_check_interval)
-    resume = "the same command" + " without overwrite=true" * cfg.overwrite
     bar = settings.enable_progress_bar and sys.stdout.isatty()
-    callbacks: list[Callback] = [SumGradients()] if settings.devices > 1 else []
+    callbacks: list[Callback] = []
     if settings.similarity != "none":
         callbacks.append(Similarity(settings.similarity))
     callbacks += [
@@ -156,7 +150,7 @@ def run_trainer(cfg: DictConfig, folder: Path, learner: MetaLearner) -> L.Traine
         TrainMetrics(cfg.method.meta_batch_size, settings.log_every_n_steps),
         timer,
         BestCheckpoint(folder, learner.task.metric),
-        LastCheckpoint(folder, *every, timer, seconds(settings.max_time), resume),
+        LastCheckpoint(folder, cfg, timer),
         ProgressBar(refresh_rate=20) if bar else PrintValidation(),
     ]
     distributed = strategy_settings(settings.devices)

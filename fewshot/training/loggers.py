@@ -46,7 +46,7 @@ class MetricsCsv(Logger):
     """
 
     name = "csv"
-    version = ""
+    version = None
 
     def __init__(self, path: Path, meta_batch_size: int) -> None:
         super().__init__()

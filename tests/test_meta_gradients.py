@@ -1,0 +1,197 @@
+"""Meta-gradients against finite differences, and what single learners promise beside their equations."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewshot.episodes import Episode
+from fewshot.errors import UserError
+from fewshot.methods.base import MetaLearner
+from fewshot.methods.maml import MAML as Maml
+from fewshot.options import settings_of
+from tests.conftest import CLASSES, FC, MAML, OPLSTM, RELEASED, SAP, WARPMAML, episode, make, whole
+from tests.test_learners import RELEASED_OPLSTM, close, gradients, summed_loss
+
+
+def check_gradient(learner: MetaLearner, gradient: dict[str, Tensor], value: Callable[[], Tensor]) -> None:
+    """`gradient` is that of `value` along each of its tensors and along several directions of all at once."""
+    parameters = dict(learner.named_parameters())
+    none = {name: torch.zeros_like(g) for name, g in gradient.items()}
+    directions = [none | {name: torch.randn_like(g)} for name, g in gradient.items()]
+    directions += [{name: torch.randn_like(g) for name, g in gradient.items()} for _ in range(3)]
+    for direction in directions:
+        values = []
+        for sign in (1, -2, 1):
+            with torch.no_grad():
+                for name, part in direction.items():
+                    parameters[name].add_(sign * 1e-6 * part)
+            values.append(value().item())
+        expected = sum(float((gradient[name] * part).sum()) for name, part in direction.items())
+        assert (values[0] - values[1]) / 2e-6 == pytest.approx(expected, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("method", "backbone", "bn", "options"),
+    [
+        ("maml", "mlp", None, MAML),
+        *(("maml", backbone, bn, MAML) for backbone in ("fc", "conv4") for bn in ("transductive", "support")),
+        *(("sap", backbone, None, SAP | {"inner_steps": 2}) for backbone in ("fc", "conv4")),
+        ("sap", "conv4", None, SAP | {"inner_steps": 2, "centred": False}),
+    ],
+)
+def test_meta_gradient_equals_finite_differences(
+    method: str, backbone: str, bn: str | None, options: dict[str, Any]
+) -> None:
+    """A first-order, detached or BN-blind gradient fails here, in each tensor and in all together."""
+    learner = make(method, backbone, bn, regression=backbone == "mlp", **options)
+    batch = episode(learner, tasks=2)
+    found = gradients(learner, batch)
+    assert set(found) == {name for name, _ in learner.named_parameters()}
+    check_gradient(learner, found, lambda: summed_loss(learner, batch))
+
+
+@pytest.mark.parametrize("last_loss", [True, False])
+@pytest.mark.parametrize("backbone", ["fc", "conv4"])
+def test_warp_maml_base_gradient_equals_finite_differences(backbone: str, last_loss: bool) -> None:
+    """The initialisation's gradient is that of the loss after the last step, or of the sum over the steps."""
+    learner = make("warpmaml", backbone, **WARPMAML | {"last_loss": last_loss, "inner_steps": 3})
+    batch = episode(learner, tasks=2)
+    base = {name: g for name, g in gradients(learner, batch).items() if ".warps." not in name}
+
+    def value() -> Tensor:
+        total = torch.zeros(())
+        for steps in [3] if last_loss else [1, 2, 3]:
+            learner.inner_steps = steps
+            total = total + summed_loss(learner, batch).detach()
+        return total
+
+    check_gradient(learner, base, value)
+
+
+@pytest.mark.parametrize("backbone", ["fc", "conv4"])
+def test_warp_maml_warp_gradient_equals_finite_differences(backbone: str) -> None:
+    """The gradient of the warps is the sum over the steps of that of one step from where it starts."""
+    learner: Any = make("warpmaml", backbone, **WARPMAML | {"inner_steps": 3})
+    batch = episode(learner, tasks=1)
+    found = {name: g for name, g in gradients(learner, batch).items() if ".warps." in name}
+    starts = [learner.initial_weights(1)]
+    for _ in range(2):
+        starts.append(learner.inner_step(starts[-1], batch.support_x, batch.support_y))
+    starts = [{name: whole(weight, 1).detach().clone() for name, weight in start.items()} for start in starts]
+    parameters = dict(learner.net.named_parameters())
+    learner.inner_steps = 1
+
+    def value() -> Tensor:
+        total = torch.zeros(())
+        for start in starts:
+            with torch.no_grad():
+                for name, weight in start.items():
+                    parameters[name].copy_(weight[0])
+            total = total + summed_loss(learner, batch).detach()
+        return total
+
+    check_gradient(learner, found, value)
+
+
+def test_maml_clips_gradients_where_the_released_runs_do() -> None:
+    """After each task as the gradients are added, or once; a large bound changes nothing."""
+    learner: Any = make("maml", "fc", **MAML)
+    learner.inner_steps = 0  # plain gradients of the initial weights
+    batch = episode(learner)
+    parts = [gradients(learner, Episode(*(part[b : b + 1] for part in batch))) for b in range(3)]
+    bound = 0.7 * max(float(sum(p[name] for p in parts).abs().max()) for name in parts[0])
+    learner.grad_clip = bound
+    differ = 0.0
+    for each in (True, False):
+        learner.grad_clip_each = each
+        for name, found in gradients(learner, batch).items():
+            one, two, three = (p[name] for p in parts)
+            once = (one + two + three).clamp(-bound, bound)
+            running = ((one.clamp(-bound, bound) + two).clamp(-bound, bound) + three).clamp(-bound, bound)
+            close(found, running if each else once)
+            differ = max(differ, float((running - once).abs().max()))
+    assert differ > 1e-3
+    learner.grad_clip = 1e6
+    for name, found in gradients(learner, batch).items():
+        close(found, sum(p[name] for p in parts))
+
+
+def test_maml_takes_other_steps_in_evaluation() -> None:
+    learner: Any = make("maml", "fc", **MAML | {"inner_steps": 1, "eval_inner_steps": 4})
+    batch = episode(learner)
+    trained, evaluated = learner.predict(batch), learner.eval().predict(batch)
+    learner.train().inner_steps = 4
+    close(evaluated, learner.predict(batch))
+    assert (evaluated - trained).abs().max() > 1e-3
+
+
+def test_what_is_not_adapted_is_not_copied() -> None:
+    options = MAML | {"grad_clip_each": True, "adapt_head_only": True}
+    assert sorted(make("maml", "conv4", **options).initial_weights(tasks=7)) == ["head.bias", "head.weight"]
+    clipped: Any = make("maml", "conv4", **options | {"grad_clip": 10.0})
+    assert len(clipped.initial_weights(tasks=7)) == len(list(clipped.net.parameters()))
+
+
+class MetaSGD(Maml):
+    """Learns a step size for every weight."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.names = [name for name, _ in self.net.named_parameters()]
+        self.sizes = nn.ParameterList(torch.full_like(p, self.inner_lr) for p in self.net.parameters())
+
+    def step_size(self, name: str) -> Tensor:
+        return self.sizes[self.names.index(name)]
+
+
+def test_meta_sgd_is_maml_with_learned_steps() -> None:
+    plain: Any = make("maml", "fc", **MAML)
+    sgd = MetaSGD(plain.task, FC, **MAML).double()
+    sgd.net.load_state_dict(plain.net.state_dict())
+    for size in sgd.sizes:
+        size.data.fill_(MAML["inner_lr"])  # in float64
+    batch = episode(plain)
+    found = gradients(sgd, batch)
+    close(sgd.predict(batch), plain.predict(batch))
+    for name, gradient in gradients(plain, batch).items():
+        close(found[name], gradient)
+    assert all(gradient.abs().max() > 0 for gradient in found.values())
+    assert settings_of(MetaSGD) == settings_of(Maml)
+    assert sgd.hparams["inner_lr"] == MAML["inner_lr"]
+    with pytest.raises(UserError, match="MetaSGD: inner_steps=0: Input should be greater than or equal to 1"):
+        MetaSGD(plain.task, FC, **MAML | {"inner_steps": 0})
+
+
+@pytest.mark.parametrize("gamma", [0.4, None])
+@pytest.mark.parametrize("normalisation", ["example", "matrix", "joint", "none"])
+@pytest.mark.parametrize(
+    ("backbone", "preactivation"), [("fc", False), ("fc", True), ("mlp", False), ("conv4", False)]
+)
+def test_zero_update_is_no_step(
+    backbone: str, preactivation: bool, normalisation: str, gamma: float | None
+) -> None:
+    """0 / |0|: the released code gives NaN. Here H_T = H_0, and no gradient is NaN or infinite."""
+    options = {"normalisation": normalisation, "preactivation": preactivation, "gamma": gamma}
+    options = OPLSTM | RELEASED | options
+    learner: Any = make("oplstm", backbone, regression=backbone == "mlp", **options)
+    lstms = [learner.output_lstm, *([learner.hidden_lstm] if backbone != "conv4" else [])]
+    with torch.no_grad():
+        for lstm in lstms:
+            for parameter in lstm[-1].parameters():  # g = tanh(0) = 0, so c = h = 0
+                parameter.zero_()
+    batch = episode(learner)
+    initial = learner.body(batch.query_x) @ learner.head.weight.T + learner.head.bias  # under H_0
+    close(learner.predict(batch), initial, rtol=1e-12, atol=1e-12)
+    found = gradients(learner, batch)
+    assert all(gradient.isfinite().all() for gradient in found.values())
+    assert found["head.weight"].abs().max() > 0  # the loss still reaches H_0
+
+
+def test_gamma_is_learned_unless_null() -> None:
+    learner: Any = make("oplstm", "fc", **RELEASED_OPLSTM)
+    made: Any = CLASSES["oplstm"](learner.task, FC, **RELEASED_OPLSTM)
+    assert made.gamma.item() == pytest.approx(0.4)
+    assert make("oplstm", "fc", **RELEASED_OPLSTM | {"gamma": None}).gamma is None
