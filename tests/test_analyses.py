@@ -12,20 +12,20 @@ from fewshot.config.run_id import run_folder
 from fewshot.errors import UserError
 from fewshot.methods.oplstm import OPLSTM
 from fewshot.methods.sap import SAP
-from fewshot.plots.adaptation import draw_all, passes_figure, with_steps
+from fewshot.plots.episodes import draw_all
 from fewshot.plots.similarity import similarities
 from fewshot.report import load
 from fewshot.training import record
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run as train
-from tests.conftest import BACKBONES, CLASSES, LSTM, MAML, RELEASED, Task, episode, make
+from tests.conftest import BACKBONES, CLASSES, RELEASED, Task, episode, make
 from tests.conftest import OPLSTM as OPTIONS
 from tests.conftest import SAP as SAP_OPTIONS
 from tests.helpers import evaluation, rows
 from tests.made_files import fill_folder, picture
 from tests.offline import records, summary
 from tests.test_curves import images as own_images
-from tests.test_plots import images, waves
+from tests.test_plots import images
 
 DRAW = record.draw
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -168,34 +168,7 @@ def wandb_runs(folder: Path) -> list[Any]:
     return [record.run for record in records(folder) if record.HasField("run")]
 
 
-# ---------------------------------------------------------------- figures of the inner loop
-@pytest.mark.parametrize("method", ["lstm", "maml"])
-def test_passes_are_drawn_from_none_to_all(method: str, tmp_path: Path) -> None:
-    learner, datamodule = waves()
-    if method == "maml":
-        learner = make("maml", "mlp", regression=True, **MAML).float()
-    lines = passes_figure(learner, datamodule).axes[0].lines
-    assert len(lines) == 1 + 1 + 1 + 3  # the wave, all passes, the support set, 0 to 2 passes
-    assert len({tuple(line.get_ydata()) for line in lines}) == len(lines)
-    learner = learner.double().eval()
-    batch = episode(learner)
-    others = batch._replace(support_y=batch.support_y + 1)
-    with torch.no_grad():
-        first, second = (with_steps(learner, 0).predict(e) for e in (batch, others))
-        torch.testing.assert_close(first, second)  # without a pass the support set has no effect
-        assert not torch.allclose(learner.predict(batch), learner.predict(others))
-    drawn = draw_all(learner, datamodule, tmp_path / "pictures", "a title")
-    assert [path.stem for path in drawn] == [*(f"test_task_{n}" for n in range(4)), "passes"]
-    assert all(path.exists() for path in drawn)
-
-
-def test_sequence_without_a_pass_predicts() -> None:
-    learner = make("lstm", "fc", **LSTM, support_mode="sequence", pool_cell=False, query_cell=False)
-    with torch.no_grad():
-        assert with_steps(learner, 0).predict(episode(learner)).isfinite().all()
-
-
 def test_weights_are_drawn(tmp_path: Path) -> None:
     drawn = draw_all(oplstm("fc").float(), images()[1], tmp_path, "")
-    assert drawn[-1].stem == "weights"
-    assert drawn[-1].exists()
+    assert [path.stem for path in drawn] == [*(f"test_task_{n}" for n in range(4)), "weights"]
+    assert all(path.exists() for path in drawn)

@@ -1,45 +1,26 @@
-"""What W&B gets of a study, without a server: a sweep's YAML, and the panels of a dashboard."""
+"""The panels of a study's dashboard, without a server."""
 
 import re
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from fewshot.config.checks import check
-from fewshot.config.compose import composed
 from fewshot.config.run_id import run_folder, run_name
 from fewshot.errors import exit_code
-from fewshot.report import dashboard, sweep
 from fewshot.report.jobs import jobs
 from fewshot.training.run import run as train
 from tests.helpers import config
 from tests.offline import history, summary
 
+pytest.importorskip("wandb_workspaces")
+from fewshot.report import dashboard
+
 pytestmark = pytest.mark.usefixtures("composed_once")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("study", "narrow"), [("lstm_sine", []), ("table2", ["seed=42"])])
-def test_an_agents_call_is_a_job_of_the_study(
-    study: str, narrow: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert sweep.main([study]) == 0
-    spec = yaml.safe_load(capsys.readouterr().out)
-    assert spec["command"][:3] == ["${env}", "python", "train.py"]
-    assert spec["metric"]["goal"] == ("minimize" if "sine" in study else "maximize")
-    spaces = [[f"{name}={value}" for value in space["values"]] for name, space in spec["parameters"].items()]
-    last = list(product(*spaces))[-1]
-    cfg = composed([spec["command"][3], *last])  # as an agent replaces ${args_no_hyphens}
-    check(cfg)
-    assert run_folder(cfg) in {job.folder for job in jobs(study, narrow)}
-
-
-@pytest.mark.slow
 def test_a_dashboard_shows_what_runs_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb_workspaces")
     monkeypatch.setenv("WANDB_MODE", "offline")
     cfg = config(tmp_path, "logger=wandb", "trainer.max_steps=40", "trainer.log_every_n_steps=5")
     train(cfg)
@@ -50,8 +31,6 @@ def test_a_dashboard_shows_what_runs_log(tmp_path: Path, monkeypatch: pytest.Mon
     shown = set(re.findall(r'"((?:val|train|test)/[\w/]+|tasks_per_second|peak_memory_bytes)"', spec))
     assert {"val/mse", "train/loss", "test/mse", "tasks_per_second"} <= shown <= logged
     assert {"learning", "test", "search", "the report"} <= set(re.findall(r'"name":"([^"]+)"', spec))
-    for setting in ("method.value.lr", "layers.value.method.hidden", "units.value.method.hidden"):
-        assert f"config:{setting}" in spec
 
 
 NAME, SHOTS = "method.value.name", "shots.value"
@@ -61,15 +40,14 @@ NAME, SHOTS = "method.value.name", "shots.value"
     ("study", "narrow", "groups"),
     [
         ("figure5", ["profile=quick", "shots=5,10"], ["method.value.support_mode", SHOTS]),
-        ("table4", ["method=sap", "seed=0,1"], [NAME, "data.value.name", SHOTS]),
-        ("table1", ["shots=5", "++method.lr=1e-3,1e-2"], [NAME, SHOTS, "method.value.lr"]),
+        ("table4", ["method=sap", "seed=0,1"], ["data.value.name", SHOTS]),
+        ("table1", ["shots=5", "++method.lr=1e-3,1e-2"], [NAME, "method.value.lr"]),
         ("lstm_sine", ["trial=0,1"], []),
     ],
 )
 def test_a_dashboard_is_of_the_studys_runs_and_groups_their_seeds(
     study: str, narrow: list[str], groups: list[str]
 ) -> None:
-    pytest.importorskip("wandb_workspaces")
     found = jobs(study, narrow)
     model: Any = dashboard.workspace(study, narrow, found)._to_model().model_dump(by_alias=True)
     [runs] = model["spec"]["section"]["runSets"]
@@ -82,20 +60,11 @@ def test_a_dashboard_is_of_the_studys_runs_and_groups_their_seeds(
         for name, job in zip(list(names), found, strict=True):
             names.append(f"{name}-on-{other[job.cfg.data.name]}-5way-{job.cfg.shots}shot-15queries-600tasks")
     assert chosen["value"][0].startswith(study)
-    assert chosen["value"][0].endswith(", reduced") == (study == "figure5")
     assert sorted(chosen["value"][1:]) == sorted(names)
 
 
-def test_tests_across_domains_are_shown() -> None:
-    pytest.importorskip("wandb_workspaces")
-    found = jobs("omniglot-glyphs", ["seed=0", "shots=1"])
-    panels: list[Any] = dashboard.sections("omniglot-glyphs", found)["test"]
-    assert [panel.title for panel in panels] == ["test/accuracy", "test/glyphs/accuracy"]
-
-
-@pytest.mark.parametrize("program", [dashboard, sweep])
-def test_help_and_a_mistake(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert program.main(["--help"]) == 0
-    assert f"python -m {program.__name__}" in capsys.readouterr().out
-    assert exit_code(program.main, ["table9"]) == 2
-    assert capsys.readouterr().err.startswith("error: unknown study")
+def test_help_and_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dashboard.main(["--help"]) == 0
+    assert "python -m fewshot.report.dashboard" in capsys.readouterr().out
+    assert exit_code(dashboard.main, ["table9"]) == 2
+    assert "table9" in capsys.readouterr().err

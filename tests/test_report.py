@@ -16,17 +16,17 @@ from scipy import stats
 
 from fewshot import Task
 from fewshot.config.checks import check
-from fewshot.config.compose import CONF, composed
+from fewshot.config.compose import choices_of, composed
 from fewshot.config.random_search import draw
 from fewshot.config.run_id import run_folder
 from fewshot.errors import exit_code
 from fewshot.report import load
 from fewshot.report.__main__ import main, report
-from fewshot.report.jobs import Job, jobs, studies, title
-from fewshot.report.pairs import corrected, paired, pairs, ranks, verdict
+from fewshot.report.jobs import Job, jobs, title
+from fewshot.report.pairs import corrected, paired, pairs, ranks
 from fewshot.report.runs import runs_of
-from fewshot.report.table import one_task, summarise, with_width
-from fewshot.results.paper import figure_6
+from fewshot.report.table import one_task, score, summarise
+from fewshot.results.paper import read_csv
 from fewshot.results.record import name_of_test
 from fewshot.results.statistics import half_width
 from fewshot.training.build import make_learner
@@ -56,22 +56,19 @@ def write_scores(path: Path, scores: np.ndarray) -> None:
 def store(job: Job, scores: np.ndarray | None = None, status: str = "finished", **other: Any) -> None:
     """A run's folder as train.py leaves it, as far as a report reads it."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    result = job.tests[0] | {"status": status, "seed": job.cfg.seed, "metric": job.metric, "bn": "none"}
-    result |= {"reason": None, "parameters": 20201, "train_seconds": 90.0, "warnings": [], "best_step": 7}
-    result |= {
-        "device": "a processor",
-        "threads": 1,
-        "versions": {"torch": "2.15.0"},
-        "git_commit": "0123" * 9,
+    result = job.tests[0] | {
+        "status": status,
+        "seed": job.cfg.seed,
+        "metric": "mse" if job.cfg.data.name == "sine" else "accuracy",
+        "bn": "none",
     }
-    result |= {"mean": None, "ci95": None, "tasks": None}
+    result |= {"parameters": 20201, "train_seconds": 90.0, "best_step": 7, "mean": None, "tasks": None}
     if scores is not None:
         result |= {"mean": float(scores.mean()), "ci95": 0.1, "tasks": len(scores)}
         result["best_validation"] = float(scores[:10].mean())
         write_scores(job.folder / "test_scores.csv", scores)
     (job.folder / "result.json").write_text(json.dumps(result | other))
-    curve = [f"{t},{t},val/{job.metric},{5 / (1 + t)}\n" for t in range(0, 5000, 1000)]
-    curve += [f"{t},{t},train/loss,{6 / (1 + t)}\n" for t in range(100, 5000, 100)]
+    curve = [f"{t},{t},val/{result['metric']},{5 / (1 + t)}\n" for t in range(0, 5000, 1000)]
     (job.folder / "metrics.csv").write_text("tasks,step,metric,value\n" + "".join(curve))
 
 
@@ -116,7 +113,7 @@ def test_settings_narrow_a_study_as_they_do_a_multirun() -> None:
     assert quick[0].cfg.trainer.max_steps == 2000
     assert not {job.folder for job in quick} & {job.folder for job in jobs("table2", narrow)}
     assert [job.cfg.seed for job in jobs("table1", ["method=lstm", "shots=5,5", "seed=0,0,42"])] == [0, 42]
-    assert title("table1", [*LSTM, "logger=csv"], False) == "table1 method=lstm shots=5"
+    assert title("table1", [*LSTM, "logger=csv"]) == "table1 method=lstm shots=5"
 
 
 @pytest.mark.slow
@@ -133,14 +130,17 @@ def test_every_job_that_the_paper_has_finds_its_number(study: str) -> None:
     assert runs_of(jobs("lstm_sine", ["trial=0,1"]))[["paper", "paper_parameters"]].isna().all(axis=None)
 
 
-def test_a_reduced_run_is_known_by_its_settings() -> None:
-    for settings, reduced in {
-        "trainer.max_steps=35000 method.meta_batch_size=2": False,  # 70 000 tasks, as the paper has
-        "trainer.max_steps=34999 method.meta_batch_size=1": False,  # more updates than the paper's 17 500
-        "trainer.max_steps=17499": True,
-        "trainer.num_val_tasks=9": True,
-    }.items():
-        assert {job.reduced for job in jobs("table1", [*LSTM, *settings.split()])} == {reduced}, settings
+@pytest.mark.parametrize(
+    ("settings", "reduced"),
+    [
+        ("trainer.max_steps=35000 method.meta_batch_size=2", False),  # 70 000 tasks, as the paper has
+        ("trainer.max_steps=34999 method.meta_batch_size=1", False),  # more updates than the paper's 17 500
+        ("trainer.max_steps=17499", True),
+        ("trainer.num_val_tasks=9", True),
+    ],
+)
+def test_a_reduced_run_is_known_by_its_settings(settings: str, reduced: bool) -> None:
+    assert {job.reduced for job in jobs("table1", [*LSTM, *settings.split()])} == {reduced}
 
 
 # ---------------------------------------------------------------- a table
@@ -158,10 +158,9 @@ def test_a_table_holds_ours_the_papers_and_both_intervals() -> None:
     assert lstm["mean"] == pytest.approx(scores.mean())
     assert lstm["ci95_tasks"] == pytest.approx(1.96 * scores.std(ddof=1) / scores.size**0.5, rel=1e-3)
     assert lstm["ci95_seeds"] == pytest.approx(4.3027 * scores.mean(1).std(ddof=1) / 3**0.5, rel=1e-3)
-    assert (lstm["paper"], lstm["paper_ci95"], lstm["overlap"]) == (0.0406, 0.002, "yes")
-    assert cell(runs, "maml", "sine 5-shot")["overlap"] == "no"
+    assert (lstm["paper"], lstm["paper_ci95"]) == (0.0406, 0.002)
     shown = next(iter(said.tables.values())).set_index("")["sine 5-shot"]
-    assert re.fullmatch(r"0\.0\d+ ± 0\.000\d+ \[0\.0406 ± 0\.002\]", shown["lstm"])
+    assert re.fullmatch(r"0\.0\d+ ± 0\.00\d+ \[0\.0406 ± 0\.002\]", shown["lstm"])
     assert "(1/3) [0.177" in shown["maml"]
     assert shown["oplstm"].startswith("- [0.105")
 
@@ -169,23 +168,21 @@ def test_a_table_holds_ours_the_papers_and_both_intervals() -> None:
 def test_reduced_runs_are_marked_and_never_stand_in_a_full_table() -> None:
     store_study("table1", ["profile=quick", *LSTM])
     [quick] = next(iter(report("table1", ["profile=quick", *LSTM])[0].tables.values()))["sine 5-shot"]
-    [full] = next(iter(report("table1", LSTM)[0].tables.values()))["sine 5-shot"]
+    [full] = next(iter(report("table1", LSTM)[0].tables.values()))["sine 5-shot"]  # of missing runs
     assert quick.endswith("*")  # and without the paper's
     assert full == "· [0.0406 ± 0.002]"
 
 
-def test_folders_without_a_score_are_named() -> None:
-    found = store_study("table1", ["shots=5", "method=lstm", "seed=0,1,2,3,4"], git_commit=None)
+def test_status_says_why_a_run_has_no_score() -> None:
+    found = store_study("table1", narrow := ["shots=5", "method=lstm", "seed=0,1,2,3"])
     (found[1].folder / "result.json").unlink()
     (found[1].folder / "last.ckpt").touch()
     store(found[2], some(0.04, 0), config_diff={"trainer.max_steps": 10})
-    failed = {"status": "failed", "reason": "ValueError: x", "config_diff": {}, "best_step": None}
-    (found[3].folder / "result.json").write_text(json.dumps(failed))
-    said, runs, _ = report("table1", ["shots=5", "method=lstm", "seed=0,1,2,3,4"])
-    assert cell(runs, "lstm", "sine 5-shot")["seeds"] == 2
-    named = {"unfinished": found[1], "mismatched": found[2], "failed": found[3]}
-    assert {f"{status}: {job.folder}" for status, job in named.items()} <= set(said.notes)
-    assert said.notes[-1].endswith("commit unknown.")
+    store(found[3], status="diverged")
+    statuses = runs_of(jobs("table1", narrow)).set_index("folder")["status"]
+    named = dict(zip(("finished", "unfinished", "untested", "diverged"), found, strict=True))
+    assert statuses.to_dict() == {str(job.folder): status for status, job in named.items()}
+    assert cell(runs_of(found), "lstm", "sine 5-shot")["seeds"] == 1
 
 
 def test_further_tests_are_those_of_finished_runs() -> None:
@@ -194,19 +191,16 @@ def test_further_tests_are_those_of_finished_runs() -> None:
     first, second, third = store_study("table4", narrow, 50)
     store(third, status="timeout")
     for job in (first, second):
-        evaluated(job, some(40, job.cfg.seed, 600), "cub", device="another one", git_commit="feedbeef" * 5)
-    said, runs, _ = report("table4", narrow)
-    assert said.notes[-1].startswith("Further tests than the runs' own were made on another one")
-    assert said.notes[-1].endswith("feedbeeffe.")
+        evaluated(job, some(40, job.cfg.seed, 600), "cub", device="another one")
+    _, runs, _ = report("table4", narrow)
+    assert runs["device"].dropna().eq("another one").sum() == 2
     seen = cell(runs, "oplstm", "mini → cub 1-shot")
     assert (seen["seeds"], seen["status"], seen["paper"]) == (2, "timeout", 42.33)
     assert seen["mean"] == pytest.approx(np.mean([some(40, seed, 600) for seed in (1337, 0)]))
     evaluated(first, some(40, 0, 600), "cub", run_status="unfinished")  # of a state before the run's last
     shutil.rmtree(second.folder / "evaluations")
-    said, runs, _ = report("table4", narrow)
-    assert cell(runs, "oplstm", "mini → cub 1-shot")["status"] == "mismatched, timeout, untested"
-    assert "python evaluate.py run=FOLDER data=cub queries=15 makes a missing test" in said.notes
-    assert not any("train.py" in note for note in said.notes)
+    runs = runs_of(jobs("table4", narrow))
+    assert cell(runs, "oplstm", "mini → cub 1-shot")["status"] == "timeout, untested"
 
 
 def test_variants_are_compared_on_the_tests_of_evaluate() -> None:
@@ -220,17 +214,17 @@ def test_variants_are_compared_on_the_tests_of_evaluate() -> None:
     assert runs["paper"].isna().all()  # it has one query
     assert said.title == "table2 method=oplstm queries=15 shots=1 variant=released,paper"
     said, runs, _ = report("table2", narrow)  # of 1 and of 15 queries, which are never compared
-    assert {"omniglot 1-shot, 1 query", "omniglot 1-shot, 15 queries"} == set(runs["column"])
-    assert not any(caption.startswith("pairs") for caption in said.tables)
+    assert {"omniglot 1-shot, test_queries=1", "omniglot 1-shot, test_queries=15"} == set(runs["column"])
+    assert "pairs" not in said.tables
 
 
 @pytest.mark.parametrize(
     ("study", "overrides", "details"),
     [
-        ("table1", ["variant=released,paper"], ["sin(x + p)", "sin(x - p)"]),
-        ("table2", ["data.ways=5,20"], ["5-way", "20-way"]),
-        ("table2", ["trainer.num_test_tasks=100,600"], ["100 tasks", "600 tasks"]),
-        ("table2", ["data=folder", "data.path={0}/a,{0}/b"], ["{0}/a", "{0}/b"]),
+        ("table1", ["variant=released,paper"], ["sign=1", "sign=-1"]),
+        ("table2", ["data.ways=5,20"], ["ways=5", "ways=20"]),
+        ("table2", ["trainer.num_test_tasks=100,600"], ["tasks=100", "tasks=600"]),
+        ("table2", ["data=folder", "data.path={0}/a,{0}/b"], ["path={0}/a", "path={0}/b"]),
     ],
 )
 def test_only_equal_tasks_share_a_column(
@@ -243,56 +237,40 @@ def test_only_equal_tasks_share_a_column(
     assert columns == {detail.format(tmp_path) for detail in details}
 
 
-def test_a_mean_and_its_interval_have_the_same_decimals() -> None:
-    assert with_width(0.015312, 0.000661, "mse") == ("0.0153", "0.0007")
-    assert with_width(0.16, 0.0123, "mse") == ("0.160", "0.012")
-    assert with_width(1234.5, 7.6, "mse") == ("1234", "8")
-    assert with_width(0.5, 1e-6, "mse") == ("0.500", "<0.001")
-    assert with_width(84.1234, 0.888, "accuracy") == ("84.12", "0.89")
+def test_a_score_beside_the_papers() -> None:
+    line = {"metric": "mse", "status": "", "seeds": 1, "jobs": 3, "mean": 0.015312, "ci95_tasks": 0.000661}
+    line |= {"reduced": True, "paper": 0.0141, "paper_ci95": 0}
+    assert score(line) == "0.0153 ± 0.00066* (1/3) [0.0141 ± <0.0005]"
+    line |= {"metric": "accuracy", "mean": 84.1234, "ci95_tasks": 0.888, "reduced": False, "paper": np.nan}
+    assert score(line | {"paper_ci95": np.nan, "seeds": 3}) == "84.12 ± 0.89"
 
 
-@pytest.mark.parametrize(
-    ("mean", "overlap"), [(0.0534, "yes"), (0.0538, "no"), (0.0266, "yes"), (0.0262, "no")]
-)
-def test_overlap_allows_for_the_papers_rounding(mean: float, overlap: str) -> None:
-    """Table A1 has 0.04 ± 0.002, which may be anything from 0.035 to 0.045, and from 0.0015 to 0.0025."""
-    for job in jobs("tableA1", ["method.inputs=prev_target"]):
-        scores = some(0.04, job.cfg.seed)
-        store(job, mean + (scores - scores.mean()) * 0.006 * 3**0.5 / half_width(scores))
-    [line] = summarise(runs_of(jobs("tableA1", ["method.inputs=prev_target"]))).to_dict("records")
-    assert line["ci95_tasks"] == pytest.approx(0.006, rel=0.02)
-    assert line["overlap"] == overlap
-
-
-def test_what_a_run_cost_and_warned_of() -> None:
+def test_what_a_run_cost() -> None:
     narrow = ["data=mini", "shots=1", "method=oplstm"]
     costs = {"parameters": 133182, "train_tasks": 320000, "tasks_per_second": 70.4, "peak_memory_bytes": 2e9}
-    store_study("table3", narrow, 50, **costs, warnings=["at chance: 3", "gradient exploded: norm 9"])
-    tables = report("table3", narrow)[0].tables
-    [shown] = tables["costs: means of the runs; the paper's on another machine"].to_numpy().tolist()
+    store_study("table3", narrow, 50, **costs)
+    [shown] = report("table3", narrow)[0].tables["costs"].to_numpy().tolist()
     assert shown == ["oplstm", "mini 1-shot", "133,182", "141,187", "320,000", "1.5", "290", "70", "2,000"]
-    warned = tables["warnings, with one run's numbers"].to_numpy().tolist()
-    assert warned == [["at chance: 3", 3], ["gradient exploded: norm 9", 3]]
 
 
 # ---------------------------------------------------------------- figures
 def test_figure_6_stands_beside_the_papers_values() -> None:
     """Of measures that grow by .01 in 1 000 updates, and are .3 more in one run."""
     for job in store_study("figure6", [], 50):
-        rows = ["tasks,step,metric,value"]
-        for update, measure in product(range(0, 80_001, 2_500), figure_6()):
+        rows = ["tasks,step,metric,value", "0,0,val/accuracy,20"]
+        measures = read_csv("paper_figure6.csv")["measure"].unique()
+        for update, measure in product(range(0, 80_001, 2_500), measures):
             value = update / 100_000 + (job.cfg.seed == 42) * 0.3
             rows.append(f"{4 * update},{update},similarity_released/{measure},{value}")
         (job.folder / "metrics.csv").write_text("\n".join(rows))
-    said, _, _ = report("figure6")
-    table = said.tables["figure 6: means over runs, validation tasks"].set_index(["", "training tasks"])
-    assert table.loc[("cosine to gradient", "120,000")].tolist() == ["0.4", "0.8"]  # .3 + .3 / 3
-    assert table.loc[("distance to prototypes", "320,000")].tolist() == ["0.9", "45.0"]
-    assert "figure6-similarity" in said.figures
+    cosine, _ = report("figure6")[0].figures["figure6-similarity"].axes
+    mean, paper = cosine.lines[0].get_xydata(), cosine.lines[1].get_xydata()
+    assert mean[12].tolist() == pytest.approx([120_000, 0.4])  # .3 + .3 / 3
+    assert paper.tolist() == [[0, 0], [10_000, 0.96], [120_000, 0.8], [320_000, 0.94]]
 
 
 def test_a_figure_by_shots_has_the_papers_line_and_no_error_below_zero() -> None:
-    for job in jobs("figure5", narrow := ["data=sine", "method.support_mode=set"]):
+    for job in jobs("figure5", narrow := ["method.support_mode=set"]):
         store(job, some(0.01, 0) * 10 ** (job.cfg.seed % 3))
     axes = report("figure5", narrow)[0].figures["figure5-shots"].axes[0]
     assert [list(line.get_xdata()) for line in axes.lines] == [[5, 10, 20, 30, 40, 50]] * 2
@@ -302,29 +280,20 @@ def test_a_figure_by_shots_has_the_papers_line_and_no_error_below_zero() -> None
 # ---------------------------------------------------------------- the program
 def test_everything_is_written_and_printed(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for job in jobs("table1", ["shots=5"]):
-        store(job, some(0.04 if job.name == "lstm" else 0.1, job.cfg.seed))
+        store(job, some(0.04 if job.name == "lstm" else 0.1, job.cfg.seed), status="finished")
     assert main(["table1", "logger=csv"]) == 0
     folder = outputs / "reports" / "table1"
-    assert "[the paper's]" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert (folder / "report.md").read_text().startswith(printed.rpartition("\n\n")[0])
+    assert "[0.0406 ± 0.002]" in printed
     names = {path.name for path in folder.iterdir()}
-    assert {"report.md", "report.tex", "runs.csv", "table1-scores.png", "table1-loss.pdf"} <= names
+    assert {"report.tex", "runs.csv", "table1-scores.png", "table1-validation.pdf"} <= names
     page = (folder / "report.html").read_text()
     assert page.count("<table") == page.count("</table>") == 5
-    assert 'src="data:image/png;base64,iVBOR' in page
-    assert not re.search(r"(src|href)=['\"]?http", page)  # it needs nothing beside it
-    tex = (folder / "report.tex").read_text()
-    assert tex.count(r"\toprule") == tex.count(r"\begin{adjustbox}") == tex.count(r"\end{adjustbox}") == 5
-    assert not set("±·<") & set(tex.replace("$<$", ""))
-    assert not re.search(r"(?<!\\)%", re.sub("^% .*", "", tex, flags=re.M))
+    assert (folder / "report.tex").read_text().count(r"\toprule") == 5
     assert {"p_seeds", "ci95_tasks"} <= set(pd.read_csv(folder / "pairs.csv"))
     raw, cells = pd.read_csv(folder / "in_full.csv"), summarise(report("table1")[1])
     np.testing.assert_allclose(raw["mean"], cells["mean"], rtol=1e-12)
-    lines = [line for line in (folder / "report.md").read_text().splitlines() if line.startswith("| ")]
-    assert len({line.count("|") for line in lines[:5]}) == 1
-    for job in jobs("table1", ["shots=5", "method=maml,oplstm"]):
-        shutil.rmtree(job.folder)
-    assert main(["table1", "logger=csv"]) == 0
-    assert names - {path.name for path in folder.iterdir()} == {"mean_rank.csv", "pairs.csv"}  # of one row
 
 
 @pytest.mark.slow
@@ -337,30 +306,17 @@ def test_a_report_is_a_run_of_wandb(outputs: Path, monkeypatch: pytest.MonkeyPat
     assert len({record.run.run_id for record in records(folder) if record.HasField("run")}) == 1
     logged = {name.split(".")[0] for row in history(folder) for name in row}
     assert {"table", "in full", "table1-scores", "table1-validation"} <= logged
-    assert "Made on a processor" in str(summary(folder))
-
-
-def test_nothing_run_is_a_table_of_dots(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["tableA1", "logger=csv"]) == 0
-    out = capsys.readouterr().out
-    assert "· [0.04" in out
-    assert "no run has a score: python train.py -m experiment=tableA1 logger=csv starts them" in out
+    assert "Holm" in str(summary(folder))
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["table9"], "unknown study 'table9': choose"),
+        (["table9"], "table1"),  # among the choices
         (["table1", "method=foo"], "foo"),
-        (["table1", "foo=1"], "foo"),
-        (["table1", "seed=a"], "seed=a: give an integer"),
-        (["table1", "queries=0"], "queries=0: give an integer from 1"),
+        (["table1", "queries=a"], "queries=a"),
         (["demo"], "demo is a single run"),
-        (["table1", "+search=lstm_sine"], "Multiple values for search"),
-        (
-            ["table1", "data=sine,omniglot", "method=lstm"],
-            "errors on sine and accuracies do not fit one table",
-        ),
+        (["table1", "data=sine,omniglot", "method=lstm"], "errors on sine and accuracies do not fit"),
         (["lstm_sine", "shots=5,10", "trial=0"], "trials are ranked within one method, data, shots and"),
     ],
 )
@@ -388,20 +344,15 @@ def test_all_runs_of_a_folder_are_one_frame(outputs: Path) -> None:
 def test_trials_are_ranked_by_validation() -> None:
     found, best = jobs("lstm_sine", ["trial=range(0,6)"]), (0.5, 0.1, 0.3, 0.2, 0.4)
     for trial, (job, validation) in enumerate(zip(found, best, strict=False)):
-        scores = some(validation, trial)
-        scores[7] *= 10_000 if trial == 1 else 1
-        store(job, scores, best_validation=validation)
+        store(job, some(validation, trial), best_validation=validation)
     said, _, _ = report("lstm_sine", ["trial=range(0,6)"])
-    table, ranked = said.tables.values()
+    [table] = said.tables.values()
     assert list(table["trial"]) == ["1", "3", "2", "4", "0"]
-    rho = stats.spearmanr([job.cfg.method.lr for job in found[:5]], best).statistic
-    assert dict(ranked.to_numpy())["lr"] == f"{rho:+.2f}"
-    assert {"hidden: layers", "hidden: units"} <= set(ranked[""])
-    assert said.notes[0] == "5 of 6 trials have a result; 1 missing"
-    assert said.notes[2] == "python train.py search=lstm_sine trial=1"
-    assert re.match(r"one task has \d+% of the error of that test; the median is 0\.0832", said.notes[3])
+    assert list(table["lr"]) == [f"{found[trial].cfg.method.lr:.3g}" for trial in (1, 3, 2, 4, 0)]
+    assert said.notes[0] == "5 of 6 trials have a result"
+    assert said.notes[2] == "python train.py search=lstm_sine trial=1 seed=0"
     assert list(said.figures) == ["lstm_sine-trials"]
-    [alone] = report("lstm_sine", ["trial=3", "seed=0"])[0].tables.values()  # as another machine runs it
+    alone = report("lstm_sine", ["trial=3", "seed=0"])[0].tables["trials"]  # as another machine runs it
     assert list(alone["trial"]) == ["3"]
 
 
@@ -414,32 +365,16 @@ def test_the_command_of_a_job_is_the_job(study: str, narrow: list[str]) -> None:
         assert run_folder(composed(shlex.split(job.command)[2:])) == job.folder
 
 
-@pytest.mark.parametrize(
-    ("study", "narrow", "rates"),
-    [
-        ("oplstm_omniglot", ["method.meta_batch_size=1,8,32", "method.passes=1"], {1e-3, 1.25e-4, 3.125e-5}),
-        ("oplstm_mini", ["method.meta_batch_size=4", "method.passes=3"], {2.5e-4}),  # the released runs'
-        ("lstm_omniglot", ["trial=0", "method.meta_batch_size=12", "variant=released"], {1e-3 / 12}),
-    ],
-)
-def test_rates_are_of_losses_summed_over_tasks(study: str, narrow: list[str], rates: set[float]) -> None:
-    assert {job.cfg.method.lr for job in jobs(study, narrow)} == rates
-
-
 def test_a_trial_is_a_function_of_its_number_and_of_the_right_distribution() -> None:
-    search = {"study": "lstm_sine", "search_seed": 0}
-    roots = [OmegaConf.create(search | {"trial": trial}) for trial in range(3000)]
+    roots = [OmegaConf.create({"study": "x", "search_seed": 0, "trial": trial}) for trial in range(3000)]
     rates = np.log([draw("lr", "log", 1e-5, 4e-2, _root_=root) for root in roots])
     assert stats.kstest(rates, stats.uniform(np.log(1e-5), np.log(4e3)).cdf).pvalue > 0.001
-    passes = np.bincount([draw("passes", "int", 1, 14, _root_=root) for root in roots], minlength=15)
-    assert len(passes) == 15
-    assert stats.chisquare(passes[1:]).pvalue > 0.001
+    passes = [draw("passes", "int", 1, 14, _root_=root) for root in roots]
+    assert stats.chisquare(np.bincount(passes)[1:]).pvalue > 0.001
+    assert max(passes) == 14
+    assert abs(np.corrcoef(rates, passes)[0, 1]) < 0.06
     units = [draw("units", "choice", [1, 3, 8], _root_=root) for root in roots]
     assert stats.chisquare([units.count(n) for n in (1, 3, 8)]).pvalue > 0.001
-    assert abs(np.corrcoef(rates, [draw("passes", "int", 1, 14, _root_=root) for root in roots])[0, 1]) < 0.06
-    space = OmegaConf.to_container(OmegaConf.load(CONF / "search" / "lstm_omniglot.yaml"), resolve=False)
-    trials = [OmegaConf.create(space | {"trial": trial}) for trial in range(100)]  # type: ignore[operator]
-    assert len({str(OmegaConf.to_container(trial.method, resolve=True)) for trial in trials}) == 100
 
 
 def test_recorded_trials_stay_what_they_are() -> None:
@@ -453,33 +388,6 @@ def test_recorded_trials_stay_what_they_are() -> None:
 
 
 # ---------------------------------------------------------------- which differences are real
-@pytest.mark.parametrize("tasks", [600, 2000])
-def test_intervals_cover_what_they_say(tasks: int) -> None:
-    """Simulated: 3 seeds with differences of their own, as many tasks as in the paper."""
-    rng, truth, sd = np.random.default_rng(0), 0.7, 9.0
-    of_seed = truth + 0.5 * rng.standard_normal((8000, 3))
-    seen = of_seed + sd / tasks**0.5 * rng.standard_normal(of_seed.shape)  # the means of a seed's tasks
-    assert 0.94 <= np.mean(np.abs(seen.mean(1) - truth) <= half_width(seen, axis=1)) <= 0.96
-    hits = []
-    for these in of_seed[:2000]:
-        drawn = these[:, None] + sd * (rng.gamma(2.0, 1.0, (3, tasks)) - 2) / 2**0.5
-        hits.append(abs(drawn.mean() - these.mean()) <= half_width(drawn.ravel()))
-    assert 0.94 <= np.mean(hits) <= 0.96
-
-
-@pytest.mark.parametrize(
-    ("apart", "spread", "covered"), [(4.5, 0.3, 0.64), (3.0, 1.0, 0.94), (None, 1.0, 0.83)]
-)
-def test_how_much_less_unlike_seeds_are_covered(apart: float | None, spread: float, covered: float) -> None:
-    """compare.md says how much: seeds in one of two places, and errors as far apart as OP-LSTM's on sine."""
-    rng = np.random.default_rng(0)
-    noise = spread * rng.standard_normal((50000, 3))
-    of_seed = np.exp(noise) if apart is None else apart * (rng.random(noise.shape) < 5 / 6) + noise
-    truth = np.exp(0.5) if apart is None else apart * 5 / 6
-    hits = np.abs(of_seed.mean(1) - truth) <= half_width(of_seed, axis=1)
-    assert np.mean(hits) == pytest.approx(covered, abs=0.015)
-
-
 def test_pairing_cancels_what_tasks_have_in_common() -> None:
     rng = np.random.default_rng(1)
     tasks = rng.standard_normal((3, 600))
@@ -491,7 +399,7 @@ def test_pairing_cancels_what_tasks_have_in_common() -> None:
     assert [test["difference"], test["ci95_tasks"]] == pytest.approx([(low + high) / 2, (high - low) / 2])
     equal, single = paired(np.zeros((2, 5))), paired(np.array([[0.3]]))
     assert (equal["p_tasks"], equal["p_seeds"], equal["effect"]) == (1, 1, 0)
-    assert (single["p_tasks"], single["effect"], np.isnan(single["p_seeds"])) == (1, 0, True)
+    assert (np.isnan(single["p_tasks"]), single["effect"], np.isnan(single["p_seeds"])) == (True, 0, True)
 
 
 def test_a_task_that_has_much_of_the_error_is_marked() -> None:
@@ -504,19 +412,16 @@ def test_a_task_that_has_much_of_the_error_is_marked() -> None:
     scores = some(0.04, 0)
     scores[7] = 30.0
     store(next(job for job in found if job.name == "maml" and job.cfg.seed == 0), scores)
-    said, _, _ = report("table1", narrow)
-    in_full = said.tables["in full: overlap allows for the paper's rounding"]
-    assert list(in_full["one task has"]) == ["", "11%"]
-    assert said.tables["pairs: on equal tasks; p after Holm"]["one task has"].str.endswith("%").all()
+    tables = report("table1", narrow)[0].tables
+    assert list(tables["in full"]["one task"]) == ["", "11%"]
+    assert tables["pairs"]["one task"].str.endswith("%").all()
 
 
-def test_holms_correction_and_the_verdict() -> None:
-    found = pd.DataFrame({"p_tasks": [0.01, 0.03, 0.04], "p_seeds": [0.04, np.nan, 0.5]})
-    found = corrected(found.assign(column="x 1-shot", first="a", second="b", better="a"))
+def test_holms_correction() -> None:
+    found = corrected(pd.DataFrame({"p_tasks": [0.01, 0.03, 0.04], "p_seeds": [0.02, np.nan, 0.5]}))
     assert list(found["p_tasks"]) == pytest.approx([0.03, 0.06, 0.06])
-    assert list(found["p_seeds"]) == pytest.approx([0.08, np.nan, 0.5], nan_ok=True)
-    words = "between these trained runs: a over b (x 1-shot). Between the methods, over further seeds: none."
-    assert verdict(found).endswith(words)
+    assert list(found["p_seeds"]) == pytest.approx([0.04, np.nan, 0.5], nan_ok=True)
+    assert list(found["significant"].str.split()) == [["tasks", "seeds"], [], []]
 
 
 @pytest.mark.parametrize(("study", "better"), [("table1", "lstm"), ("table2", "maml")])
@@ -527,9 +432,9 @@ def test_better_is_lower_error_or_higher_accuracy(study: str, better: str) -> No
             store(job, some(mean, job.cfg.seed, job.cfg.trainer.num_test_tasks))
     runs = runs_of(jobs(study, narrow))
     [pair] = pairs(runs).to_dict("records")
-    assert (pair["better"], pair["seeds"]) == (better, 3)
+    assert (pair["seeds"], pair["significant"].split()) == (3, ["tasks", "seeds"])
     assert pair["difference"] == pytest.approx(30 if pair["first"] == "maml" else -30, abs=2)
-    assert ranks(runs).index.tolist() == [better, "maml" if better == "lstm" else "lstm"]
+    assert list(ranks(runs)[""]) == [better, "maml" if better == "lstm" else "lstm"]
 
 
 # ---------------------------------------------------------------- every study runs
@@ -544,7 +449,7 @@ NARROW = {  # where all jobs are many, and what is too large for a test
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("study", sorted(set(studies()) - {"demo"}))
+@pytest.mark.parametrize("study", sorted({*choices_of("experiment"), *choices_of("search")} - {"demo"}))
 def test_every_study_composes_and_takes_a_step(study: str) -> None:
     """The first job and the last one, on random data of its shape."""
     found = jobs(study, ["seed=0", *NARROW.get(study, [])])

@@ -1,7 +1,6 @@
 """The paper's number stands beside the same experiment only; what a result says; warnings about a run."""
 
 import json
-import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ import pytest
 
 from fewshot.config.compose import composed
 from fewshot.config.run_id import config_diff, run_folder
-from fewshot.results.diagnostics import diagnostics
 from fewshot.results.environment import git_commit, installed_version
-from fewshot.results.paper import comparison_key, figure_6, paper_figure, paper_numbers, paper_table, read_csv
-from fewshot.results.record import name_of_test, read_result, score_line, show
+from fewshot.results.paper import comparison_key, paper_figure, paper_numbers, paper_table, read_csv
+from fewshot.results.record import name_of_test, read_result, score_line, title_of
+from fewshot.results.statistics import diagnostics
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run as train
 from tests.helpers import config, evaluation, images_of, rows
@@ -33,12 +32,11 @@ ELSEWHERE = {"trained_on": "mini", "data": "cub", "test_queries": 15}
 # ---------------------------------------------------------------- the paper's numbers
 def test_the_papers_number_stands_beside_the_same_experiment() -> None:
     assert paper_figure(RESULT) == 84.27
-    numbers = {"value": 84.27, "ci95": 0.9, "seeds_ci95": 3.18, "parameters": 249167, "minutes": None}
-    assert paper_numbers(RESULT) == numbers
+    numbers = {"value": 84.27, "ci95": 0.9, "seeds_ci95": 3.18, "parameters": 249167}
+    assert paper_numbers(RESULT).items() >= numbers.items()
     assert paper_figure(RESULT | ELSEWHERE) == 42.33
     assert score_line(RESULT).endswith("paper, mean of 3 runs: 84.27%)")
     assert len(paper_table()) == len(read_csv("paper.csv")) == 84  # no row hides another
-    assert figure_6()["cosine_gradient"] == {0: 0.0, 1: 0.96, 12: 0.80, 32: 0.94}
 
 
 @pytest.mark.parametrize(
@@ -84,43 +82,24 @@ def test_a_configuration_finds_its_number(overrides: list[str], value: float | N
 
 # ---------------------------------------------------------------- what a result says
 def test_a_score_names_its_protocol() -> None:
-    assert "(5-way 1-shot, 600 tasks, 1 query a class, bn" in score_line(RESULT)
-    across = RESULT | ELSEWHERE | {"ways": 10, "shots": 5, "run_status": "timeout"}
-    words = (
-        "(10-way 5-shot, 600 tasks, 15 queries a class, trained on mini, trained for 1-shot, run timeout, bn"
+    assert "64.00% ± 1.00 test accuracy (5-way 1-shot, 600 tasks, queries per class: 1, bn" in score_line(
+        RESULT | {"mean": 64.0}
     )
-    assert words in score_line(across)
-    assert "(5-shot, 2000 tasks, 50 queries, trained for 1-shot, bn" in score_line(
-        RESULT | SINE | {"shots": 5}
+    assert "; nearest neighbour 50.00%; chance 20.00%; paper, mean of 3 runs: 84.27%)" in score_line(RESULT)
+    assert (
+        title_of(RESULT | ELSEWHERE | {"seed": 3}) == "oplstm on mini → cub, 1-shot, variant released, seed 3"
     )
+    across = RESULT | ELSEWHERE | {"ways": 10, "shots": 5}
     assert name_of_test(across, "cub") == "cub-10way-5shot-15queries-600tasks"
     support = RESULT | {"bn": "support", "train_bn": "transductive"}
-    assert ", tested with bn support" in score_line(support)
     assert name_of_test(support, "mini") == "mini-5way-1shot-1queries-600tasks-bn-support"
     assert comparison_key(RESULT | {"bn": "support", "train_bn": "support"}) == comparison_key(RESULT)
-
-
-def test_a_result_names_every_setting_unlike_the_papers(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Under variant=paper too, where nothing differs from its published settings."""
-    result = train(config(tmp_path, "variant=paper"))
-    differ = {"variant": "paper", "data.sign": -1, "method.pool_cell": True, "method.first_labels": True}
-    assert result["differs_from_paper"].items() >= differ.items()
-    assert not result["published_settings"]
-    out = capfd.readouterr().out
-    assert "differs from the settings behind the paper's table: " in out
-    assert "method.pool_cell=true" in out
-    cfg = composed(["data=omniglot", "method=oplstm", "variant=paper"])
-    assert config_diff(cfg) == {}
-    assert config_diff(cfg, "released").items() >= {"variant": "paper", "method.gamma": 0.025}.items()
 
 
 def test_a_test_of_evaluate_names_what_differs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Other ways, another folder whose classes the run was trained on, and a run that is out of time."""
     cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10", "data.ways=2")
-    result = train(cfg)
-    assert result["differs_from_paper"] is None  # the paper has no such table
+    train(cfg)
     images_of(tmp_path, "copy")
     for name, _ in json.loads((run_folder(cfg) / "split.json").read_text())["test"]:
         shutil.rmtree(tmp_path / "copy" / name)  # so that the cut between training and test is elsewhere
@@ -128,8 +107,9 @@ def test_a_test_of_evaluate_names_what_differs(tmp_path: Path, capfd: pytest.Cap
     place.write_text(json.dumps(json.loads(place.read_text()) | {"best_step": 99, "status": "timeout"}))
     evaluate(evaluation(run_folder(cfg), tmp_path, path=str(tmp_path / "copy")))
     out, err = capfd.readouterr()
-    assert "(2-way 1-shot, 30 tasks, 1 query a class, bn" in out
-    assert "(2-way 1-shot, 30 tasks, 15 queries a class, trained on folder, run timeout, bn" in out
+    assert "(2-way 1-shot, 30 tasks, queries per class: 1, bn" in out
+    assert "protonet on folder → folder-copy-" in out
+    assert "(2-way 1-shot, 30 tasks, queries per class: 15, bn" in out
     assert "test classes have the names of classes trained on: class" in err
     assert "tests" not in json.loads(place.read_text())  # the test is of another state than the result
 
@@ -144,39 +124,22 @@ def test_a_result_needs_no_git(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # ---------------------------------------------------------------- warnings
-def warnings(tmp_path: Path, norms: list[float] | None = None, **other: Any) -> list[str]:
-    """The warnings about a sound result but for `other`, with these gradient norms."""
-    lines = [f"{10 * n},{n},train/gradient_norm,{value}" for n, value in enumerate(norms or [])]
-    (tmp_path / "metrics.csv").write_text("\n".join(["tasks,step,metric,value", *lines]) + "\n")
-    return diagnostics(RESULT | other, tmp_path / "metrics.csv")
-
-
-def test_a_sound_run_has_no_warnings(tmp_path: Path) -> None:
-    assert (
-        warnings(tmp_path, [math.inf, 1.0, 2.0, 500.0, 1.0]) == []
-    )  # inf: a scaler for 16 bits looks for its scale
-    assert diagnostics(RESULT, tmp_path / "missing.csv") == []  # logger=none
-    assert warnings(tmp_path, mean=None, ci95=None, baselines={}) == []  # out of time: no test
-
-
-@pytest.mark.parametrize(("mean", "warns"), [(20.9, True), (21.1, False), (15.0, True)])
-def test_accuracy_at_chance(mean: float, warns: bool, tmp_path: Path) -> None:
-    assert (
-        warnings(tmp_path, mean=mean) == [f"at chance: {mean:.4g} ± 1 in the test, and chance is 20"] * warns
-    )
-
-
-@pytest.mark.parametrize(("mean", "warns"), [(3.8, False), (3.95, True), (5.0, True)])
-def test_chance_on_sine_is_the_mean_of_the_support_set(mean: float, warns: bool, tmp_path: Path) -> None:
-    found = warnings(tmp_path, mean=mean, ci95=0.1, metric="mse", baselines={"support_mean": 4.0})
-    assert ["at chance" in warning for warning in found] == [True] * warns
-
-
-def test_gradients_that_vanish_or_explode(tmp_path: Path) -> None:
-    [vanished] = warnings(tmp_path, [1.0, 1e-9, 1e-9, 0.0])
-    assert vanished == "gradient vanished: norm below 1e-08 in 75% of the logged updates"
-    [exploded] = warnings(tmp_path, [1.0, 1.0, 2000.0, 1.0, 1.0])
-    assert exploded == "gradient exploded: norm 2e+03 after 20 tasks, median 1"
+@pytest.mark.parametrize(
+    ("change", "warns"),
+    [
+        ({"mean": 20.9}, True),
+        ({"mean": 21.1}, False),
+        ({"mean": 15.0}, True),
+        ({"mean": None, "ci95": None, "baselines": {}}, False),  # out of time: no test
+        *(
+            ({"mean": mean, "ci95": 0.1, "baselines": {"support_mean": 4.0}}, warns)
+            for mean, warns in ((3.8, False), (3.95, True), (5.0, True))
+        ),
+    ],
+    ids=str,
+)
+def test_a_score_at_chance(change: dict[str, Any], warns: bool) -> None:
+    assert ["at chance" in warning for warning in diagnostics(RESULT | change)] == [True] * warns
 
 
 def test_a_run_stores_and_shows_its_warnings(
@@ -187,8 +150,7 @@ def test_a_run_stores_and_shows_its_warnings(
     assert "warning: at chance" in capfd.readouterr().out
     stored = read_result(run_folder(cfg) / "result.json")
     assert stored is not None
-    show(stored, None)
-    assert "warning: at chance" in capfd.readouterr().out
+    assert stored["warnings"] == ["at chance"]
     logged = {row["metric"]: float(row["value"]) for row in rows(run_folder(cfg) / "metrics.csv")}
     assert logged["train/gradient_norm"] > 0
     assert logged["val/ci95"] > 0

@@ -125,4 +125,4 @@ def test_the_mean_of_the_support_set() -> None:
 
 def test_baselines_stand_beside_the_score() -> None:
     line = score_line(RESULT | {"baselines": {"nearest_neighbour": 52.3, "chance": 20.0}})
-    assert "; nearest neighbour in pixels 52.30%; chance 20.00%; paper, mean of 3 runs: 84.27%)" in line
+    assert "; nearest neighbour 52.30%; chance 20.00%; paper, mean of 3 runs: 84.27%)" in line

@@ -1,6 +1,5 @@
 """The confusion matrix of a test, as a figure."""
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -15,19 +14,17 @@ def confusion_figure(predictions: pd.DataFrame, title: str) -> Figure:
 
     Of more than 25 classes those with the most wrong queries are shown; shares are of all queries of a class.
     """
-    counts = pd.crosstab(predictions["true"], predictions["predicted"])
-    classes = counts.index.union(counts.columns)
-    counts = counts.reindex(index=classes, columns=classes, fill_value=0)
-    queries = counts.sum(axis=1)
-    shown = (queries - np.diag(counts)).nlargest(MOST).index.sort_values()
-    shares = 100 * counts.div(queries, axis=0).loc[shown, shown]
-    if len(shown) < len(classes):
-        title += f"\nthe {len(shown)} of {len(classes)} classes with the most wrong queries"
-    names = [displayable(str(name)) for name in shown]
+    true, predicted = predictions["true"], predictions["predicted"]
+    shown = (true != predicted).groupby(true).sum().nlargest(MOST).index.sort_values()
+    shares = 100 * pd.crosstab(true, predicted, normalize="index")
+    shares = shares.reindex(index=shown, columns=shown, fill_value=0)
+    if len(shown) < true.nunique():
+        title += f"\nthe {len(shown)} of {true.nunique()} classes with the most wrong queries"
     size = 2.6 + 0.28 * len(shown)
     figure = Figure(figsize=(size + 0.6, size))
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    names = [displayable(str(name)) for name in shown]
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7, parse_math=False)
     axes.set_yticks(range(len(names)), names, fontsize=7, parse_math=False)
     axes.set(xlabel="predicted class", ylabel="true class", title=title)

@@ -1,6 +1,6 @@
 """Figure 6: how OP-LSTM's update of the output layer compares with gradient descent and with prototypes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -13,16 +13,11 @@ from torch import Tensor
 
 from fewshot.episodes import Episode
 from fewshot.methods.oplstm import OPLSTM
-from fewshot.plots.curves import by_tasks
-from fewshot.plots.episodes import BLUE, GREY, ORANGE, styled
+from fewshot.plots.curves import by_tasks, panels
+from fewshot.plots.episodes import BLUE, ORANGE, styled
 from fewshot.results.statistics import mean_and_ci95
 
 STEP = 0.01  # of gradient descent, section 5.4
-LABELS = {"gradient": f"gradient descent, steps of {STEP}", "prototypes": "the prototype classifier"}
-TITLES = {
-    "paper": "both seen from H_0 (the paper)",
-    "released": "prototypes without subtracting H_0 (released code)",
-}
 
 
 class Similarity(Callback):
@@ -79,36 +74,27 @@ def similarities(learner: OPLSTM, episode: Episode, definition: str) -> dict[str
 
 @styled
 def similarity_figure(
-    runs: Sequence[DataFrame],
-    definition: str,
-    title: str,
-    published: Mapping[str, Mapping[int, float]] | None = None,
+    runs: Sequence[DataFrame], definition: str, title: str, published: DataFrame | None = None
 ) -> Figure:
-    """Figure 6: both measures against the training tasks, with the 95% interval of one run or the range
-    of several.
+    """Figure 6: both measures against the training tasks, with the range of several runs.
 
     Args:
         runs: the curves of each, from `read_curves`.
-        published: the paper's values by measure and training tasks, drawn hollow.
+        published: the paper's values, as columns measure, tasks and value; drawn hollow.
     """
-    figure = Figure(figsize=(8, 3.3))
-    titles = {"cosine": "cosine similarity", "distance": "Euclidean distance"}
-    for axes, (measure, heading) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+    title = f"{title}: similarity of updates of the output layer, as {definition}"
+    figure, all_axes = panels(2, (4, 3), title)
+    for axes, measure in zip(all_axes, ("cosine", "distance"), strict=True):
         for other, colour in (("gradient", BLUE), ("prototypes", ORANGE)):
             name = f"similarity_{definition}/{measure}_{other}"
             values = concat([curves[name].dropna() for curves in runs], axis=1)
-            mean, low, high = values.mean(axis=1), values.min(axis=1), values.max(axis=1)
-            if len(runs) == 1:
-                ci95 = runs[0][f"{name}_ci95"].dropna()
-                low, high = mean - ci95, mean + ci95
-            axes.plot(mean.index, mean, "o-", color=colour, ms=3, lw=1.4, label=f"to {LABELS[other]}")
-            axes.fill_between(mean.index, low, high, color=colour, alpha=0.25, lw=0)
-            if points := (published or {}).get(f"{measure}_{other}"):
-                axes.plot([*points], [*points.values()], "o", color=colour, mfc="white", ms=6)
-        if published:
-            axes.plot([], [], "o", color=GREY, mfc="white", ms=6, label="the paper's")
-        axes.set(title=heading, yscale="log" if measure == "distance" else "linear")
+            axes.plot(values.mean(axis=1), "o-", color=colour, ms=3, lw=1.4, label=f"to {other}")
+            axes.fill_between(values.index, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.25)
+            if published is not None:
+                points = published[published["measure"] == f"{measure}_{other}"]
+                axes.plot(points["tasks"], points["value"], "o", color=colour, mfc="white", ms=6)
+        axes.set_title(measure)
         by_tasks(axes)
-    figure.suptitle(f"{title}: its update of the output layer, {TITLES[definition]}")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    axes.set_yscale("log")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

@@ -8,32 +8,13 @@ import pandas as pd
 
 from fewshot.results.statistics import half_width
 
-ROUNDING = {"mse": 0.0005, "accuracy": 0.005}  # of the paper's printed half-widths
+SCORES, WIDTHS = {"mse": ".3g", "accuracy": ".2f"}, {"mse": ".2g", "accuracy": ".2f"}  # formats
 SYMBOLS = {"timeout": "-", "missing": "·"}  # in place of a score; other statuses are spelled out
-IN_FULL = {
-    **{"name": "", "column": "on", "seeds": "runs", "jobs": "of", "mean": "mean", "ci95_tasks": "± tasks"},
-    **{"ci95_seeds": "± seeds", "median": "median", "one_task": "one task has", "paper": "paper"},
-    **{"paper_ci95": "paper ± tasks", "paper_seeds_ci95": "paper ± seeds", "difference": "ours - paper"},
-    **{"overlap": "intervals overlap", "status": "no score"},
-}
-COSTS = {
-    **{"name": "", "column": "on", "parameters": "parameters", "paper_parameters": "the paper's"},
-    **{"train_tasks": "training tasks", "minutes": "minutes a run", "paper_minutes": "the paper's minutes"},
-    **{"tasks_per_second": "training tasks/s", "peak_mb": "peak MB"},
-}
-FORMATS = {
-    **dict.fromkeys(("parameters", "paper_parameters", "train_tasks", "tasks_per_second", "peak_mb"), ",.0f"),
-    **{
-        "seeds": "d",
-        "jobs": "d",
-        "minutes": ".1f",
-        "paper_minutes": ".0f",
-        "one_task": ".0%",
-        "difference": "+",
-    },
-    **{"p_tasks": ".2g", "p_seeds": ".2g", "effect": ".2f"},
-}
-PAPER = ["paper", "paper_ci95", "paper_seeds_ci95", "paper_parameters", "paper_minutes"]
+IN_FULL = "name column seeds jobs mean ci95_tasks ci95_seeds median one_task paper paper_ci95 "
+IN_FULL += "paper_seeds_ci95 difference status"
+COSTS = "name column parameters paper_parameters train_tasks minutes paper_minutes tasks_per_second peak_mb"
+FORMATS = dict.fromkeys(("seeds", "jobs", "train_tasks", "tasks_per_second", *COSTS.split()), ",.0f")
+FORMATS |= {"one_task": ".0%", "p_tasks": ".2g", "p_seeds": ".2g", "effect": ".2f", "minutes": ".1f"}
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
@@ -44,97 +25,65 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     the error that a single task has, where that makes `ci95_tasks` too narrow. `jobs` counts what the study
     defines, `seeds` what has a score, and `status` says why others have none.
     """
-    groups = runs.groupby(["name", "column"], sort=False)
-    return pd.DataFrame([{"name": name, "column": column} | summary(of) for (name, column), of in groups])
+    return pd.DataFrame([summary(of) for _, of in runs.groupby(["name", "column"], sort=False)])
 
 
 def summary(runs: pd.DataFrame) -> dict[str, Any]:
-    done = runs[runs["scores"].notna()]
-    scores = np.concatenate([*done["scores"], [np.nan] * done.empty])
-
-    def mean(name: str) -> float:
-        return pd.to_numeric(done[name]).mean()
-
-    line: dict[str, Any] = {
-        "metric": runs["metric"].iloc[0],
+    done, first = runs[runs["scores"].notna()], runs.iloc[0]
+    scores = pd.Series(np.concatenate([*done["scores"], []]))
+    costs = done[["parameters", "train_tasks", "tasks_per_second"]].mean()
+    line: dict[str, Any] = first[["name", "column", "metric", *runs.filter(like="paper")]].to_dict()
+    line |= {
         "mean": scores.mean(),
-        "ci95_tasks": half_width(scores) if len(scores) > 1 else np.nan,
-        "ci95_seeds": half_width(done["mean"].to_numpy(float)) if len(done) > 1 else np.nan,
-        "median": np.median(scores),
-        "one_task": one_task(scores, runs["metric"].iloc[0]),
+        "ci95_tasks": half_width(scores.to_numpy()),
+        "ci95_seeds": half_width(done["mean"].to_numpy()),
+        "median": scores.median(),
+        "one_task": one_task(scores, first["metric"]),
         "seeds": len(done),
         "jobs": len(runs),
-        "tasks": sum(map(len, done["scores"])),
-        "status": ", ".join(sorted(set(runs.loc[runs["scores"].isna(), "status"]))),
+        "status": ", ".join(sorted(set(runs.drop(done.index)["status"]))),
         "reduced": runs["reduced"].any(),
-        "parameters": mean("parameters"),
-        "train_tasks": mean("train_tasks"),
-        "minutes": mean("train_seconds") / 60,
-        "tasks_per_second": mean("tasks_per_second"),
-        "peak_mb": mean("peak_memory_bytes") / 1e6,
+        "minutes": done["train_seconds"].mean() / 60,
+        "peak_mb": done["peak_memory_bytes"].mean() / 1e6,
+        **costs,
     }
-    line |= {name: pd.to_numeric(runs[name]).iloc[0] for name in PAPER}
-    line["difference"] = line["mean"] - line["paper"]
-    line["overlap"] = intervals_overlap(line)
-    return line
+    return line | {"difference": line["mean"] - line["paper"]}
 
 
-def one_task(scores: np.ndarray, metric: str) -> float:
+def one_task(scores: Any, metric: str) -> float:
     """The share of all errors that a single task has; NaN up to 5%, or 100 / tasks below 2 000 tasks."""
     sizes = np.abs(scores)
     share = sizes.max() / sizes.sum() if sizes.any() else 0.0
-    return share if metric == "mse" and share > max(0.05, 100 / len(scores)) else np.nan
+    return share if metric == "mse" and share > 0.05 and share * np.size(scores) > 100 else np.nan
 
 
-def intervals_overlap(line: Mapping[str, Any]) -> str:
-    """Whether the intervals over tasks overlap, within the rounding of the paper's digits; "" if unknown."""
-    if pd.isna(line["difference"]) or pd.isna(line["paper_ci95"]):
-        return ""
-    digits = len(repr(float(line["paper"])).partition(".")[2])
-    rounding = 0.5 * 10.0**-digits + ROUNDING[line["metric"]]
-    overlap = abs(line["difference"]) <= line["ci95_tasks"] + line["paper_ci95"] + rounding
-    return "yes" if overlap else "no"
+def number(value: Any, form: str) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if pd.isna(value) else f"{value:{form}}"
 
 
-def number(value: Any, metric: str, form: str = "") -> str:
-    """As `form` says, or an accuracy with two decimals and an error with three digits; "" for none."""
-    if isinstance(value, str) or pd.isna(value):
-        return value if isinstance(value, str) else ""
-    default = ".2f" if metric == "accuracy" else ".3g"
-    return f"{value:{form}}" if form not in ("", "+") else f"{value:{form}{default}}"
-
-
-def as_text(lines: pd.DataFrame, headings: Mapping[str, str]) -> pd.DataFrame:
-    """Columns of `lines` as text under other headings; empty ones are left out."""
-    columns = {}
-    for name, heading in headings.items():
-        form, cells = FORMATS.get(name, ""), zip(lines[name], lines["metric"], strict=True)
-        columns[heading] = [number(value, metric, form) for value, metric in cells]
-    frame = pd.DataFrame(columns)
-    return frame.loc[:, frame.ne("").any()]
-
-
-def with_width(mean: float, width: float, metric: str) -> tuple[str, str]:
-    """A mean and the half-width of its interval with the same decimals: 0.0153 and 0.0007; "" for none."""
-    if pd.isna(mean):
-        return "", ""
-    places = 2 if metric == "accuracy" else max(2 - int(np.floor(np.log10(abs(mean) or 1))), 0)
-    least = 10.0**-places
-    shown = f"<{least:.{places}f}" if width < least / 2 else f"{width:.{places}f}"
-    return f"{mean:.{places}f}", "" if pd.isna(width) else shown
+def as_text(lines: pd.DataFrame, columns: str) -> pd.DataFrame:
+    """Columns of `lines` as text, under their headings; empty ones are left out."""
+    score = SCORES[lines["metric"].iloc[0]]
+    forms = FORMATS | {"difference": f"+{score}"}
+    names = columns.split()
+    frame = pd.DataFrame({name: [number(x, forms.get(name, score)) for x in lines[name]] for name in names})
+    frame = frame.loc[:, frame.ne("").any()].rename(columns={names[0]: ""})
+    return frame.rename(columns=lambda name: name.replace("ci95_", "± ").replace("_", " "))
 
 
 def score(line: Mapping[str, Any]) -> str:
-    """`0.0475 ± 0.0030 [0.0406 ± 0.002]`: ours with the interval over tasks, and the paper's."""
-    metric, paper = line["metric"], ""
-    ours = " ± ".join(filter(None, with_width(line["mean"], line["ci95_tasks"], metric)))
-    if not pd.isna(line["paper"]):
-        width = f"<{ROUNDING[metric]}" if line["paper_ci95"] == 0 else number(line["paper_ci95"], metric)
-        paper = " ± ".join(filter(None, [number(line["paper"], metric), width]))
-    if not line["seeds"]:
-        ours = ", ".join(SYMBOLS.get(status, status) for status in line["status"].split(", "))
-    few = f" ({line['seeds']}/{line['jobs']})" * (0 < line["seeds"] < line["jobs"])
-    return ours + "*" * bool(line["reduced"] and line["seeds"]) + few + f" [{paper}]" * bool(paper)
+    """`0.0475 ± 0.003 [0.0406 ± 0.002]`: ours with the interval over tasks, and the paper's."""
+    form, width_form = SCORES[line["metric"]], WIDTHS[line["metric"]]
+    ours = ", ".join(SYMBOLS.get(status, status) for status in line["status"].split(", "))
+    if line["seeds"]:
+        ours = " ± ".join(filter(None, [number(line["mean"], form), number(line["ci95_tasks"], width_form)]))
+        ours += "*" * bool(line["reduced"])
+        ours += f" ({line['seeds']}/{line['jobs']})" * (line["seeds"] < line["jobs"])
+    width = "<0.0005" if line["paper_ci95"] == 0 else number(line["paper_ci95"], width_form)
+    paper = " ± ".join(filter(None, [number(line["paper"], form), width]))
+    return f"{ours} [{paper}]" if paper else ours
 
 
 def as_published(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,114 +1,88 @@
-"""A report as text, Markdown, LaTeX, CSV, and one HTML page that needs no other file."""
+"""A report as Markdown, LaTeX, CSV and HTML, and as a run of W&B."""
 
-import base64
-import html
-import re
+import os
 from dataclasses import dataclass, field
-from io import BytesIO
+from html import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from omegaconf import DictConfig
 
 from fewshot.files import atomic_write
 from fewshot.plots.episodes import as_image, save_figure
+from fewshot.report.jobs import wandb_name
+from fewshot.training.loggers import kept_id, staged_in, wandb_mode
 
-HEAD = """<meta charset=utf-8><meta name=viewport content=width=device-width>
-<style>body{font:15px/1.5 system-ui,sans-serif;max-width:84em;margin:2em auto}table{border-collapse:collapse}
-th,td{padding:.3em .7em;text-align:right;border-bottom:1px solid #ddd}img{max-width:100%}
-div{overflow-x:auto}</style>"""
-LATEX = {"±": r"$\pm$", "→": r"$\to$", "·": r"$\cdot$", "<": "$<$", ">": "$>$"} | {
-    r"\begin{tabular}": "\\begin{adjustbox}{max width=\\linewidth}\n\\begin{tabular}",
-    r"\end{tabular}": "\\end{tabular}\n\\end{adjustbox}",
-}
+HEAD = """<!doctype html><meta charset=utf-8><style>body{font:15px sans-serif;margin:2em}
+th,td{padding:.3em .7em;text-align:right;border-bottom:1px solid #ddd}img{max-width:100%}</style>"""
 
 
 @dataclass
 class Report:
-    """What a report says, in whatever format; tables hold text, and are named by their captions."""
+    """What a report says, in whatever format, by the names of tables and figures."""
 
     title: str
     notes: list[str] = field(default_factory=list)
-    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    figures: dict[str, Figure] = field(default_factory=dict)  # by their file names
-    # unrounded, by the names of their csv files
-    numbers: dict[str, pd.DataFrame] = field(default_factory=dict)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # of text
+    figures: dict[str, Figure] = field(default_factory=dict)
+    numbers: dict[str, pd.DataFrame] = field(default_factory=dict)  # csv files
 
 
-def show(report: Report, console: Console) -> None:
-    console.print(Text(report.title, "bold"))
-    for caption, frame in report.tables.items():
-        table = Table(title=Text(caption), box=box.SIMPLE_HEAD, title_justify="left")
-        table.add_column(frame.columns[0], no_wrap=True)
-        for name in frame.columns[1:]:
-            table.add_column(name, justify="right", overflow="fold", no_wrap=name == "on")
-        for row in frame.astype(str).itertuples(index=False):
-            table.add_row(*map(Text, row))
-        console.print(table)
-    for note in report.notes:
-        console.print(Text(note), soft_wrap=True)
+def as_markdown(frame: pd.DataFrame) -> str:
+    """A Markdown table whose columns are aligned as text too."""
+    rows = [list(frame.columns), *frame.to_numpy().tolist()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [" | ".join(map(str.rjust, row, widths)) for row in rows]
+    lines.insert(1, " | ".join("-" * (width - 1) + ":" for width in widths))
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def markdown(report: Report) -> str:
-    parts = [f"# {report.title}", *report.notes]
-    for caption, frame in report.tables.items():
-        rule = ["---", *["---:"] * (len(frame.columns) - 1)]
-        cells = frame.astype(str).replace(r"\|", r"\\|", regex=True).to_numpy().tolist()
-        lines = [f"| {' | '.join(line)} |" for line in [list(frame.columns), rule, *cells]]
-        parts.append(f"**{caption}**\n\n" + "\n".join(lines))
-    parts += [f"![{name}]({name}.png)" for name in report.figures]
-    return "\n\n".join(parts) + "\n"
+    tables = [f"**{name}**\n\n{as_markdown(frame)}" for name, frame in report.tables.items()]
+    return "\n\n".join([f"# {report.title}", *report.notes, *tables]) + "\n"
 
 
-def short(caption: str) -> str:
-    """A table's name in files and references."""
-    return re.split("[,:;]", caption)[0].replace(" ", "_")
-
-
-def latex(report: Report) -> str:
-    """Tables for booktabs, no wider than a line of the text."""
-    parts = [f"% {line}" for line in [report.title, *report.notes, r"\usepackage{booktabs,adjustbox}"]]
-    for caption, frame in report.tables.items():
-        escaped = re.sub(r"([%&_#$])", r"\\\1", caption)  # pandas escapes cells only
-        label = f"tab:{report.title.split()[0].rstrip(',')}-{short(caption).replace('_', '-')}"
-        alignment = "l" + "r" * (frame.shape[1] - 1)
-        text = frame.to_latex(index=False, escape=True, caption=escaped, label=label, column_format=alignment)
-        for old, new in LATEX.items():
-            text = text.replace(old, new)
-        parts.append(text)
-    return "\n".join(parts)
-
-
-def page(report: Report) -> str:
-    """One HTML page with the figures in it, after the first table."""
-    title, tables, figures = html.escape(report.title), [], []
-    for caption, frame in report.tables.items():
-        table = frame.to_html(index=False, border=0).replace(" ± ", "&nbsp;±&nbsp;")
-        tables.append(f"<h2>{html.escape(caption)}</h2><div>{table}</div>")
-    for name, figure in report.figures.items():
-        as_image(figure, dpi=150).save(png := BytesIO(), "PNG")
-        data = base64.b64encode(png.getvalue()).decode()
-        figures.append(f'<h2>{html.escape(name)}</h2><img src="data:image/png;base64,{data}">')
-    notes = [f"<p>{html.escape(note)}</p>" for note in report.notes]
-    body = "".join([f"<h1>{title}</h1>", *notes, *tables[:1], *figures, *tables[1:]])
-    head = f"<head>{HEAD}<title>{title}</title></head>"
-    return f"<!doctype html>\n<html lang=en>{head}<body>{body}</body></html>\n"
-
-
-def write(report: Report, folder: Path, runs: pd.DataFrame) -> None:
-    """Writes report.md, .tex and .html, csv files and figures; removes those of an earlier report."""
-    for suffix, text in {"md": markdown(report), "tex": latex(report), "html": page(report)}.items():
-        atomic_write(folder / f"report.{suffix}", text)
-    frames = {short(caption): frame for caption, frame in report.tables.items()}
-    frames |= report.numbers | {"runs": runs.drop(columns="scores")}
-    for name, frame in frames.items():
-        atomic_write(folder / f"{name}.csv", frame.to_csv(index=False))
+def write(report: Report, folder: Path) -> None:
+    """Writes report.md, .tex (for booktabs and T1 fonts) and .html, csv files and figures."""
+    md, tex, page = markdown(report), "", f"{HEAD}<h1>{escape(report.title)}</h1>"
+    page += "".join(f"<p>{escape(note)}</p>" for note in report.notes)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, figure in report.figures.items():
         save_figure(figure, folder / name)
-    for path in folder.iterdir():
-        if path.suffix in (".csv", ".png", ".pdf") and path.stem not in frames | report.figures:
-            path.unlink()
+        md += f"\n![{name}]({name}.png)\n"
+        page += f'<img src="{name}.png">'
+    for name, table in report.tables.items():
+        tex += table.to_latex(index=False, escape=True, caption=name)
+        page += f"<h2>{name}</h2>{table.to_html(index=False, border=0)}"
+    for name, frame in report.numbers.items():
+        atomic_write(folder / f"{name}.csv", frame.to_csv(index=False))
+    for suffix, text in {"md": md, "tex": tex, "html": page}.items():
+        atomic_write(folder / f"report.{suffix}", text)
+
+
+def log_to_wandb(report: Report, cfg: DictConfig, folder: Path) -> None:
+    """Logs tables and figures as a W&B run, the same each time, offline unless the user is logged in."""
+    import wandb
+
+    os.environ.setdefault("WANDB_SILENT", "true")
+    shown: dict[str, Any] = {name: wandb.Image(as_image(figure)) for name, figure in report.figures.items()}
+    shown |= {name: wandb.Table(dataframe=frame) for name, frame in report.tables.items()}
+    with staged_in(folder):
+        run = wandb.init(
+            entity=cfg.logger.entity,
+            project=cfg.logger.project,
+            group=cfg.logger.group or cfg.study,
+            name=wandb_name(report.title),
+            job_type="report",
+            id=kept_id(folder / "wandb_id"),
+            resume="allow",
+            dir=folder,
+            mode=wandb_mode(),  # type: ignore[arg-type]
+            tags=[cfg.study, "report", *cfg.logger.tags],
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        run.log(shown)
+        run.summary["notes"] = "\n".join(report.notes)
+        run.finish()

@@ -2,7 +2,9 @@
 
 import os
 import platform
+import re
 import subprocess
+import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,72 +13,52 @@ from typing import Any
 import lightning as L
 import torch
 
-PACKAGES = (
-    "torch",
-    "lightning",
-    "torchvision",
-    "torchmetrics",
-    "hydra-core",
-    "omegaconf",
-    "numpy",
-    "fewshot",
-)
+PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "numpy", "fewshot")
 
 
 def environment(trainer: L.Trainer) -> dict[str, Any]:
-    """Device, precision, threads, versions and peak memory of a run.
+    """Device, precision, threads, versions and peak memory of a run."""
+    import resource  # not on every platform
 
-    On a GPU the memory is what torch reserved, since only that counts CUDA graphs.
-    """
     device = trainer.strategy.root_device
     on_gpu = device.type == "cuda"
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    versions = {name: installed_version(name) for name in PACKAGES}
     return {
-        "peak_memory_bytes": torch.cuda.max_memory_reserved(device) if on_gpu else peak_resident_bytes(),
+        # reserved: only that counts CUDA graphs
+        "peak_memory_bytes": torch.cuda.max_memory_reserved(device) if on_gpu else resident,
         "device": torch.cuda.get_device_name(device) if on_gpu else processor(),
         "devices": trainer.world_size,
         "precision": str(trainer.precision),
         "tf32": torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32,
         "threads": torch.get_num_threads(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: installed_version(name) for name in PACKAGES},
-        },
+        "versions": {"python": platform.python_version()} | versions,
     }
 
 
 def processor() -> str:
     """The processor's name and number of cores."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+    name = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
+    return f"{name[1].strip() if name else platform.machine()}, {os.cpu_count()} cores"
 
 
 def git_commit() -> str | None:
     """The commit of this checkout, with '+' for uncommitted changes; None without a checkout or git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]
-    try:
+    with suppress(OSError):
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
-    except OSError:
-        return None
+    return None
 
 
 def installed_version(name: str, absent: str = "unknown") -> str:
-    try:
+    with suppress(PackageNotFoundError):  # a checkout on PYTHONPATH
         return version(name)
-    except PackageNotFoundError:  # a checkout on PYTHONPATH
-        return absent
-
-
-def peak_resident_bytes() -> int:
-    """The most memory that this process has had."""
-    import resource  # not on every platform
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+    return absent
 
 
 def reset_peak_memory() -> None:
-    """Makes the peaks of memory those of what follows, not of an earlier job in this process."""
+    """Forgets the peak memory of an earlier job in this process."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):  # only Linux has it

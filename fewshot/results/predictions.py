@@ -9,8 +9,6 @@ from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.files import atomic_write
 from fewshot.methods.base import MetaLearner
 
-SHOWN = 5
-
 
 def predictions_of(learner: MetaLearner, datamodule: EpisodicDataModule) -> pd.DataFrame:
     """One row per query of the test just run, ordered by task.
@@ -36,14 +34,6 @@ def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
     atomic_write(path, predictions.to_csv(index=False, lineterminator="\n"))
 
 
-def class_accuracies(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy in % and number of queries of each class, over all its tasks; the lowest first."""
-    right = 100.0 * (predictions["true"] == predictions["predicted"])
-    of_classes = right.groupby(predictions["true"]).agg(["mean", "size"])
-    of_classes.columns = ["accuracy", "queries"]
-    return of_classes.sort_values(["accuracy", "queries"], ascending=[True, False])
-
-
 def confusions(predictions: pd.DataFrame) -> pd.DataFrame:
     """The number of queries by true and predicted class, the most first."""
     return predictions.value_counts(["true", "predicted"]).reset_index(name="queries")
@@ -51,10 +41,8 @@ def confusions(predictions: pd.DataFrame) -> pd.DataFrame:
 
 def show_predictions(predictions: pd.DataFrame | None) -> None:
     """Prints the classes of the lowest accuracy and the pairs confused most often, if there are any."""
-    if predictions is None or "true" not in predictions:
-        return
-    accuracies, pairs = class_accuracies(predictions), confusions(predictions)
-    print(f"lowest of {len(accuracies)} classes")
-    print(accuracies.head(SHOWN).rename_axis(None).to_string(float_format="{:.1f}%".format))
-    print("confused most often")
-    print(pairs[pairs["true"] != pairs["predicted"]].head(SHOWN).to_string(index=False))
+    if predictions is not None and "true" in predictions:
+        right = predictions["true"] == predictions["predicted"]
+        accuracies = (100 * right).groupby(predictions["true"]).mean().nsmallest(5)
+        print(f"lowest accuracy in %\n{accuracies.to_string(float_format='{:.1f}'.format)}")
+        print(f"confused most often\n{confusions(predictions[~right]).head().to_string(index=False)}")

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.text import Text
 
 from fewshot.config.run_id import config_diff
 from fewshot.errors import Diverged
@@ -16,10 +14,8 @@ from fewshot.files import atomic_write
 from fewshot.methods.base import MetaLearner
 from fewshot.methods.losses import baseline_name
 from fewshot.results.environment import git_commit
-from fewshot.results.paper import bn_in_test, has_table, paper_figure
+from fewshot.results.paper import bn_in_test, paper_figure
 from fewshot.results.statistics import mean_and_ci95
-
-BASELINES = {"nearest_neighbour": "nearest neighbour in pixels", "support_mean": "mean of the support set"}
 
 
 class Scores(NamedTuple):
@@ -57,40 +53,28 @@ def final_result(folder: Path) -> dict[str, Any] | None:
 def describe(cfg: DictConfig, learner: MetaLearner, table: str | None = None) -> dict[str, Any]:
     """The part of a result that is known before training; `table` as in `identity`.
 
-    `config_diff` holds what differs from the published settings of the run's variant, `differs_from_paper`
-    what differs from the settings behind the paper's table; None where the paper has no such table.
+    `config_diff` holds what differs from the published settings of the run's variant.
     """
-    own, from_paper = config_diff(cfg, table=table), None
-    if has_table(cfg.method.name, cfg.data.name):
-        from_paper = own if cfg.variant == "released" else config_diff(cfg, "released")
-    data, regression = cfg.data, learner.task.regression
-    backbone, bn = "raw", "none"
+    data, backbone, bn, ways = cfg.data, "raw", "none", cfg.data.get("ways", 1)
     if learner.uses_backbone:
         backbone = "/".join(filter(None, (cfg.backbone.name, cfg.backbone.get("model"))))
         bn = cfg.backbone.get("bn", "none")
     result = {"method": cfg.method.name, "variant": cfg.variant, "data": data.name, "trained_on": data.name}
     result |= {"seed": cfg.seed, "split": "test", "backbone": backbone, "bn": bn, "train_bn": bn}
     result |= {"shots": cfg.shots, "train_shots": data.train_shots or cfg.shots, "val_shots": cfg.shots}
-    ways, train_ways = (1, 1) if regression else (data.ways, data.train_ways or data.ways)
-    result |= {"ways": ways, "train_ways": train_ways}
+    result |= {"ways": ways, "train_ways": data.get("train_ways") or ways}
     result |= {"train_queries": data.train_queries, "test_queries": data.test_queries}
-    result |= {"published_settings": from_paper == {}, "config_diff": own, "differs_from_paper": from_paper}
     result |= {"parameters": sum(p.numel() for p in learner.parameters()), "metric": learner.task.metric}
-    return result | {"git_commit": git_commit()}  # now: the checkout may change during the run
+    # the commit now: the checkout may change during the run
+    return result | {"config_diff": config_diff(cfg, table=table), "git_commit": git_commit()}
 
 
 def scored(learner: MetaLearner) -> Scores:
-    """The scores of the test just run, ordered by task number.
-
-    Raises:
-        Diverged: a task's score is not finite.
-    """
-    order = learner.test_tasks.compute().view(-1).argsort()
-    tasks, values, baselines = (
-        metric.compute().view(-1)[order]
-        for metric in (learner.test_tasks, learner.test_scores, learner.test_baselines)
-    )
-    numbers, scores = tasks.long().tolist(), values.tolist()
+    """The scores of the test just run, ordered by task number; raises Diverged if one is not finite."""
+    kept = (learner.test_tasks, learner.test_scores, learner.test_baselines)
+    tasks, values, baselines = (metric.compute().view(-1) for metric in kept)
+    order = tasks.argsort()
+    numbers, scores, baselines = tasks[order].long().tolist(), values[order].tolist(), baselines[order]
     for task, score in zip(numbers, scores, strict=True):
         if not math.isfinite(score):
             raise Diverged(f"the score of test task {task} was {score}")
@@ -109,69 +93,39 @@ def name_of_test(result: Mapping[str, Any], table: str) -> str:
     return f"{table}-{sizes}" + f"-bn-{bn}" * bool(bn)
 
 
-def protocol(result: Mapping[str, Any]) -> str:
-    """How a score was measured, in words: `5-way 1-shot, 600 tasks, 1 query a class`."""
-    queries, ways = result["test_queries"], result["ways"]
-    words = [f"{ways}-way {result['shots']}-shot" if ways > 1 else f"{result['shots']}-shot"]
-    words.append(f"{result['tasks']} tasks")
-    words.append(("1 query" if queries == 1 else f"{queries} queries") + " a class" * (ways > 1))
-    if result["trained_on"] != result["data"]:
-        words.append(f"trained on {result['trained_on']}")
-    if result["val_shots"] != result["shots"]:
-        words.append(f"trained for {result['val_shots']}-shot")
-    if bn := bn_in_test(result):
-        words.append(f"tested with bn {bn}")
-    if (status := result.get("run_status", result["status"])) != "finished":
-        words.append(f"run {status}")
-    return ", ".join(words)
-
-
 def score_line(result: Mapping[str, Any]) -> str:
-    """`64.00% ± 0.90 test accuracy (5-way 1-shot, 600 tasks, …)`, with the paper's mean if it has one."""
+    """`64.00% ± 0.90 test accuracy (5-way 1-shot, …)`, with baselines and the paper's mean if it has one."""
     if result.get("mean") is None:
         return f"no test score: {result['status']} ({result.get('reason', '')})"
     unit, digits = ("%", 2) if result["metric"] == "accuracy" else ("", 4)
     interval = "" if result["ci95"] is None else f" ± {result['ci95']:.{digits}f}"
-    details = [f"{protocol(result)}, bn {result['bn']}"]
-    for name, value in result["baselines"].items():
-        details.append(f"{BASELINES.get(name, name)} {value:.{digits}f}{unit}")
-    if (figure := paper_figure(result)) is not None:
-        details.append(f"paper, mean of 3 runs: {figure:.{digits}f}{unit}")
-    return f"{result['mean']:.{digits}f}{unit}{interval} test {result['metric']} ({'; '.join(details)})"
+    details = ["{ways}-way {shots}-shot, {tasks} tasks, queries per class: {test_queries}, bn {bn}"]
+    others = result["baselines"] | {"paper, mean of 3 runs:": paper_figure(result)}
+    for name, value in others.items():
+        details += [f"{name.replace('_', ' ')} {value:.{digits}f}{unit}"] if value is not None else []
+    words = "; ".join(details).format_map(result)
+    return f"{result['mean']:.{digits}f}{unit}{interval} test {result['metric']} ({words})"
 
 
 def title_of(result: Mapping[str, Any]) -> str:
-    """The heading of a picture of a result."""
-    where, trained_on = result["data"], result["trained_on"]
-    where += f", trained on {trained_on}" * (trained_on != where)
+    """A result's heading, also of its pictures."""
+    where = " → ".join(dict.fromkeys([result["trained_on"], result["data"]]))
     return "{method} on {}, {shots}-shot, variant {variant}, seed {seed}".format(where, **result)
-
-
-def as_overrides(settings: Mapping[str, Any]) -> str:
-    """Settings as overrides; of a group that was chosen anew, its name, model and weights only."""
-    chosen = [key.removesuffix(".name") for key in settings if key.endswith(".name")]
-    words = []
-    for key, value in settings.items():
-        of_choice = key.endswith((".name", ".model", ".weights")) and value is not None
-        if of_choice or key.split(".")[0] not in chosen:
-            words.append(f"{key.removesuffix('.name')}={as_override(value)}")
-    return " ".join(words)
 
 
 def as_override(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
-def show(result: Mapping[str, Any], folder: Path | None) -> None:
+def as_overrides(settings: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={as_override(value)}" for key, value in settings.items())
+
+
+def show(result: Mapping[str, Any], folder: Path) -> None:
     """Prints a result and its folder."""
-    console, own, from_paper = Console(), result["config_diff"], result["differs_from_paper"] or {}
-    name = "{method} on {data}, variant {variant}, seed {seed}".format_map(result)
-    name += f", {as_overrides(own)}" * bool(own)
-    if from_paper not in ({}, own):
-        print(f"differs from the settings behind the paper's table: {as_overrides(from_paper)}")
     for measure, value in result.get("interpretability", {}).items():
-        console.print(Text(f"{measure}: {value:.3f}"))
+        print(f"{measure}: {value:.3f}")
     for warning in result.get("warnings", []):
-        console.print(Text(f"warning: {warning}", "yellow"), soft_wrap=True)
-    place = "" if folder is None else f"\n{folder}"
-    console.print(Text.assemble((name, "bold"), f": {score_line(result)}{place}"), soft_wrap=True)
+        print(f"warning: {warning}")
+    name = f"{title_of(result)} {as_overrides(result['config_diff'])}".strip()
+    print(f"{name}: {score_line(result)}\n{folder}")

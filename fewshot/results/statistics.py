@@ -1,6 +1,6 @@
-"""Means and intervals of task scores."""
+"""Means and intervals of task scores, and whether they are better than chance."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,14 +8,26 @@ from numpy.typing import NDArray
 from scipy import stats
 
 
-def mean_and_ci95(scores: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and half-width of the 95% t-interval over independent task scores; one score has none."""
-    values = np.asarray(scores, dtype=np.float64)
-    if len(values) < 2:
-        return float(values.mean()), None
-    return float(values.mean()), float(half_width(values))
-
-
 def half_width(values: NDArray[np.float64], axis: int = -1) -> Any:
-    """Of the 95% t-interval of a mean, along an axis."""
-    return stats.sem(values, axis=axis) * stats.t.ppf(0.975, values.shape[axis] - 1)
+    """Half of the 95% t-interval of a mean along an axis; NaN for fewer than two values."""
+    if (count := values.shape[axis]) < 2:
+        return np.nan
+    return stats.sem(values, axis=axis) * stats.t.ppf(0.975, count - 1)
+
+
+def mean_and_ci95(scores: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and half-width of the 95% interval over independent task scores; one score has none."""
+    values = np.asarray(scores, dtype=np.float64)
+    return float(values.mean()), float(half_width(values)) if len(values) > 1 else None
+
+
+def diagnostics(result: Mapping[str, Any]) -> list[str]:
+    """Whether the test's interval reaches chance; on sine that is the mean of the support set."""
+    if result.get("mean") is None:
+        return []
+    mean, ci95, baselines = result["mean"], result["ci95"] or 0, result["baselines"]
+    if "chance" in baselines:
+        chance, learned = baselines["chance"], mean - ci95 > baselines["chance"]
+    else:
+        chance, learned = baselines["support_mean"], mean + ci95 < baselines["support_mean"]
+    return [] if learned else [f"at chance: {mean:.4g} ± {ci95:.4g} in the test, and chance is {chance:.4g}"]

@@ -15,9 +15,8 @@ from fewshot.config.load_config import load_config
 from fewshot.config.run_id import table_name
 from fewshot.errors import UserError, brief
 from fewshot.methods import MetaLearner
-from fewshot.plots.adaptation import draw_all
 from fewshot.plots.confusion import confusion_figure
-from fewshot.plots.episodes import save_figure
+from fewshot.plots.episodes import draw_all, save_figure
 from fewshot.results.environment import environment
 from fewshot.results.predictions import predictions_of, show_predictions, write_predictions
 from fewshot.results.record import (

@@ -15,9 +15,9 @@ from fewshot.plots.confusion import confusion_figure
 from fewshot.plots.curves import learning_curve, read_curves
 from fewshot.plots.episodes import save_figure, test_figures
 from fewshot.plots.similarity import similarity_figure
-from fewshot.results.diagnostics import diagnostics
 from fewshot.results.predictions import show_predictions, write_predictions
 from fewshot.results.record import show, title_of, write_json, write_scores
+from fewshot.results.statistics import diagnostics
 from fewshot.training.fit import Tested
 
 Drawn = list[tuple[int, float, Figure]]  # number, score and picture of test tasks
@@ -43,7 +43,7 @@ def record(
             print(f"not every picture was drawn: {brief(error, 200)}", file=sys.stderr)
     metrics = interpretability(learner)
     result = description | tested.scores.summary | tested.outcome | {"interpretability": metrics}
-    result["warnings"] = diagnostics(result, folder / "metrics.csv")
+    result["warnings"] = diagnostics(result)
     if tested.wandb is not None:
         from fewshot.training.wandb_log import log_checkpoint, log_predictions, log_result, log_tasks
 
