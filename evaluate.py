@@ -5,7 +5,7 @@ python evaluate.py run=outputs/mini/oplstm/5-shot/seed0-… data=cub shots=5 que
 
 import sys
 
-from fewshot.__main__ import evaluate
+from fewshot.cli import evaluate_run
 
 if __name__ == "__main__":
-    sys.exit(evaluate())
+    sys.exit(evaluate_run())

@@ -6,7 +6,7 @@ python train.py -m method=protonet,oplstm shots=1,5 seed=0,1
 
 import sys
 
-from fewshot.__main__ import train
+from fewshot.cli import train
 
 if __name__ == "__main__":
     sys.exit(train())

@@ -1,35 +1,30 @@
-"""From the command line to a function of one configuration: Hydra's entry, and errors in one line."""
+"""The command line: Hydra's entry, errors in one line, exit codes, and the table of a multirun's jobs."""
 
-import io
+import csv
 import math
 import os
 import sys
-import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import hydra
+import pandas as pd
 from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot.config.compose import FOLDERS, expand_paths, quote_shots
-from fewshot.errors import (
-    MISTAKES,
-    Diverged,
-    LostProcess,
-    OutOfTime,
-    UserError,
-    one_line,
-    out_of_memory,
-    report_mistake,
-)
-from fewshot.training import jobs, signals
+from fewshot.config.compose import FOLDERS
+from fewshot.errors import MISTAKES, Diverged, LostProcess, OutOfTime, one_line
+from fewshot.training import signals
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run
 
-MEMORY = "not enough memory: lower trainer.micro_batch_size, trainer.eval_batch_size, data.size or the widths"
+FIELDS = ["job", "overrides", "status", "score"]  # of jobs.csv
+# by severity
+EXIT_CODES = {"finished": 0, "out of time": 124, "requeued": 143, "stopped": 143, "failed": 1, "invalid": 2}
 
 
 @hydra.main(version_base="1.3", config_path=FOLDERS["train"], config_name="train")
@@ -43,68 +38,89 @@ def evaluate_job(cfg: DictConfig) -> float:
 
 
 def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> float:
-    """One run or evaluation, alone or in a multirun. An error is printed and noted, and the next job follows.
+    """One run or evaluation. In a multirun an error does not stop the jobs after it.
 
     Returns what a sweeper may optimise: the best validation score, of a test its mean, without one the worst
     there is.
     """
     signals.install()
-    began = time.time()
-    overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)  # as given, not resolved
     score, status, message, stopped = None, "finished", "", None
     try:
-        refuse_part_of_study(overrides)
-        result = function(expand_paths(cfg))
+        result = function(cfg)
         score = result.get("best_validation", result.get("mean"))
     except signals.Stopped as stop:
         status, message, stopped = stop.status, str(stop), stop
     except Exception as error:
-        status, message = outcome_of(error)
-        print(f"error: {message}", file=sys.stderr)
-    jobs.add(overrides, status, message, score, time.time() - began)
+        status, message = report(error), one_line(error)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        note(f"{status}: {message}" if message else status, score)
+    elif stopped is None:
+        sys.exit(EXIT_CODES[status])
     if stopped is not None:
         signals.end_job(stopped)
     worst = math.inf if OmegaConf.select(cfg, "data.name") == "sine" else -math.inf
     return worst if score is None else float(score)
 
 
-def refuse_part_of_study(overrides: list[str]) -> None:
-    """UserError for a study without -m, of which one run would train that nobody has chosen."""
-    hydra = HydraConfig.get()
-    given = {override.lstrip("+").split("=")[0] for override in overrides}
-    left = [name for name in hydra.sweeper.get("params") or {} if name not in given]
-    if left and hydra.mode == RunMode.RUN:
-        raise UserError(f"this study sweeps {', '.join(left)}: add -m, or choose a value of each")
-
-
-def outcome_of(error: Exception) -> tuple[str, str]:
-    """The status and message of a job that an error ended; prints the traceback of an unknown one."""
-    if out_of_memory(error):
-        return "invalid", f"{MEMORY} ({one_line(error, 160)})"
-    if isinstance(error, MISTAKES):
-        return "invalid", one_line(error)
-    if isinstance(error, OutOfTime):
-        return "out of time", one_line(error)
-    if not isinstance(error, Diverged | LostProcess):
+def report(error: Exception) -> str:
+    """Prints an error, and the traceback of an unknown one. Returns the status of the job that it ended."""
+    if not isinstance(error, (*MISTAKES, OutOfTime, Diverged, LostProcess)):
         traceback.print_exc()
-    return "failed", one_line(error)
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    if isinstance(error, MISTAKES):
+        return "invalid"
+    return "out of time" if isinstance(error, OutOfTime) else "failed"
 
 
-def main(program: Callable[[], Any]) -> int:
+def note(outcome: str, score: float | None) -> None:
+    """Prints how a job of a multirun ended, and adds it to `jobs.csv` in the sweep's folder."""
+    hydra = HydraConfig.get()
+    overrides: Any = OmegaConf.to_container(hydra.overrides.task)  # as given, not resolved
+    with Path(hydra.sweep.dir, "jobs.csv").open("a", newline="") as file:
+        csv.writer(file).writerow([hydra.job.num, " ".join(overrides), outcome, score])
+    print(f"job {hydra.job.num}, {' '.join(overrides)}: {outcome}", file=sys.stderr)
+
+
+def read_jobs(folder: Path) -> pd.DataFrame:
+    """How the jobs of a sweep ended, at last: what a cluster puts back into the queue ends more than once."""
+    rows = pd.read_csv(folder / "jobs.csv", names=FIELDS, dtype=str, keep_default_na=False)
+    return rows.drop_duplicates("job", keep="last")
+
+
+class JobTable(Callback):
+    """Hydra's callback that ends a multirun with a table of its jobs, and the exit code of the worst."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if "joblib" in config.hydra.launcher._target_:
+            signals.install_in_joblib()
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        rows = read_jobs(Path(config.hydra.sweep.dir))
+        print(rows.to_string(index=False), file=sys.stderr)
+        codes = rows["status"].str.partition(":")[0].map(EXIT_CODES)
+        sys.exit(max(codes, key=[*EXIT_CODES.values()].index))
+
+
+def main(program: Callable[[], None]) -> int:
     """Runs a program on the configuration, or each of a multirun's, that the command line composes.
 
     Returns the exit code: 0; 1 where a run failed or diverged; 2 for a user's mistake; 124 where
     `trainer.max_time` was over; 128 + its number for a signal; in a multirun the most severe of its jobs.
     """
     signals.install()
-    jobs.exit_code = 0
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace", line_buffering=True)  # a terminal without ±
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors of the command line come here
-    sys.argv[1:] = quote_shots(sys.argv[1:])
     try:
         program()
-    except MISTAKES as error:
-        return report_mistake(error)
-    return jobs.exit_code
+    except SystemExit as end:
+        return int(end.code or 0)
+    except Exception as error:
+        return EXIT_CODES[report(error)]
+    return 0
+
+
+def train() -> int:
+    return main(train_job)
+
+
+def evaluate_run() -> int:
+    return main(evaluate_job)

@@ -1,22 +1,15 @@
-"""What ends a run with one line: a user's mistake, no time left, numbers that are no longer finite."""
+"""What ends a run without a traceback: a user's mistake, no time left, numbers that are no longer finite."""
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 
 class UserError(Exception):
-    """Something that the user can change: shown as one line, without a traceback, with exit code 2."""
-
-
-class Busy(UserError):
-    """Another process is working on the run of `folder`."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(f"another process is working on {folder}: wait for it, or choose another seed")
+    """Something that the user can change: shown as one line, with exit code 2."""
 
 
 class Diverged(Exception):
@@ -31,37 +24,22 @@ class OutOfTime(Exception):
     """`trainer.max_time` is over; the state is saved."""
 
 
-MISTAKES = (UserError, HydraException, OmegaConfBaseException)
+MISTAKES = (UserError, HydraException, OmegaConfBaseException, ImportError)
 
 
-def exit_code(program: Callable[[list[str]], int], arguments: list[str]) -> int:
+def exit_code(program: Callable[..., int | None], *arguments: Any) -> int:
     """Runs a program; a user's mistake is one line on stderr and exit code 2."""
     try:
-        return program(arguments)
+        return program(*arguments) or 0
     except MISTAKES as error:
-        return report_mistake(error)
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
 
 
-def report_mistake(error: Exception) -> int:
-    """Prints a user's mistake in one line, and returns its exit code."""
-    print(f"error: {one_line(error)}", file=sys.stderr)
-    return 2
-
-
-def one_line(error: BaseException, letters: int = 500) -> str:
-    """What an error says, in one line without control characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)[:letters]
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def brief(error: BaseException, letters: int) -> str:
     """Its kind and what it says, in one line."""
-    return f"{type(error).__name__}: {one_line(error, letters)}"
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether Python, numpy or torch asked for memory that cannot be had."""
-    text = str(error)
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
-    )
+    return f"{type(error).__name__}: {one_line(error)}"[:letters]

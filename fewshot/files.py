@@ -2,20 +2,14 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 
 @contextmanager
 def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """A file to write, which replaces `path` once it is complete.
-
-    The part lies in the same folder, so that renaming it copies nothing.
-
-    Raises:
-        OSError: the folder cannot be written, or its disk is full.
-    """
+    """A file to write, which replaces `path` once it is complete."""
     part = path.with_name(path.name + ".part")
     try:
         with part.open(mode, encoding=None if "b" in mode else "utf-8") as file:
@@ -23,21 +17,15 @@ def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-        with suppress(OSError):  # the rename too; not every file system can
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
     finally:
         part.unlink(missing_ok=True)
-
-
-def weights_file(path: Path) -> Path:
-    """The file that holds the weights: of a run's folder its best state."""
-    return path / "best.ckpt" if path.is_dir() else path
 
 
 def atomic_write(path: Path, text: str) -> None:
     with atomic_open(path) as file:
         file.write(text)
+
+
+def weights_file(path: Path) -> Path:
+    """The file that holds the weights: of a run's folder its best state."""
+    return path / "best.ckpt" if path.is_dir() else path

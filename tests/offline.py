@@ -43,12 +43,9 @@ def values(items: Any) -> dict[str, Any]:
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
-    """The logged rows."""
     return [values(record.history.item) for record in records(folder) if record.HasField("history")]
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for record in records(folder):
-        found |= values(record.summary.update) if record.HasField("summary") else {}
-    return found
+    updates = [values(record.summary.update) for record in records(folder) if record.HasField("summary")]
+    return {name: value for update in updates for name, value in update.items()}

@@ -11,7 +11,6 @@ from fewshot.episodes import Episode
 from fewshot.errors import UserError
 from fewshot.methods.base import MetaLearner
 from fewshot.methods.maml import MAML as Maml
-from fewshot.options import settings_of
 from tests.conftest import CLASSES, FC, MAML, OPLSTM, RELEASED, SAP, WARPMAML, episode, make, whole
 from tests.test_learners import RELEASED_OPLSTM, close, gradients, summed_loss
 
@@ -159,7 +158,6 @@ def test_meta_sgd_is_maml_with_learned_steps() -> None:
     for name, gradient in gradients(plain, batch).items():
         close(found[name], gradient)
     assert all(gradient.abs().max() > 0 for gradient in found.values())
-    assert settings_of(MetaSGD) == settings_of(Maml)
     assert sgd.hparams["inner_lr"] == MAML["inner_lr"]
     with pytest.raises(UserError, match="MetaSGD: inner_steps=0: Input should be greater than or equal to 1"):
         MetaSGD(plain.task, FC, **MAML | {"inner_steps": 0})

@@ -3,7 +3,6 @@
 import json
 import re
 from pathlib import Path
-from unittest.mock import MagicMock
 
 import pandas as pd
 import pytest
@@ -13,7 +12,6 @@ from fewshot.plots.confusion import MOST, confusion_figure
 from fewshot.results.predictions import show_predictions
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run as train
-from fewshot.training.wandb_log import log_predictions
 from tests.helpers import config, evaluation
 from tests.test_curves import images
 
@@ -76,10 +74,6 @@ def test_accuracies_and_confusions(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert re.findall(r"^(\w) +([\d.]+)$", printed, re.M) == [("c", "33.3"), ("a", "50.0"), ("b", "100.0")]
     assert re.findall(r"(\w) +(\w) +(\d)$", printed, re.M) == [("a", "b", "2"), ("c", "a", "2")]
-    run = MagicMock()
-    log_predictions(run, "test", example())
-    [[logged]] = [call.args for call in run.log.call_args_list]
-    assert logged["test/confusion"].columns == ["true", "predicted", "queries"]
 
 
 def test_the_confusion_matrix() -> None:

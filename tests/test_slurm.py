@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fewshot.cli import read_jobs
 from fewshot.config.compose import CONF
 from fewshot.config.run_id import run_folder
-from fewshot.training import jobs
 from tests.conftest import Start
 from tests.helpers import check_same, command, config
 
@@ -48,7 +48,7 @@ def run_multirun(
                 elif cancel and cancel.exists() and job.endswith("_1"):
                     subprocess.run(["scancel", job], check=True)
                     cancel = None
-    table = jobs.read(max((tmp_path / "outputs" / "multirun").glob("20*"))).sort_values("job")
+    table = read_jobs(max((tmp_path / "outputs" / "multirun").glob("20*"))).sort_values("job")
     return process.returncode, (tmp_path / "stderr").read_text(), list(table.status)
 
 

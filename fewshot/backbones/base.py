@@ -31,7 +31,7 @@ class Body(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
-            cls.__init__ = validated(cls.__init__, super(cls, cls).__init__)  # type: ignore[method-assign]
+            cls.__init__ = validated(cls.__init__)  # type: ignore[method-assign]
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         """Features (B, M, features) of examples (B, M, *input); for `reference` see `layers.batch_norm`."""

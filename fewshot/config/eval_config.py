@@ -1,6 +1,8 @@
-"""The configuration of a test: a run's, on its own data set or another one."""
+"""The configuration of a run's folder, and of a test of the run on its own data or others.
 
-import os
+The folder may be somebody else's: it is data, not code.
+"""
+
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -12,22 +14,32 @@ from fewshot.errors import UserError
 CROSS_DOMAIN_QUERIES = 15
 
 
-def eval_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
-    """The configuration of the test that `cfg` of evaluate.py asks for, of the run that `trained` describes.
+def load_config(folder: Path) -> DictConfig:
+    """A run's configuration; its classes are those that the configuration here names, or UserError."""
+    path = folder / "config.yaml"
+    if not (folder / "best.ckpt").is_file() or not path.is_file():
+        raise UserError(f"{folder} holds no validated run: it needs config.yaml and best.ckpt")
+    text = path.read_text(encoding="utf-8")
+    if "${" in text:
+        raise UserError(f"{path} is not a run's configuration: it has interpolations")
+    stored = OmegaConf.create(text)
+    assert isinstance(stored, DictConfig)
+    stored.data.pop("test", None)  # folders that may be gone
+    choices = [f"{group}={stored[group].name}" for group in ("data", "method", "backbone", "logger")]
+    of_search = [f"+{name}=0" for name in ("trial", "search_seed") if name in stored]
+    cfg = composed([*choices, *of_search])
+    for group in ("data", "method", "backbone"):
+        if stored[group]._target_ != cfg[group]._target_:
+            raise UserError(f"{path}: {group}={stored[group].name} is another class here")
+    cfg.merge_with(stored)
+    check(cfg)
+    return cfg
 
-    Raises:
-        UserError: settings are wrong, or do not fit the run.
-    """
-    name = cfg.data or trained.data.name
+
+def eval_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
+    """The configuration of the test that `cfg` of evaluate.py asks for, of the run of `trained`."""
+    name = cfg.data or ("folder" if cfg.path else trained.data.name)
     path = (cfg.path or trained.data.get("path")) if name == "folder" else None
-    if name == "folder" and not path:
-        raise UserError("data=folder needs path=<a folder of class folders>")
-    if cfg.path is not None and name != "folder":
-        raise UserError(f"path={cfg.path} is for data=folder")
-    if path and not Path(path).exists():
-        raise UserError(f"{path} does not exist: give a folder of class folders as path=…")
-    if cfg.ways is not None and "ways" not in trained.data:
-        raise UserError(f"ways={cfg.ways}: sine waves have no ways")
     tested = trained.copy()
     if name != trained.data.name or (path and Path(path).resolve() != Path(trained.data.path).resolve()):
         tested = across(trained, name, path)
@@ -42,11 +54,9 @@ def eval_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
         "trainer.num_test_tasks": cfg.tasks,
         "trainer.eval_batch_size": cfg.eval_batch_size,
     }
-    with open_dict(tested):
-        for key, value in changes.items():
-            if value is not None:
-                OmegaConf.update(tested, key, value)
-    check(tested)
+    for key, value in changes.items():
+        if value is not None:
+            OmegaConf.update(tested, key, value)
     return tested
 
 
@@ -58,23 +68,20 @@ def same_data(trained: DictConfig, tested: DictConfig) -> bool:
 
 def further_tests(cfg: DictConfig) -> list[DictConfig]:
     """The configurations of the tests on `data.test`: data sets by name, folders by path."""
-    known = set(choices_of("data")) - {"folder"}
-    return [
-        across(cfg, name) if name in known else across(cfg, "folder", os.path.expanduser(name))
-        for name in cfg.data.get("test", [])
-    ]
+    named, tests = choices_of("data"), cfg.data.get("test", [])
+    return [across(cfg, name) if name in named else across(cfg, "folder", name) for name in tests]
 
 
 def across(trained: DictConfig, name: str, path: str | None = None) -> DictConfig:
     """The configuration of a test on data set `name` (folder `path`), in the sizes and ways of training."""
     if "sine" in (name, trained.data.name):
         raise UserError(f"the run was trained on {trained.data.name}: data={name} has other inputs")
-    if path and not Path(path).exists():
-        raise UserError(f"{path} is neither a data set nor a folder")
+    if name == "folder" and not (path and Path(path).exists()):
+        raise UserError(f"{path} does not exist: give a folder of class folders as path=…")
     tested = trained.copy()
     data = composed([f"data={name}", f"method={trained.method.name}", "variant=paper"]).data
-    own = {key: trained.data[key] for key in ("size", "channels", "ways")}
-    changes = own | {"test_queries": CROSS_DOMAIN_QUERIES} | ({"path": path} if path else {})
+    changes = {key: trained.data[key] for key in ("size", "channels", "ways")}
+    changes |= {"test_queries": CROSS_DOMAIN_QUERIES} | ({"path": path} if path else {})
     with open_dict(tested):
         tested.data = OmegaConf.merge(data, changes)
     return tested

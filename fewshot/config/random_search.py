@@ -1,5 +1,4 @@
-"""Random search without a database: each setting of a trial is a function of (search, its seed, trial,
-setting).
+"""Random search without a database: a trial's setting is a function of (search, its seed, trial, setting).
 
 A search's YAML says `lr: ${draw:lr,log,1e-5,4e-2}`, and is swept over `trial`: the same trials in any order,
 on any number of machines, and nothing to lock or to lose.
@@ -20,11 +19,8 @@ def draw(name: str, kind: str, *among: Any, _root_: DictConfig) -> Any:
 
     Args:
         kind: "choice" of a list; "int", a whole number from a to b, both included; "log", a real number from
-        a to b,
-            uniform in its logarithm, and "log_int", the nearest whole number of one.
+            a to b, uniform in its logarithm, and "log_int", the nearest whole number of one.
     """
-    if _root_.study is None:
-        raise ValueError("a search draws its trials by its name: give study in its YAML")
     digest = hashlib.sha256(f"{_root_.study}/{_root_.search_seed}/{name}".encode()).digest()
     key = np.frombuffer(digest[:8], dtype="<u8")
     where = float(uniform(random_bits(key, np.uint64(_root_.trial)), 0, 1)[0])

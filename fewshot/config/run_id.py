@@ -1,5 +1,4 @@
-"""What identifies a run: the settings that its score depends on, the folder named by them, and what differs
-from the published settings."""
+"""What identifies a run: the settings that its score depends on, and what differs from the published ones."""
 
 import hashlib
 import json
@@ -8,51 +7,35 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot.config.compose import composed, flatten, plain
+from fewshot.config.compose import composed, flatten, plain, unset
 from fewshot.data.images import full_name
 from fewshot.files import weights_file
 
 # settings that do not change a score, left out of a run's identity
-NOT_SCORE = ("logger", "paths", "overwrite", "predictions", "study", "trial", "search_seed")
-NOT_SCORE_TRAINER = (
-    *(
-        "eval_batch_size",
-        "micro_batch_size",
-        "save_every_n_steps",
-        "log_every_n_steps",
-        "accelerator",
-        "devices",
-    ),
-    *(
-        "num_threads",
-        "compile",
-        "max_time",
-        "enable_progress_bar",
-        "similarity",
-        "deterministic",
-        "benchmark",
-    ),
-    *("profiler", "detect_anomaly", "enable_model_summary"),
+NOT_SCORE = (
+    *("logger", "paths", "overwrite", "predictions", "study", "trial", "search_seed", "data.test"),
+    *("trainer.eval_batch_size", "trainer.micro_batch_size", "trainer.save_every_n_steps"),
+    *("trainer.log_every_n_steps", "trainer.accelerator", "trainer.devices", "trainer.num_threads"),
+    *("trainer.compile", "trainer.max_time", "trainer.enable_progress_bar", "trainer.similarity"),
+    *("trainer.deterministic", "trainer.benchmark", "trainer.profiler", "trainer.detect_anomaly"),
+    "trainer.enable_model_summary",
 )
 TEST_ONLY = ("data.test_queries", "trainer.num_test_tasks")
-PAPER_TEST_TASKS = {"sine": 2000}  # 600 on images
 
 
 def identity(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
     """The settings that determine a run's score; `table` names a folder's data, as the folder may be gone."""
     settings = plain(cfg)
     for name in NOT_SCORE:
-        settings.pop(name, None)
-    for name in NOT_SCORE_TRAINER:
-        del settings["trainer"][name]
-    data = settings["data"]
-    data.pop("test", None)
+        group, _, key = name.rpartition(".")
+        (settings[group] if group else settings).pop(key, None)
+    data, backbone = settings["data"], settings["backbone"]
     if data.get("train_ways") == data.get("ways"):
         data["train_ways"] = None
     if "path" in data:
         data["path"] = table or table_name(cfg)
-    if weights := settings["backbone"].get("weights"):
-        settings["backbone"]["weights"] = with_digest(Path(weights))
+    if backbone.get("weights"):
+        backbone["weights"] = with_digest(Path(backbone["weights"]))
     return settings
 
 
@@ -65,15 +48,14 @@ def with_digest(path: Path) -> str:
     """The name of a file of weights, or of a run's folder, with a hash of its content, if it is there."""
     if not (weights := weights_file(path)).is_file():
         return path.name
-    with weights.open("rb") as file:
-        return f"{path.name}-{hashlib.file_digest(file, 'sha256').hexdigest()[:10]}"
+    return f"{path.name}-{hashlib.sha256(weights.read_bytes()).hexdigest()[:10]}"
 
 
 def run_folder(cfg: DictConfig) -> Path:
     """`<outputs>/<data>/<method>/<shots>-shot/seed<seed>-<hash of the identity>`."""
     digest = hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:10]
-    outputs = Path(cfg.paths.outputs)
-    return outputs / cfg.data.name / cfg.method.name / f"{cfg.shots}-shot" / f"seed{cfg.seed}-{digest}"
+    place = Path(cfg.paths.outputs, cfg.data.name, cfg.method.name, f"{cfg.shots}-shot")
+    return place / f"seed{cfg.seed}-{digest}"
 
 
 def run_name(cfg: DictConfig, folder: Path) -> str:
@@ -81,42 +63,37 @@ def run_name(cfg: DictConfig, folder: Path) -> str:
     return f"{cfg.data.name}-{cfg.method.name}-{cfg.shots}-shot-{folder.resolve().name}"
 
 
-def published_config(cfg: DictConfig, variant: str | None = None) -> DictConfig:
-    """The published settings of a run's method, data, shots and variant; "???" where there are none."""
-    groups = [f"{group}={cfg[group].name}" for group in ("data", "method")]
-    return composed([*groups, f"shots={cfg.shots}", f"variant={variant or cfg.variant}", f"seed={cfg.seed}"])
+def published_config(cfg: DictConfig, variant: str | None = None) -> tuple[DictConfig, list[str]]:
+    """The published settings of a run's method, data, shots and variant; the run's own where there are none.
+
+    Also returns the names of the latter.
+    """
+    chosen = [f"data={cfg.data.name}", f"method={cfg.method.name}", f"shots={cfg.shots}", f"seed={cfg.seed}"]
+    published = composed([*chosen, f"variant={variant or cfg.variant}"])
+    names = unset(OmegaConf.to_container(published)) or unset(plain(published))
+    for name in names:
+        OmegaConf.update(published, name, OmegaConf.select(cfg, name))
+    return published, names
 
 
 def is_reduced(cfg: DictConfig) -> bool:
     """Whether a run has fewer tests, validation tasks, or both updates and training tasks than published."""
-    if "path" in cfg.data:  # nothing is published on a user's own images
-        return False
-    published, trainer, size = published_config(cfg), cfg.trainer, cfg.method.meta_batch_size
-    steps, tasks, val_tasks = (
-        OmegaConf.select(published, name) or 0
-        for name in ("trainer.max_steps", "method.meta_batch_size", "trainer.num_val_tasks")
-    )
-    if "???" in (steps, tasks, val_tasks):
-        return False
-    shorter = trainer.max_steps < steps and (trainer.max_steps + 1) * size <= steps * tasks
-    fewer_tests = trainer.num_test_tasks < PAPER_TEST_TASKS.get(cfg.data.name, 600)
-    return shorter or trainer.num_val_tasks < val_tasks or fewer_tests
+    published, _ = published_config(cfg)
+    ours, theirs = cfg.trainer, published.trainer
+    all_tasks = theirs.max_steps * published.method.meta_batch_size
+    fewer_tasks = (ours.max_steps + 1) * cfg.method.meta_batch_size <= all_tasks
+    shorter = ours.max_steps < theirs.max_steps and fewer_tasks
+    fewer_val_tasks = ours.num_val_tasks < theirs.num_val_tasks
+    fewer_tests = ours.num_test_tasks < theirs.num_test_tasks
+    return "path" not in cfg.data and (shorter or fewer_val_tasks or fewer_tests)
 
 
 def config_diff(cfg: DictConfig, variant: str | None = None, table: str | None = None) -> dict[str, Any]:
-    """The training settings that differ from the published ones, by dotted name.
-
-    Args:
-        variant: whose published settings, "released" or "paper"; None: the run's own.
-        table: as in `identity`.
-    """
-    published = published_config(cfg, variant)
-    unset = [name for name, value in flatten(OmegaConf.to_container(published)).items() if value == "???"]
-    for name in unset:
-        OmegaConf.update(published, name, OmegaConf.select(cfg, name))  # others may follow from it
+    """The training settings that differ from the published ones of `variant`, the run's own by default."""
+    published, own = published_config(cfg, variant)
     theirs, missing = flatten(identity(published, table)), object()
     return {
         name: value
         for name, value in flatten(identity(cfg, table)).items()
-        if name not in TEST_ONLY and (name in unset or theirs.get(name, missing) != value)
+        if name not in TEST_ONLY and (name in own or theirs.get(name, missing) != value)
     }

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from fewshot.config.compose import choices_of, composed, expand_paths
+from fewshot.config.compose import choices_of, composed
 from fewshot.config.eval_config import further_tests
 from fewshot.config.run_id import config_diff, is_reduced, run_folder, table_name
 from fewshot.errors import UserError
@@ -59,7 +59,7 @@ def jobs(study: str, overrides: Sequence[str] = ()) -> list[Job]:
     named = [key for key, o in swept.items() if o.is_sweep_override() and key not in NOT_IN_NAME]
     seeds = assignments(swept.pop("seed")) if "seed" in swept else []
     for settings in product(*map(assignments, swept.values())):
-        base = expand_paths(composed([choice(study), *settings]))
+        base = composed([choice(study), *settings])
         own = [setting.removeprefix("method.") for setting in settings if setting.split("=")[0] in named]
         name, reduced, tests = " ".join([base.method.name, *own]), is_reduced(base), planned_tests(base)
         for seed in seeds or [f"seed={base.seed}"]:

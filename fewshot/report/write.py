@@ -1,6 +1,5 @@
 """A report as Markdown, LaTeX, CSV and HTML, and as a run of W&B."""
 
-import os
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -13,7 +12,7 @@ from omegaconf import DictConfig
 from fewshot.files import atomic_write
 from fewshot.plots.episodes import as_image, save_figure
 from fewshot.report.jobs import wandb_name
-from fewshot.training.loggers import kept_id, staged_in, wandb_mode
+from fewshot.training.loggers import wandb_settings
 
 HEAD = """<!doctype html><meta charset=utf-8><style>body{font:15px sans-serif;margin:2em}
 th,td{padding:.3em .7em;text-align:right;border-bottom:1px solid #ddd}img{max-width:100%}</style>"""
@@ -66,23 +65,17 @@ def log_to_wandb(report: Report, cfg: DictConfig, folder: Path) -> None:
     """Logs tables and figures as a W&B run, the same each time, offline unless the user is logged in."""
     import wandb
 
-    os.environ.setdefault("WANDB_SILENT", "true")
     shown: dict[str, Any] = {name: wandb.Image(as_image(figure)) for name, figure in report.figures.items()}
     shown |= {name: wandb.Table(dataframe=frame) for name, frame in report.tables.items()}
-    with staged_in(folder):
-        run = wandb.init(
-            entity=cfg.logger.entity,
-            project=cfg.logger.project,
-            group=cfg.logger.group or cfg.study,
-            name=wandb_name(report.title),
-            job_type="report",
-            id=kept_id(folder / "wandb_id"),
-            resume="allow",
-            dir=folder,
-            mode=wandb_mode(),  # type: ignore[arg-type]
-            tags=[cfg.study, "report", *cfg.logger.tags],
-            settings=wandb.Settings(silent=True, console="off"),
-        )
-        run.log(shown)
-        run.summary["notes"] = "\n".join(report.notes)
-        run.finish()
+    run = wandb.init(
+        entity=cfg.logger.entity,
+        project=cfg.logger.project,
+        group=cfg.logger.group or cfg.study,
+        name=wandb_name(report.title),
+        job_type="report",
+        tags=[cfg.study, "report", *cfg.logger.tags],
+        **wandb_settings(folder),
+    )
+    run.log(shown)
+    run.summary["notes"] = "\n".join(report.notes)
+    run.finish()

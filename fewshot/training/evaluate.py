@@ -10,8 +10,7 @@ from omegaconf import DictConfig
 from pandas import DataFrame
 
 from fewshot.config.checks import check_evaluation
-from fewshot.config.eval_config import eval_config, same_data
-from fewshot.config.load_config import load_config
+from fewshot.config.eval_config import eval_config, load_config, same_data
 from fewshot.config.run_id import table_name
 from fewshot.errors import UserError, brief
 from fewshot.methods import MetaLearner
@@ -39,7 +38,7 @@ from fewshot.training.build import (
     set_threads,
 )
 from fewshot.training.checkpoints import load_weights
-from fewshot.training.loggers import end_wandb, quiet, staged_in, start_wandb
+from fewshot.training.loggers import end_wandb, quiet, start_wandb
 from fewshot.training.split import check_split, print_trained_classes, stored_table
 
 IN_RESULT = ("metric", "mean", "ci95", "tasks", "baselines", "shots", "ways", "test_queries", "best_step")
@@ -175,15 +174,12 @@ def log_to_wandb(
     name: str,
 ) -> None:
     """Logs a test to `wandb`, the run's open W&B run, or else to a W&B run of its own."""
-    from fewshot.training.wandb_log import log_predictions, log_tasks, log_test
+    from fewshot.training.wandb_log import log_test
 
     try:
-        with staged_in(folder):
-            log = wandb or start_wandb(trained, folder, name)
-            log_test(log, f"test/{table}", result)
-            log_tasks(log, f"test/{table}", scores)
-            log_predictions(log, f"test/{table}", predictions)
-            if wandb is None:
-                end_wandb()
+        log = wandb or start_wandb(trained, folder, name)
+        log_test(log, f"test/{table}", result, scores, predictions)
+        if wandb is None:
+            end_wandb()
     except Exception as error:
         print(f"W&B did not take the result: {brief(error, 200)}", file=sys.stderr)

@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from fewshot.config.compose import flatten
-from fewshot.config.load_config import load_config
+from fewshot.config.eval_config import load_config
 from fewshot.config.run_id import config_diff, identity
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import UserError, brief

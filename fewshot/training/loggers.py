@@ -1,4 +1,4 @@
-"""Where curves go: a csv in the run's folder, and Weights & Biases or TensorBoard if wanted."""
+"""Where curves go: a csv in the run's folder, and Weights & Biases if wanted."""
 
 import csv
 import logging
@@ -6,36 +6,28 @@ import os
 import secrets
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.loggers.logger import Logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from fewshot.config.compose import choices_of
+from fewshot.config.compose import choices_of, plain
 from fewshot.config.run_id import is_reduced, run_name
-from fewshot.errors import UserError, brief
+from fewshot.errors import brief
 from fewshot.files import atomic_open, atomic_write
 
 FIELDS = ["tasks", "step", "metric", "value"]
-NOISE = (  # warnings that do not concern what a run computes
-    "Checkpoint directory",
-    ".*LeafSpec",
-    "The number of training batches",
-    ".*does not have many workers",
-    "The `srun` command",
-    "The AccumulateGrad node's stream",  # of captured graphs
-)
 
 
 def quiet() -> None:
     """Hides Lightning's advice; warnings about what a run computes stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # its compiler reports "no CUDA"
-    for message in NOISE:
+    warnings.simplefilter("ignore", PossibleUserWarning)
+    for message in ("Checkpoint directory", ".*LeafSpec", "The AccumulateGrad node's stream"):
         warnings.filterwarnings("ignore", message)
 
 
@@ -73,33 +65,19 @@ class MetricsCsv(Logger):
         """The run's folder already holds its configuration."""
 
 
-def wandb_mode() -> str:
-    """WANDB_MODE if it is set, else online for a user who is logged in, else offline."""
-    import wandb
+def wandb_settings(folder: Path, id_file: str = "wandb_id") -> dict[str, Any]:
+    """W&B's settings for what is kept in `folder`: offline unless the user is logged in or sets WANDB_MODE.
 
-    return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
-
-
-@contextmanager
-def staged_in(folder: Path) -> Iterator[None]:
-    """Makes W&B stage tables and files in the run's folder, where `wandb sync` finds them.
-
-    Its own place for them is the home folder, which may be small, or another one where the run is synced.
+    The id is kept in a file, so that a resumed run continues the same W&B run.
     """
-    names = [name for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR") if name not in os.environ]
-    os.environ.update(dict.fromkeys(names, str((folder / "wandb").absolute())))
-    try:
-        yield
-    finally:
-        for name in names:
-            del os.environ[name]
+    import wandb  # takes more than half a second
 
-
-def kept_id(path: Path) -> str:
-    """The id of a W&B run, from the file that keeps it; a new one if there is no file."""
-    if not path.exists():
-        atomic_write(path, secrets.token_hex(4))
-    return path.read_text()
+    os.environ.setdefault("WANDB_SILENT", "true")
+    if not (kept := folder / id_file).exists():
+        atomic_write(kept, secrets.token_hex(4))
+    mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+    settings = wandb.Settings(silent=True, console="off")
+    return {"id": kept.read_text(), "resume": "allow", "dir": folder, "mode": mode, "settings": settings}
 
 
 def first_and_number(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,42 +91,25 @@ def first_and_number(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def start_wandb(cfg: DictConfig, folder: Path, test: str = "") -> Any:
-    """The W&B run of a run, or of a later `test` of it, named as its file in `evaluations`.
+    """The W&B run of a run, or of a later `test` of it, named as its file in `evaluations`."""
+    import wandb
 
-    The id is kept in the run's folder, so that a resumed run, or a repeated test, continues the same W&B run.
-
-    Raises:
-        UserError: W&B rejects its settings, such as a variable WANDB_….
-    """
-    import wandb  # takes more than half a second
-
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    logger, study, data, method = config["logger"], config["study"], config["data"]["name"], config["method"]
-    shots, variant = config["shots"], config["variant"]
-    group = [study, data, f"{shots}shot", variant, "reduced" if is_reduced(cfg) else ""]
-    tags = [method["name"], data, f"{shots}-shot", variant, config["backbone"]["name"], *logger["tags"]]
-    kind = "evaluate" if test else "search" if study in choices_of("search") else "train"
-    os.environ.setdefault("WANDB_SILENT", "true")
-    settings: dict[str, Any] = {
-        "id": kept_id(folder / "evaluations" / f"{test}.wandb_id" if test else folder / "wandb_id"),
-        "resume": "allow",
-        "dir": folder,
-        "project": logger["project"],
-        "entity": logger["entity"],
-        "group": logger["group"] or "-".join(filter(None, group)),
-        "name": os.environ.get("WANDB_NAME") or run_name(cfg, folder) + (f"-on-{test}" if test else ""),
-        "job_type": os.environ.get("WANDB_JOB_TYPE") or kind,
-        "tags": tags + list(filter(None, os.environ.get("WANDB_TAGS", "").split(","))),
+    config, data, variant = plain(cfg), cfg.data.name, cfg.variant
+    group = [cfg.study, data, f"{cfg.shots}shot", variant, "reduced" if is_reduced(cfg) else ""]
+    settings = wandb_settings(folder, f"evaluations/{test}.wandb_id" if test else "wandb_id") | {
+        "project": cfg.logger.project,
+        "entity": cfg.logger.entity,
+        "group": cfg.logger.group or "-".join(filter(None, group)),
+        "name": run_name(cfg, folder) + (f"-on-{test}" if test else ""),
+        "job_type": "evaluate" if test else "search" if cfg.study in choices_of("search") else "train",
+        "tags": [cfg.method.name, data, f"{cfg.shots}-shot", variant, cfg.backbone.name, *cfg.logger.tags],
         "config": config | first_and_number(config),
     }
     try:
-        settings["settings"] = wandb.Settings(silent=True, console="off")
-        run = wandb.init(mode=wandb_mode(), **settings)  # type: ignore[arg-type]
-    except ValueError as error:
-        raise UserError(f"W&B does not start: {brief(error, 200)}") from error
+        run = wandb.init(**settings)
     except wandb.Error as error:
         print(f"W&B does not start ({brief(error, 200)}): the run is kept offline", file=sys.stderr)
-        run = wandb.init(mode="offline", **settings)
+        run = wandb.init(**settings | {"mode": "offline"})
     run.define_metric("tasks")
     run.define_metric("*", step_metric="tasks")
     for metric, best in (("val/accuracy", "max"), ("val/mse", "min"), ("val/loss", "min")):
@@ -159,7 +120,4 @@ def start_wandb(cfg: DictConfig, folder: Path, test: str = "") -> Any:
 def end_wandb() -> None:
     """Ends the current W&B run, if any: the next job of a multirun has its own."""
     if "wandb" in sys.modules:
-        try:
-            sys.modules["wandb"].finish()
-        except Exception as error:  # must not lose the run's result
-            print(f"W&B did not finish: {brief(error, 200)}", file=sys.stderr)
+        sys.modules["wandb"].finish()

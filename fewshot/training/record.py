@@ -45,12 +45,12 @@ def record(
     result = description | tested.scores.summary | tested.outcome | {"interpretability": metrics}
     result["warnings"] = diagnostics(result)
     if tested.wandb is not None:
-        from fewshot.training.wandb_log import log_checkpoint, log_predictions, log_result, log_tasks
+        from fewshot.training.wandb_log import log_checkpoint, log_result, log_test
 
         try:
             log_result(tested.wandb, result, figures, cfg.logger.pictures)
-            log_tasks(tested.wandb, "test", tested.scores)
-            log_predictions(tested.wandb, "test", tested.predictions)
+            if result["status"] == "finished":
+                log_test(tested.wandb, "test", result, tested.scores, tested.predictions)
             if cfg.logger.checkpoint and result["status"] == "finished":
                 log_checkpoint(tested.wandb, folder / "best.ckpt", result)
         except Exception as error:

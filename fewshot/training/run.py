@@ -13,13 +13,13 @@ from omegaconf import DictConfig
 from fewshot.config.checks import check
 from fewshot.config.eval_config import further_tests
 from fewshot.config.run_id import run_folder, table_name
-from fewshot.errors import Busy, Diverged, OutOfTime, UserError
+from fewshot.errors import Diverged, OutOfTime, UserError
 from fewshot.results.record import describe, read_result
 from fewshot.training.build import assemble
 from fewshot.training.evaluate import evaluate_on
 from fewshot.training.fit import fit_and_test, run_trainer
 from fewshot.training.folder import check_folder, finished, start_folder
-from fewshot.training.loggers import end_wandb, quiet, staged_in
+from fewshot.training.loggers import end_wandb, quiet
 from fewshot.training.record import record
 
 
@@ -27,8 +27,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     """The result of the run that `cfg` describes, as its folder keeps it.
 
     Raises:
-        UserError: a setting is wrong, or a file cannot be read or written. Busy: another process works on the
-        run.
+        UserError: a setting is wrong, or a file cannot be read or written.
         Diverged, OutOfTime: the run has no score.
     """
     quiet()
@@ -39,11 +38,13 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             result = test_further(cfg, folder, result)
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / ".lock").acquire(timeout=3), staged_in(folder):
+            with FileLock(folder / ".lock").acquire(timeout=3):
                 result = finished(cfg, folder)  # of another process, which ended meanwhile
                 result = test_further(cfg, folder, result) if result else train(cfg, folder)
     except Timeout:
-        raise Busy(folder) from None
+        raise UserError(
+            f"another process is working on {folder}: wait for it, or choose another seed"
+        ) from None
     except OSError as error:
         raise UserError(f"the run of {folder} cannot read or write a file: {error}") from error
     finally:
