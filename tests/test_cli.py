@@ -98,9 +98,8 @@ def test_a_job_that_fails_does_not_stop_the_others(
     assert [*rows.status.str.partition(":")[0]] == ["finished", "invalid", "finished"]
     assert "no published settings for method=protonet" in rows.status[1]
     table = err[err.index("overrides") :].splitlines()
-    assert [name in row for row, name in zip(table[1:], ("lstm", "protonet", "maml"), strict=True)] == [
-        True
-    ] * 3
+    for row, name in zip(table[1:], ("lstm", "protonet", "maml"), strict=True):
+        assert f"method={name}" in row
     [result] = (tmp_path / "outputs" / "sine" / "maml").rglob("result.json")
     assert float(rows.score[2]) == pytest.approx(json.loads(result.read_text())["best_validation"], rel=1e-5)
 
@@ -147,10 +146,6 @@ def test_help_lists_settings_and_choices(
     assert "method.passes=1" in out
     assert "T, updates by the whole support set" in out
     assert "trainer.gradient_clip_val=null" in out
-
-
-def test_any_number_of_shots_is_a_choice() -> None:
-    assert composed(["shots=137", "method=protonet"]).data.train_shots == 137
 
 
 def test_naming_a_backbone_wins_over_the_data() -> None:

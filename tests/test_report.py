@@ -17,7 +17,7 @@ from scipy import stats
 from fewshot import Task
 from fewshot.config.checks import check
 from fewshot.config.compose import choices_of, composed
-from fewshot.config.random_search import draw
+from fewshot.config.resolvers import draw
 from fewshot.config.run_id import run_folder
 from fewshot.errors import exit_code
 from fewshot.report import load

@@ -1,7 +1,6 @@
-"""Composes configurations: Hydra on `conf/`, and the resolvers of its files."""
+"""Composes configurations: Hydra on `conf/`."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +11,13 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot.config import random_search  # noqa: F401  the resolvers of searches
+from fewshot.config import resolvers  # noqa: F401  which `conf/` uses
 
 PACKAGE = Path(__file__).parent.parent
 # in an installed package; in a checkout
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
 OWN = "FEWSHOT_CONF"  # a folder of a user's own configs, searched before ours
 FOLDERS = {"train": str(CONF), "evaluate": str(CONF / "evaluate")}
-
-
-def by(key: str, table: Mapping[Any, Any], *, _root_: DictConfig) -> Any:
-    """The entry of `table` for the value of setting `key`, or `other`; "???" where there is none."""
-    found = table.get(OmegaConf.select(_root_, key), table.get("other", "???"))
-    return OmegaConf.create(found) if isinstance(found, list) else found
-
-
-def per_meta_batch(amount: float, size: int) -> float:
-    """The share of a meta-batch of `size` tasks; a number of tasks becomes a number of meta-batches."""
-    return round(amount / size) if isinstance(amount, int) else amount / size
-
-
-def quarter(steps: int) -> int:
-    return max(steps // 4, 1)
-
-
-OmegaConf.register_new_resolver("by", by, replace=True)
-OmegaConf.register_new_resolver("per_meta_batch", per_meta_batch, replace=True)
-OmegaConf.register_new_resolver("quarter", quarter, replace=True)
 
 
 class OwnFirst(SearchPathPlugin):

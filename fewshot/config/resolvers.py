@@ -1,17 +1,33 @@
-"""Random search without a database: a trial's setting is a function of (search, its seed, trial, setting).
+"""The resolvers of `conf/`: values by another setting or by the size of a meta-batch, and random searches.
 
-A search's YAML says `lr: ${draw:lr,log,1e-5,4e-2}`, and is swept over `trial`: the same trials in any order,
-on any number of machines, and nothing to lock or to lose.
+A search needs no database: a trial's setting is a function of (search, its seed, trial, setting). Its YAML
+says `lr: ${draw:lr,log,1e-5,4e-2}`, and is swept over `trial`: the same in any order, on any machines.
 """
 
 import hashlib
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fewshot.episodes import random_bits, uniform
+
+
+def by(key: str, table: Mapping[Any, Any], *, _root_: DictConfig) -> Any:
+    """The entry of `table` for the value of setting `key`, or `other`; "???" where there is none."""
+    found = table.get(OmegaConf.select(_root_, key), table.get("other", "???"))
+    return OmegaConf.create(found) if isinstance(found, list) else found
+
+
+def per_meta_batch(amount: float, size: int) -> float:
+    """The share of a meta-batch of `size` tasks; a number of tasks becomes a number of meta-batches."""
+    return round(amount / size) if isinstance(amount, int) else amount / size
+
+
+def quarter(steps: int) -> int:
+    return max(steps // 4, 1)
 
 
 def draw(name: str, kind: str, *among: Any, _root_: DictConfig) -> Any:
@@ -40,5 +56,5 @@ def stacked(units: int, layers: int, *last: int) -> ListConfig:
     return OmegaConf.create([units] * layers + list(last))
 
 
-OmegaConf.register_new_resolver("draw", draw, replace=True)
-OmegaConf.register_new_resolver("stacked", stacked, replace=True)
+for resolver in (by, per_meta_batch, quarter, draw, stacked):
+    OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
