@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -10,13 +9,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 class UserError(Exception):
     """Something that the user can change: shown as one line, without a traceback, with exit code 2."""
-
-
-class Busy(UserError):
-    """Another process is working on the run of `folder`."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(f"another process is working on {folder}: wait for it, or choose another seed")
 
 
 class Diverged(Exception):
@@ -31,7 +23,7 @@ class OutOfTime(Exception):
     """`trainer.max_time` is over; the state is saved."""
 
 
-MISTAKES = (UserError, HydraException, OmegaConfBaseException)
+MISTAKES = (UserError, HydraException, OmegaConfBaseException, OSError)
 
 
 def exit_code(program: Callable[[list[str]], int], arguments: list[str]) -> int:
