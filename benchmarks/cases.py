@@ -20,7 +20,7 @@ from fewshot.data.table import Classes, Table
 from fewshot.episodes import SPLITS, Episode
 from fewshot.methods.base import MetaLearner
 from fewshot.options import settings_of
-from fewshot.training.build import keep_freed_memory, make_learner, make_source
+from fewshot.training.build import make_datamodule, make_learner, prepare_process
 
 Step = Callable[[], object]
 
@@ -84,9 +84,9 @@ def build(name: str, device: str = "cpu", settings: Sequence[str] = ()) -> Case:
     overrides = {"data": data, "method": method, "shots": str(SHOTS[data])}
     overrides |= dict(setting.split("=", 1) for setting in settings)
     cfg = composed([f"{key}={value}" for key, value in overrides.items()])
-    keep_freed_memory()
+    prepare_process(torch.get_num_threads())
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # as in a run
-    source = make_source(cfg) if data == "sine" else random_images(cfg)
+    source = make_datamodule(cfg).source if data == "sine" else random_images(cfg)
     available = {
         **cfg.data,
         **cfg.trainer,

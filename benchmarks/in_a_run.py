@@ -13,8 +13,9 @@ from lightning.pytorch.callbacks import Callback
 
 from benchmarks.cases import build
 from benchmarks.clock import Times
-from fewshot.training.fit import fit, run_trainer
+from fewshot.training.build import run_trainer
 from fewshot.training.loggers import quiet
+from fewshot.training.run import fit_and_test
 
 WARM_UP = 3  # steps
 SHORT = [
@@ -47,7 +48,7 @@ def lightning_times(name: str, device: str, settings: Sequence[str], steps: int)
         folder = Path(temporary)
         trainer = run_trainer(case.cfg, folder, case.learner)
         trainer.callbacks.append(step_times)  # type: ignore[attr-defined]
-        fit(case.cfg, folder, case.datamodule, case.learner, trainer)
+        fit_and_test(case.cfg, folder, case.datamodule, case.learner, trainer)
     for before, after in pairwise(step_times.ends[WARM_UP - 1 :]):
         times.wall.append(after[0] - before[0])
         times.cpu.append(after[1] - before[1])

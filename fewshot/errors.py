@@ -24,7 +24,7 @@ class OutOfTime(Exception):
     """`trainer.max_time` is over; the state is saved."""
 
 
-MISTAKES = (UserError, HydraException, OmegaConfBaseException, ImportError)
+MISTAKES = (UserError, HydraException, OmegaConfBaseException, ImportError, OSError)
 
 
 def exit_code(program: Callable[..., int | None], *arguments: Any) -> int:

@@ -23,12 +23,8 @@ from fewshot.methods import MetaLearner, PlainLSTM, ProtoNet, WarpMAML
 from fewshot.plots import episodes as figures
 
 CLASSES: dict[str, type[MetaLearner]] = {
-    "lstm": PlainLSTM,
-    "maml": MAMLearner,
-    "oplstm": OPLSTMLearner,
-    "protonet": ProtoNet,
-    "sap": SAPLearner,
-    "warpmaml": WarpMAML,
+    **{"lstm": PlainLSTM, "maml": MAMLearner, "oplstm": OPLSTMLearner, "protonet": ProtoNet},
+    **{"sap": SAPLearner, "warpmaml": WarpMAML},
 }
 FC = {"layer": "linear", "widths": [6, 5], "bn": "transductive", "zero_bias": False}
 MLP = {"layer": "linear", "widths": [6, 5], "bn": "none", "zero_bias": True}
@@ -36,42 +32,26 @@ CONV = {"layer": "conv", "widths": [3, 4], "bn": "transductive", "zero_bias": Fa
 BACKBONES = {"fc": FC, "mlp": MLP, "conv4": CONV}
 RELEASED = {"pool_state": False, "softmax": False}
 TEXT = {"normalisation": "example", "gamma": 0.025, "pool_state": True, "softmax": True}
-OPLSTM = {
-    "lr": 1e-3,
-    "passes": 3,
-    "lstm_units": [3, 2, 1],
-    "preactivation": False,
-    "detach": False,
-    "scalar_bias": False,
-    "gamma": 0.4,
-}
+OPLSTM: dict[str, Any] = {"lr": 1e-3, "passes": 3, "lstm_units": [3, 2, 1], "gamma": 0.4}
+OPLSTM |= {"preactivation": False, "detach": False, "scalar_bias": False}
 LSTM = {"lr": 1e-3, "inputs": "target", "hidden": [7, 4], "passes": 3, "first_labels": True}
-MAML = {
-    "lr": 1e-3,
-    "inner_lr": 0.3,
-    "inner_steps": 3,
-    "eval_inner_steps": 3,
-    "first_order": False,
-    "grad_clip": None,
-    "grad_clip_each": False,
-}
-WARPMAML = {name: value for name, value in MAML.items() if name != "grad_clip_each"} | {"last_loss": False}
-SAP = {name: value for name, value in MAML.items() if name != "grad_clip_each"} | {"centred": True}
+INNER = {"lr": 1e-3, "inner_lr": 0.3, "inner_steps": 3, "eval_inner_steps": 3}
+INNER |= {"first_order": False, "grad_clip": None}
+MAML = INNER | {"grad_clip_each": False}
+WARPMAML = INNER | {"last_loss": False}
+SAP = INNER | {"centred": True}
 
-for name in [
-    name for name in os.environ if name.startswith(("FEWSHOT_", "WANDB_")) and name != "FEWSHOT_RAW"
-]:
-    del os.environ[name]  # a user's own settings are none of the tests'
+for name in list(os.environ):
+    if name.startswith(("FEWSHOT_", "WANDB_")) and name != "FEWSHOT_RAW":
+        del os.environ[name]  # a user's own settings are none of the tests'
+os.environ["WANDB__SERVICE_WAIT"] = "300"  # its service starts slowly on a busy machine
 torch.set_num_threads(1)
 figures.DPI = 50  # print quality takes long
 for number in (signal.SIGINT, signal.SIGHUP):
-    if (
-        signal.getsignal(number) is signal.SIG_IGN
-    ):  # as nohup and background jobs have it: children would inherit that
-        signal.signal(number, lambda *_: None)  # a handler, which a child does not inherit
+    if signal.getsignal(number) is signal.SIG_IGN:  # by nohup, and children would inherit it
+        signal.signal(number, lambda *_: None)
 
 Start = Callable[..., subprocess.Popen[str]]
-os.environ.setdefault("WANDB__SERVICE_WAIT", "300")  # its service starts slowly on a busy machine
 
 
 @pytest.fixture(autouse=True)
@@ -106,15 +86,13 @@ def _once(overrides: tuple[str, ...], **options: bool) -> DictConfig:
 def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A study's jobs are composed once for all tests: each takes a fifth of a second."""
     for module in ("fewshot.report.jobs", "fewshot.config.run_id"):
-        monkeypatch.setattr(
-            f"{module}.composed", lambda overrides, **options: _once(tuple(overrides), **options).copy()
-        )
+        monkeypatch.setattr(f"{module}.composed", lambda words, **how: _once(tuple(words), **how).copy())
 
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run draws no pictures, which take longer than a short run."""
-    monkeypatch.setattr("fewshot.training.record.draw", lambda *_: [])
+    monkeypatch.setattr("fewshot.training.evaluate.draw", lambda *_: [])
 
 
 @pytest.fixture

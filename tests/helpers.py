@@ -21,17 +21,10 @@ from tests.conftest import tables
 from tests.made_files import fill_folder, picture
 
 TINY = [
-    "trainer.max_steps=40",
-    "trainer.val_check_interval=10",
-    "trainer.num_val_tasks=30",
-    "trainer.num_test_tasks=30",
-    "trainer.eval_batch_size=12",
-    "trainer.save_every_n_steps=4",
-    "trainer.log_every_n_steps=5",
-    "trainer.enable_progress_bar=false",
-    "trainer.num_threads=1",
-    "logger=csv",
-    "method.meta_batch_size=2",
+    *("trainer.max_steps=40", "trainer.val_check_interval=10", "trainer.save_every_n_steps=4"),
+    *("trainer.num_val_tasks=30", "trainer.num_test_tasks=30", "trainer.eval_batch_size=12"),
+    *("trainer.log_every_n_steps=5", "trainer.enable_progress_bar=false", "trainer.num_threads=1"),
+    *("logger=csv", "method.meta_batch_size=2"),
 ]
 MEASURED = ("train_seconds", "tasks_per_second", "peak_memory_bytes")
 
@@ -50,22 +43,19 @@ def config(tmp_path: Path, *overrides: str, outputs: str = "outputs") -> DictCon
 
 def evaluation(folder: Path, tmp_path: Path, **changes: Any) -> DictConfig:
     """The configuration of evaluate.py for a run."""
-    settings = {
-        "run": folder,
-        "enable_progress_bar": False,
-        "paths.raw": tmp_path / "raw",
-        "paths.prepared": tables(tmp_path),
-    } | changes
-    values = {
-        key: f"'{value}'" if isinstance(value, str | Path) else value for key, value in settings.items()
-    }
-    return composed([f"{key}={value}" for key, value in values.items()], "evaluate")
+    settings = {"run": folder, "enable_progress_bar": False, "paths.prepared": tables(tmp_path)} | changes
+    quoted = {k: f"'{v}'" if isinstance(v, str | Path) else v for k, v in settings.items()}
+    return composed([f"{key}={value}" for key, value in quoted.items()], "evaluate")
 
 
 def rows(path: Path) -> list[dict[str, str]]:
     """What metrics.csv holds, without times."""
     with path.open(newline="") as file:
         return [row for row in csv.DictReader(file) if "per_second" not in row["metric"]]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def same(result: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def test_predictions_on_a_gpu(method: str) -> None:
 
 def test_thirty_two_bits_are_thirty_two_on_a_gpu() -> None:
     """TF32 would be off by 1e-3."""
-    make_trainer("protonet", logger=False)
+    make_trainer(logger=False)
     x, weight = torch.randn(8, 64, 21, 21), torch.randn(64, 64, 3, 3)
     exact = F.conv2d(x.double(), weight.double(), padding=1).float()
     found = F.conv2d(x.cuda(), weight.cuda(), padding=1).cpu()

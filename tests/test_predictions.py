@@ -23,7 +23,7 @@ def test_a_run_and_an_evaluation_keep_their_predictions(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With names of classes and unchanged scores."""
-    monkeypatch.setattr("fewshot.training.record.test_figures", lambda *_, **__: [])
+    monkeypatch.setattr("fewshot.plots.episodes.test_figures", lambda *_, **__: [])
     plain = images(tmp_path, *FEW)
     cfg = images(tmp_path, *FEW, "predictions=true", f"paths.outputs={tmp_path / 'kept'}")
     folder = run_folder(cfg)
@@ -45,10 +45,6 @@ def test_a_run_and_an_evaluation_keep_their_predictions(
     [again] = (folder / "evaluations").glob("*-predictions.csv")
     assert again.read_bytes() == (folder / "predictions.csv").read_bytes()
     assert len([*(folder / "evaluations").glob("*-confusion.png")]) == 1
-    capsys.readouterr()
-    plain.predictions = True  # of a run that finished without them
-    train(plain)
-    assert f"evaluate.py run={run_folder(plain)} predictions=true" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("composed_once", "undrawn")

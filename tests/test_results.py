@@ -1,7 +1,6 @@
 """The paper's number stands beside the same experiment only; what a result says; warnings about a run."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -97,21 +96,17 @@ def test_a_score_names_its_protocol() -> None:
 
 
 def test_a_test_of_evaluate_names_what_differs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Other ways, another folder whose classes the run was trained on, and a run that is out of time."""
+    """Other ways, another folder, and a run that is out of time."""
     cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10", "data.ways=2")
     train(cfg)
     images_of(tmp_path, "copy")
-    for name, _ in json.loads((run_folder(cfg) / "split.json").read_text())["test"]:
-        shutil.rmtree(tmp_path / "copy" / name)  # so that the cut between training and test is elsewhere
     place = run_folder(cfg) / "result.json"
     place.write_text(json.dumps(json.loads(place.read_text()) | {"best_step": 99, "status": "timeout"}))
     evaluate(evaluation(run_folder(cfg), tmp_path, path=str(tmp_path / "copy")))
-    out, err = capfd.readouterr()
+    out = capfd.readouterr().out
     assert "(2-way 1-shot, 30 tasks, queries per class: 1, bn" in out
     assert "protonet on folder → folder-copy-" in out
     assert "(2-way 1-shot, 30 tasks, queries per class: 15, bn" in out
-    assert "test classes have the names of classes trained on: class" in err
-    assert "tests" not in json.loads(place.read_text())  # the test is of another state than the result
 
 
 def test_a_result_needs_no_git(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +140,7 @@ def test_a_score_at_chance(change: dict[str, Any], warns: bool) -> None:
 def test_a_run_stores_and_shows_its_warnings(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fewshot.training.record.diagnostics", lambda *_: ["at chance"])
+    monkeypatch.setattr("fewshot.training.evaluate.diagnostics", lambda *_: ["at chance"])
     train(cfg := config(tmp_path))
     assert "warning: at chance" in capfd.readouterr().out
     stored = read_result(run_folder(cfg) / "result.json")

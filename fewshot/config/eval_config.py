@@ -48,6 +48,8 @@ def eval_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
         "trainer.accelerator": cfg.accelerator,
         "trainer.num_threads": cfg.num_threads,
         "trainer.enable_progress_bar": cfg.enable_progress_bar,
+        "predictions": cfg.predictions,
+        "backbone.bn": cfg.bn,
         "shots": cfg.shots,
         "data.ways": cfg.ways,
         "data.test_queries": cfg.queries,

@@ -11,15 +11,22 @@ import lightning as L
 import torch
 from hydra.utils import get_class
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, Timer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig
 
-from fewshot.config.compose import composed, plain
-from fewshot.data.datamodule import EpisodicDataModule, Source
+from fewshot.config.compose import plain
+from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.images import open_or_prepare
 from fewshot.episodes import Task
 from fewshot.errors import UserError
 from fewshot.methods import MetaLearner
 from fewshot.options import settings_of
+from fewshot.plots.similarity import Similarity
+from fewshot.training import callbacks
+from fewshot.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
+from fewshot.training.distributed import strategy_settings
+from fewshot.training.loggers import MetricsCsv, quiet, start_wandb
 
 DEFAULT_THREADS = torch.get_num_threads()
 # without a GPU Lightning would let Adam look for NVIDIA's library in every update: .1 ms
@@ -27,115 +34,104 @@ if not torch.cuda.is_available():
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
 
-def set_threads(number: int, devices: int = 1) -> None:
-    """Torch's threads on the CPU in each of the run's processes; 0: its own choice."""
-    torch.set_num_threads(number or max(DEFAULT_THREADS // devices, 1))
-
-
-def keep_freed_memory() -> None:
-    """Lets glibc keep freed memory for the next tensors: otherwise a third of Conv-4's time goes into
-    clearing pages."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        m_trim_threshold, m_mmap_max = -1, -4
+def prepare_process(num_threads: int, devices: int = 1) -> None:
+    """Sets torch's threads in each of a run's processes, 0 for its own choice, and lets glibc keep freed
+    memory: otherwise a third of Conv-4's time goes into clearing pages."""
+    quiet()
+    torch.set_num_threads(num_threads or max(DEFAULT_THREADS // devices, 1))
+    if sys.platform == "linux":
+        m_trim_threshold, m_mmap_max, libc = -1, -4, ctypes.CDLL(None)
         libc.mallopt(m_mmap_max, 0)
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
-def make_source(cfg: DictConfig) -> Source:
-    """Where tasks come from; an image table is prepared now if it is not there."""
-    source = get_class(cfg.data._target_)
-    own = {name: cfg.data[name] for name in settings_of(source) if name in cfg.data}
-    if "table" in signature(source).parameters:
+def make_datamodule(cfg: DictConfig, *stages: str) -> EpisodicDataModule:
+    """A run's data module, set up for `stages`; an image table is prepared now if it is not there."""
+    settings = {**cfg.data, **cfg.trainer, "seed": cfg.seed, "shots": cfg.shots}
+    settings["meta_batch_size"] = cfg.method.meta_batch_size
+    target = get_class(cfg.data._target_)
+    own = {name: settings[name] for name in settings_of(target) if name in settings}
+    if "table" in signature(target).parameters:
         path = Path(cfg.data.path) if "path" in cfg.data else None
         raw, prepared = Path(cfg.paths.raw), Path(cfg.paths.prepared)
         own["table"] = open_or_prepare(cfg.data.name, raw, prepared, cfg.data.size, cfg.data.channels, path)
-    made: Source = source(**own | {"seed": cfg.seed})
-    return made
-
-
-def print_note(cfg: DictConfig, source: Source) -> None:
-    """What a user should know about the data."""
+    source = target(**own)
     if source.note:
         print(f"data={cfg.data.name}: {source.note}", file=sys.stderr)
-
-
-def make_datamodule(cfg: DictConfig, *stages: str) -> EpisodicDataModule:
-    """A run's data module; UserError where one of `stages` needs more classes or images than there are."""
-    settings = {**cfg.data, **cfg.trainer, "shots": cfg.shots, "meta_batch_size": cfg.method.meta_batch_size}
-    own = {name: settings[name] for name in settings_of(EpisodicDataModule)}
-    datamodule = EpisodicDataModule(make_source(cfg), **own)
+    sizes = {name: settings[name] for name in settings_of(EpisodicDataModule)}
+    datamodule = EpisodicDataModule(source, **sizes)
     for stage in stages:
         datamodule.setup(stage)
     return datamodule
 
 
 def make_learner(cfg: DictConfig, task: Task, trained: bool = False) -> MetaLearner:
-    """The learner that `cfg.method` and `cfg.backbone` name; it knows its task's shape and nothing else of
-    the data.
-
-    A `trained` one will be given its own weights: no file of pretrained ones is read.
-    """
+    """The learner that `cfg` names; a `trained` one gets its weights later, none of backbone.weights."""
     get_class(cfg.backbone._target_)  # imports a module of the user's own
     settings = plain(cfg)
     method, backbone = settings["method"], settings["backbone"]
-    if backbone.get("bn") == "stored" and backbone["weights"] is None:
-        raise UserError("backbone.bn=stored takes its statistics from a file: give backbone.weights")
     if trained and "weights" in backbone:
         backbone["weights"] = None
-    own = {
-        name: value for name, value in method.items() if name not in ("name", "_target_", "meta_batch_size")
-    }
-    learner: MetaLearner = get_class(method["_target_"])(task=task, backbone=backbone, **own)
-    if not learner.uses_backbone and (unused := backbone_diff(cfg)):
-        raise UserError(
-            f"method={cfg.method.name} reads its inputs raw and would not use {', '.join(unused)}"
-        )
+    target = get_class(method["_target_"])
+    for name in ("name", "_target_", "meta_batch_size"):
+        del method[name]
+    learner: MetaLearner = target(task=task, backbone=backbone, **method)
     return learner
-
-
-def backbone_diff(cfg: DictConfig) -> list[str]:
-    """The settings of the backbone that are not the default ones of the data."""
-    usual = plain(composed([f"data={cfg.data.name}", f"method={cfg.method.name}"]))["backbone"]
-    return [f"backbone.{name}={value}" for name, value in cfg.backbone.items() if value != usual.get(name)]
 
 
 def assemble(cfg: DictConfig) -> tuple[EpisodicDataModule, MetaLearner]:
     """What a run trains on, and what it trains: the same in each process that shares a run."""
-    set_threads(cfg.trainer.num_threads, cfg.trainer.devices)
-    keep_freed_memory()
+    prepare_process(cfg.trainer.num_threads, cfg.trainer.devices)
     datamodule = make_datamodule(cfg, "fit", "test")
-    print_note(cfg, datamodule.source)
     L.seed_everything(cfg.seed, verbose=False)
     learner = make_learner(cfg, datamodule.source.task)
     learner.micro_batch_size = cfg.trainer.micro_batch_size
     return datamodule, learner
 
 
-def make_trainer(method: str, **settings: Any) -> L.Trainer:
-    """Lightning's trainer, on one device by default; UserError for what it refuses.
-
-    `precision` is Lightning's, or "tf32": "32-true", with 19 of the 32 bits in what a GPU multiplies, which
-    is torch's default for convolutions and here is not.
-    """
+def make_trainer(**settings: Any) -> L.Trainer:
+    """Lightning's trainer, whose `precision` may also be "tf32": 19 of the 32 bits in a GPU's products."""
     tf32 = settings.get("precision") == "tf32"
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     if tf32:
         settings["precision"] = "32-true"
+    settings = {"devices": 1, "enable_model_summary": False, "use_distributed_sampler": False} | settings
     try:
-        trainer = L.Trainer(
-            inference_mode=False,  # learners differentiate at test time
-            use_distributed_sampler=False,
-            **{"devices": 1, "enable_model_summary": False} | settings,
-        )
+        return L.Trainer(inference_mode=False, **settings)  # learners differentiate in a test
     except (MisconfigurationException, ValueError) as error:
-        raise UserError(f"this machine has no such accelerator, or not in this precision: {error}") from error
-    device = trainer.strategy.root_device.type
-    if tf32 and device != "cuda":
-        raise UserError(
-            f"trainer.precision=tf32 is for NVIDIA's GPUs, and this runs on {device}: choose 32-true"
-        )
-    if method == "lstm" and trainer.precision != "32-true" and device == "cpu":
-        raise UserError(
-            f"precision {trainer.precision}: torch's LSTM has none but 32-true on every CPU, choose that"
-        )
-    return trainer
+        raise UserError(str(error)) from error
+
+
+def run_trainer(cfg: DictConfig, folder: Path, learner: MetaLearner) -> L.Trainer:
+    """Lightning's trainer, with its own settings as `cfg` has them, and the project's callbacks."""
+    settings, timer = cfg.trainer, Timer()
+    bar = settings.enable_progress_bar and sys.stdout.isatty()
+    used: list[Callback] = [
+        *([Similarity(settings.similarity)] if settings.similarity != "none" else []),
+        callbacks.ValidateFirst(),
+        callbacks.TrainMetrics(cfg.method.meta_batch_size, settings.log_every_n_steps),
+        timer,
+        BestCheckpoint(folder, learner.task.metric),
+        LastCheckpoint(folder, cfg, timer),
+        callbacks.ProgressBar(refresh_rate=20) if bar else callbacks.PrintValidation(),
+    ]
+    own = {name: settings[name] for name in signature(L.Trainer).parameters if name in settings}
+    own |= strategy_settings(settings.devices)
+    own["plugins"].append(AtomicCheckpointIO())
+    own |= {"check_val_every_n_epoch": None, "num_sanity_val_steps": 0, "default_root_dir": folder}
+    own |= {"log_every_n_steps": 0, "logger": False}  # TrainMetrics logs; the loggers come later
+    own |= {"max_time": None, "callbacks": used, "enable_progress_bar": bar}  # LastCheckpoint ends the run
+    return make_trainer(**own)
+
+
+def make_loggers(cfg: DictConfig, folder: Path, done: int) -> list[Any]:
+    """metrics.csv, and W&B or TensorBoard, as `cfg` says; what was logged after update `done` is dropped."""
+    if cfg.logger.name == "none":
+        return []
+    metrics = MetricsCsv(folder / "metrics.csv", cfg.method.meta_batch_size)
+    metrics.cut(done)
+    if cfg.logger.name == "wandb":
+        return [metrics, WandbLogger(experiment=start_wandb(cfg, folder))]
+    if cfg.logger.name == "tensorboard":
+        return [metrics, TensorBoardLogger(folder, "", "tensorboard", purge_step=done + 1, flush_secs=1)]
+    return [metrics]

@@ -1,83 +1,112 @@
-"""A run's folder: whether it holds a finished run, what it has to hold before training starts."""
+"""A run's folder before training: a finished result, the split of the classes, the state of a shorter run."""
 
+import json
 import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import lightning as L
+import torch
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot.config.eval_config import further_tests
-from fewshot.config.run_id import table_name
-from fewshot.data.datamodule import EpisodicDataModule
+from fewshot.config.compose import plain
+from fewshot.config.run_id import run_folder, table_name
+from fewshot.data.datamodule import Source
+from fewshot.data.image_source import ImageSource
+from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
-from fewshot.files import atomic_write
+from fewshot.files import atomic_open, atomic_write
 from fewshot.methods import MetaLearner
+from fewshot.results.environment import environment, git_commit
 from fewshot.results.record import final_result, show
-from fewshot.training.build import make_datamodule
-from fewshot.training.split import check_split, write_split
+from fewshot.training.compiled import to_compile
 
-SLURM_JOB = ".job"  # the job that began to overwrite the run
+SAME = (  # what is not in a run's identity and yet changes the rounding of a sum, or the curves
+    *("log_every_n_steps", "similarity", "micro_batch_size", "eval_batch_size", "deterministic", "benchmark"),
+    *("compile", "compiled", "device", "devices", "tf32", "threads", "versions", "git_commit"),
+)
+
+
+def overwrites(cfg: DictConfig, folder: Path) -> bool:
+    """Whether the run starts again; not in a Slurm job that began to overwrite it before it was requeued."""
+    job, restarts = folder / ".job", os.environ.get("SLURM_RESTART_COUNT", "0")
+    restarted = restarts != "0" and job.exists() and job.read_text() == os.environ.get("SLURM_JOB_ID")
+    return bool(cfg.overwrite and not restarted)
 
 
 def finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
     """The result of a run that has ended for good, shown; None where it has to be trained."""
-    if cfg.overwrite and not restarted_by_slurm(folder):
+    if overwrites(cfg, folder):
         return None
-    result = final_result(folder)
-    measured = cfg.trainer.similarity == "none" or holds_similarity(folder, cfg.trainer.similarity)
-    if not measured and (result or (folder / "last.ckpt").exists()):
-        raise UserError(
-            f"the run of {folder} began without trainer.similarity={cfg.trainer.similarity}, which is "
-            "measured during training: overwrite=true trains it from scratch"
-        )
-    if result is not None:
+    metrics, similarity = folder / "metrics.csv", cfg.trainer.similarity
+    if similarity != "none" and metrics.exists() and f"similarity_{similarity}/" not in metrics.read_text():
+        raise UserError(f"{folder} began without trainer.similarity={similarity}: use overwrite=true")
+    if (result := final_result(folder)) is not None:
         print(f"already {result['status']}; overwrite=true trains it from scratch", file=sys.stderr)
-        if cfg.predictions and not (folder / "predictions.csv").exists():
-            print(f"its predictions: python evaluate.py run={folder} predictions=true", file=sys.stderr)
         show(result, folder)
     return result
 
 
-def holds_similarity(folder: Path, definition: str) -> bool:
-    """Whether a run's metrics hold a similarity from the first validation on."""
-    path = folder / "metrics.csv"
-    return path.exists() and f"\n0,0,similarity_{definition}/" in path.read_text()
-
-
-def check_folder(cfg: DictConfig, folder: Path, datamodule: EpisodicDataModule) -> None:
-    """UserError where the run cannot resume with these data, or a further data set cannot be tested on."""
-    if not cfg.overwrite:
-        check_split(folder, datamodule.source)
-    for further in further_tests(cfg):
-        try:
-            make_datamodule(further, "test")
-        except UserError as error:
-            raise UserError(f"data.test={table_name(further)}: {error}") from error
-
-
-def start_folder(cfg: DictConfig, folder: Path, datamodule: EpisodicDataModule, learner: MetaLearner) -> None:
-    """Empties the folder where the run is to be overwritten; writes the configuration and the split."""
-    if cfg.overwrite and not restarted_by_slurm(folder):
+def start_folder(cfg: DictConfig, folder: Path, source: Source) -> None:
+    """Empties a folder that is overwritten; writes the configuration and the split."""
+    if overwrites(cfg, folder):
         for path in folder.iterdir():
             if path.name != ".lock":
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        if job := os.environ.get("SLURM_JOB_ID"):
-            atomic_write(folder / SLURM_JOB, job)
-    for part in folder.glob("*.part"):  # left of a file by a kill
-        part.unlink()
+        atomic_write(folder / ".job", os.environ.get("SLURM_JOB_ID", ""))
+    check_split(folder, source)
     atomic_write(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    write_split(folder, datamodule.source, table_name(cfg))
-    weights = sum(p.numel() for p in learner.parameters())
-    print(
-        f"{cfg.method.name} on {cfg.data.name}: {weights} parameters, backbone {cfg.backbone.name}, variant "
-        f"{cfg.variant}, {cfg.trainer.max_steps} updates of {cfg.method.meta_batch_size} tasks",
-        file=sys.stderr,
-    )
+    if isinstance(source, ImageSource):
+        split = {"table": table_name(cfg)} | source.classes() | {"left_out": source.left_out()}
+        atomic_write(folder / "split.json", json.dumps(split) + "\n")
 
 
-def restarted_by_slurm(folder: Path) -> bool:
-    """Whether this Slurm job began to overwrite the run before it was requeued."""
-    begun, restarts = folder / SLURM_JOB, os.environ.get("SLURM_RESTART_COUNT", "0")
-    return restarts != "0" and begun.is_file() and begun.read_text() == os.environ.get("SLURM_JOB_ID")
+def stored_split(folder: Path) -> dict[str, Any]:
+    """The run's table and, by split, its classes with their numbers of images; empty on sine waves."""
+    path = folder / "split.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def check_split(folder: Path, source: Source) -> None:
+    """UserError where the classes are split otherwise than when the run began, say in a folder that grew."""
+    stored = stored_split(folder)
+    if stored and isinstance(source, ImageSource):
+        then, now = ({split: dict(found[split]) for split in SPLITS} for found in (stored, source.classes()))
+        if then != now:
+            raise UserError(f"the data of the run have changed since it began: {folder}/split.json has them")
+
+
+def extend(cfg: DictConfig, folder: Path, learner: MetaLearner, trainer: L.Trainer) -> None:
+    """Copies the final state of the longest run that is only shorter, where no bit of the result changes."""
+    for result, path in shorter_runs(cfg, folder):
+        part, _ = to_compile(learner, cfg, trainer.strategy.root_device)
+        compiled = {"compiled": part is not None}
+        now = {**cfg.trainer, **environment(trainer), **compiled, "git_commit": git_commit()}
+        then = {**OmegaConf.load(path / "config.yaml").trainer, **result}
+        if differing := [name for name in SAME if then.get(name) != now[name]]:
+            print(f"does not continue {path}, which has another {differing[0]}", file=sys.stderr)
+            continue
+        state: dict[str, Any] = torch.load(path / "last.ckpt", map_location="cpu", weights_only=True)
+        state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False  # there are more now
+        for name in ("metrics.csv", "best.ckpt"):
+            with atomic_open(folder / name, "wb") as file:
+                file.write((path / name).read_bytes())
+        with atomic_open(folder / "last.ckpt", "wb") as file:  # last: a folder with this file is resumed
+            torch.save(state, file)
+        print(f"continues {path}", file=sys.stderr)
+        return
+
+
+def shorter_runs(cfg: DictConfig, folder: Path) -> list[tuple[dict[str, Any], Path]]:
+    """Results and folders of finished runs with fewer updates and otherwise equal identity, longest first."""
+    shorter, found = OmegaConf.create(plain(cfg)), []
+    for path in folder.parent.glob(f"seed{cfg.seed}-*"):
+        result, files = final_result(path), {file.name for file in path.iterdir()}
+        complete = {"last.ckpt", "best.ckpt", "metrics.csv"} <= files
+        if complete and result and result["status"] == "finished":
+            shorter.trainer.max_steps = steps = result["train_tasks"] // cfg.method.meta_batch_size
+            if steps < cfg.trainer.max_steps and path.name == run_folder(shorter).name:
+                found.append((result, path))
+    return sorted(found, key=lambda run: -run[0]["train_tasks"])

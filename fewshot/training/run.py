@@ -1,58 +1,54 @@
-"""One run: train, validate and test one learner, and keep the result in the run's folder.
-
-A finished run is shown, not repeated; an interrupted one resumes where it was saved last.
-"""
+"""One run: a finished one is shown, an interrupted one resumes where it was saved last."""
 
 import sys
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.checks import check
+from fewshot.config.compose import plain
 from fewshot.config.eval_config import further_tests
 from fewshot.config.run_id import run_folder, table_name
+from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import Diverged, OutOfTime, UserError
-from fewshot.results.record import describe, read_result
-from fewshot.training.build import assemble
-from fewshot.training.evaluate import evaluate_on
-from fewshot.training.fit import fit_and_test, run_trainer
-from fewshot.training.folder import check_folder, finished, start_folder
-from fewshot.training.loggers import end_wandb, quiet
-from fewshot.training.record import record
+from fewshot.methods import MetaLearner
+from fewshot.results.environment import environment, reset_peak_memory
+from fewshot.results.record import NO_SCORES, describe, name_of_test, read_result, scored
+from fewshot.training import signals
+from fewshot.training.build import assemble, make_datamodule, make_loggers, run_trainer
+from fewshot.training.checkpoints import load_weights
+from fewshot.training.compiled import compiled
+from fewshot.training.distributed import processes
+from fewshot.training.evaluate import optional, protocol, record, test_run
+from fewshot.training.folder import extend, finished, start_folder
+from fewshot.training.loggers import end_wandb
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
-    """The result of the run that `cfg` describes, as its folder keeps it.
+    """Trains, validates and tests the learner that `cfg` describes; the result, as the run's folder keeps it.
 
     Raises:
-        UserError: a setting is wrong, or a file cannot be read or written.
+        UserError: a setting is wrong, or another process works on the run.
         Diverged, OutOfTime: the run has no score.
     """
-    quiet()
     check(cfg)
     folder = run_folder(cfg)
-    try:
-        if (result := finished(cfg, folder)) is not None:  # without a lock: the folder may not be ours
-            result = test_further(cfg, folder, result)
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
+    result = finished(cfg, folder)  # without a lock: the folder may not be ours
+    if result is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
             with FileLock(folder / ".lock").acquire(timeout=3):
-                result = finished(cfg, folder)  # of another process, which ended meanwhile
-                result = test_further(cfg, folder, result) if result else train(cfg, folder)
-    except Timeout:
-        raise UserError(
-            f"another process is working on {folder}: wait for it, or choose another seed"
-        ) from None
-    except OSError as error:
-        raise UserError(f"the run of {folder} cannot read or write a file: {error}") from error
-    finally:
-        end_wandb()
-    if result["status"] == "timeout":
-        raise OutOfTime(result["reason"])
-    if result["status"] == "diverged":
-        raise Diverged(result["reason"])
+                result = finished(cfg, folder) or train(cfg, folder)  # another process may have ended it
+        except Timeout:
+            raise UserError(f"another process is working on {folder}") from None
+        finally:
+            end_wandb()
+    if result["status"] != "finished":
+        raise (OutOfTime if result["status"] == "timeout" else Diverged)(result["reason"])
+    test_further(cfg, folder, result["best_step"])
     return result
 
 
@@ -60,23 +56,76 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Fits from the last state, if there is one, tests the best state and records the result."""
     datamodule, learner = assemble(cfg)
     trainer = run_trainer(cfg, folder, learner)
-    check_folder(cfg, folder, datamodule)
-    start_folder(cfg, folder, datamodule, learner)
-    description = describe(cfg, learner)
-    tested = fit_and_test(cfg, folder, datamodule, learner, trainer)
-    result = record(cfg, folder, learner, datamodule, description, tested)
-    return test_further(cfg, folder, result, tested.wandb)
+    for tested in further_tests(cfg):
+        make_datamodule(tested, "test")  # an error now, not after the training
+    start_folder(cfg, folder, datamodule.source)
+    result = describe(cfg, learner)
+    if not cfg.overwrite and not (folder / "last.ckpt").exists():
+        extend(cfg, folder, learner, trainer)
+    reset_peak_memory()
+    with processes(cfg.trainer.devices, train_in_process, plain(cfg), folder):
+        result |= fit_and_test(cfg, folder, datamodule, learner, trainer)
+    result |= environment(trainer)
+    record(cfg, folder, datamodule, learner, result)
+    return result
 
 
-def test_further(cfg: DictConfig, folder: Path, result: dict[str, Any], wandb: Any = None) -> dict[str, Any]:
-    """The result with the tests on every data set of `data.test` that it does not hold yet."""
-    if result["status"] != "finished":
-        return result
-    for further in further_tests(cfg):
-        if table_name(further) in result.get("tests", {}):
-            continue
+def train_in_process(settings: dict[str, Any], folder: Path) -> None:
+    """What a further process of `trainer.devices` does: its share of the tasks. It keeps nothing."""
+    cfg = OmegaConf.create(settings)
+    cfg.trainer.enable_progress_bar, cfg.logger = False, {"name": "none"}
+    datamodule, learner = assemble(cfg)
+    fit_and_test(cfg, folder, datamodule, learner, run_trainer(cfg, folder, learner))
+
+
+def fit_and_test(
+    cfg: DictConfig, folder: Path, datamodule: EpisodicDataModule, learner: MetaLearner, trainer: L.Trainer
+) -> dict[str, Any]:
+    """Trains from the last state in `folder`, tests the best one, and returns how that ended."""
+    checkpoints: Any = trainer.checkpoint_callbacks
+    best, last = checkpoints
+    best_state, last_state, done = folder / "best.ckpt", folder / "last.ckpt", -1
+    if last_state.exists():
+        load_weights(learner, best_state, cfg.method.name)
+        done = load_weights(learner, last_state, cfg.method.name)
+        print(f"resumes at update {done} of {cfg.trainer.max_steps}", file=sys.stderr)
+    trainer.loggers = make_loggers(cfg, folder, done)
+    result: dict[str, Any] = NO_SCORES.summary | {"status": "finished", "reason": None, "best_step": None}
+    try:
+        with compiled(learner, cfg, trainer.strategy.root_device):
+            state = last_state if done >= 0 else None
+            trainer.fit(learner, datamodule=datamodule, ckpt_path=state, weights_only=True)
+    except OutOfTime:
+        result |= {
+            "status": "timeout",
+            "reason": f"trainer.max_time={cfg.trainer.max_time} is over: raise it",
+        }
+    except Diverged as error:
+        result |= {"status": "diverged", "reason": str(error)}
+    finally:
+        signals.set_training(False)
+    if signals.requested:  # between the last update and here
+        raise last.ending(trainer)
+    tasks, took = trainer.global_step * cfg.method.meta_batch_size, last.timer.time_elapsed("train")
+    speed = tasks / took if took else None
+    result |= {"train_tasks": tasks, "train_seconds": took, "tasks_per_second": speed}
+    result |= {"compiled": learner.compiled, "captured": learner.captured, "best_validation": best.best_score}
+    if best_state.exists():
+        result["best_step"] = load_weights(learner, best_state, cfg.method.name)
+    if result["status"] == "finished":
         try:
-            evaluate_on(folder, cfg, further, in_result=True, predictions=cfg.predictions, wandb=wandb)
+            trainer.test(learner, datamodule=datamodule, verbose=False)
+            result |= scored(learner).summary
         except Diverged as error:
-            print(f"no score on {table_name(further)}: {error}", file=sys.stderr)
-    return read_result(folder / "result.json") or result
+            result |= {"status": "diverged", "reason": str(error)}
+    return result
+
+
+def test_further(cfg: DictConfig, folder: Path, best_step: int) -> None:
+    """The tests on the data sets of `data.test`, unless the folder holds those of this state."""
+    for tested in further_tests(cfg):
+        table = table_name(tested)
+        place = folder / "evaluations" / f"{name_of_test(protocol(tested), table)}.json"
+        if (read_result(place) or {}).get("best_step") != best_step:
+            with optional(f"the test on {table}", Diverged):
+                test_run(folder, cfg, tested)
