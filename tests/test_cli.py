@@ -33,7 +33,6 @@ MISTAKES = {  # a command, and what is said
     "method=lstm method.inputs=prev_target data=sine": "choose support_mode=sequence",
     "method=lstm method.query_cell=true data=sine": "query_cell=true needs pool_cell=true",
     "method.preactivation=true data=sine": "preactivation=true needs linear layers",
-    "method=lstm data=sine backbone.widths=[8]": "would not use backbone.widths=[8]",
     "data=sine method.meta_batch_size=0": "method.meta_batch_size=0: Input should be greater",
     "data=sine backbone=conv4": "layer=conv is for images",
     "data=sine method=warpmaml": "no published settings for method=warpmaml data=sine shots=1: set",
@@ -131,7 +130,7 @@ def test_the_exit_code_is_that_of_the_worst_job(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(build, "make_source", MagicMock(side_effect=error))
+    monkeypatch.setattr(build, "make_datamodule", MagicMock(side_effect=error))
     for command in ("data=sine", "-m data=sine seed=0,1"):
         assert call(monkeypatch, command, tmp_path) == code
         assert ("Traceback" in capfd.readouterr().err) == isinstance(error, ValueError)
