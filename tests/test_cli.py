@@ -38,6 +38,7 @@ MISTAKES = [  # a command, and what is said
     ),
     ("method=lstm method.inputs=prev_target data=sine", "choose support_mode=sequence"),
     ("method=lstm method.query_cell=true data=sine", "query_cell=true needs pool_cell=true"),
+    ("method=lstm data=sine backbone.widths=[8]", "would not use backbone.widths=[8]"),
     ("data=sine method.meta_batch_size=0", "EpisodicDataModule: meta_batch_size=0: Input should be greater"),
     ("data=sine shots=0", "shots=0: Input should be greater"),
     ("data=sine shots=two", "Could not find 'shots/two'"),
