@@ -33,6 +33,7 @@ MISTAKES = {  # a command, and what is said
     "method=lstm method.inputs=prev_target data=sine": "choose support_mode=sequence",
     "method=lstm method.query_cell=true data=sine": "query_cell=true needs pool_cell=true",
     "method.preactivation=true data=sine": "preactivation=true needs linear layers",
+    "method=lstm data=sine backbone.widths=[8]": "would not use backbone.widths=[8]",
     "data=sine method.meta_batch_size=0": "method.meta_batch_size=0: Input should be greater",
     "data=sine backbone=conv4": "layer=conv is for images",
     "data=sine method=warpmaml": "no published settings for method=warpmaml data=sine shots=1: set",

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig
 
 from fewshot.config.compose import plain
+from fewshot.config.run_id import config_diff
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.images import open_or_prepare
 from fewshot.episodes import Task
@@ -76,6 +77,10 @@ def make_learner(cfg: DictConfig, task: Task, trained: bool = False) -> MetaLear
     for name in ("name", "_target_", "meta_batch_size"):
         del method[name]
     learner: MetaLearner = target(task=task, backbone=backbone, **method)
+    if not (trained or learner.uses_backbone):
+        unused = [f"{key}={value}" for key, value in config_diff(cfg).items() if key.startswith("backbone.")]
+        if unused:
+            raise UserError(f"method={cfg.method.name} reads its inputs raw and would not use {unused[0]}")
     return learner
 
 
