@@ -17,12 +17,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import FOLDERS
-from fewshot.errors import MISTAKES, Diverged, LostProcess, OutOfTime, one_line
+from fewshot.errors import MISTAKES, Diverged, LostProcess, OutOfTime, UserError, one_line
 from fewshot.training import signals
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run
 
 FIELDS = ["job", "overrides", "status", "score"]  # of jobs.csv
+PATHS = ("paths.raw", "paths.prepared", "paths.outputs", "data.path", "backbone.weights", "run", "path")
 # by severity
 EXIT_CODES = {"finished": 0, "out of time": 124, "requeued": 143, "stopped": 143, "failed": 1, "invalid": 2}
 
@@ -46,7 +47,8 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
     signals.install()
     score, status, message, stopped = None, "finished", "", None
     try:
-        result = function(cfg)
+        check_study()
+        result = function(expand_paths(cfg))
         score = result.get("best_validation", result.get("mean"))
     except signals.Stopped as stop:
         status, message, stopped = stop.status, str(stop), stop
@@ -60,6 +62,23 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
         signals.end_job(stopped)
     worst = math.inf if OmegaConf.select(cfg, "data.name") == "sine" else -math.inf
     return worst if score is None else float(score)
+
+
+def check_study() -> None:
+    """UserError for a study without -m, of which one run would train that nobody has chosen."""
+    hydra = HydraConfig.get()
+    given = {override.lstrip("+").partition("=")[0] for override in hydra.overrides.task}
+    left = [name for name in hydra.sweeper.get("params") or {} if name not in given]
+    if left and hydra.mode == RunMode.RUN:
+        raise UserError(f"this study sweeps {', '.join(left)}: add -m, or choose a value of each")
+
+
+def expand_paths(cfg: DictConfig) -> DictConfig:
+    """The configuration with `~` in its paths replaced by the home folder."""
+    for name in PATHS:
+        if value := OmegaConf.select(cfg, name):
+            OmegaConf.update(cfg, name, str(Path(value).expanduser()))
+    return cfg
 
 
 def report(error: Exception) -> str:

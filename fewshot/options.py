@@ -25,6 +25,7 @@ Text = Annotated[str, Field(min_length=1)]
 Sign = Literal[1, -1]
 Channels = Literal[1, 3]
 
+VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, extra="forbid")
 # arguments that are built before
 NOT_SETTINGS = ("self", "task", "backbone", "input_shape", "source", "table")
@@ -39,8 +40,7 @@ def validated(
     arguments by name, first by the constructors of its base classes.
     """
     check, signature = validate_call(config=STRICT)(init), inspect.signature(init)
-    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    named = [name for name, p in signature.parameters.items() if name != "self" and p.kind not in variable]
+    named = [name for name, p in signature.parameters.items() if name != "self" and p.kind not in VARIABLE]
 
     @wraps(init)
     def construct(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -77,8 +77,11 @@ def check_settings(model: type[BaseModel], values: Mapping[str, Any]) -> None:
 
 def settings_of(target: Callable[..., Any]) -> dict[str, Any]:
     """Name → annotation of the settings of a constructor, a function or a pydantic model."""
-    parameters = inspect.signature(target).parameters
-    return {name: p.annotation for name, p in parameters.items() if name not in NOT_SETTINGS}
+    parameters, found = inspect.signature(target).parameters, dict[str, Any]()
+    if isinstance(target, type) and any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
+        found = settings_of(target.__mro__[1])  # which takes the others
+    own = {name: p for name, p in parameters.items() if p.kind not in VARIABLE and name not in NOT_SETTINGS}
+    return found | {name: p.annotation for name, p in own.items()}
 
 
 def help_of(annotation: Any) -> str:

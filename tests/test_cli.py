@@ -7,10 +7,13 @@ from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
+from omegaconf import OmegaConf
 
-from fewshot.cli import evaluate_job, main, read_jobs, train_job
+from fewshot.cli import evaluate_job, expand_paths, main, read_jobs, train_job
 from fewshot.config.compose import CONF, composed
 from fewshot.errors import Diverged, OutOfTime
+from fewshot.methods import SAP
+from fewshot.options import settings_of
 from fewshot.training import build
 from tests.conftest import tables
 from tests.helpers import TINY
@@ -46,6 +49,7 @@ MISTAKES = {  # a command, and what is said
     "data=folder data.path=nowhere": "nowhere does not exist",
     "paths.outputs=null": "paths.outputs=None: Input should be a valid string",
     "seed=${nowhere}": "nowhere",
+    "experiment=table1 method=lstm": "this study sweeps shots, seed: add -m",
 }
 OF_EVALUATE = {
     "": "Missing mandatory value: run",
@@ -146,6 +150,14 @@ def test_help_lists_settings_and_choices(
     assert "method.passes=1" in out
     assert "T, updates by the whole support set" in out
     assert "trainer.gradient_clip_val=null" in out
+
+
+def test_settings_of_a_derived_learner() -> None:
+    assert {"inner_lr", "centred"} <= settings_of(SAP).keys()
+
+
+def test_the_home_folder() -> None:
+    assert expand_paths(OmegaConf.create({"run": "~/mine"})).run == str(Path.home() / "mine")
 
 
 def test_naming_a_backbone_wins_over_the_data() -> None:

@@ -120,4 +120,7 @@ def start_wandb(cfg: DictConfig, folder: Path, test: str = "") -> Any:
 def end_wandb() -> None:
     """Ends the current W&B run, if any: the next job of a multirun has its own."""
     if "wandb" in sys.modules:
-        sys.modules["wandb"].finish()
+        try:
+            sys.modules["wandb"].finish()
+        except Exception as error:  # must not lose the run's result
+            print(f"W&B did not finish: {brief(error, 200)}", file=sys.stderr)
