@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fewshot.data.archives import files_in
-from fewshot.data.examples import decode
+from fewshot.data.table import decode
 from fewshot.errors import UserError
 from tests.made_files import FILLS, fill_folder, fill_tar, fill_zip, picture
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewshot.data.examples import Content, Example
-from fewshot.data.table import open_or_write, open_table
+from fewshot.data.table import Content, Example, open_or_write, open_table
 from fewshot.errors import UserError
 
 CLASSES = {"train": {"a": 2, "b": 3}, "val": {"c": 1}, "test": {"d": 2}}

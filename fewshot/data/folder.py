@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from fewshot.data.archives import Files, files_below
-from fewshot.data.examples import Content, Example
+from fewshot.data.table import Content, Example
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 

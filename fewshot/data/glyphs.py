@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.cluster.hierarchy import DisjointSet
 
-from fewshot.data.examples import Content, Example
 from fewshot.data.folder import SEEDED_NOTE, seeded
+from fewshot.data.table import Content, Example
 from fewshot.episodes import random_bits, uniform
 
 READING = 2  # raise it when the same fonts make other images
@@ -116,8 +116,6 @@ def _distorted(picture: bytes, key: str, size: int) -> NDArray[np.uint8]:
     margin = size // 14
     ink.thumbnail((size - 2 * margin, size - 2 * margin))
     canvas = Image.new("L", (size, size))
-    left, top = (
-        (size - side) // 2 + round(margin * move) for side, move in zip(ink.size, moves, strict=True)
-    )
-    canvas.paste(ink, (left, top))
+    middle = [(size - side) // 2 for side in ink.size]
+    canvas.paste(ink, (middle[0] + round(margin * moves[0]), middle[1] + round(margin * moves[1])))
     return np.asarray(canvas)

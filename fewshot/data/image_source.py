@@ -59,8 +59,7 @@ class ImageSource:
 
     def classes(self) -> dict[str, list[tuple[str, int]]]:
         """Name and number of images of every class, by split."""
-        splits = self.table.splits
-        return {split: list(zip(c.names, c.counts.tolist(), strict=True)) for split, c in splits.items()}
+        return {s: list(zip(c.names, c.counts.tolist(), strict=True)) for s, c in self.table.splits.items()}
 
     def class_names(self, split: str, tasks: NDArray[np.int64]) -> list[list[str]]:
         """The classes of some tasks, by label."""

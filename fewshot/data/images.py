@@ -5,8 +5,7 @@ from typing import Annotated
 
 from fewshot.data import folder, glyphs, published
 from fewshot.data.archives import files_in
-from fewshot.data.examples import Content
-from fewshot.data.table import Table, open_or_write
+from fewshot.data.table import Content, Table, open_or_write
 from fewshot.errors import UserError
 from fewshot.options import Channels, Few
 
@@ -51,10 +50,9 @@ def open_or_prepare(
         except UserError as error:
             raise UserError(f"{home}: {error}") from error
 
-    kind = f"{size}-{'grey' if channels == 1 else 'rgb'}"
-    if name == "glyphs":
-        kind = f"{glyphs.READING}-{kind}"
-    return open_or_write(prepared / f"{full_name(name, path)}-{kind}", size, channels, read)
+    reading = f"-{glyphs.READING}" if name == "glyphs" else ""
+    table = f"{full_name(name, path)}{reading}-{size}-{'grey' if channels == 1 else 'rgb'}"
+    return open_or_write(prepared / table, size, channels, read)
 
 
 def full_name(name: str, path: Path | None) -> str:

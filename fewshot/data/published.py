@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fewshot.data.archives import Files, files_in
-from fewshot.data.examples import Content, Example
 from fewshot.data.folder import labelled
+from fewshot.data.table import Content, Example
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 

@@ -1,5 +1,6 @@
-"""A prepared data set: one folder with `images.npy` (uint8) and `index.json` (which rows are which class)."""
+"""A prepared data set: a folder with `images.npy` (uint8) and `index.json` (which rows are which class)."""
 
+import io
 import json
 import os
 import shutil
@@ -14,15 +15,33 @@ from typing import NamedTuple
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
 
-from fewshot.data.examples import Content, Example, decode
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 from fewshot.files import atomic_open, atomic_write
 
 THREADS = min(8, os.cpu_count() or 1)
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # PIL knows more, some of which run programs
+
+
+class Example(NamedTuple):
+    """An image of a class; `split` is "" as long as it is not known."""
+
+    split: str
+    label: str
+    name: str  # a relative path; the images of a class are sorted by file name
+    load: Callable[[], bytes | NDArray[np.uint8]]  # its file, or 8-bit pixels
+
+
+class Content(NamedTuple):
+    """What a data set's table is made from: its images, and what a user should know of them."""
+
+    examples: list[Example]
+    note: str = ""
+    invert: bool = False  # once the images have their size
 
 
 class Classes(NamedTuple):
@@ -99,3 +118,31 @@ def decoded(rows: Sequence[Example], size: int, channels: int) -> Iterator[NDArr
             some = rows[start : start + 64]
             data, names = [row.load() for row in some], [row.name for row in some]
             yield from pool.map(partial(decode, size=size, channels=channels), data, names)
+
+
+def decode(data: bytes | NDArray[np.uint8], name: str, size: int, channels: int) -> NDArray[np.uint8]:
+    """A file or pixels as uint8 (size, size, channels), by PIL's (antialiased) bilinear filter.
+
+    Raises:
+        UserError: the file is unreadable, or has over 8 bits a channel.
+    """
+    image = opened(data, name) if isinstance(data, bytes) else Image.fromarray(data)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("L" if channels == 1 else "RGB")
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(size, size, channels)
+
+
+def opened(data: bytes, name: str) -> Image.Image:
+    try:
+        file = Image.open(io.BytesIO(data), formats=FORMATS)
+        wide = file.format in ("PNG", "TIFF") and ";16" in str(file.tile)  # PIL would cut it to 8 bits
+        image = ImageOps.exif_transpose(file)
+    except Exception as error:  # a damaged file can fail in any way
+        raise UserError(f"{name} is no readable image ({', '.join(FORMATS)})") from error
+    if wide or image.mode.startswith(("I", "F")):
+        raise UserError(f"{name} has more than 8 bits a channel: convert it to 8 bits")
+    return image
