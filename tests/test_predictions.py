@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from fewshot.config.run_id import run_folder
-from fewshot.plots.confusion import MOST, confusion_figure
-from fewshot.results.predictions import show_predictions
+from fewshot.results.predictions import MOST, confusion_figure, show_predictions
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run as train
 from tests.helpers import config, evaluation

@@ -58,9 +58,7 @@ def test_figures(
 
 
 @styled
-def wave_figure(
-    learner: MetaLearner, datamodule: EpisodicDataModule, task: int = 0, title: str = ""
-) -> Figure:
+def wave_figure(learner: MetaLearner, datamodule: EpisodicDataModule, task: int, title: str) -> Figure:
     """The true wave of a test task, its support points and the predicted wave."""
     episode, predictions = predicted(learner, datamodule, [task], POINTS)
     [error] = learner.scores(predictions, episode.query_y)
@@ -139,8 +137,7 @@ def weights_figure(learner: OPLSTM, datamodule: EpisodicDataModule, title: str =
 
 def draw_all(learner: MetaLearner, datamodule: EpisodicDataModule, folder: Path, title: str) -> list[Path]:
     """Saves every figure that fits the learner into `folder`; returns the paths of the PNGs."""
-    tested = test_figures(learner, datamodule, title=title)
-    figures = {f"test_task_{task}": figure for task, _, figure in tested}
+    figures = {f"test_task_{n}": figure for n, _, figure in test_figures(learner, datamodule, title=title)}
     if isinstance(learner, OPLSTM):
         figures["weights"] = weights_figure(learner, datamodule, title)
     folder.mkdir(parents=True, exist_ok=True)

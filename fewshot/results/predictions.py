@@ -1,13 +1,14 @@
-"""The predictions of a test for each query: their table, and which classes were confused."""
-
-from pathlib import Path
+"""The predictions of a test for each query, and which classes were confused."""
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from fewshot.data.datamodule import EpisodicDataModule
-from fewshot.files import atomic_write
 from fewshot.methods.base import MetaLearner
+from fewshot.plots.episodes import displayable, styled
+
+MOST = 25  # classes in a confusion matrix
 
 
 def predictions_of(learner: MetaLearner, datamodule: EpisodicDataModule) -> pd.DataFrame:
@@ -20,18 +21,13 @@ def predictions_of(learner: MetaLearner, datamodule: EpisodicDataModule) -> pd.D
     order = tasks.argsort()
     numbers, queries = tasks[order].cpu().numpy(), kept.shape[1]
     first, second, *others = kept[order].cpu().float().numpy().transpose(2, 0, 1)
-    frame = pd.DataFrame(
-        {"task": numbers.repeat(queries), "query": np.tile(np.arange(queries), len(numbers))}
-    )
+    query = np.tile(np.arange(queries), len(numbers))
+    frame = pd.DataFrame({"task": numbers.repeat(queries), "query": query})
     if learner.task.regression:
         return frame.assign(target=first.ravel(), prediction=second.ravel())
     names = np.array(datamodule.class_names("test", numbers.tolist()), dtype=object)
     true, predicted = (np.take_along_axis(names, labels.astype(int), 1).ravel() for labels in (first, second))
     return frame.assign(true=true, predicted=predicted, probability=others[0].ravel())
-
-
-def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
-    atomic_write(path, predictions.to_csv(index=False, lineterminator="\n"))
 
 
 def confusions(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -46,3 +42,27 @@ def show_predictions(predictions: pd.DataFrame | None) -> None:
         accuracies = (100 * right).groupby(predictions["true"]).mean().nsmallest(5)
         print(f"lowest accuracy in %\n{accuracies.to_string(float_format='{:.1f}'.format)}")
         print(f"confused most often\n{confusions(predictions[~right]).head().to_string(index=False)}")
+
+
+@styled
+def confusion_figure(predictions: pd.DataFrame, title: str) -> Figure:
+    """The share in % of each class's queries for which each class was predicted; a row per true class.
+
+    Of more than 25 classes those with the most wrong queries are shown; shares are of all queries of a class.
+    """
+    true, predicted = predictions["true"], predictions["predicted"]
+    shown = (true != predicted).groupby(true).sum().nlargest(MOST).index.sort_values()
+    shares = 100 * pd.crosstab(true, predicted, normalize="index")
+    shares = shares.reindex(index=shown, columns=shown, fill_value=0)
+    if len(shown) < true.nunique():
+        title += f"\nthe {len(shown)} of {true.nunique()} classes with the most wrong queries"
+    size = 2.6 + 0.28 * len(shown)
+    figure = Figure(figsize=(size + 0.6, size))
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    names = [displayable(str(name)) for name in shown]
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7, parse_math=False)
+    axes.set_yticks(range(len(names)), names, fontsize=7, parse_math=False)
+    axes.set(xlabel="predicted class", ylabel="true class", title=title)
+    figure.colorbar(image, ax=axes, label="% of the true class's queries", shrink=0.7)
+    return figure

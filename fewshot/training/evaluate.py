@@ -14,8 +14,9 @@ from fewshot.config.eval_config import eval_config, load_config, same_data
 from fewshot.config.run_id import table_name
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import brief
+from fewshot.files import atomic_write
 from fewshot.methods import MetaLearner
-from fewshot.plots import confusion, curves, episodes, similarity
+from fewshot.plots import curves, episodes, similarity
 from fewshot.results import predictions
 from fewshot.results import record as results
 from fewshot.results.environment import environment
@@ -121,9 +122,9 @@ def keep_predictions(
 ) -> Any:
     """Writes the predictions of the last test and a confusion matrix to paths that begin with `beside`."""
     predicted = predictions.predictions_of(learner, datamodule)
-    predictions.write_predictions(Path(f"{beside}predictions.csv"), predicted)
+    atomic_write(Path(f"{beside}predictions.csv"), predicted.to_csv(index=False, lineterminator="\n"))
     if not learner.task.regression:
-        figure = confusion.confusion_figure(predicted, results.title_of(result))
+        figure = predictions.confusion_figure(predicted, results.title_of(result))
         episodes.save_figure(figure, Path(f"{beside}confusion"))
     return predicted
 
