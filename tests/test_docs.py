@@ -15,7 +15,7 @@ from fewshot.config.checks import check
 from fewshot.config.compose import CONF, composed
 from fewshot.report.__main__ import split_queries
 from fewshot.report.jobs import jobs as jobs_of
-from fewshot.report.runs import runs_of
+from fewshot.report.jobs import runs_of
 from tests.conftest import tables
 
 DOCS = CONF.parent / "docs"

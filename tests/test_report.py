@@ -22,10 +22,8 @@ from fewshot.config.run_id import run_folder
 from fewshot.errors import exit_code
 from fewshot.report import load
 from fewshot.report.__main__ import main, report
-from fewshot.report.jobs import Job, jobs, title
-from fewshot.report.pairs import corrected, paired, pairs, ranks
-from fewshot.report.runs import runs_of
-from fewshot.report.table import one_task, score, summarise
+from fewshot.report.jobs import Job, jobs, runs_of, title
+from fewshot.report.table import corrected, one_task, paired, pairs, ranks, score, summarise
 from fewshot.results.paper import read_csv
 from fewshot.results.record import name_of_test
 from fewshot.results.statistics import half_width

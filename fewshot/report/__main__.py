@@ -10,16 +10,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from fewshot.config.compose import choices_of
+from fewshot.config.compose import choices_of, plain
 from fewshot.errors import UserError, brief, exit_code
 from fewshot.report import figures, table
-from fewshot.report.jobs import Job, jobs, title
-from fewshot.report.pairs import COLUMNS, pairs, ranks
-from fewshot.report.runs import runs_of
-from fewshot.report.search import add_trials
+from fewshot.report.jobs import Job, jobs, runs_of, title
 from fewshot.report.write import Report, log_to_wandb, markdown, write
+from fewshot.results.record import as_override
 
 LEGEND = """Scores are ours ± 95% over tasks [the paper's]; * is reduced, - out of time, · missing.
 Where one task has much of the error, ± tasks is too narrow.
@@ -55,16 +54,52 @@ def split_queries(arguments: Sequence[str]) -> tuple[list[str], int | None]:
 
 
 def add_tables(said: Report, found: Sequence[Job], runs: pd.DataFrame) -> None:
-    cells, compared = table.summarise(runs), pairs(runs)
+    cells, compared = table.summarise(runs), table.pairs(runs)
     said.notes.append(LEGEND)
     said.numbers["in_full"] = cells
     said.tables = {"table": table.as_published(cells), "in full": table.as_text(cells, table.IN_FULL)}
     if len(compared):
         said.numbers["pairs"] = compared
-        said.tables |= {"pairs": table.as_text(compared, COLUMNS), "mean rank": ranks(runs)}
+        said.tables |= {"pairs": table.as_text(compared, table.PAIRS), "mean rank": table.ranks(runs)}
     if cells["seeds"].any():
         said.tables["costs"] = table.as_text(cells[cells["seeds"] > 0], table.COSTS)
         said.figures = figures.of_study(said.title, found[0].cfg, runs, cells)
+
+
+def add_trials(said: Report, found: Sequence[Job], runs: pd.DataFrame) -> None:
+    """Adds a search's tables, figure and best trial to its report.
+
+    Raises:
+        UserError: the trials are of several data sets, methods or tasks, which have no common best.
+    """
+    if len({str((job.cfg.method.name, job.cfg.shots, job.cfg.variant, job.cfg.data)) for job in found}) > 1:
+        raise UserError("trials are ranked within one method, data, shots and variant: choose one")
+    settings, metric = settings_of(found), runs["metric"].iloc[0]
+    own = runs[runs["data"] == runs["trained_on"]].reset_index(drop=True)
+    own["trial"] = [str(job.cfg.get("trial", n)) for n, job in enumerate(found)]  # a grid has no trials
+    done = own[own["scores"].notna()].sort_values("best_validation", ascending=metric == "mse")
+    said.notes.append(f"{len(done)} of {len(own)} trials have a result")
+    if done.empty:
+        return
+    best, settings = done.iloc[0], settings.loc[done.index]
+    test = f"{best['mean']:.4g} ± {best['ci95']:.2g} (median of its tasks {np.median(best['scores']):.3g})"
+    said.notes.append(f"best, by validation alone: trial {best['trial']}; test on {best['data']}: {test}")
+    said.notes.append(found[done.index[0]].command)
+    shown = {"trial": done["trial"], "best validation": done["best_validation"].map("{:.4g}".format)}
+    for name, values in settings.items():
+        shown[str(name)] = values.map("{:.3g}".format if values.dtype == float else as_override)
+    shown["minutes"] = (done["train_seconds"] / 60).map("{:.1f}".format)
+    said.tables["trials"] = pd.DataFrame(shown)
+    if len(settings.columns):
+        said.figures["trials"] = figures.trials(done["best_validation"], settings, metric, said.title)
+
+
+def settings_of(found: Sequence[Job]) -> pd.DataFrame:
+    """The settings of method and backbone in which the jobs differ, one row per job."""
+    settings = pd.json_normalize([plain(job.cfg) for job in found])
+    own = settings.filter(regex=r"^(method|backbone)\..*(?<!\.name)$")
+    own = own.loc[:, own.astype(str).nunique() > 1]
+    return own.rename(columns=lambda name: name.removeprefix("method."))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -29,14 +29,13 @@ def sections(study: str, found: Sequence[Job]) -> dict[str, list[Any]]:
     metric = "mse" if found[0].cfg.data.name == "sine" else "accuracy"
     curves = (f"val/{metric}", "val/loss", "train/loss")
     further = sorted({f"test/{test['data']}/{metric}" for job in found for test in job.tests[1:]})
-    tables = (
-        ["trials"] if study in choices_of("search") else ["table", "in full", "pairs", "mean rank", "costs"]
-    )
+    searched = study in choices_of("search")
+    tables = ["trials"] if searched else ["table", "in full", "pairs", "mean rank", "costs"]
     return {
         "learning": [wr.LinePlot(title=name, x="tasks", y=[name], **MEAN) for name in curves],
         "test": bars([f"test/{metric}", *further]),
         "throughput and memory": bars(["tasks_per_second", "peak_memory_bytes"]),
-        "search": [wr.ParameterImportancePlot(with_respect_to="best_validation")] * (tables == ["trials"]),
+        "search": [wr.ParameterImportancePlot(with_respect_to="best_validation")] * searched,
         "the report": [wr.WeavePanelSummaryTable(table_name=name) for name in tables],
     }
 

@@ -27,10 +27,9 @@ def of_study(title: str, cfg: DictConfig, runs: pd.DataFrame, cells: pd.DataFram
         figures["shots"] = by_shots(own, cells, title)
     if logs:
         figures["validation"] = learning(own[own["folder"].isin(list(logs))], logs, title)
+    one_line = runs["name"].nunique() == runs["column"].nunique() == 1
     measured = f"similarity_{cfg.trainer.similarity}/cosine_gradient"
-    if runs["name"].nunique() == runs["column"].nunique() == 1 and all(
-        measured in log for log in logs.values()
-    ):
+    if one_line and all(measured in log for log in logs.values()):
         figures["similarity"] = similarity(own, logs, cfg, title)
     return figures
 
