@@ -85,8 +85,7 @@ def from_lists(lists: Files, images: Files) -> list[Example]:
         rows = pd.concat(tables, names=["split", "row"]).reset_index("split", drop=len(lists) == 1)
     except ValueError as error:
         raise UserError(f"{source}: {error}") from error
-    if "split" not in rows:
-        rows["split"] = ""
+    rows = rows.assign(split=rows.get("split", ""))
     if set(rows) != {"filename", "label", "split"} or not rows["label"].str.len().gt(0).all():
         raise UserError(f"{source}: the columns of a csv file are filename,label or filename,label,split")
     if rows["split"].any() and not rows["split"].isin(SPLITS).all():

@@ -62,7 +62,6 @@ class ImageSource:
         return {s: list(zip(c.names, c.counts.tolist(), strict=True)) for s, c in self.table.splits.items()}
 
     def class_names(self, split: str, tasks: NDArray[np.int64]) -> list[list[str]]:
-        """The classes of some tasks, by label."""
         starts_BN = self._rows(split, tasks, 1)[..., 0]
         numbers_BN = np.searchsorted(self.drawn[split].starts, starts_BN, side="right") - 1
         return np.array(self.drawn[split].names)[numbers_BN].tolist()

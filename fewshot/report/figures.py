@@ -75,8 +75,7 @@ def learning(own: pd.DataFrame, logs: Mapping[str, pd.DataFrame], title: str) ->
     for axes, ((data, shots), group) in zip(all_axes, groups, strict=True):
         for place, name in enumerate(names):
             folders = group.loc[group["name"] == name, "folder"]
-            curves = pd.DataFrame({folder: logs[folder][f"val/{metric}"] for folder in folders})
-            curves = curves.dropna(how="all")
+            curves = pd.DataFrame({f: logs[f][f"val/{metric}"] for f in folders}).dropna(how="all")
             axes.plot(curves, color=f"C{place}", lw=0.8, alpha=0.4)
             axes.plot(curves.mean(axis=1), color=f"C{place}", lw=1.2, label=name)
         axes.set(yscale="log" if metric == "mse" else "linear", title=f"{data} {shots}-shot")

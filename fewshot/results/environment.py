@@ -17,7 +17,6 @@ PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "
 
 
 def environment(trainer: L.Trainer) -> dict[str, Any]:
-    """Device, precision, threads, versions and peak memory of a run."""
     import resource  # not on every platform
 
     device = trainer.strategy.root_device
