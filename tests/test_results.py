@@ -90,7 +90,10 @@ def test_a_score_names_its_protocol() -> None:
     )
     across = RESULT | ELSEWHERE | {"ways": 10, "shots": 5}
     assert name_of_test(across, "cub") == "cub-10way-5shot-15queries-600tasks"
+    assert "trained for 5-shot" in score_line(RESULT | {"val_shots": 5})
+    assert "run timeout" in score_line(RESULT | {"run_status": "timeout"})
     support = RESULT | {"bn": "support", "train_bn": "transductive"}
+    assert "trained with bn transductive" in score_line(support)
     assert name_of_test(support, "mini") == "mini-5way-1shot-1queries-600tasks-bn-support"
     assert comparison_key(RESULT | {"bn": "support", "train_bn": "support"}) == comparison_key(RESULT)
 

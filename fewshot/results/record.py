@@ -100,6 +100,12 @@ def score_line(result: Mapping[str, Any]) -> str:
     unit, digits = ("%", 2) if result["metric"] == "accuracy" else ("", 4)
     interval = "" if result["ci95"] is None else f" ± {result['ci95']:.{digits}f}"
     details = ["{ways}-way {shots}-shot, {tasks} tasks, queries per class: {test_queries}, bn {bn}"]
+    if result["val_shots"] != result["shots"]:
+        details += ["trained for {val_shots}-shot"]
+    if bn_in_test(result):
+        details += ["trained with bn {train_bn}"]
+    if result.get("run_status", "finished") != "finished":
+        details += ["run {run_status}: its best state so far"]
     others = result["baselines"] | {"paper, mean of 3 runs:": paper_figure(result)}
     for name, value in others.items():
         details += [f"{name.replace('_', ' ')} {value:.{digits}f}{unit}"] if value is not None else []
