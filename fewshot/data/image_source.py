@@ -45,8 +45,8 @@ class ImageSource:
         asked = f"{shots + queries} images (shots={shots} + data.{split}_queries={queries})"
         if ways > len(kept.names):
             name = "data.ways" if ways == self.ways["test"] else "data.train_ways"
-            few = f"{name}={ways} is more than the {len(kept.names)} {split} classes with {asked}"
-            raise UserError(f"{few}: ask for fewer ways, shots or queries, or add classes or images")
+            problem = f"{name}={ways} is more than the {len(kept.names)} {split} classes with {asked}"
+            raise UserError(f"{problem}: ask for fewer ways, shots or queries, or add classes or images")
         if few and kept.names != self.drawn[split].names:
             which = ", ".join(few[:5]) + ", …" * (len(few) > 5)
             said = f"{len(few)} of {len(enough)} {split} classes have fewer than {asked}"
