@@ -13,8 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from benchmarks.cases import build
 from benchmarks.clock import Times
-from fewshot.training.build import run_trainer
-from fewshot.training.loggers import quiet
+from fewshot.training.build import quiet, run_trainer
 from fewshot.training.run import fit_and_test
 
 WARM_UP = 3  # steps

@@ -11,7 +11,7 @@ from torch import Tensor
 from fewshot.config.run_id import run_folder
 from fewshot.methods.base import MetaLearner
 from fewshot.plots.curves import learning_curve
-from fewshot.training.loggers import MetricsCsv
+from fewshot.training.callbacks import MetricsCsv
 from fewshot.training.run import run as train
 from tests.helpers import config, kill_at, rows
 from tests.made_files import fill_folder, picture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fewshot.config.checks import check
 from fewshot.config.compose import choices_of, composed
+from fewshot.config.settings import check
 from fewshot.errors import UserError
 
 CROSS_DOMAIN_QUERIES = 15

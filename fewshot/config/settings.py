@@ -1,4 +1,4 @@
-"""The settings of a run and of an evaluation that no constructor declares, and the help of all settings."""
+"""The settings of a run and of an evaluation that no constructor declares, their checks, and help lines."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -9,10 +9,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field
 
-from fewshot.config.compose import flatten
+from fewshot.config.compose import flatten, plain, unset
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.images import open_or_prepare
-from fewshot.options import STRICT, Few, Many, Seed, Text, Units, Ways, help_of, settings_of
+from fewshot.errors import UserError
+from fewshot.options import STRICT, Few, Many, Seed, Text, Units, Ways, check_settings, help_of, settings_of
 
 Time = Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")]
 Accelerator = Annotated[Literal["auto", "cpu", "gpu", "cuda", "mps"], "where it is computed"]
@@ -103,6 +104,28 @@ class Evaluation(Settings):
     pictures: Annotated[bool, "draw test tasks; on sine every pass; OP-LSTM's weights"]
     predictions: Predictions
     paths: Paths
+
+
+def check(cfg: DictConfig) -> None:
+    """UserError for settings that are missing, wrong, or do not fit together."""
+    if missing := unset(OmegaConf.to_container(cfg)):
+        what = f"method={cfg.method.name} data={cfg.data.name} shots={cfg.shots}"
+        raise UserError(f"no published settings for {what}: set {' '.join(f'{name}=…' for name in missing)}")
+    check_settings(Run, plain(cfg))
+    trainer, method = cfg.trainer, cfg.method
+    if trainer.val_check_interval > trainer.max_steps:
+        raise UserError("trainer.val_check_interval is more than trainer.max_steps")
+    if (
+        method.get("grad_clip_each")
+        and method.grad_clip
+        and (trainer.micro_batch_size or trainer.devices > 1)
+    ):
+        raise UserError("method.grad_clip_each=true allows no trainer.micro_batch_size and one device only")
+    if method.meta_batch_size % trainer.devices:
+        raise UserError("method.meta_batch_size cannot be shared equally by trainer.devices")
+    on_images = method.name == "oplstm" and cfg.data.name != "sine"
+    if trainer.similarity != "none" and (not on_images or trainer.devices > 1):
+        raise UserError("trainer.similarity is for method=oplstm on images, on one device")
 
 
 def prefixed(group: str, *targets: Callable[..., Any]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """From a composed configuration to the objects that it names: data, learner and Lightning's trainer."""
 
 import ctypes
+import logging
 import os
 import sys
+import warnings
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import lightning as L
 import torch
 from hydra.utils import get_class
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig
@@ -27,12 +30,20 @@ from fewshot.plots.similarity import Similarity
 from fewshot.training import callbacks
 from fewshot.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from fewshot.training.distributed import strategy_settings
-from fewshot.training.loggers import MetricsCsv, quiet, start_wandb
 
 DEFAULT_THREADS = torch.get_num_threads()
 # without a GPU Lightning would let Adam look for NVIDIA's library in every update: .1 ms
 if not torch.cuda.is_available():
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+
+
+def quiet() -> None:
+    """Hides Lightning's advice; warnings about what a run computes stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.simplefilter("ignore", PossibleUserWarning)
+    for message in ("Checkpoint directory", ".*LeafSpec", "The AccumulateGrad node's stream"):
+        warnings.filterwarnings("ignore", message)
 
 
 def prepare_process(num_threads: int, devices: int = 1) -> None:
@@ -133,9 +144,11 @@ def make_loggers(cfg: DictConfig, folder: Path, done: int) -> list[Any]:
     """metrics.csv, and W&B or TensorBoard, as `cfg` says; what was logged after update `done` is dropped."""
     if cfg.logger.name == "none":
         return []
-    metrics = MetricsCsv(folder / "metrics.csv", cfg.method.meta_batch_size)
+    metrics = callbacks.MetricsCsv(folder / "metrics.csv", cfg.method.meta_batch_size)
     metrics.cut(done)
     if cfg.logger.name == "wandb":
+        from fewshot.training.wandb_log import start_wandb  # takes more than half a second
+
         return [metrics, WandbLogger(experiment=start_wandb(cfg, folder))]
     if cfg.logger.name == "tensorboard":
         return [metrics, TensorBoardLogger(folder, "", "tensorboard", purge_step=done + 1, flush_secs=1)]

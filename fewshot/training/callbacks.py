@@ -1,14 +1,21 @@
 """What Lightning leaves to a project: validation at step 0, and curves by training tasks."""
 
+import csv
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from fewshot.episodes import Episode
+from fewshot.files import atomic_open
+
+FIELDS = ["tasks", "step", "metric", "value"]
 
 
 class ProgressBar(RichProgressBar):
@@ -81,3 +88,37 @@ class TrainMetrics(Callback):
             step = float(trainer.global_step)
             pl_module.log("tasks", step * self.meta_batch_size, sync_dist=True)
             pl_module.log("step", step, sync_dist=True)  # which Lightning takes for its own, one less
+
+
+class MetricsCsv(Logger):
+    """Appends every logged number to `metrics.csv`, one per row: tasks seen, step, metric, value.
+
+    Lightning's CSVLogger replaces the file when a run resumes.
+    """
+
+    name = "csv"
+    version = None
+
+    def __init__(self, path: Path, meta_batch_size: int) -> None:
+        super().__init__()
+        self.path, self.meta_batch_size = path, meta_batch_size
+
+    def cut(self, step: int) -> None:
+        """Drops rows after a step, which a resumed run logs again, and a row that a kill left incomplete."""
+        if not self.path.exists():
+            return
+        seen = step * self.meta_batch_size
+        with self.path.open(newline="", errors="replace") as old, atomic_open(self.path) as new:
+            rows = [row for row in csv.reader(old) if len(row) == len(FIELDS) and row[0].isdigit()]
+            csv.writer(new).writerows([FIELDS, *(row for row in rows if int(row[0]) <= seen)])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if (tasks := metrics.get("tasks")) is None:
+            return
+        seen = (int(tasks), round(tasks / self.meta_batch_size))
+        rows = [(*seen, name, value) for name, value in metrics.items() if name not in ("tasks", "epoch")]
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerows(rows if file.tell() else [FIELDS, *rows])
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The run's folder already holds its configuration."""

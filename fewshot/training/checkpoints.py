@@ -29,11 +29,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def load_weights(learner: MetaLearner, path: Path, method: str) -> int:
-    """Loads the weights of a checkpoint and returns the update that they are from.
-
-    Raises:
-        UserError: it cannot be loaded, or holds the weights of another learner.
-    """
+    """Loads the weights of a checkpoint, or raises UserError; returns the update that they are from."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         learner.load_state_dict(checkpoint["state_dict"])
@@ -75,13 +71,11 @@ class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the
     """Saves the state at each validation and every `save_every_n_steps` updates; never a diverged one.
 
     Where a validation is due, only the state after it is saved: a run killed during a validation repeats it.
-
-    Raises:
-        Stopped: a signal has come. OutOfTime: `max_time` is over. Both after a save, and without a trace.
+    Raises Stopped after a signal and OutOfTime after `max_time`, both after a save.
     """
 
     def __init__(self, folder: Path, cfg: DictConfig, timer: Timer) -> None:
-        self.path, self.timer, self.seconds = folder / "last.ckpt", timer, seconds(cfg.trainer.max_time)
+        self.path, self.timer, self.max_time = folder / "last.ckpt", timer, cfg.trainer.max_time
         self.save_every, self.val_every = cfg.trainer.save_every_n_steps, cfg.trainer.val_check_interval
         self.command = "the same command" + " without overwrite=true" * cfg.overwrite
         self.saved = 0  # the update of the last save
@@ -106,7 +100,8 @@ class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the
 
     def save(self, trainer: L.Trainer, pl_module: L.LightningModule, due: bool) -> None:
         """Saves the state where it is due or the run has to end; the first process decides for all."""
-        over = self.timer.time_elapsed("train") >= self.seconds and trainer.global_step < trainer.max_steps
+        ended = trainer.global_step == trainer.max_steps
+        over = not ended and self.timer.time_elapsed("train") >= seconds(self.max_time)
         by, over = trainer.strategy.broadcast((signals.requested, over))
         if due or by or over:
             for name, parameter in pl_module.named_parameters():
@@ -118,7 +113,7 @@ class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the
             signals.requested = by
             raise self.ending(trainer)
         if over:
-            raise OutOfTime
+            raise OutOfTime(f"trainer.max_time={self.max_time} is over: raise it")
 
     def ending(self, trainer: L.Trainer) -> signals.Stopped:
         assert signals.requested is not None

@@ -57,8 +57,7 @@ def strategy_settings(devices: int) -> dict[str, Any]:
 def processes(devices: int, work: Callable[..., Any], *args: Any) -> Iterator[ProcessContext | None]:
     """While inside, `devices - 1` further processes do `work(*args)`, which is what this one does as well.
 
-    Raises:
-        LostProcess: one of them was killed.
+    Raises LostProcess where one of them was killed.
     """
     if devices == 1:
         yield None
