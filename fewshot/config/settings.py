@@ -1,7 +1,6 @@
 """The settings of a run and of an evaluation that no constructor declares, their checks, and help lines."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from hydra.utils import get_class
@@ -22,10 +21,10 @@ ProgressBar = Annotated[bool, "show a progress bar"]
 Predictions = Annotated[bool, "keep each test query's prediction, as a table, and draw a confusion matrix"]
 
 
-def seconds(time: str) -> float:
+def seconds(time: str) -> int:
     """A time limit, written days:hours:minutes:seconds, in seconds."""
     days, hours, minutes, rest = map(int, time.split(":"))
-    return timedelta(days=days, hours=hours, minutes=minutes, seconds=rest).total_seconds()
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
 class Settings(BaseModel):
@@ -115,11 +114,8 @@ def check(cfg: DictConfig) -> None:
     trainer, method = cfg.trainer, cfg.method
     if trainer.val_check_interval > trainer.max_steps:
         raise UserError("trainer.val_check_interval is more than trainer.max_steps")
-    if (
-        method.get("grad_clip_each")
-        and method.grad_clip
-        and (trainer.micro_batch_size or trainer.devices > 1)
-    ):
+    in_parts = trainer.micro_batch_size or trainer.devices > 1
+    if method.get("grad_clip_each") and method.grad_clip and in_parts:
         raise UserError("method.grad_clip_each=true allows no trainer.micro_batch_size and one device only")
     if method.meta_batch_size % trainer.devices:
         raise UserError("method.meta_batch_size cannot be shared equally by trainer.devices")

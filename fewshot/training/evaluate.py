@@ -51,7 +51,7 @@ def test_run(folder: Path, trained: DictConfig, tested: DictConfig, pictures: bo
     settings = {name: tested.trainer[name] for name in ("accelerator", "precision", "enable_progress_bar")}
     trainer = make_trainer(**settings, logger=False, enable_checkpointing=False)
     datamodule, table = make_datamodule(tested, "test"), table_name(tested)
-    if own := same_data(trained, tested):
+    if own := same_data(trained, tested.data.name, tested.data.get("path")):
         check_split(folder, datamodule.source)
     learner = make_learner(tested, datamodule.source.task, trained=True)
     best_step = load_weights(learner, folder / "best.ckpt", tested.method.name)
@@ -83,11 +83,7 @@ def test_run(folder: Path, trained: DictConfig, tested: DictConfig, pictures: bo
 
 
 def record(
-    cfg: DictConfig,
-    folder: Path,
-    datamodule: EpisodicDataModule,
-    learner: MetaLearner,
-    result: Result,
+    cfg: DictConfig, folder: Path, datamodule: EpisodicDataModule, learner: MetaLearner, result: Result
 ) -> None:
     """Keeps the result of a run, tested just now, in its folder and in W&B, and prints it."""
     figures, predicted, tested = [], None, result["status"] == "finished"

@@ -109,11 +109,8 @@ def log_result(
     measures = result.get("interpretability", {})
     run.summary.update({f"interpretability/{name}": value for name, value in measures.items()})
     if figures and (publish or result["data"] in PUBLIC):
-        pictures = [
-            wandb.Image(as_image(figure), caption=f"test task {task}: {score:.4g}")
-            for task, score, figure in figures
-        ]
-        run.log({"test/pictures": pictures})
+        named = {f"test task {task}: {score:.4g}": as_image(figure) for task, score, figure in figures}
+        run.log({"test/pictures": [wandb.Image(image, caption=name) for name, image in named.items()]})
 
 
 def log_checkpoint(run: Any, best: Path, result: Mapping[str, Any]) -> None:
