@@ -45,7 +45,7 @@ def lightning_times(name: str, device: str, settings: Sequence[str], steps: int)
     times, step_times = Times(), StepTimes()
     with TemporaryDirectory() as temporary, redirect_stderr(io.StringIO()):
         folder = Path(temporary)
-        trainer = run_trainer(case.cfg, folder, case.learner)
+        trainer = run_trainer(case.cfg, folder)
         trainer.callbacks.append(step_times)  # type: ignore[attr-defined]
         fit_and_test(case.cfg, folder, case.datamodule, case.learner, trainer)
     for before, after in pairwise(step_times.ends[WARM_UP - 1 :]):

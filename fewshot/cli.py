@@ -22,7 +22,6 @@ from fewshot.training import signals
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run
 
-FIELDS = ["job", "overrides", "status", "score"]  # of jobs.csv
 PATHS = ("paths.raw", "paths.prepared", "paths.outputs", "data.path", "backbone.weights", "run", "path")
 # by severity
 EXIT_CODES = {"finished": 0, "out of time": 124, "requeued": 143, "stopped": 143, "failed": 1, "invalid": 2}
@@ -102,7 +101,8 @@ def note(outcome: str, score: float | None) -> None:
 
 def read_jobs(folder: Path) -> pd.DataFrame:
     """How the jobs of a sweep ended, at last: what a cluster puts back into the queue ends more than once."""
-    rows = pd.read_csv(folder / "jobs.csv", names=FIELDS, dtype=str, keep_default_na=False)
+    names = ["job", "overrides", "status", "score"]
+    rows = pd.read_csv(folder / "jobs.csv", names=names, dtype=str, keep_default_na=False)
     return rows.drop_duplicates("job", keep="last")
 
 

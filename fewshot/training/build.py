@@ -118,7 +118,7 @@ def make_trainer(**settings: Any) -> L.Trainer:
         raise UserError(str(error)) from error
 
 
-def run_trainer(cfg: DictConfig, folder: Path, learner: MetaLearner) -> L.Trainer:
+def run_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
     """Lightning's trainer, with its own settings as `cfg` has them, and the project's callbacks."""
     settings, timer = cfg.trainer, Timer()
     bar = settings.enable_progress_bar and sys.stdout.isatty()
@@ -127,7 +127,7 @@ def run_trainer(cfg: DictConfig, folder: Path, learner: MetaLearner) -> L.Traine
         callbacks.ValidateFirst(),
         callbacks.TrainMetrics(cfg.method.meta_batch_size, settings.log_every_n_steps),
         timer,
-        BestCheckpoint(folder, learner.task.metric),
+        BestCheckpoint(folder),
         LastCheckpoint(folder, cfg, timer),
         callbacks.ProgressBar(refresh_rate=20) if bar else callbacks.PrintValidation(),
     ]

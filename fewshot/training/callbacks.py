@@ -33,10 +33,9 @@ class PrintValidation(Callback):
     """A line a validation with its score, where there is no bar: in a log file, or on a cluster."""
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if trainer.state.fn == "fit":
-            metric = f"val/{pl_module.task.metric}"
-            score = f"{metric} {trainer.callback_metrics[metric]:.4g}"
-            print(f"update {trainer.global_step} of {trainer.max_steps}: {score}", file=sys.stderr)
+        metric = f"val/{pl_module.task.metric}"
+        score = f"{metric} {trainer.callback_metrics[metric]:.4g}"
+        print(f"update {trainer.global_step} of {trainer.max_steps}: {score}", file=sys.stderr)
 
 
 class ValidateFirst(Callback):
@@ -84,10 +83,9 @@ class TrainMetrics(Callback):
         pl_module.log("train/loss", row["train/loss"], prog_bar=True, logger=False)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == "fit":
-            step = float(trainer.global_step)
-            pl_module.log("tasks", step * self.meta_batch_size, sync_dist=True)
-            pl_module.log("step", step, sync_dist=True)  # which Lightning takes for its own, one less
+        step = float(trainer.global_step)
+        pl_module.log("tasks", step * self.meta_batch_size, sync_dist=True)
+        pl_module.log("step", step, sync_dist=True)  # which Lightning takes for its own, one less
 
 
 class MetricsCsv(Logger):

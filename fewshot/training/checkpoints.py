@@ -45,18 +45,17 @@ class BestCheckpoint(Checkpoint):
     Lightning's ModelCheckpoint leaves these out, and loses the best score where the folder has moved.
     """
 
-    def __init__(self, folder: Path, metric: str) -> None:
-        self.path, self.metric = folder / "best.ckpt", f"val/{metric}"
-        self.sign = -1 if metric == "mse" else 1
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "best.ckpt"
         self.best_score: Any = None  # of a validation
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn != "fit":
-            return
-        score = float(trainer.callback_metrics[self.metric])
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        metric = f"val/{pl_module.task.metric}"
+        score = float(trainer.callback_metrics[metric])
         if not math.isfinite(score):
-            raise Diverged(f"{self.metric} was {score} after update {trainer.global_step}")
-        if trainer.global_step == 0 or self.sign * score > self.sign * self.best_score:
+            raise Diverged(f"{metric} was {score} after update {trainer.global_step}")
+        sign = -1 if pl_module.task.regression else 1
+        if trainer.global_step == 0 or sign * score > sign * self.best_score:
             self.best_score = score
             trainer.save_checkpoint(self.path, weights_only=True)
 
@@ -91,11 +90,11 @@ class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         # of several processes the others are elsewhere in the validation
-        if trainer.state.fn == "fit" and signals.requested and trainer.world_size == 1:
+        if signals.requested and trainer.world_size == 1:
             raise self.ending(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == "fit" and trainer.global_step > 0:  # at 0 there is nothing to resume from
+        if trainer.global_step > 0:  # at 0 there is nothing to resume from
             self.save(trainer, pl_module, due=True)
 
     def save(self, trainer: L.Trainer, pl_module: L.LightningModule, due: bool) -> None:

@@ -52,7 +52,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Fits from the last state, if there is one, tests the best state and records the result."""
     datamodule, learner = assemble(cfg)
-    trainer = run_trainer(cfg, folder, learner)
+    trainer = run_trainer(cfg, folder)
     for tested in further_tests(cfg):
         make_datamodule(tested, "test")  # an error now, not after the training
     start_folder(cfg, folder, datamodule.source)
@@ -72,7 +72,7 @@ def train_in_process(settings: dict[str, Any], folder: Path) -> None:
     cfg = OmegaConf.create(settings)
     cfg.trainer.enable_progress_bar, cfg.logger = False, {"name": "none"}
     datamodule, learner = assemble(cfg)
-    fit_and_test(cfg, folder, datamodule, learner, run_trainer(cfg, folder, learner))
+    fit_and_test(cfg, folder, datamodule, learner, run_trainer(cfg, folder))
 
 
 def fit_and_test(
