@@ -144,7 +144,7 @@ def make_loggers(cfg: DictConfig, folder: Path, done: int) -> list[Any]:
     """metrics.csv, and W&B or TensorBoard, as `cfg` says; what was logged after update `done` is dropped."""
     if cfg.logger.name == "none":
         return []
-    metrics = callbacks.MetricsCsv(folder / "metrics.csv", cfg.method.meta_batch_size)
+    metrics = callbacks.MetricsCsv(folder / "metrics.csv")
     metrics.cut(done)
     if cfg.logger.name == "wandb":
         from fewshot.training.wandb_log import start_wandb  # takes more than half a second

@@ -97,24 +97,23 @@ class MetricsCsv(Logger):
     name = "csv"
     version = None
 
-    def __init__(self, path: Path, meta_batch_size: int) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__()
-        self.path, self.meta_batch_size = path, meta_batch_size
+        self.path = path
 
     def cut(self, step: int) -> None:
         """Drops rows after a step, which a resumed run logs again, and a row that a kill left incomplete."""
         if not self.path.exists():
             return
-        seen = step * self.meta_batch_size
         with self.path.open(newline="", errors="replace") as old, atomic_open(self.path) as new:
-            rows = [row for row in csv.reader(old) if len(row) == len(FIELDS) and row[0].isdigit()]
-            csv.writer(new).writerows([FIELDS, *(row for row in rows if int(row[0]) <= seen)])
+            rows = [row for row in csv.reader(old) if len(row) == len(FIELDS) and row[1].isdigit()]
+            csv.writer(new).writerows([FIELDS, *(row for row in rows if int(row[1]) <= step)])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        if (tasks := metrics.get("tasks")) is None:
+        if "tasks" not in metrics:
             return
-        seen = (int(tasks), round(tasks / self.meta_batch_size))
-        rows = [(*seen, name, value) for name, value in metrics.items() if name not in ("tasks", "epoch")]
+        tasks = int(metrics["tasks"])
+        rows = [(tasks, step, name, value) for name, value in metrics.items() if name != "tasks"]
         with self.path.open("a", newline="") as file:
             csv.writer(file).writerows(rows if file.tell() else [FIELDS, *rows])
 
