@@ -37,19 +37,17 @@ if not torch.cuda.is_available():
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
 
-def quiet() -> None:
-    """Hides Lightning's advice; warnings about what a run computes stay."""
+def prepare_process(num_threads: int, devices: int = 1) -> None:
+    """Sets the threads of each of a run's processes, 0 for torch's choice, and hides Lightning's advice.
+
+    Warnings about what a run computes stay. glibc keeps freed memory: otherwise a third of Conv-4's time goes
+    into clearing pages.
+    """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.simplefilter("ignore", PossibleUserWarning)
     for message in ("Checkpoint directory", ".*LeafSpec", "The AccumulateGrad node's stream"):
         warnings.filterwarnings("ignore", message)
-
-
-def prepare_process(num_threads: int, devices: int = 1) -> None:
-    """Sets torch's threads in each of a run's processes, 0 for its own choice, and lets glibc keep freed
-    memory: otherwise a third of Conv-4's time goes into clearing pages."""
-    quiet()
     torch.set_num_threads(num_threads or max(DEFAULT_THREADS // devices, 1))
     if sys.platform == "linux":
         m_trim_threshold, m_mmap_max, libc = -1, -4, ctypes.CDLL(None)
