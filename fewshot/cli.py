@@ -121,10 +121,7 @@ class JobTable(Callback):
 
 
 def main(program: Callable[[], None]) -> int:
-    """Runs a program on the configuration that the command line composes, or on each of a multirun's.
-
-    Returns the most severe exit code of its jobs: EXIT_CODES; 128 + its number for a signal.
-    """
+    """Runs a program and returns the most severe exit code of its jobs; 128 + its number for a signal."""
     signals.install()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors of the command line come here
     try:
