@@ -14,7 +14,6 @@ from lightning.pytorch.callbacks import Callback
 from benchmarks.cases import build
 from benchmarks.clock import Times
 from fewshot.training.build import run_trainer
-from fewshot.training.loggers import quiet
 from fewshot.training.run import fit_and_test
 
 WARM_UP = 3  # steps
@@ -42,11 +41,10 @@ def lightning_times(name: str, device: str, settings: Sequence[str], steps: int)
     length = [f"trainer.max_steps={updates}", f"trainer.val_check_interval={updates}"]
     case = build(name, device, [*settings, *SHORT, *length, f"trainer.accelerator={device.split(':')[0]}"])
     del case.learner.log  # Lightning's own
-    quiet()
     times, step_times = Times(), StepTimes()
     with TemporaryDirectory() as temporary, redirect_stderr(io.StringIO()):
         folder = Path(temporary)
-        trainer = run_trainer(case.cfg, folder, case.learner)
+        trainer = run_trainer(case.cfg, folder)
         trainer.callbacks.append(step_times)  # type: ignore[attr-defined]
         fit_and_test(case.cfg, folder, case.datamodule, case.learner, trainer)
     for before, after in pairwise(step_times.ends[WARM_UP - 1 :]):

@@ -1,11 +1,11 @@
 """The command line: Hydra's entry, errors in one line, exit codes, and the table of a multirun's jobs."""
 
-import csv
 import math
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from fewshot.training import signals
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run
 
-FIELDS = ["job", "overrides", "status", "score"]  # of jobs.csv
 PATHS = ("paths.raw", "paths.prepared", "paths.outputs", "data.path", "backbone.weights", "run", "path")
 # by severity
 EXIT_CODES = {"finished": 0, "out of time": 124, "requeued": 143, "stopped": 143, "failed": 1, "invalid": 2}
@@ -95,14 +94,15 @@ def note(outcome: str, score: float | None) -> None:
     """Prints how a job of a multirun ended, and adds it to `jobs.csv` in the sweep's folder."""
     hydra = HydraConfig.get()
     overrides: Any = OmegaConf.to_container(hydra.overrides.task)  # as given, not resolved
-    with Path(hydra.sweep.dir, "jobs.csv").open("a", newline="") as file:
-        csv.writer(file).writerow([hydra.job.num, " ".join(overrides), outcome, score])
+    row = pd.DataFrame([[hydra.job.num, " ".join(overrides), outcome, score]])
+    row.to_csv(Path(hydra.sweep.dir, "jobs.csv"), mode="a", header=False, index=False)
     print(f"job {hydra.job.num}, {' '.join(overrides)}: {outcome}", file=sys.stderr)
 
 
 def read_jobs(folder: Path) -> pd.DataFrame:
     """How the jobs of a sweep ended, at last: what a cluster puts back into the queue ends more than once."""
-    rows = pd.read_csv(folder / "jobs.csv", names=FIELDS, dtype=str, keep_default_na=False)
+    names = ["job", "overrides", "status", "score"]
+    rows = pd.read_csv(folder / "jobs.csv", names=names, dtype=str, keep_default_na=False)
     return rows.drop_duplicates("job", keep="last")
 
 
@@ -121,11 +121,7 @@ class JobTable(Callback):
 
 
 def main(program: Callable[[], None]) -> int:
-    """Runs a program on the configuration, or each of a multirun's, that the command line composes.
-
-    Returns the exit code: 0; 1 where a run failed or diverged; 2 for a user's mistake; 124 where
-    `trainer.max_time` was over; 128 + its number for a signal; in a multirun the most severe of its jobs.
-    """
+    """Runs a program and returns the most severe exit code of its jobs; 128 + its number for a signal."""
     signals.install()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors of the command line come here
     try:
@@ -137,9 +133,5 @@ def main(program: Callable[[], None]) -> int:
     return 0
 
 
-def train() -> int:
-    return main(train_job)
-
-
-def evaluate_run() -> int:
-    return main(evaluate_job)
+train = partial(main, train_job)
+evaluate_run = partial(main, evaluate_job)

@@ -15,6 +15,8 @@ class UserError(Exception):
 class Diverged(Exception):
     """A prediction, a loss, a weight or a score is no longer finite."""
 
+    status = "diverged"
+
 
 class LostProcess(Exception):
     """One of the processes that share a run has ended; the state saved last stays."""
@@ -22,6 +24,8 @@ class LostProcess(Exception):
 
 class OutOfTime(Exception):
     """`trainer.max_time` is over; the state is saved."""
+
+    status = "timeout"
 
 
 MISTAKES = (UserError, HydraException, OmegaConfBaseException, ImportError, OSError)

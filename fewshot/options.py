@@ -54,7 +54,6 @@ def validated(
             bound.apply_defaults()
             remember(self, {name: bound.arguments[name] for name in named})
 
-    construct.__signature__ = signature  # type: ignore[attr-defined]  # which Lightning reads
     return construct
 
 

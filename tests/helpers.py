@@ -12,9 +12,9 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from fewshot.config.checks import check
 from fewshot.config.compose import CONF, composed
 from fewshot.config.run_id import run_folder
+from fewshot.config.settings import check
 from fewshot.training import callbacks
 from fewshot.training.run import run
 from tests.conftest import tables

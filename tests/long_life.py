@@ -15,8 +15,8 @@ import lightning as L
 import numpy as np
 import pandas as pd
 
-from fewshot.config.checks import check
 from fewshot.config.compose import composed
+from fewshot.config.settings import check
 from fewshot.training.callbacks import PrintValidation
 from fewshot.training.run import run
 

@@ -38,6 +38,9 @@ MISTAKES = {  # a command, and what is said
     "method.preactivation=true data=sine": "preactivation=true needs linear layers",
     "method=lstm data=sine backbone.widths=[8]": "would not use backbone.widths=[8]",
     "data=sine method.meta_batch_size=0": "method.meta_batch_size=0: Input should be greater",
+    "data=sine method=protonet": "method=protonet classifies, and data=sine is regression",
+    "+data.qeries=3": "unknown setting data.qeries",
+    "+trainer.gradient_clip=1": "unknown setting trainer.gradient_clip",
     "data=sine backbone=conv4": "layer=conv is for images",
     "data=sine method=warpmaml": "no published settings for method=warpmaml data=sine shots=1: set",
     "trainer.max_time=2h": "trainer.max_time=2h: String should match pattern",
@@ -100,7 +103,7 @@ def test_a_job_that_fails_does_not_stop_the_others(
     [folder] = (tmp_path / "outputs" / "multirun").iterdir()
     rows = read_jobs(folder)
     assert [*rows.status.str.partition(":")[0]] == ["finished", "invalid", "finished"]
-    assert "no published settings for method=protonet" in rows.status[1]
+    assert rows.status[1] == "invalid: method=protonet classifies, and data=sine is regression"
     table = err[err.index("overrides") :].splitlines()
     for row, name in zip(table[1:], ("lstm", "protonet", "maml"), strict=True):
         assert f"method={name}" in row

@@ -11,7 +11,7 @@ from torch import Tensor
 from fewshot.config.run_id import run_folder
 from fewshot.methods.base import MetaLearner
 from fewshot.plots.curves import learning_curve
-from fewshot.training.loggers import MetricsCsv
+from fewshot.training.callbacks import MetricsCsv
 from fewshot.training.run import run as train
 from tests.helpers import config, kill_at, rows
 from tests.made_files import fill_folder, picture
@@ -77,11 +77,11 @@ def test_on_sine_the_loss_is_the_score(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("torn", ["", "1", "16,4", "16,4,val/loss", "16,4,val/loss,0.", "\0\0"])
 def test_a_resumed_run_keeps_the_rows_before_it(torn: str, tmp_path: Path) -> None:
-    logger = MetricsCsv(tmp_path / "metrics.csv", meta_batch_size=4)
+    logger = MetricsCsv(tmp_path / "metrics.csv")
     logger.cut(0)
     assert not logger.path.exists()
     for step in range(4):
-        logger.log_metrics({"tasks": 4.0 * step, "epoch": 0, "val/loss": 0.1 * step})
+        logger.log_metrics({"tasks": 4.0 * step, "val/loss": 0.1 * step}, step)
     kept = logger.path.read_bytes().split(b"\r\n")[:4]
     with logger.path.open("a") as file:
         file.write(torn)

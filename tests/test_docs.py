@@ -11,8 +11,8 @@ import torch
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from fewshot.config.checks import check
 from fewshot.config.compose import CONF, composed
+from fewshot.config.settings import check
 from fewshot.report.__main__ import split_queries
 from fewshot.report.jobs import jobs as jobs_of
 from fewshot.report.jobs import runs_of

@@ -15,10 +15,9 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from fewshot import Task
-from fewshot.config.checks import check
-from fewshot.config.compose import choices_of, composed
-from fewshot.config.resolvers import draw
+from fewshot.config.compose import choices_of, composed, draw
 from fewshot.config.run_id import run_folder
+from fewshot.config.settings import check
 from fewshot.errors import exit_code
 from fewshot.report import load
 from fewshot.report.__main__ import main, report

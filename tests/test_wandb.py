@@ -14,9 +14,8 @@ from matplotlib.figure import Figure
 
 from fewshot.config.run_id import run_folder
 from fewshot.results.record import Scores
-from fewshot.training.loggers import start_wandb
 from fewshot.training.run import run as train
-from fewshot.training.wandb_log import log_result, log_test
+from fewshot.training.wandb_log import log_result, log_test, start_wandb
 from tests.helpers import config
 from tests.offline import history, records, summary
 from tests.test_curves import FEW, curve, images

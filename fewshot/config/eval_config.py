@@ -7,8 +7,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fewshot.config.checks import check
 from fewshot.config.compose import choices_of, composed
+from fewshot.config.settings import check
 from fewshot.errors import UserError
 
 CROSS_DOMAIN_QUERIES = 15
@@ -40,9 +40,7 @@ def eval_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
     """The configuration of the test that `cfg` of evaluate.py asks for, of the run of `trained`."""
     name = cfg.data or ("folder" if cfg.path else trained.data.name)
     path = (cfg.path or trained.data.get("path")) if name == "folder" else None
-    tested = trained.copy()
-    if name != trained.data.name or (path and Path(path).resolve() != Path(trained.data.path).resolve()):
-        tested = across(trained, name, path)
+    tested = trained.copy() if same_data(trained, name, path) else across(trained, name, path)
     changes = {
         "paths": cfg.paths,
         "trainer.accelerator": cfg.accelerator,
@@ -62,10 +60,10 @@ def eval_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
     return tested
 
 
-def same_data(trained: DictConfig, tested: DictConfig) -> bool:
-    """Whether a test is on the data set that the run was trained on."""
-    paths = [Path(cfg.data.get("path") or "").resolve() for cfg in (trained, tested)]
-    return tested.data.name == trained.data.name and paths[0] == paths[1]
+def same_data(trained: DictConfig, name: str, path: str | None) -> bool:
+    """Whether a test on data set `name` (folder `path`) is on what the run was trained on."""
+    own = trained.data.get("path")
+    return name == trained.data.name and Path(path or "").resolve() == Path(own or "").resolve()
 
 
 def further_tests(cfg: DictConfig) -> list[DictConfig]:

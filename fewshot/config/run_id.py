@@ -63,13 +63,10 @@ def run_name(cfg: DictConfig, folder: Path) -> str:
     return f"{cfg.data.name}-{cfg.method.name}-{cfg.shots}-shot-{folder.resolve().name}"
 
 
-def published_config(cfg: DictConfig, variant: str | None = None) -> tuple[DictConfig, list[str]]:
-    """The published settings of a run's method, data, shots and variant; the run's own where there are none.
-
-    Also returns the names of the latter.
-    """
-    chosen = [f"data={cfg.data.name}", f"method={cfg.method.name}", f"shots={cfg.shots}", f"seed={cfg.seed}"]
-    published = composed([*chosen, f"variant={variant or cfg.variant}"])
+def published_config(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
+    """The published settings for a run; its own where there are none, and the names of these."""
+    chosen = [f"{name}={cfg[name]}" for name in ("shots", "seed", "variant")]
+    published = composed([f"data={cfg.data.name}", f"method={cfg.method.name}", *chosen])
     names = unset(OmegaConf.to_container(published)) or unset(plain(published))
     for name in names:
         OmegaConf.update(published, name, OmegaConf.select(cfg, name))
@@ -88,9 +85,9 @@ def is_reduced(cfg: DictConfig) -> bool:
     return "path" not in cfg.data and (shorter or fewer_val_tasks or fewer_tests)
 
 
-def config_diff(cfg: DictConfig, variant: str | None = None, table: str | None = None) -> dict[str, Any]:
-    """The training settings that differ from the published ones of `variant`, the run's own by default."""
-    published, own = published_config(cfg, variant)
+def config_diff(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
+    """The training settings that differ from the published ones; `table` as in `identity`."""
+    published, own = published_config(cfg)
     theirs, missing = flatten(identity(published, table)), object()
     return {
         name: value

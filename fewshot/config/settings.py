@@ -1,18 +1,19 @@
-"""The settings of a run and of an evaluation that no constructor declares, and the help of all settings."""
+"""The settings of a run and of an evaluation that no constructor declares, their checks, and help lines."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Annotated, Any, Literal
 
+import lightning as L
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field
 
-from fewshot.config.compose import flatten
+from fewshot.config.compose import flatten, plain, unset
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.images import open_or_prepare
-from fewshot.options import STRICT, Few, Many, Seed, Text, Units, Ways, help_of, settings_of
+from fewshot.errors import UserError
+from fewshot.options import STRICT, Few, Many, Seed, Text, Units, Ways, check_settings, help_of, settings_of
 
 Time = Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")]
 Accelerator = Annotated[Literal["auto", "cpu", "gpu", "cuda", "mps"], "where it is computed"]
@@ -21,10 +22,10 @@ ProgressBar = Annotated[bool, "show a progress bar"]
 Predictions = Annotated[bool, "keep each test query's prediction, as a table, and draw a confusion matrix"]
 
 
-def seconds(time: str) -> float:
+def seconds(time: str) -> int:
     """A time limit, written days:hours:minutes:seconds, in seconds."""
     days, hours, minutes, rest = map(int, time.split(":"))
-    return timedelta(days=days, hours=hours, minutes=minutes, seconds=rest).total_seconds()
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
 class Settings(BaseModel):
@@ -100,9 +101,35 @@ class Evaluation(Settings):
     accelerator: Accelerator
     num_threads: Threads
     enable_progress_bar: ProgressBar
-    pictures: Annotated[bool, "draw test tasks; on sine every pass; OP-LSTM's weights"]
+    pictures: Annotated[bool, "draw test tasks, and OP-LSTM's weights"]
     predictions: Predictions
     paths: Paths
+
+
+def check(cfg: DictConfig) -> None:
+    """UserError for settings that are missing, unknown, wrong, or do not fit together."""
+    learner: Any = get_class(cfg.method._target_)
+    if cfg.data.name == "sine" and not learner.regression:
+        raise UserError(f"method={cfg.method.name} classifies, and data=sine is regression")
+    known = declarations(cfg) | prefixed("trainer", L.Trainer) | dict.fromkeys(("data.name", "data._target_"))
+    given = [f"{group}.{name}" for group in ("data", "trainer") for name in cfg[group]]
+    if unknown := [name for name in given if name not in known]:
+        raise UserError(f"unknown setting {unknown[0]}: --help lists all")
+    if missing := unset(OmegaConf.to_container(cfg)):
+        what = f"method={cfg.method.name} data={cfg.data.name} shots={cfg.shots}"
+        raise UserError(f"no published settings for {what}: set {' '.join(f'{name}=…' for name in missing)}")
+    check_settings(Run, plain(cfg))
+    trainer, method = cfg.trainer, cfg.method
+    if trainer.val_check_interval > trainer.max_steps:
+        raise UserError("trainer.val_check_interval is more than trainer.max_steps")
+    in_parts = trainer.micro_batch_size or trainer.devices > 1
+    if method.get("grad_clip_each") and method.grad_clip and in_parts:
+        raise UserError("method.grad_clip_each=true allows no trainer.micro_batch_size and one device only")
+    if method.meta_batch_size % trainer.devices:
+        raise UserError("method.meta_batch_size cannot be shared equally by trainer.devices")
+    on_images = method.name == "oplstm" and cfg.data.name != "sine"
+    if trainer.similarity != "none" and (not on_images or trainer.devices > 1):
+        raise UserError("trainer.similarity is for method=oplstm on images, on one device")
 
 
 def prefixed(group: str, *targets: Callable[..., Any]) -> dict[str, Any]:

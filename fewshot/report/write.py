@@ -12,7 +12,6 @@ from omegaconf import DictConfig
 from fewshot.files import atomic_write
 from fewshot.plots.episodes import as_image, save_figure
 from fewshot.report.jobs import wandb_name
-from fewshot.training.loggers import wandb_settings
 
 HEAD = """<!doctype html><meta charset=utf-8><style>body{font:15px sans-serif;margin:2em}
 th,td{padding:.3em .7em;text-align:right;border-bottom:1px solid #ddd}img{max-width:100%}</style>"""
@@ -64,6 +63,8 @@ def write(report: Report, folder: Path) -> None:
 def log_to_wandb(report: Report, cfg: DictConfig, folder: Path) -> None:
     """Logs tables and figures as a W&B run, the same each time, offline unless the user is logged in."""
     import wandb
+
+    from fewshot.training.wandb_log import wandb_settings
 
     shown: dict[str, Any] = {name: wandb.Image(as_image(figure)) for name, figure in report.figures.items()}
     shown |= {name: wandb.Table(dataframe=frame) for name, frame in report.tables.items()}

@@ -66,7 +66,7 @@ def describe(cfg: DictConfig, learner: MetaLearner, table: str | None = None) ->
     result |= {"train_queries": data.train_queries, "test_queries": data.test_queries}
     result |= {"parameters": sum(p.numel() for p in learner.parameters()), "metric": learner.task.metric}
     # the commit now: the checkout may change during the run
-    return result | {"config_diff": config_diff(cfg, table=table), "git_commit": git_commit()}
+    return result | {"config_diff": config_diff(cfg, table), "git_commit": git_commit()}
 
 
 def scored(learner: MetaLearner) -> Scores:

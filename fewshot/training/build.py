@@ -1,8 +1,10 @@
 """From a composed configuration to the objects that it names: data, learner and Lightning's trainer."""
 
 import ctypes
+import logging
 import os
 import sys
+import warnings
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import lightning as L
 import torch
 from hydra.utils import get_class
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig
@@ -27,7 +30,6 @@ from fewshot.plots.similarity import Similarity
 from fewshot.training import callbacks
 from fewshot.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from fewshot.training.distributed import strategy_settings
-from fewshot.training.loggers import MetricsCsv, quiet, start_wandb
 
 DEFAULT_THREADS = torch.get_num_threads()
 # without a GPU Lightning would let Adam look for NVIDIA's library in every update: .1 ms
@@ -36,9 +38,16 @@ if not torch.cuda.is_available():
 
 
 def prepare_process(num_threads: int, devices: int = 1) -> None:
-    """Sets torch's threads in each of a run's processes, 0 for its own choice, and lets glibc keep freed
-    memory: otherwise a third of Conv-4's time goes into clearing pages."""
-    quiet()
+    """Sets the threads of each of a run's processes, 0 for torch's choice, and hides Lightning's advice.
+
+    Warnings about what a run computes stay. glibc keeps freed memory: otherwise a third of Conv-4's time goes
+    into clearing pages.
+    """
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.simplefilter("ignore", PossibleUserWarning)
+    for message in ("Checkpoint directory", ".*LeafSpec", "The AccumulateGrad node's stream"):
+        warnings.filterwarnings("ignore", message)
     torch.set_num_threads(num_threads or max(DEFAULT_THREADS // devices, 1))
     if sys.platform == "linux":
         m_trim_threshold, m_mmap_max, libc = -1, -4, ctypes.CDLL(None)
@@ -107,7 +116,7 @@ def make_trainer(**settings: Any) -> L.Trainer:
         raise UserError(str(error)) from error
 
 
-def run_trainer(cfg: DictConfig, folder: Path, learner: MetaLearner) -> L.Trainer:
+def run_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
     """Lightning's trainer, with its own settings as `cfg` has them, and the project's callbacks."""
     settings, timer = cfg.trainer, Timer()
     bar = settings.enable_progress_bar and sys.stdout.isatty()
@@ -116,7 +125,7 @@ def run_trainer(cfg: DictConfig, folder: Path, learner: MetaLearner) -> L.Traine
         callbacks.ValidateFirst(),
         callbacks.TrainMetrics(cfg.method.meta_batch_size, settings.log_every_n_steps),
         timer,
-        BestCheckpoint(folder, learner.task.metric),
+        BestCheckpoint(folder),
         LastCheckpoint(folder, cfg, timer),
         callbacks.ProgressBar(refresh_rate=20) if bar else callbacks.PrintValidation(),
     ]
@@ -133,9 +142,11 @@ def make_loggers(cfg: DictConfig, folder: Path, done: int) -> list[Any]:
     """metrics.csv, and W&B or TensorBoard, as `cfg` says; what was logged after update `done` is dropped."""
     if cfg.logger.name == "none":
         return []
-    metrics = MetricsCsv(folder / "metrics.csv", cfg.method.meta_batch_size)
+    metrics = callbacks.MetricsCsv(folder / "metrics.csv")
     metrics.cut(done)
     if cfg.logger.name == "wandb":
+        from fewshot.training.wandb_log import start_wandb  # takes more than half a second
+
         return [metrics, WandbLogger(experiment=start_wandb(cfg, folder))]
     if cfg.logger.name == "tensorboard":
         return [metrics, TensorBoardLogger(folder, "", "tensorboard", purge_step=done + 1, flush_secs=1)]

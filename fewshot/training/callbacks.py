@@ -1,14 +1,23 @@
 """What Lightning leaves to a project: validation at step 0, and curves by training tasks."""
 
+import csv
+import math
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from fewshot.episodes import Episode
+from fewshot.files import atomic_open
+
+FIELDS = ["tasks", "step", "metric", "value"]
 
 
 class ProgressBar(RichProgressBar):
@@ -26,10 +35,9 @@ class PrintValidation(Callback):
     """A line a validation with its score, where there is no bar: in a log file, or on a cluster."""
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if trainer.state.fn == "fit":
-            metric = f"val/{pl_module.task.metric}"
-            score = f"{metric} {trainer.callback_metrics[metric]:.4g}"
-            print(f"update {trainer.global_step} of {trainer.max_steps}: {score}", file=sys.stderr)
+        metric = f"val/{pl_module.task.metric}"
+        score = f"{metric} {trainer.callback_metrics[metric]:.4g}"
+        print(f"update {trainer.global_step} of {trainer.max_steps}: {score}", file=sys.stderr)
 
 
 class ValidateFirst(Callback):
@@ -50,12 +58,11 @@ class TrainMetrics(Callback):
     """
 
     def __init__(self, meta_batch_size: int, every: int) -> None:
-        self.meta_batch_size, self.every = meta_batch_size, every
+        self.meta_batch_size, self.every, self.norm = meta_batch_size, every, torch.tensor(math.nan)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         if (trainer.global_step + 1) % self.every == 0:
-            scale = trainer.scaler.get_scale() if trainer.scaler else 1.0  # of 16-mixed
-            self.norm = get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None]) / scale
+            self.norm = get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Episode, *_: Any
@@ -77,7 +84,39 @@ class TrainMetrics(Callback):
         pl_module.log("train/loss", row["train/loss"], prog_bar=True, logger=False)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == "fit":
-            step = float(trainer.global_step)
-            pl_module.log("tasks", step * self.meta_batch_size, sync_dist=True)
-            pl_module.log("step", step, sync_dist=True)  # which Lightning takes for its own, one less
+        step = float(trainer.global_step)
+        pl_module.log("tasks", step * self.meta_batch_size, sync_dist=True)
+        pl_module.log("step", step, sync_dist=True)  # which Lightning takes for its own, one less
+
+
+class MetricsCsv(Logger):
+    """Appends every logged number to `metrics.csv`, one per row: tasks seen, step, metric, value.
+
+    Lightning's CSVLogger replaces the file when a run resumes.
+    """
+
+    name = "csv"
+    version = None
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def cut(self, step: int) -> None:
+        """Drops rows after a step, which a resumed run logs again, and a row that a kill left incomplete."""
+        if not self.path.exists():
+            return
+        with self.path.open(newline="", errors="replace") as old, atomic_open(self.path) as new:
+            rows = [row for row in csv.reader(old) if len(row) == len(FIELDS) and row[1].isdigit()]
+            csv.writer(new).writerows([FIELDS, *(row for row in rows if int(row[1]) <= step)])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if "tasks" not in metrics:
+            return
+        tasks = int(metrics["tasks"])
+        rows = [(tasks, step, name, value) for name, value in metrics.items() if name != "tasks"]
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerows(rows if file.tell() else [FIELDS, *rows])
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The run's folder already holds its configuration."""

@@ -29,11 +29,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def load_weights(learner: MetaLearner, path: Path, method: str) -> int:
-    """Loads the weights of a checkpoint and returns the update that they are from.
-
-    Raises:
-        UserError: it cannot be loaded, or holds the weights of another learner.
-    """
+    """Loads the weights of a checkpoint, or raises UserError; returns the update that they are from."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         learner.load_state_dict(checkpoint["state_dict"])
@@ -49,18 +45,17 @@ class BestCheckpoint(Checkpoint):
     Lightning's ModelCheckpoint leaves these out, and loses the best score where the folder has moved.
     """
 
-    def __init__(self, folder: Path, metric: str) -> None:
-        self.path, self.metric = folder / "best.ckpt", f"val/{metric}"
-        self.sign = -1 if metric == "mse" else 1
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "best.ckpt"
         self.best_score: Any = None  # of a validation
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn != "fit":
-            return
-        score = float(trainer.callback_metrics[self.metric])
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        metric = f"val/{pl_module.task.metric}"
+        score = float(trainer.callback_metrics[metric])
         if not math.isfinite(score):
-            raise Diverged(f"{self.metric} was {score} after update {trainer.global_step}")
-        if trainer.global_step == 0 or self.sign * score > self.sign * self.best_score:
+            raise Diverged(f"{metric} was {score} after update {trainer.global_step}")
+        sign = -1 if pl_module.task.regression else 1
+        if trainer.global_step == 0 or sign * score > sign * self.best_score:
             self.best_score = score
             trainer.save_checkpoint(self.path, weights_only=True)
 
@@ -75,13 +70,11 @@ class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the
     """Saves the state at each validation and every `save_every_n_steps` updates; never a diverged one.
 
     Where a validation is due, only the state after it is saved: a run killed during a validation repeats it.
-
-    Raises:
-        Stopped: a signal has come. OutOfTime: `max_time` is over. Both after a save, and without a trace.
+    Raises Stopped after a signal and OutOfTime after `max_time`, both after a save.
     """
 
     def __init__(self, folder: Path, cfg: DictConfig, timer: Timer) -> None:
-        self.path, self.timer, self.seconds = folder / "last.ckpt", timer, seconds(cfg.trainer.max_time)
+        self.path, self.timer, self.max_time = folder / "last.ckpt", timer, cfg.trainer.max_time
         self.save_every, self.val_every = cfg.trainer.save_every_n_steps, cfg.trainer.val_check_interval
         self.command = "the same command" + " without overwrite=true" * cfg.overwrite
         self.saved = 0  # the update of the last save
@@ -97,16 +90,17 @@ class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         # of several processes the others are elsewhere in the validation
-        if trainer.state.fn == "fit" and signals.requested and trainer.world_size == 1:
+        if signals.requested and trainer.world_size == 1:
             raise self.ending(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == "fit" and trainer.global_step > 0:  # at 0 there is nothing to resume from
+        if trainer.global_step > 0:  # at 0 there is nothing to resume from
             self.save(trainer, pl_module, due=True)
 
     def save(self, trainer: L.Trainer, pl_module: L.LightningModule, due: bool) -> None:
         """Saves the state where it is due or the run has to end; the first process decides for all."""
-        over = self.timer.time_elapsed("train") >= self.seconds and trainer.global_step < trainer.max_steps
+        ended = trainer.global_step == trainer.max_steps
+        over = not ended and self.timer.time_elapsed("train") >= seconds(self.max_time)
         by, over = trainer.strategy.broadcast((signals.requested, over))
         if due or by or over:
             for name, parameter in pl_module.named_parameters():
@@ -118,7 +112,7 @@ class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the
             signals.requested = by
             raise self.ending(trainer)
         if over:
-            raise OutOfTime
+            raise OutOfTime(f"trainer.max_time={self.max_time} is over: raise it")
 
     def ending(self, trainer: L.Trainer) -> signals.Stopped:
         assert signals.requested is not None

@@ -55,11 +55,7 @@ def strategy_settings(devices: int) -> dict[str, Any]:
 
 @contextmanager
 def processes(devices: int, work: Callable[..., Any], *args: Any) -> Iterator[ProcessContext | None]:
-    """While inside, `devices - 1` further processes do `work(*args)`, which is what this one does as well.
-
-    Raises:
-        LostProcess: one of them was killed.
-    """
+    """While inside, `devices - 1` further processes do `work(*args)`; LostProcess where one was killed."""
     if devices == 1:
         yield None
         return

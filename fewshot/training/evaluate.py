@@ -9,13 +9,15 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from fewshot.config.checks import check_evaluation
+from fewshot.config.compose import plain
 from fewshot.config.eval_config import eval_config, load_config, same_data
 from fewshot.config.run_id import table_name
+from fewshot.config.settings import Evaluation
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import brief
 from fewshot.files import atomic_write
 from fewshot.methods import MetaLearner
+from fewshot.options import check_settings
 from fewshot.plots import curves, episodes, similarity
 from fewshot.results import predictions
 from fewshot.results import record as results
@@ -24,7 +26,6 @@ from fewshot.results.statistics import diagnostics
 from fewshot.training.build import make_datamodule, make_learner, make_trainer, prepare_process
 from fewshot.training.checkpoints import load_weights
 from fewshot.training.folder import check_split, stored_split
-from fewshot.training.loggers import end_wandb, start_wandb
 
 Result = dict[str, Any]
 
@@ -32,10 +33,9 @@ Result = dict[str, Any]
 def evaluate(cfg: DictConfig) -> Result:
     """Tests `cfg.run` as `cfg` of evaluate.py says, and keeps the result in `evaluations` of its folder.
 
-    Raises:
-        UserError: the run or the data cannot be used. Diverged: a score is not finite; nothing is kept.
+    Raises UserError where the run or the data cannot be used, Diverged where a score is not finite.
     """
-    check_evaluation(cfg)
+    check_settings(Evaluation, plain(cfg))
     trained = load_config(Path(cfg.run))
     return test_run(Path(cfg.run), trained, eval_config(cfg, trained), cfg.pictures)
 
@@ -52,7 +52,7 @@ def test_run(folder: Path, trained: DictConfig, tested: DictConfig, pictures: bo
     settings = {name: tested.trainer[name] for name in ("accelerator", "precision", "enable_progress_bar")}
     trainer = make_trainer(**settings, logger=False, enable_checkpointing=False)
     datamodule, table = make_datamodule(tested, "test"), table_name(tested)
-    if own := same_data(trained, tested):
+    if own := same_data(trained, tested.data.name, tested.data.get("path")):
         check_split(folder, datamodule.source)
     learner = make_learner(tested, datamodule.source.task, trained=True)
     best_step = load_weights(learner, folder / "best.ckpt", tested.method.name)
@@ -74,7 +74,7 @@ def test_run(folder: Path, trained: DictConfig, tested: DictConfig, pictures: bo
         from fewshot.training import wandb_log
 
         with optional("logging to W&B"):
-            log = start_wandb(trained, folder, place.name)
+            log = wandb_log.start_wandb(trained, folder, place.name)
             wandb_log.log_test(log, f"test/{table}", result, scores, predicted)
         end_wandb()
     results.write_json(Path(f"{place}.json"), result)
@@ -84,11 +84,7 @@ def test_run(folder: Path, trained: DictConfig, tested: DictConfig, pictures: bo
 
 
 def record(
-    cfg: DictConfig,
-    folder: Path,
-    datamodule: EpisodicDataModule,
-    learner: MetaLearner,
-    result: Result,
+    cfg: DictConfig, folder: Path, datamodule: EpisodicDataModule, learner: MetaLearner, result: Result
 ) -> None:
     """Keeps the result of a run, tested just now, in its folder and in W&B, and prints it."""
     figures, predicted, tested = [], None, result["status"] == "finished"
@@ -152,3 +148,10 @@ def optional(what: str, kind: type[Exception] = Exception) -> Iterator[None]:
         yield
     except kind as error:
         print(f"{what} failed: {brief(error, 200)}", file=sys.stderr)
+
+
+def end_wandb() -> None:
+    """Ends the current W&B run, if any: the next job of a multirun has its own."""
+    if wandb := sys.modules.get("wandb"):
+        with optional("ending the run in W&B"):
+            wandb.finish()

@@ -82,8 +82,7 @@ def extend(cfg: DictConfig, folder: Path, learner: MetaLearner, trainer: L.Train
     """Copies the final state of the longest run that is only shorter, where no bit of the result changes."""
     for result, path in shorter_runs(cfg, folder):
         part, _ = to_compile(learner, cfg, trainer.strategy.root_device)
-        compiled = {"compiled": part is not None}
-        now = {**cfg.trainer, **environment(trainer), **compiled, "git_commit": git_commit()}
+        now = {**cfg.trainer, **environment(trainer), "compiled": bool(part), "git_commit": git_commit()}
         then = {**OmegaConf.load(path / "config.yaml").trainer, **result}
         if differing := [name for name in SAME if then.get(name) != now[name]]:
             print(f"does not continue {path}, which has another {differing[0]}", file=sys.stderr)

@@ -8,10 +8,10 @@ import lightning as L
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot.config.checks import check
 from fewshot.config.compose import plain
 from fewshot.config.eval_config import further_tests
 from fewshot.config.run_id import run_folder, table_name
+from fewshot.config.settings import check
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import Diverged, OutOfTime, UserError
 from fewshot.methods import MetaLearner
@@ -22,17 +22,14 @@ from fewshot.training.build import assemble, make_datamodule, make_loggers, run_
 from fewshot.training.checkpoints import load_weights
 from fewshot.training.compiled import compiled
 from fewshot.training.distributed import processes
-from fewshot.training.evaluate import optional, protocol, record, test_run
+from fewshot.training.evaluate import end_wandb, optional, protocol, record, test_run
 from fewshot.training.folder import extend, finished, start_folder
-from fewshot.training.loggers import end_wandb
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Trains, validates and tests the learner that `cfg` describes; the result, as the run's folder keeps it.
 
-    Raises:
-        UserError: a setting is wrong, or another process works on the run.
-        Diverged, OutOfTime: the run has no score.
+    Raises UserError for a wrong setting or a folder in use, Diverged or OutOfTime for a run without a score.
     """
     check(cfg)
     folder = run_folder(cfg)
@@ -55,7 +52,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Fits from the last state, if there is one, tests the best state and records the result."""
     datamodule, learner = assemble(cfg)
-    trainer = run_trainer(cfg, folder, learner)
+    trainer = run_trainer(cfg, folder)
     for tested in further_tests(cfg):
         make_datamodule(tested, "test")  # an error now, not after the training
     start_folder(cfg, folder, datamodule.source)
@@ -75,7 +72,7 @@ def train_in_process(settings: dict[str, Any], folder: Path) -> None:
     cfg = OmegaConf.create(settings)
     cfg.trainer.enable_progress_bar, cfg.logger = False, {"name": "none"}
     datamodule, learner = assemble(cfg)
-    fit_and_test(cfg, folder, datamodule, learner, run_trainer(cfg, folder, learner))
+    fit_and_test(cfg, folder, datamodule, learner, run_trainer(cfg, folder))
 
 
 def fit_and_test(
@@ -95,13 +92,8 @@ def fit_and_test(
         with compiled(learner, cfg, trainer.strategy.root_device):
             state = last_state if done >= 0 else None
             trainer.fit(learner, datamodule=datamodule, ckpt_path=state, weights_only=True)
-    except OutOfTime:
-        result |= {
-            "status": "timeout",
-            "reason": f"trainer.max_time={cfg.trainer.max_time} is over: raise it",
-        }
-    except Diverged as error:
-        result |= {"status": "diverged", "reason": str(error)}
+    except (OutOfTime, Diverged) as error:
+        result |= {"status": error.status, "reason": str(error)}
     finally:
         signals.set_training(False)
     if signals.requested:  # between the last update and here
@@ -117,7 +109,7 @@ def fit_and_test(
             trainer.test(learner, datamodule=datamodule, verbose=False)
             result |= scored(learner).summary
         except Diverged as error:
-            result |= {"status": "diverged", "reason": str(error)}
+            result |= {"status": error.status, "reason": str(error)}
     return result
 
 

@@ -15,8 +15,6 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-SHOW_CURSOR = b"\x1b[?25h"  # progress bars hide it
-
 requested: signal.Signals | None = None  # a signal that came in training
 _training = False
 _installed = False
@@ -70,7 +68,8 @@ def set_training(on: bool) -> None:
 def end_job(stop: Stopped) -> None:
     """Ends the process; returns in a cancelled job of Slurm, whose launcher waits for a result."""
     with suppress(Exception):  # the terminal may be gone, and stdout be written to just now
-        os.write(2, SHOW_CURSOR * os.isatty(2) + f"{stop}\n".encode())
+        show_cursor = b"\x1b[?25h" * os.isatty(2)  # progress bars hide it
+        os.write(2, show_cursor + f"{stop}\n".encode())
         sys.stdout.flush()
     if _requeue is None:
         os._exit(128 + stop.by)  # without clean-up, which could fail: files are complete at any time
