@@ -58,9 +58,7 @@ def close(
 
 
 @pytest.mark.parametrize(("method", "backbone", "bn", "options"), CASES)
-def test_learner_equals_reference(
-    method: str, backbone: str, bn: str | None, options: dict[str, Any]
-) -> None:
+def test_learner_equals_reference(method, backbone, bn, options):
     learner = make(method, backbone, bn, backbone == "mlp", **options)
     batch = episode(learner)
     settings = {"method": method, "backbone": backbone, "bn": bn, "ways": learner.task.outputs} | options
@@ -87,9 +85,7 @@ OTHER_WAY = [case for case in CASES if case[0] not in ("lstm", "protonet") or ca
 
 
 @pytest.mark.parametrize(("method", "backbone", "bn", "options"), OTHER_WAY)
-def test_the_other_way_equals_reference(
-    method: str, backbone: str, bn: str | None, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_other_way_equals_reference(method, backbone, bn, options, monkeypatch):
     """As large layers are computed, whose weights are kept as products, and images on a GPU, all together."""
     monkeypatch.setattr("fewshot.backbones.task_weight.fewer", lambda *_: True)
     for module in ("blocks", "task_weight"):

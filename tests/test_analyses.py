@@ -57,7 +57,7 @@ def plain_similarity(learner: OPLSTM, support_x: Any, support_y: Any, final: Any
 
 
 @pytest.mark.parametrize("definition", ["paper", "released"])
-def test_similarities_equal_their_definition(definition: str) -> None:
+def test_similarities_equal_their_definition(definition):
     learner = oplstm()
     batch = episode(learner)
     found = similarities(learner, batch, definition)
@@ -69,7 +69,7 @@ def test_similarities_equal_their_definition(definition: str) -> None:
         assert [float(found[name][b]) for name in names] == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_output_layer_makes_the_predictions() -> None:
+def test_the_output_layer_makes_the_predictions():
     learner = oplstm()
     batch = episode(learner)
     _, initial, final = learner.output_layer(batch.support_x, batch.support_y)
@@ -78,7 +78,7 @@ def test_the_output_layer_makes_the_predictions() -> None:
     torch.testing.assert_close(predicted, learner.predict(batch))
 
 
-def test_figure_6_is_logged_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figure_6_is_logged_and_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr("fewshot.training.evaluate.draw", DRAW)
     small = ["method=oplstm", "backbone=conv4", "trainer.max_steps=10"]
     cfg = own_images(tmp_path, *small, "trainer.similarity=paper")
@@ -102,7 +102,7 @@ def test_figure_6_is_logged_and_drawn(tmp_path: Path, monkeypatch: pytest.Monkey
 
 # ---------------------------------------------------------------- SAP's subspaces
 @pytest.mark.parametrize(("backbone", "layers"), [("conv4", 4), ("fc", 2)])
-def test_interpretability_is_the_activation_strengths(backbone: str, layers: int) -> None:
+def test_interpretability_is_the_activation_strengths(backbone, layers):
     learner = make("sap", backbone, **SAP_OPTIONS)
     assert isinstance(learner, SAP)
     found = learner.interpretability()
@@ -118,7 +118,7 @@ def test_interpretability_is_the_activation_strengths(backbone: str, layers: int
 
 @pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("backbone", ["conv4", "fc"])
-def test_sap_starts_as_the_plain_network(backbone: str, centred: bool) -> None:
+def test_sap_starts_as_the_plain_network(backbone, centred):
     """Its transformations begin as the identity."""
     shape = (2, 8, 8) if backbone == "conv4" else (1, 3, 3)
     options = SAP_OPTIONS | {"centred": centred}
@@ -131,7 +131,7 @@ def test_sap_starts_as_the_plain_network(backbone: str, centred: bool) -> None:
         torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-5)
 
 
-def test_later_evaluations(tmp_path: Path) -> None:
+def test_later_evaluations(tmp_path):
     cfg = own_images(tmp_path, "logger=wandb")
     one, two = str(tmp_path / "images"), str(tmp_path / "two")
     files = {f"class{c}/{i}.png": picture(20 * c + i) for c in range(12) for i in range(20)}
@@ -164,7 +164,7 @@ def wandb_runs(folder: Path) -> list[Any]:
     return [record.run for record in records(folder) if record.HasField("run")]
 
 
-def test_weights_are_drawn(tmp_path: Path) -> None:
+def test_weights_are_drawn(tmp_path):
     drawn = draw_all(oplstm("fc").float(), images()[1], tmp_path, "")
     assert [path.stem for path in drawn] == [*(f"test_task_{n}" for n in range(4)), "weights"]
     assert all(path.exists() for path in drawn)

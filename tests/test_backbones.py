@@ -1,7 +1,6 @@
 """ResNet-12 and the libraries' models, beside plain loops over tasks and stock torch modules."""
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,7 +62,7 @@ def plain_resnet12(body: ResNet12, x: Tensor, reference: int | None) -> Tensor:
 
 
 @pytest.mark.parametrize("reference", [None, 3])
-def test_resnet12_equals_a_loop_over_tasks(reference: int | None) -> None:
+def test_resnet12_equals_a_loop_over_tasks(reference):
     body = ResNet12((2, 16, 16), [2, 3, 4, 5]).double()
     stray(body)
     x = torch.randn(3, 5, 2, 16, 16).double()
@@ -73,7 +72,7 @@ def test_resnet12_equals_a_loop_over_tasks(reference: int | None) -> None:
     torch.testing.assert_close(*gradients)
 
 
-def test_resnet12_has_the_weights_of_the_field() -> None:
+def test_resnet12_has_the_weights_of_the_field():
     """12.4 million with three channels and widths 64, 160, 320, 640."""
     body = make_body((3, 84, 84), RESNET | {"widths": [64, 160, 320, 640]})
     assert (sum(p.numel() for p in body.parameters()), body.features) == (12_424_320, 640)
@@ -81,7 +80,7 @@ def test_resnet12_has_the_weights_of_the_field() -> None:
 
 @pytest.mark.parametrize("bn", ["transductive", "support"])
 @pytest.mark.parametrize("method", LEARNERS)
-def test_a_batch_of_tasks_is_a_loop_over_them(method: str, bn: str) -> None:
+def test_a_batch_of_tasks_is_a_loop_over_them(method, bn):
     made = learner(method, RESNET | {"bn": bn})
     batch = episode(made, shots=1, queries=2)
     together = made.predict(batch)
@@ -92,15 +91,15 @@ def test_a_batch_of_tasks_is_a_loop_over_them(method: str, bn: str) -> None:
 
 @BOTH
 @pytest.mark.parametrize("method", ["protonet", "oplstm", "lstm"])
-def test_every_weight_of_the_body_learns(method: str, backbone: dict[str, Any]) -> None:
+def test_every_weight_of_the_body_learns(method, backbone):
     made = learner(method, backbone)
     made.losses(episode(made, shots=1, queries=2))[0].sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in made.body.parameters())  # type: ignore[union-attr]
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in made.body.parameters())
 
 
 @pytest.mark.parametrize("method", LEARNERS)
 @BOTH
-def test_one_query_alone_needs_bn_support(backbone: dict[str, Any], method: str) -> None:
+def test_one_query_alone_needs_bn_support(backbone, method):
     if method == "maml" and backbone is TORCHVISION:
         pytest.skip("MAML adapts no library's model")
     made = learner(method, backbone)
@@ -108,12 +107,12 @@ def test_one_query_alone_needs_bn_support(backbone: dict[str, Any], method: str)
     alone = batch.query_x[:, :1]
     with pytest.raises(UserError, match=r"set of one example.*backbone\.bn=support"):
         made(batch.support_x, batch.support_y, alone)
-    made.body.bn = "support"  # type: ignore[union-attr]
+    made.body.bn = "support"
     torch.testing.assert_close(made(batch.support_x, batch.support_y, alone), made.predict(batch)[:, :1])
 
 
 @pytest.mark.parametrize("bn", ["transductive", "stored"])
-def test_a_library_model_equals_the_library(tmp_path: Path, bn: str) -> None:
+def test_a_library_model_equals_the_library(tmp_path, bn):
     """In training mode batch norm has a set's statistics, in evaluation mode those of the file."""
     import torchvision
 
@@ -135,7 +134,7 @@ def test_a_library_model_equals_the_library(tmp_path: Path, bn: str) -> None:
     torch.testing.assert_close(grey(x[:, :, :1]), body(x[:, :, :1].expand(-1, -1, 3, -1, -1)))
 
 
-def test_any_model_of_timm() -> None:
+def test_any_model_of_timm():
     pytest.importorskip("timm")
     for model, features in (("resnet10t", 512), ("convnext_atto", 320), ("efficientnet_b0", 1280)):
         body = make_body((3, 32, 32), TORCHVISION | {"library": "timm", "model": model})
@@ -157,7 +156,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("backbone", "shape", "why"), REFUSED)
-def test_backbones_that_do_not_fit(backbone: dict[str, Any], shape: tuple[int, ...], why: str) -> None:
+def test_backbones_that_do_not_fit(backbone, shape, why):
     with pytest.raises(UserError, match=why):
         make_body(shape, backbone)
 
@@ -171,14 +170,12 @@ def test_backbones_that_do_not_fit(backbone: dict[str, Any], shape: tuple[int, .
         ("oplstm", OPLSTM | {"preactivation": True}, RESNET, "preactivation=true needs linear layers"),
     ],
 )
-def test_a_learner_says_which_backbones_it_takes(
-    method: str, options: dict[str, Any], backbone: dict[str, Any], why: str
-) -> None:
+def test_a_learner_says_which_backbones_it_takes(method, options, backbone, why):
     with pytest.raises(UserError, match=why):
         CLASSES[method](Task((3, 16, 16), 3, False), backbone, **options)
 
 
-def test_anil_adapts_the_head_of_any_model() -> None:
+def test_anil_adapts_the_head_of_any_model():
     made = CLASSES["maml"](Task((3, 32, 32), 3, False), TORCHVISION, **MAML | {"adapt_head_only": True})
     made.losses(episode(made.double(), shots=1, queries=1))[0].sum().backward()
     assert all(p.grad is not None for p in made.parameters())

@@ -1,6 +1,5 @@
 """What a GPU would replay: the same operations in every update, traced here without a GPU."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,9 +48,7 @@ def traced(module: nn.Module, inputs: tuple[Tensor, ...], **_: Any) -> None:
 @pytest.mark.parametrize(
     "name", ["protonet", "maml", "warpmaml", "lstm-set", "lstm-sequence", "oplstm-released"]
 )
-def test_an_update_is_the_same_operations_for_every_episode(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_update_is_the_same_operations_for_every_episode(name, monkeypatch, tmp_path):
     """What a GPU would replay, traced here without one."""
     learner = make_named(name, "fc")
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", traced)
@@ -60,7 +57,7 @@ def test_an_update_is_the_same_operations_for_every_episode(
     assert (learner.compiled, learner.captured) == (False, True)
 
 
-def test_where_a_gpu_replays(tmp_path: Path) -> None:
+def test_where_a_gpu_replays(tmp_path):
     """Also a learner whose inner loop would be compiled; not what several processes sum, nor mixed
     precision."""
     cfg = config(tmp_path, "trainer.max_steps=1000000")
@@ -81,10 +78,8 @@ def test_where_a_gpu_replays(tmp_path: Path) -> None:
     assert to_compile(Derived(learner.task, FC, lr=1e-3), cfg, CUDA) == (None, False)
 
 
-def test_what_cannot_be_captured_gives_one_message_and_trains_as_before(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refused(*_: Any, **__: Any) -> None:
+def test_what_cannot_be_captured_gives_one_message_and_trains_as_before(monkeypatch, tmp_path, capsys):
+    def refused(*_, **__):
         raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
     learner = make_named("protonet", "fc")

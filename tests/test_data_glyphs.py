@@ -1,22 +1,19 @@
 """Glyphs: enough classes of enough distinct faces, each distorted in ways of its own, the same every time."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from fewshot.data import glyphs
 from fewshot.data.images import open_or_prepare
-from fewshot.data.table import Table
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Table:
+def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared")
     return open_or_prepare("glyphs", folder, folder, 28, 1)
 
 
-def test_classes_and_faces(made: Table) -> None:
+def test_classes_and_faces(made):
     images, counts = made.images, np.concatenate([classes.counts for classes in made.splits.values()])
     assert 1000 <= len(counts) <= 1800
     assert min(counts) >= glyphs.HANDS * glyphs.MIN_FACES >= 5 + 15  # shots and queries
@@ -27,7 +24,7 @@ def test_classes_and_faces(made: Table) -> None:
         assert len({image.tobytes() for image in images[start : start + count]}) == count
 
 
-def test_split_and_look_alikes(made: Table) -> None:
+def test_split_and_look_alikes(made):
     names = [name for classes in made.splits.values() for name in classes.names]
     assert len(set(names)) == len(names)
     sizes = [round(len(classes.names) / len(names), 2) for classes in made.splits.values()]
@@ -38,7 +35,7 @@ def test_split_and_look_alikes(made: Table) -> None:
 
 
 @pytest.mark.slow
-def test_twice_the_same(made: Table, tmp_path: Path) -> None:
+def test_twice_the_same(made, tmp_path):
     again = open_or_prepare("glyphs", tmp_path, tmp_path, 28, 3)
     assert again.splits["test"].names == made.splits["test"].names
     assert np.array_equal(again.images, made.images.repeat(3, axis=3))
@@ -48,12 +45,12 @@ def distorted(picture: np.ndarray, key: str) -> np.ndarray:
     return glyphs._distorted(picture.tobytes(), key, len(picture))
 
 
-def test_distortions_are_as_large_as_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_distortions_are_as_large_as_stated(monkeypatch):
     """Each draw at both ends, against what it does to a stem's angle, extent and middle."""
     draws = dict.fromkeys(("turn", "slant", "wide", "high", "across", "down"), 0.0)
     monkeypatch.setattr(glyphs, "uniform", lambda *_: np.array(list(draws.values())))
 
-    def seen(**drawn: float) -> np.ndarray:
+    def seen(**drawn):
         draws.update(dict.fromkeys(draws, 0.0) | drawn)
         ink = distorted(bar, "any") > 127
         rows, columns = ink.nonzero()

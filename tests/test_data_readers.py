@@ -54,7 +54,7 @@ def smaller(monkeypatch: pytest.MonkeyPatch, name: str, images: int) -> None:
     monkeypatch.setitem(published.DOWNLOADS, name, known)
 
 
-def test_omniglot_from_a_zip_and_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_omniglot_from_a_zip_and_a_folder(tmp_path, monkeypatch):
     smaller(monkeypatch, "omniglot", 80)
     files = {f"{place}/{i:02}.png": picture(12 * i, mode="L") for place in PLACES for i in range(20)}
     background = {name: data for name, data in files.items() if "background" in name}
@@ -77,7 +77,7 @@ def birds(classes: int) -> dict[str, bytes]:
     return files | {"CUB_200_2011/images.txt": b"1 x"}
 
 
-def test_cub_split_and_grey_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cub_split_and_grey_images(tmp_path, monkeypatch):
     smaller(monkeypatch, "cub", 200)
     smaller(monkeypatch, "cub50", 50)
     files = birds(200)
@@ -92,12 +92,12 @@ def test_cub_split_and_grey_images(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("name", ["omniglot", "mini", "cub"])
-def test_nothing_there_says_where_to_put_what(tmp_path: Path, name: str) -> None:
+def test_nothing_there_says_where_to_put_what(tmp_path, name):
     files = {"omniglot": "images_background.zip", "mini": "train.csv", "cub": "CUB_200_2011.tgz"}
     fails(tmp_path, str(tmp_path / "raw" / name), f"put {files[name]}", name=name)
 
 
-def test_a_download_is_checked(tmp_path: Path) -> None:
+def test_a_download_is_checked(tmp_path):
     fill_folder(tmp_path, {"there/a.zip": b"data"})
     raw, right = tmp_path / "raw", hashlib.md5(b"data").hexdigest()
     handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "there")
@@ -114,10 +114,10 @@ def test_a_download_is_checked(tmp_path: Path) -> None:
     assert (raw / "a.zip").read_bytes() == b"data"
 
 
-def test_download_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_only_what_is_missing(tmp_path, monkeypatch):
     fetched = []
 
-    def fetch(url: str, _md5: str, folder: Path) -> None:
+    def fetch(url, _md5, folder):
         fetched.append(url)
         fill_tar(folder / "CUB_200_2011.tgz", birds(200))
 
@@ -135,7 +135,7 @@ FOUR: Values = {"train": {"n1": [1, 2], "n2": [3, 4]}, "val": {"n3": [5, 6]}, "t
 
 
 @pytest.fixture(autouse=True)
-def small_mini(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_mini(monkeypatch):
     monkeypatch.setattr(published, "MINI", {"train": 2, "val": 1, "test": 1})
 
 
@@ -157,7 +157,7 @@ def check_four(table: Table) -> None:
     assert table.images[:, 0, 0, 0].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
-def test_mini_from_csv_files(tmp_path: Path) -> None:
+def test_mini_from_csv_files(tmp_path):
     home, files = tmp_path / "raw" / "mini", list(placed("images/{c}{v}.png").items())
     fill_folder(home, csv_files())
     fill_zip(home / "images-train-1.zip", dict(files[:3]))
@@ -167,7 +167,7 @@ def test_mini_from_csv_files(tmp_path: Path) -> None:
     check_four(prepare(tmp_path, "mini"))
 
 
-def test_mini_from_class_folders(tmp_path: Path) -> None:
+def test_mini_from_class_folders(tmp_path):
     files = placed("mini-imagenet/{s}/{c}/{v}.png")
     fill_zip(
         tmp_path / "raw" / "mini" / "a.zip", {name: d for name, d in files.items() if "/n2/" not in name}
@@ -189,7 +189,7 @@ def pickles(protocol: int = 2, values: Values = FOUR) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
-def test_mini_from_pickles(tmp_path: Path, protocol: int) -> None:
+def test_mini_from_pickles(tmp_path, protocol):
     files = pickles(protocol)
     if protocol == 2:  # the older name of a module; its length is not written beside it in this protocol
         files = {name: data.replace(b"numpy._core.", b"numpy.core.") for name, data in files.items()}
@@ -205,7 +205,7 @@ class Evil:
         return self.call
 
 
-def test_a_pickle_cannot_run_code(tmp_path: Path) -> None:
+def test_a_pickle_cannot_run_code(tmp_path):
     mark = tmp_path / "ran"
     for attack in (Evil(Path.touch, mark), Evil(eval, f"open({str(mark)!r}, 'w')")):
         data = pickle.dumps({"image_data": attack, "class_dict": {}})
@@ -214,7 +214,7 @@ def test_a_pickle_cannot_run_code(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def test_a_damaged_pickle_or_a_class_in_two_is_named(tmp_path: Path) -> None:
+def test_a_damaged_pickle_or_a_class_in_two_is_named(tmp_path):
     cut = {name: data[:-40] for name, data in pickles().items()}
     fill_folder(tmp_path / "raw" / "mini", cut)
     fails(tmp_path, ".pkl is no usable pickle", name="mini")
@@ -242,7 +242,7 @@ ALL = "\n".join(["split,filename,label", *ROWS]).encode()
 
 
 @pytest.mark.parametrize("kind", FILLS)
-def test_class_folders_with_a_seeded_split(tmp_path: Path, kind: str) -> None:
+def test_class_folders_with_a_seeded_split(tmp_path, kind):
     files = {f"wild/{name}": data for name, data in animals(10).items()}
     FILLS[kind](tmp_path / "zoo", files | {"readme.txt": b"hello", "loose.png": picture()})
     table = prepare(tmp_path, "folder", path=tmp_path / "zoo")
@@ -254,7 +254,7 @@ def test_class_folders_with_a_seeded_split(tmp_path: Path, kind: str) -> None:
         assert said in table.note
 
 
-def test_split_folders_and_a_csv_with_a_split(tmp_path: Path) -> None:
+def test_split_folders_and_a_csv_with_a_split(tmp_path):
     split = {"train": ("animal0", "animal1"), "val": ("animal2",), "test": ("animal3",)}
     listed = read(tmp_path, animals() | {"all.csv": ALL})
     assert names(listed) == split
@@ -265,7 +265,7 @@ def test_split_folders_and_a_csv_with_a_split(tmp_path: Path) -> None:
     assert names(prepare(tmp_path, "folder", path=tmp_path / "deep"))["val"] == ("wild/animal2",)
 
 
-def test_a_split_without_validation_takes_it_from_training(tmp_path: Path) -> None:
+def test_a_split_without_validation_takes_it_from_training(tmp_path):
     files = {f"{'test' if name[6] in '789' else 'train'}/{name}": data for name, data in animals(10).items()}
     table = read(tmp_path, files)
     assert [len(of.names) for of in table.splits.values()] == [6, 1, 3]
@@ -274,11 +274,11 @@ def test_a_split_without_validation_takes_it_from_training(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("listed", ["{v}.png", "{c}/{v}.png", "images/{c}/{v}.png"])
-def test_three_csv_files(tmp_path: Path, listed: str) -> None:
+def test_three_csv_files(tmp_path, listed):
     check_four(read(tmp_path, placed("images/{c}/{v}.png") | csv_files(listed)))
 
 
-def test_a_csv_of_labels(tmp_path: Path) -> None:
+def test_a_csv_of_labels(tmp_path):
     numbers = [(c, 100 * c + i, 20 * c + i) for c in range(10) for i in range(4)]
     files = {f"batch{n % 3}/{n}.png": picture(grey) for _, n, grey in numbers}
     rows = "\n".join(["filename,label", *(f"{n}.png,Käfer {c}" for c, n, _ in numbers)])
@@ -310,12 +310,12 @@ REFUSED: list[tuple[dict[str, bytes], str]] = [
 
 
 @pytest.mark.parametrize(("files", "said"), REFUSED)
-def test_a_folder_is_never_guessed_at(tmp_path: Path, files: dict[str, bytes], said: str) -> None:
+def test_a_folder_is_never_guessed_at(tmp_path, files, said):
     fill_folder(tmp_path / "zoo", files)
     fails(tmp_path, *said.split("|"), path=tmp_path / "zoo")
 
 
-def test_a_folder_missing_empty_or_damaged(tmp_path: Path) -> None:
+def test_a_folder_missing_empty_or_damaged(tmp_path):
     fails(tmp_path, "data.path=", path=tmp_path / "nowhere")
     (tmp_path / "zoo").mkdir()
     fails(tmp_path, "each need a class", path=tmp_path / "zoo")

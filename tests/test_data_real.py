@@ -13,7 +13,7 @@ from fewshot.data.images import open_or_prepare
 from fewshot.data.published import MINI, split_of_bird
 
 
-def test_omniglot(raw: str, prepared: Path) -> None:
+def test_omniglot(raw, prepared):
     table = open_or_prepare("omniglot", Path(raw), prepared, 28, 1, download=False)
     assert table.images.shape == (1623 * 20, 28, 28, 1)
     published = json.loads((Path(raw) / "omniglot" / "split_vinyals.json").read_text())
@@ -27,21 +27,21 @@ def test_omniglot(raw: str, prepared: Path) -> None:
 
 
 @pytest.mark.parametrize("classes", [200, 50])
-def test_closer_look_split_by_rule(raw: str, classes: int) -> None:
+def test_closer_look_split_by_rule(raw, classes):
     published = json.loads((Path(raw) / "cub50" / f"split_closerlook_{classes}.json").read_text())
     assert sum(map(len, published.values())) == classes
     for key, split in (("base", "train"), ("val", "val"), ("novel", "test")):
         assert {split_of_bird(bird) for bird in published[key]} == {split}
 
 
-def test_cub50(raw: str, prepared: Path) -> None:
+def test_cub50(raw, prepared):
     table = open_or_prepare("cub50", Path(raw), prepared, 84, 3, download=False)
     assert table.images.shape == (2889, 84, 84, 3)
     published = json.loads((Path(raw) / "cub50" / "split_closerlook_50.json").read_text())
     assert [list(table.splits[split].names) for split in ("train", "val", "test")] == list(published.values())
 
 
-def test_mini(raw: str, prepared: Path) -> None:
+def test_mini(raw, prepared):
     table = open_or_prepare("mini", Path(raw), prepared, 84, 3, download=False)
     assert {split: len(classes.names) for split, classes in table.splits.items()} == MINI
     assert all((classes.counts == 600).all() for classes in table.splits.values())

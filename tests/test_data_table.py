@@ -28,7 +28,7 @@ def content() -> Content:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     open_or_write(tmp_path / "made", 4, 3, content)
     return tmp_path / "made"
 
@@ -37,7 +37,7 @@ def left_in(folder: Path) -> list[str]:
     return [file.name for file in folder.iterdir() if not file.name.endswith(".lock")]
 
 
-def test_round_trip(folder: Path) -> None:
+def test_round_trip(folder):
     table = open_table(folder)
     assert np.array_equal(table.images, PIXELS)
     assert table.note == "a note"
@@ -51,7 +51,7 @@ def test_round_trip(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["images.npy", "index.json"])
-def test_an_incomplete_copy_is_named(folder: Path, name: str) -> None:
+def test_an_incomplete_copy_is_named(folder, name):
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[:-1])
     with pytest.raises(UserError, match="is incomplete"):
@@ -62,11 +62,11 @@ def test_an_incomplete_copy_is_named(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("error", [UserError("a bad image"), KeyboardInterrupt()])
-def test_a_failure_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
-    def failing() -> np.ndarray:
+def test_a_failure_leaves_nothing(tmp_path, error):
+    def failing():
         raise error
 
-    def broken() -> Content:
+    def broken():
         return Content([*content().examples, Example("val", "c", "z.png", failing)])
 
     with pytest.raises(type(error)):
@@ -74,7 +74,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
     assert left_in(tmp_path) == []
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_is_removed(tmp_path):
     (tmp_path / ".made.partial").mkdir()
     (tmp_path / ".made.partial" / "images.npy.part").write_bytes(b"half")
     open_or_write(tmp_path / "made", 4, 3, content)
@@ -82,8 +82,8 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert sorted(file.name for file in (tmp_path / "made").iterdir()) == ["images.npy", "index.json"]
 
 
-def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: int) -> None:
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    def full(_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
@@ -92,10 +92,10 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert left_in(tmp_path) == []
 
 
-def test_two_at_once_prepare_once(tmp_path: Path) -> None:
+def test_two_at_once_prepare_once(tmp_path):
     calls = []
 
-    def slow() -> Content:
+    def slow():
         calls.append(1)
         time.sleep(0.2)
         return content()

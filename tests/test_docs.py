@@ -3,7 +3,6 @@
 import re
 import shlex
 import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ UNAVAILABLE = r"hydra/|--help|\.pth|=timm|…|mine|metasgd"  # plugins, files an
 OVERRIDES = {"quick": "profile=quick", "text": "variant=paper", "tf32": "trainer.precision=tf32"}
 
 
-def test_the_notebook_page_runs(tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_notebook_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEWSHOT_PREPARED", str(tables(tmp_path)))
     blocks = re.findall(r"```python\n(.*?)```", PAGES[DOCS / "notebook.md"], re.S)
@@ -44,7 +43,7 @@ def test_the_notebook_page_runs(tmp_path: Path, monkeypatch: Any) -> None:
         if not re.search(UNAVAILABLE, line)
     ],
 )
-def test_the_commands_of_the_documentation_compose(program: str, line: str) -> None:
+def test_the_commands_of_the_documentation_compose(program, line):
     args = shlex.split(line)
     if program != "train.py":
         assert jobs_of(args[0], split_queries(args[1:])[0])
@@ -56,7 +55,7 @@ def test_the_commands_of_the_documentation_compose(program: str, line: str) -> N
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_lead_somewhere(page):
     for place, heading in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", PAGES[page]):
         target = (page.parent / place).resolve() if place else page
         assert target.exists(), place
@@ -67,7 +66,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("archive", [*DOCS.glob("**/runs.tar.xz")], ids=lambda path: path.parent.name)
 @pytest.mark.usefixtures("composed_once")
 @pytest.mark.slow
-def test_unpacked_runs_count_as_finished(archive: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_unpacked_runs_count_as_finished(archive, tmp_path, monkeypatch):
     monkeypatch.setenv("FEWSHOT_OUTPUTS", str(tmp_path))
     shutil.unpack_archive(archive, tmp_path, filter="data")
     study, _, suffix = archive.parent.name.partition("-")

@@ -44,7 +44,7 @@ RECORDED = {  # the keys of tasks 0 and 17, then hashes of images and orders
 WAVES = {1: ("c7a221ce108e55f0", "ca4c4581110894b1"), -1: ("c7a221ce108e55f0", "1413843f95b3c0b8")}
 
 
-def test_words_are_splitmix64() -> None:
+def test_words_are_splitmix64():
     """The published outputs of SplitMix64 for the seed 1234567."""
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
     words = random_bits(np.array([1234567], dtype=np.uint64), np.arange(4, dtype=np.uint64))
@@ -52,7 +52,7 @@ def test_words_are_splitmix64() -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_draws_are_recorded(split: str) -> None:
+def test_draws_are_recorded(split):
     """The same tasks on every machine and with every version of a library."""
     keys, images, orders = RECORDED[split]
     assert task_keys(42, split, np.array([0, 17])).tolist() == keys
@@ -62,7 +62,7 @@ def test_draws_are_recorded(split: str) -> None:
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("sign", WAVES)
-def test_waves_are_recorded(sign: int) -> None:
+def test_waves_are_recorded(sign):
     """In millionths, so that the last digits of a platform's sine do not matter."""
     drawn = SineSource(seed=1337, sign=sign).draw("test", np.arange(20), 5, 10)
     assert tuple(digest(np.round(drawn[name].numpy() * 1e6)) for name in ("x", "y")) == WAVES[sign]
@@ -70,9 +70,7 @@ def test_waves_are_recorded(sign: int) -> None:
 
 @quick
 @given(seeds, splits, st.lists(numbers, min_size=1, max_size=6), st.integers(1, 12), st.integers(1, 6))
-def test_draws_are_without_replacement_and_inside_their_class(
-    seed: int, split: str, tasks: list[int], ways: int, examples: int
-) -> None:
+def test_draws_are_without_replacement_and_inside_their_class(seed, split, tasks, ways, examples):
     """Unequal classes: distinct classes, distinct images, and every row one of its class, the smallest
     too."""
     rows = draw(tasks, seed, split, ways, examples)
@@ -88,16 +86,14 @@ def test_draws_are_without_replacement_and_inside_their_class(
 
 @quick
 @given(seeds, splits, st.lists(numbers, min_size=1, max_size=6, unique=True), st.data())
-def test_a_task_does_not_depend_on_its_batch(
-    seed: int, split: str, tasks: list[int], data: st.DataObject
-) -> None:
+def test_a_task_does_not_depend_on_its_batch(seed, split, tasks, data):
     order = data.draw(st.permutations(range(len(tasks))))[: data.draw(st.integers(1, len(tasks)))]
     assert (draw([tasks[i] for i in order], seed, split) == draw(tasks, seed, split)[order]).all()
 
 
 @quick
 @given(seeds, splits, numbers, st.integers(1, 5), st.integers(0, 4), st.integers(1, 6), st.integers(0, 6))
-def test_draws_nest(seed: int, split: str, task: int, few: int, more: int, ways: int, others: int) -> None:
+def test_draws_nest(seed, split, task, few, more, ways, others):
     """The 1-shot support set is part of the 5-shot one, the classes of 5 ways are among those of 20."""
     few = min(few, 6 - more)
     large = draw([task], seed, split, ways=ways + others, examples=few + more)
@@ -105,7 +101,7 @@ def test_draws_nest(seed: int, split: str, task: int, few: int, more: int, ways:
 
 
 @pytest.mark.usefixtures("float64")
-def test_sine_is_what_it_says() -> None:
+def test_sine_is_what_it_says():
     """y = A sin(x + sign p) with uniform A, p and x; the same A, p and x for both signs."""
     one, other = (SineSource(0, sign).draw("train", np.arange(3000), 5, 15) for sign in (1, -1))
     assert torch.equal(one["x"], other["x"])
@@ -128,7 +124,7 @@ def stream(batch: int, total: int, split: str = "train") -> TaskStream:
 
 
 @pytest.mark.parametrize(("batch", "updates"), [(1, 1), (2, 3), (5, 6)])
-def test_a_resumed_stream_continues_with_the_next_batch(batch: int, updates: int) -> None:
+def test_a_resumed_stream_continues_with_the_next_batch(batch, updates):
     """A run stopped after any update of any epoch sees the same tasks as one that was not stopped."""
     first = stream(batch, batch * updates)
     expected = [*first, *first, *first]
@@ -146,7 +142,7 @@ def test_a_resumed_stream_continues_with_the_next_batch(batch: int, updates: int
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_only_training_has_new_tasks_in_each_epoch(split: str) -> None:
+def test_only_training_has_new_tasks_in_each_epoch(split):
     held_out, training = stream(2, 5, split), stream(2, 5)
     for _ in range(2):
         assert torch.cat([episode.tasks for episode in held_out]).tolist() == list(range(5))
@@ -155,7 +151,7 @@ def test_only_training_has_new_tasks_in_each_epoch(split: str) -> None:
         assert torch.cat([e.tasks for e in training]).tolist() == list(range(start, start + 5))
 
 
-def test_the_data_module_has_one_stream_per_split() -> None:
+def test_the_data_module_has_one_stream_per_split():
     """Meta-batches and queries of training must not leak into validation and test."""
     queries = {"train_queries": 4, "val_queries": 5, "test_queries": 6}
     sizes = {"num_val_tasks": 10, "num_test_tasks": 9, "eval_batch_size": 4}
@@ -175,7 +171,7 @@ def image_source(ways: int = 3, seed: int = 0) -> ImageSource:
     return ImageSource(seed, Table(images, dict.fromkeys(SPLITS, classes), ""), ways)
 
 
-def test_training_tasks_may_have_more_ways() -> None:
+def test_training_tasks_may_have_more_ways():
     """The first classes of a training task, and validation and test, stay as they are."""
     plain = image_source()
     source = ImageSource(0, plain.table, 3, train_ways=7)
@@ -199,9 +195,7 @@ def image_episode(source: ImageSource, tasks: list[int], shots: int, queries: in
 
 @quick
 @given(seeds, st.lists(numbers, min_size=1, max_size=4), st.integers(1, 6), st.integers(2, 3))
-def test_a_label_is_one_class_in_support_and_queries(
-    seed: int, tasks: list[int], shots: int, ways: int
-) -> None:
+def test_a_label_is_one_class_in_support_and_queries(seed, tasks, shots, ways):
     batch = image_episode(image_source(ways, seed), tasks, shots)
     for b in range(len(tasks)):
         sets = ((batch.support_x, batch.support_y), (batch.query_x, batch.query_y))
@@ -220,7 +214,7 @@ def long_tail(ways: int = 3) -> ImageSource:
     return ImageSource(0, Table(images, dict.fromkeys(SPLITS, classes), ""), ways)
 
 
-def test_classes_with_too_few_images_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_classes_with_too_few_images_are_left_out(capsys):
     source = long_tail()
     queries = {"train_queries": 4, "val_queries": 3, "test_queries": 15}
     module = EpisodicDataModule(source, 1, 4, 10, **queries, num_val_tasks=200)

@@ -2,7 +2,6 @@
 
 import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @pytest.fixture(autouse=True)
-def unlogged() -> Iterator[None]:
+def unlogged():
     """Torch's tracing logs every tensor at level DEBUG, which pytest would format and keep."""
     logging.disable(logging.DEBUG)
     yield
@@ -57,7 +56,7 @@ def quick_or_slow(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", map(quick_or_slow, CASES))
-def test_torch_export_gives_the_same_predictions(name: str) -> None:
+def test_torch_export_gives_the_same_predictions(name):
     learner, first, other, wanted = case(name)
     with torch.no_grad():
         graph = make_fx(learner)(*first) if hasattr(learner, "inner_loop") else learner
@@ -67,7 +66,7 @@ def test_torch_export_gives_the_same_predictions(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["protonet", "lstm-set", "lstm-sequence", "oplstm-linear"])
-def test_onnx_gives_the_same_predictions(name: str, tmp_path: Path) -> None:
+def test_onnx_gives_the_same_predictions(name, tmp_path):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
     learner, first, other, wanted = case(name)
@@ -86,7 +85,7 @@ def keep(learner: MetaLearner, folder: Path) -> MetaLearner:
     return learner.eval()
 
 
-def test_the_export_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_export_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     task, backbone = Task((1, 28, 28), 5, False), {"layer": "linear", "widths": [16]}
     protonet = keep(ProtoNet(task, backbone, lr=1e-3), tmp_path / "RUN")

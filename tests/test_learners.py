@@ -67,7 +67,7 @@ def close(found: Tensor, expected: Tensor, rtol: float = 1e-9, atol: float = 1e-
 
 
 @EVERY
-def test_batch_of_tasks_equals_tasks_one_by_one(name: str, backbone: str) -> None:
+def test_batch_of_tasks_equals_tasks_one_by_one(name, backbone):
     """A statistic, norm or weight shared across the meta-batch would show here."""
     learner = make_named(name, backbone)
     batch = episode(learner, tasks=4)
@@ -80,7 +80,7 @@ def test_batch_of_tasks_equals_tasks_one_by_one(name: str, backbone: str) -> Non
 
 
 @pytest.mark.parametrize(("name", "backbone"), [p for p in ALL if p[0] not in ORDERED])
-def test_order_of_support_set_is_irrelevant(name: str, backbone: str) -> None:
+def test_order_of_support_set_is_irrelevant(name, backbone):
     """A mean that misses an example, or a state that follows the position, would fail here."""
     learner = make_named(name, backbone)
     batch = episode(learner, tasks=2)
@@ -92,7 +92,7 @@ def test_order_of_support_set_is_irrelevant(name: str, backbone: str) -> None:
 
 
 @EVERY
-def test_queries_are_equivariant(name: str, backbone: str) -> None:
+def test_queries_are_equivariant(name, backbone):
     """Reordering the queries must reorder the predictions and nothing else."""
     learner = make_named(name, backbone)
     batch = episode(learner)
@@ -107,7 +107,7 @@ def takes_bn(name: str, backbone: str) -> bool:
 
 @pytest.mark.parametrize("bn", ["transductive", "support"])
 @EVERY
-def test_queries_see_each_other_only_through_transductive_bn(name: str, backbone: str, bn: str) -> None:
+def test_queries_see_each_other_only_through_transductive_bn(name, backbone, bn):
     """With bn=support nothing of a query may reach another; transductive batch norm must use the others."""
     learner = make_named(name, backbone, None if backbone == "mlp" else bn)
     batch = episode(learner)
@@ -121,7 +121,7 @@ def test_queries_see_each_other_only_through_transductive_bn(name: str, backbone
 
 
 @EVERY
-def test_a_single_query(name: str, backbone: str) -> None:
+def test_a_single_query(name, backbone):
     """With bn=support it is predicted as among others; transductive batch norm cannot predict it."""
     learner = make_named(name, backbone)
     batch = episode(learner)
@@ -129,14 +129,14 @@ def test_a_single_query(name: str, backbone: str) -> None:
         return
     with pytest.raises(UserError, match=r"set of one example.*backbone\.bn=support"):
         learner(batch.support_x, batch.support_y, batch.query_x[:, :1])
-    learner.body.bn = "support"  # type: ignore[union-attr]
+    learner.body.bn = "support"
     expected = learner.predict(batch)
     for number, query in enumerate(batch.query_x.split(1, 1)):
         close(learner(batch.support_x, batch.support_y, query), expected[:, number : number + 1])
 
 
 @EVERY
-def test_evaluation_equals_training_and_leaves_no_graph(name: str, backbone: str) -> None:
+def test_evaluation_equals_training_and_leaves_no_graph(name, backbone):
     """Lightning evaluates under no_grad, where MAML still needs inner gradients."""
     learner = make_named(name, backbone)
     batch = episode(learner)
@@ -150,7 +150,7 @@ def test_evaluation_equals_training_and_leaves_no_graph(name: str, backbone: str
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_twenty_tasks_of_noise_are_overfitted(name: str) -> None:
+def test_twenty_tasks_of_noise_are_overfitted(name):
     method, options = LEARNERS[name]
     body = FC | {"widths": [64, 64]}
     small = {"inner_lr": 0.1, "inner_steps": 2} if "inner_lr" in options else {}

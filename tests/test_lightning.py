@@ -50,7 +50,7 @@ def stock(folder: Path, *callbacks: Callback, epochs: int = 1) -> L.Trainer:
     return L.Trainer(accelerator="cpu", inference_mode=False, **own)
 
 
-def test_a_stock_trainer_returns_the_score(tmp_path: Path) -> None:
+def test_a_stock_trainer_returns_the_score(tmp_path):
     learner, module = waves()
     trainer = stock(tmp_path)
     trainer.fit(learner, datamodule=module)
@@ -88,7 +88,7 @@ def two_epochs(saves: ModelCheckpoint, state: Path | None = None) -> tuple[list[
 @pytest.mark.parametrize(
     ("how", "states"), [({"every_n_train_steps": 1}, 8), ({}, 2), ({"save_on_train_epoch_end": False}, 2)]
 )
-def test_a_second_epoch_has_new_tasks(how: dict[str, Any], states: int, tmp_path: Path) -> None:
+def test_a_second_epoch_has_new_tasks(how, states, tmp_path):
     """Also when resumed from a state of an update, of an epoch's end, or of the validation before it."""
     saves = [
         ModelCheckpoint(tmp_path / name, save_top_k=-1, filename="{step}", **how) for name in ("one", "two")
@@ -104,7 +104,7 @@ def test_a_second_epoch_has_new_tasks(how: dict[str, Any], states: int, tmp_path
         assert all(map(torch.equal, resumed.parameters(), whole.parameters())), path
 
 
-def test_each_fit_begins_with_the_first_task(tmp_path: Path) -> None:
+def test_each_fit_begins_with_the_first_task(tmp_path):
     """Two learners trained on one data module see the same tasks."""
     learner, module = waves()
     for _ in range(2):
@@ -123,7 +123,7 @@ def saved(learner: MetaLearner, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("method", OPTIONS)
-def test_a_learner_is_built_from_its_checkpoint(method: str, tmp_path: Path) -> None:
+def test_a_learner_is_built_from_its_checkpoint(method, tmp_path):
     """Its hyperparameters are plain data: nothing is executed to read them."""
     learner = CLASSES[method](Task((1, 3, 3), 3, False), FC, **OPTIONS[method])
     kept = saved(learner, tmp_path)["hyper_parameters"]
@@ -138,7 +138,7 @@ def test_a_learner_is_built_from_its_checkpoint(method: str, tmp_path: Path) -> 
 RAN: list[object] = []
 
 
-def test_a_checkpoint_that_names_code_runs_nothing(tmp_path: Path) -> None:
+def test_a_checkpoint_that_names_code_runs_nothing(tmp_path):
     """`_instantiator` is where Lightning before 2.6.6 took a function from (GHSA-qqmf-gpg7-g8gw)."""
     learner, _ = waves()
     checkpoint = saved(learner, tmp_path)
@@ -150,7 +150,7 @@ def test_a_checkpoint_that_names_code_runs_nothing(tmp_path: Path) -> None:
     assert not RAN
 
 
-def test_options_of_lightning_reach_it(tmp_path: Path) -> None:
+def test_options_of_lightning_reach_it(tmp_path):
     """Those that change a score are part of what a run is; the others are not."""
     plain, clipped = config(tmp_path), config(tmp_path, "trainer.gradient_clip_val=1e-6")
     profiled = config(tmp_path, "trainer.detect_anomaly=true")
@@ -163,12 +163,12 @@ def test_options_of_lightning_reach_it(tmp_path: Path) -> None:
     assert evaluate(evaluation(run_folder(clipped), tmp_path))["mean"] == pytest.approx(scores[1], rel=1e-6)
 
 
-def test_a_fast_development_run(tmp_path: Path) -> None:
+def test_a_fast_development_run(tmp_path):
     result = train(config(tmp_path, "trainer.fast_dev_run=true"))
     assert (result["status"], result["train_tasks"]) == ("finished", 2)
 
 
-def test_the_names_of_run_folders_stay() -> None:
+def test_the_names_of_run_folders_stay():
     """Else the same command would not find what an earlier version has trained."""
     for overrides, name in NAMES.items():
         assert run_folder(composed(overrides.split())).name == name

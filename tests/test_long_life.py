@@ -25,14 +25,14 @@ def output_of(module: str, *arguments: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
-def test_a_run_does_not_grow(tmp_path: Path) -> None:
+def test_a_run_does_not_grow(tmp_path):
     """On sine, and on images with an FC network; in a process that does nothing else."""
     images = f"{' '.join(images_of(tmp_path))} method=oplstm backbone=fc {SHORT}"
     lines = output_of("long_life", f"data=sine method=lstm {SHORT}", images)
     assert sum(line.endswith("grows: nothing") for line in lines) == 2
 
 
-def test_growth_is_found() -> None:
+def test_growth_is_found():
     steady = pd.Series(
         {"memory_mb": 900.0, "blocks": 1e6, "open_files": 9.0, "temporary": 0.0, "in_folder": 10.0}
     )
@@ -44,6 +44,6 @@ def test_growth_is_found() -> None:
 
 
 @pytest.mark.slow
-def test_killed_commands_end_as_undisturbed_ones(tmp_path: Path) -> None:
+def test_killed_commands_end_as_undisturbed_ones(tmp_path):
     options = ["--kills", "3", "--minutes", "2", "--cases", "maml", "--outputs", str(tmp_path)]
     assert int(output_of("kill_tests", *options)[-1].split()[0]) > 0

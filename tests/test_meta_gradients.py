@@ -41,9 +41,7 @@ def check_gradient(learner: MetaLearner, gradient: dict[str, Tensor], value: Cal
         ("sap", "conv4", None, SAP | {"inner_steps": 2, "centred": False}),
     ],
 )
-def test_meta_gradient_equals_finite_differences(
-    method: str, backbone: str, bn: str | None, options: dict[str, Any]
-) -> None:
+def test_meta_gradient_equals_finite_differences(method, backbone, bn, options):
     """A first-order, detached or BN-blind gradient fails here, in each tensor and in all together."""
     learner = make(method, backbone, bn, regression=backbone == "mlp", **options)
     batch = episode(learner, tasks=2)
@@ -54,13 +52,13 @@ def test_meta_gradient_equals_finite_differences(
 
 @pytest.mark.parametrize("last_loss", [True, False])
 @pytest.mark.parametrize("backbone", ["fc", "conv4"])
-def test_warp_maml_base_gradient_equals_finite_differences(backbone: str, last_loss: bool) -> None:
+def test_warp_maml_base_gradient_equals_finite_differences(backbone, last_loss):
     """The initialisation's gradient is that of the loss after the last step, or of the sum over the steps."""
     learner = make("warpmaml", backbone, **WARPMAML | {"last_loss": last_loss, "inner_steps": 3})
     batch = episode(learner, tasks=2)
     base = {name: g for name, g in gradients(learner, batch).items() if ".warps." not in name}
 
-    def value() -> Tensor:
+    def value():
         total = torch.zeros(())
         for steps in [3] if last_loss else [1, 2, 3]:
             learner.inner_steps = steps
@@ -71,7 +69,7 @@ def test_warp_maml_base_gradient_equals_finite_differences(backbone: str, last_l
 
 
 @pytest.mark.parametrize("backbone", ["fc", "conv4"])
-def test_warp_maml_warp_gradient_equals_finite_differences(backbone: str) -> None:
+def test_warp_maml_warp_gradient_equals_finite_differences(backbone):
     """The gradient of the warps is the sum over the steps of that of one step from where it starts."""
     learner: Any = make("warpmaml", backbone, **WARPMAML | {"inner_steps": 3})
     batch = episode(learner, tasks=1)
@@ -83,7 +81,7 @@ def test_warp_maml_warp_gradient_equals_finite_differences(backbone: str) -> Non
     parameters = dict(learner.net.named_parameters())
     learner.inner_steps = 1
 
-    def value() -> Tensor:
+    def value():
         total = torch.zeros(())
         for start in starts:
             with torch.no_grad():
@@ -95,7 +93,7 @@ def test_warp_maml_warp_gradient_equals_finite_differences(backbone: str) -> Non
     check_gradient(learner, found, value)
 
 
-def test_maml_clips_gradients_where_the_released_runs_do() -> None:
+def test_maml_clips_gradients_where_the_released_runs_do():
     """After each task as the gradients are added, or once; a large bound changes nothing."""
     learner: Any = make("maml", "fc", **MAML)
     learner.inner_steps = 0  # plain gradients of the initial weights
@@ -118,7 +116,7 @@ def test_maml_clips_gradients_where_the_released_runs_do() -> None:
         close(found, sum(p[name] for p in parts))
 
 
-def test_maml_takes_other_steps_in_evaluation() -> None:
+def test_maml_takes_other_steps_in_evaluation():
     learner: Any = make("maml", "fc", **MAML | {"inner_steps": 1, "eval_inner_steps": 4})
     batch = episode(learner)
     trained, evaluated = learner.predict(batch), learner.eval().predict(batch)
@@ -127,7 +125,7 @@ def test_maml_takes_other_steps_in_evaluation() -> None:
     assert (evaluated - trained).abs().max() > 1e-3
 
 
-def test_what_is_not_adapted_is_not_copied() -> None:
+def test_what_is_not_adapted_is_not_copied():
     options = MAML | {"grad_clip_each": True, "adapt_head_only": True}
     assert sorted(make("maml", "conv4", **options).initial_weights(tasks=7)) == ["head.bias", "head.weight"]
     clipped: Any = make("maml", "conv4", **options | {"grad_clip": 10.0})
@@ -146,7 +144,7 @@ class MetaSGD(Maml):
         return self.sizes[self.names.index(name)]
 
 
-def test_meta_sgd_is_maml_with_learned_steps() -> None:
+def test_meta_sgd_is_maml_with_learned_steps():
     plain: Any = make("maml", "fc", **MAML)
     sgd = MetaSGD(plain.task, FC, **MAML).double()
     sgd.net.load_state_dict(plain.net.state_dict())
@@ -168,9 +166,7 @@ def test_meta_sgd_is_maml_with_learned_steps() -> None:
 @pytest.mark.parametrize(
     ("backbone", "preactivation"), [("fc", False), ("fc", True), ("mlp", False), ("conv4", False)]
 )
-def test_zero_update_is_no_step(
-    backbone: str, preactivation: bool, normalisation: str, gamma: float | None
-) -> None:
+def test_zero_update_is_no_step(backbone, preactivation, normalisation, gamma):
     """0 / |0|: the released code gives NaN. Here H_T = H_0, and no gradient is NaN or infinite."""
     options = {"normalisation": normalisation, "preactivation": preactivation, "gamma": gamma}
     options = OPLSTM | RELEASED | options
@@ -188,7 +184,7 @@ def test_zero_update_is_no_step(
     assert found["head.weight"].abs().max() > 0  # the loss still reaches H_0
 
 
-def test_gamma_is_learned_unless_null() -> None:
+def test_gamma_is_learned_unless_null():
     learner: Any = make("oplstm", "fc", **RELEASED_OPLSTM)
     made: Any = CLASSES["oplstm"](learner.task, FC, **RELEASED_OPLSTM)
     assert made.gamma.item() == pytest.approx(0.4)

@@ -28,7 +28,7 @@ def run(program: str, arguments: str, cwd: Path, **environ: str) -> subprocess.C
     )
 
 
-def test_every_folder_of_the_package_is_in_it() -> None:
+def test_every_folder_of_the_package_is_in_it():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     found = {
         str(path.parent.relative_to(ROOT)).replace("/", ".")
@@ -38,7 +38,7 @@ def test_every_folder_of_the_package_is_in_it() -> None:
 
 
 @pytest.mark.slow
-def test_the_pages_method_and_backbone_run(tmp_path: Path) -> None:
+def test_the_pages_method_and_backbone_run(tmp_path):
     """As the page says: classes that Python can import, and a YAML each in a folder of configs."""
     text = (ROOT / "docs" / "add-a-method.md").read_text()
     codes, yamls = (re.findall(rf"```{kind}\n(.*?)```", text, re.S) for kind in ("python", "yaml"))
@@ -62,6 +62,6 @@ def test_the_pages_method_and_backbone_run(tmp_path: Path) -> None:
     assert "Could not find" in alone.stderr
 
 
-def test_every_mutation_is_of_what_is_there() -> None:
+def test_every_mutation_is_of_what_is_there():
     for mutation in MUTATIONS:
         assert (ROOT / mutation.file).read_text(encoding="utf-8").count(mutation.old) == 1, mutation

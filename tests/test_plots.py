@@ -1,6 +1,5 @@
 """Figures of test tasks."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ def images() -> tuple[MetaLearner, EpisodicDataModule]:
     return make("maml", "fc", **MAML).float(), module(ImageSource(0, table, 3), shots=2)
 
 
-def test_wave_figure() -> None:
+def test_wave_figure():
     learner, datamodule = waves()
     figure = episodes.wave_figure(learner, datamodule, 2, "a title")
     assert figure.get_suptitle() == "a title"
@@ -54,7 +53,7 @@ def test_wave_figure() -> None:
     assert f"mse {np.mean((wave - predicted) ** 2):.4f}" in axes.get_title(loc="left")
 
 
-def test_frames_and_marks_agree_with_predictions() -> None:
+def test_frames_and_marks_agree_with_predictions():
     learner = make("maml", "fc", **MAML)
     batch = episode(learner, tasks=2, shots=2, queries=4)
     predictions = torch.randn(2, 12, 3)
@@ -74,7 +73,7 @@ def test_frames_and_marks_agree_with_predictions() -> None:
 
 
 @pytest.mark.parametrize(("channels", "level"), [(1, 0.8), (3, 0.05)])
-def test_each_image_has_its_place(channels: int, level: float) -> None:
+def test_each_image_has_its_place(channels, level):
     """Of many images the first eight are shown."""
     x, y = torch.full((1, 22, channels, 8, 8), level), torch.arange(2).repeat(1, 11)
     x[0, 2] = 0.5  # the second image of class 0
@@ -87,7 +86,7 @@ def test_each_image_has_its_place(channels: int, level: float) -> None:
     assert "100.0% of 22 queries right" in axes.get_title(loc="left")
 
 
-def test_names_of_classes() -> None:
+def test_names_of_classes():
     """A dollar starts no formula."""
     learner, datamodule = images()
     figures = episodes.test_figures(learner, datamodule, (0, 1, 2, 3), "maml on mini")
@@ -103,7 +102,7 @@ def test_names_of_classes() -> None:
 
 
 @pytest.mark.parametrize("make_case", [waves, images])
-def test_figures_are_of_the_predictions_of_the_test(make_case: Any) -> None:
+def test_figures_are_of_the_predictions_of_the_test(make_case):
     """Whatever the learner's mode and precision; its weights stay as they were."""
     learner, datamodule = make_case()
     learner.double()
@@ -117,7 +116,7 @@ def test_figures_are_of_the_predictions_of_the_test(make_case: Any) -> None:
     assert [(n, score) for n, score, _ in made] == [(n, pytest.approx(float(scores[n]))) for n in (3, 1)]
 
 
-def test_figures_are_saved_as_png_and_pdf(tmp_path: Path) -> None:
+def test_figures_are_saved_as_png_and_pdf(tmp_path):
     learner, datamodule = images()
     [(_, _, figure)] = episodes.test_figures(learner, datamodule, (0,))
     episodes.save_figure(figure, tmp_path / "a.picture")

@@ -1,7 +1,6 @@
 """Backbones that start from a file of weights, or from a run of another learner."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,9 +32,7 @@ class Runs:
         return os.mkdir, (os.environ["FEWSHOT_NEVER"],)
 
 
-def test_files_of_weights_that_do_not_fit_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_of_weights_that_do_not_fit_are_refused(tmp_path, monkeypatch):
     import torchvision
 
     monkeypatch.setenv("FEWSHOT_NEVER", str(tmp_path / "ran"))
@@ -48,7 +45,7 @@ def test_files_of_weights_that_do_not_fit_are_refused(
 
 
 @pytest.mark.slow
-def test_a_run_from_a_file(tmp_path: Path) -> None:
+def test_a_run_from_a_file(tmp_path):
     """The name of its folder has the digest of the weights; a test does not read the file."""
     import torchvision
 
@@ -72,7 +69,7 @@ def test_a_run_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "ending"), [("conv", ".pt"), ("linear", ".safetensors"), ("resnet12", ".pt")]
 )
-def test_own_networks_start_from_a_file(name: str, ending: str, tmp_path: Path) -> None:
+def test_own_networks_start_from_a_file(name, ending, tmp_path):
     backbone, shape = OWN[name]
     trained, file = make_body(shape, backbone), tmp_path / f"own{ending}"
     if ending == ".safetensors":
@@ -84,7 +81,7 @@ def test_own_networks_start_from_a_file(name: str, ending: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("method", ["protonet", "lstm", "oplstm", "maml", "warpmaml", "sap"])
-def test_every_learner_starts_from_a_run_of_another(method: str, tmp_path: Path) -> None:
+def test_every_learner_starts_from_a_run_of_another(method, tmp_path):
     """Pretrained as a prototypical network or by MAML, which keep their body under different names."""
     backbone, shape = OWN["conv"]
     task, options = Task(shape, 3, False), LEARNERS | {"warpmaml": WARPMAML, "sap": SAP}
@@ -100,7 +97,7 @@ def test_every_learner_starts_from_a_run_of_another(method: str, tmp_path: Path)
         assert made.hparams["backbone"]["weights"] is None
 
 
-def test_a_run_pretrained_by_another(tmp_path: Path) -> None:
+def test_a_run_pretrained_by_another(tmp_path):
     """Its folder's name has the digest of the other's best state; a test does not read it."""
     chosen = ["data=glyphs", "backbone=fc", "backbone.widths=[8]"]
     first = config(tmp_path, *chosen, "method=protonet", "method.lr=1e-4")

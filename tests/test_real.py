@@ -1,7 +1,5 @@
 """The real archives: prepared, trained on, tested, and tested across data sets."""
 
-from pathlib import Path
-
 import pytest
 
 from fewshot.config.run_id import run_folder
@@ -18,9 +16,7 @@ CASES += [("mini", "cub50", name) for name in ("protonet", "oplstm", "lstm")]
 
 
 @pytest.mark.parametrize(("data", "other", "method"), CASES)
-def test_a_run_and_a_test_on_other_data(
-    data: str, other: str, method: str, raw: str, prepared: Path, tmp_path: Path
-) -> None:
+def test_a_run_and_a_test_on_other_data(data, other, method, raw, prepared, tmp_path):
     settings = [f"data={data}", f"method={method}", *SHORT, *NARROW * (data == "mini")]
     settings += ["method.hidden=[16,8]"] * (method == "lstm")
     cfg = config(tmp_path, *settings, f"paths.raw={raw}", f"paths.prepared={prepared}")

@@ -40,7 +40,7 @@ LSTM = ["shots=5", "method=lstm"]  # three jobs of table1
 
 
 @pytest.fixture(autouse=True)
-def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def outputs(tmp_path, monkeypatch):
     monkeypatch.setenv("FEWSHOT_OUTPUTS", str(tmp_path / "outputs"))
     return tmp_path / "outputs"
 
@@ -96,7 +96,7 @@ def cell(runs: pd.DataFrame, name: str, column: str) -> pd.Series:
 
 
 # ---------------------------------------------------------------- the jobs of a study
-def test_the_jobs_of_a_table_are_its_methods_shots_and_seeds(outputs: Path) -> None:
+def test_the_jobs_of_a_table_are_its_methods_shots_and_seeds(outputs):
     found = jobs("table1")
     assert len(found) == len({job.folder for job in found}) == 27
     kinds = {(job.cfg.method.name, job.cfg.shots, job.cfg.seed) for job in found}
@@ -104,7 +104,7 @@ def test_the_jobs_of_a_table_are_its_methods_shots_and_seeds(outputs: Path) -> N
     assert all(outputs in job.folder.parents for job in found)
 
 
-def test_settings_narrow_a_study_as_they_do_a_multirun() -> None:
+def test_settings_narrow_a_study_as_they_do_a_multirun():
     narrow = ["method=oplstm,protonet", "seed=0", "shots=1"]
     found = jobs("table2", [*narrow, "variant=paper"])
     names = [(job.name, job.cfg.seed, job.cfg.shots, job.cfg.variant) for job in found]
@@ -118,7 +118,7 @@ def test_settings_narrow_a_study_as_they_do_a_multirun() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("study", ["table1", "table2", "table4", "tableA1", "figure5", "figure5-omniglot"])
-def test_every_job_that_the_paper_has_finds_its_number(study: str) -> None:
+def test_every_job_that_the_paper_has_finds_its_number(study):
     runs = runs_of(jobs(study, ["seed=0"] + ["method=lstm,sap"] * (study == "table4")))
     unknown = runs.loc[runs["paper"].isna(), ["method", "trained_on", "data"]]
     without = set(unknown.itertuples(index=False, name=None))
@@ -139,12 +139,12 @@ def test_every_job_that_the_paper_has_finds_its_number(study: str) -> None:
         ("trainer.num_val_tasks=9", True),
     ],
 )
-def test_a_reduced_run_is_known_by_its_settings(settings: str, reduced: bool) -> None:
+def test_a_reduced_run_is_known_by_its_settings(settings, reduced):
     assert {job.reduced for job in jobs("table1", [*LSTM, *settings.split()])} == {reduced}
 
 
 # ---------------------------------------------------------------- a table
-def test_a_table_holds_ours_the_papers_and_both_intervals() -> None:
+def test_a_table_holds_ours_the_papers_and_both_intervals():
     for job in jobs("table1", ["shots=5"]):
         if job.name == "lstm":
             store(job, some(0.04, job.cfg.seed))
@@ -165,7 +165,7 @@ def test_a_table_holds_ours_the_papers_and_both_intervals() -> None:
     assert shown["oplstm"].startswith("- [0.105")
 
 
-def test_reduced_runs_are_marked_and_never_stand_in_a_full_table() -> None:
+def test_reduced_runs_are_marked_and_never_stand_in_a_full_table():
     store_study("table1", ["profile=quick", *LSTM])
     [quick] = next(iter(report("table1", ["profile=quick", *LSTM])[0].tables.values()))["sine 5-shot"]
     [full] = next(iter(report("table1", LSTM)[0].tables.values()))["sine 5-shot"]  # of missing runs
@@ -173,7 +173,7 @@ def test_reduced_runs_are_marked_and_never_stand_in_a_full_table() -> None:
     assert full == "· [0.0406 ± 0.002]"
 
 
-def test_status_says_why_a_run_has_no_score() -> None:
+def test_status_says_why_a_run_has_no_score():
     found = store_study("table1", narrow := ["shots=5", "method=lstm", "seed=0,1,2,3"])
     (found[1].folder / "result.json").unlink()
     (found[1].folder / "last.ckpt").touch()
@@ -185,7 +185,7 @@ def test_status_says_why_a_run_has_no_score() -> None:
     assert cell(runs_of(found), "lstm", "sine 5-shot")["seeds"] == 1
 
 
-def test_further_tests_are_those_of_finished_runs() -> None:
+def test_further_tests_are_those_of_finished_runs():
     """Table 4's: what evaluate.py, or the run itself, stored of a test on other data, of the best state."""
     narrow = ["data=mini", "method=oplstm", "shots=1"]
     first, second, third = store_study("table4", narrow, 50)
@@ -203,7 +203,7 @@ def test_further_tests_are_those_of_finished_runs() -> None:
     assert cell(runs, "oplstm", "mini → cub 1-shot")["status"] == "timeout, untested"
 
 
-def test_variants_are_compared_on_the_tests_of_evaluate() -> None:
+def test_variants_are_compared_on_the_tests_of_evaluate():
     narrow = ["method=oplstm", "shots=1", "variant=released,paper"]
     for job in store_study("table2", narrow, 80):
         evaluated(job, some(80, job.cfg.seed, 600) - 3 * (job.cfg.variant == "released"))
@@ -227,9 +227,7 @@ def test_variants_are_compared_on_the_tests_of_evaluate() -> None:
         ("table2", ["data=folder", "data.path={0}/a,{0}/b"], ["path={0}/a", "path={0}/b"]),
     ],
 )
-def test_only_equal_tasks_share_a_column(
-    study: str, overrides: list[str], details: list[str], tmp_path: Path
-) -> None:
+def test_only_equal_tasks_share_a_column(study, overrides, details, tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
     narrow = [setting.format(tmp_path) for setting in [*overrides, "method=maml", "shots=5", "seed=0"]]
@@ -237,7 +235,7 @@ def test_only_equal_tasks_share_a_column(
     assert columns == {detail.format(tmp_path) for detail in details}
 
 
-def test_a_score_beside_the_papers() -> None:
+def test_a_score_beside_the_papers():
     line = {"metric": "mse", "status": "", "seeds": 1, "jobs": 3, "mean": 0.015312, "ci95_tasks": 0.000661}
     line |= {"reduced": True, "paper": 0.0141, "paper_ci95": 0}
     assert score(line) == "0.0153 ± 0.00066* (1/3) [0.0141 ± <0.0005]"
@@ -245,7 +243,7 @@ def test_a_score_beside_the_papers() -> None:
     assert score(line | {"paper_ci95": np.nan, "seeds": 3}) == "84.12 ± 0.89"
 
 
-def test_what_a_run_cost() -> None:
+def test_what_a_run_cost():
     narrow = ["data=mini", "shots=1", "method=oplstm"]
     costs = {"parameters": 133182, "train_tasks": 320000, "tasks_per_second": 70.4, "peak_memory_bytes": 2e9}
     store_study("table3", narrow, 50, **costs)
@@ -254,7 +252,7 @@ def test_what_a_run_cost() -> None:
 
 
 # ---------------------------------------------------------------- figures
-def test_figure_6_stands_beside_the_papers_values() -> None:
+def test_figure_6_stands_beside_the_papers_values():
     """Of measures that grow by .01 in 1 000 updates, and are .3 more in one run."""
     for job in store_study("figure6", [], 50):
         rows = ["tasks,step,metric,value", "0,0,val/accuracy,20"]
@@ -269,7 +267,7 @@ def test_figure_6_stands_beside_the_papers_values() -> None:
     assert paper.tolist() == [[0, 0], [10_000, 0.96], [120_000, 0.8], [320_000, 0.94]]
 
 
-def test_a_figure_by_shots_has_the_papers_line_and_no_error_below_zero() -> None:
+def test_a_figure_by_shots_has_the_papers_line_and_no_error_below_zero():
     for job in jobs("figure5", narrow := ["method.support_mode=set"]):
         store(job, some(0.01, 0) * 10 ** (job.cfg.seed % 3))
     axes = report("figure5", narrow)[0].figures["figure5-shots"].axes[0]
@@ -278,7 +276,7 @@ def test_a_figure_by_shots_has_the_papers_line_and_no_error_below_zero() -> None
 
 
 # ---------------------------------------------------------------- the program
-def test_everything_is_written_and_printed(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_everything_is_written_and_printed(outputs, capsys):
     for job in jobs("table1", ["shots=5"]):
         store(job, some(0.04 if job.name == "lstm" else 0.1, job.cfg.seed), status="finished")
     assert main(["table1", "logger=csv"]) == 0
@@ -297,7 +295,7 @@ def test_everything_is_written_and_printed(outputs: Path, capsys: pytest.Capture
 
 
 @pytest.mark.slow
-def test_a_report_is_a_run_of_wandb(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_is_a_run_of_wandb(outputs, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     store_study("table1", LSTM)
     for _ in range(2):  # the same run both times
@@ -320,7 +318,7 @@ def test_a_report_is_a_run_of_wandb(outputs: Path, monkeypatch: pytest.MonkeyPat
         (["lstm_sine", "shots=5,10", "trial=0"], "trials are ranked within one method, data, shots and"),
     ],
 )
-def test_a_mistake_is_one_line(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_is_one_line(arguments, words, capsys):
     assert exit_code(main, arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -328,7 +326,7 @@ def test_a_mistake_is_one_line(arguments: list[str], words: str, capsys: pytest.
     assert error.count("\n") == 1
 
 
-def test_all_runs_of_a_folder_are_one_frame(outputs: Path) -> None:
+def test_all_runs_of_a_folder_are_one_frame(outputs):
     job, *_ = store_study("table1", ["shots=5", "method=lstm", "seed=0,42"])
     evaluated(job, some(0.04, 1), queries=50, shots=10)
     evaluated(job, some(0.04, 1), queries=50, shots=20, best_step=1)  # of an earlier state
@@ -341,7 +339,7 @@ def test_all_runs_of_a_folder_are_one_frame(outputs: Path) -> None:
 
 
 # ---------------------------------------------------------------- a search
-def test_trials_are_ranked_by_validation() -> None:
+def test_trials_are_ranked_by_validation():
     found, best = jobs("lstm_sine", ["trial=range(0,6)"]), (0.5, 0.1, 0.3, 0.2, 0.4)
     for trial, (job, validation) in enumerate(zip(found, best, strict=False)):
         store(job, some(validation, trial), best_validation=validation)
@@ -360,12 +358,12 @@ def test_trials_are_ranked_by_validation() -> None:
     ("study", "narrow"),
     [("maml_sine", ["trial=3,4"]), ("oplstm_mini", ["method.passes=1,3", "method.meta_batch_size=4"])],
 )
-def test_the_command_of_a_job_is_the_job(study: str, narrow: list[str]) -> None:
+def test_the_command_of_a_job_is_the_job(study, narrow):
     for job in jobs(study, narrow)[-2:]:
         assert run_folder(composed(shlex.split(job.command)[2:])) == job.folder
 
 
-def test_a_trial_is_a_function_of_its_number_and_of_the_right_distribution() -> None:
+def test_a_trial_is_a_function_of_its_number_and_of_the_right_distribution():
     roots = [OmegaConf.create({"study": "x", "search_seed": 0, "trial": trial}) for trial in range(3000)]
     rates = np.log([draw("lr", "log", 1e-5, 4e-2, _root_=root) for root in roots])
     assert stats.kstest(rates, stats.uniform(np.log(1e-5), np.log(4e3)).cdf).pvalue > 0.001
@@ -377,7 +375,7 @@ def test_a_trial_is_a_function_of_its_number_and_of_the_right_distribution() -> 
     assert stats.chisquare([units.count(n) for n in (1, 3, 8)]).pvalue > 0.001
 
 
-def test_recorded_trials_stay_what_they_are() -> None:
+def test_recorded_trials_stay_what_they_are():
     cfgs = [composed(["search=lstm_sine", f"trial={trial}"]) for trial in (0, 3, 19)]
     methods = [cfg.method for cfg in cfgs]
     drawn = [(list(method.hidden), method.meta_batch_size, method.passes) for method in methods]
@@ -388,7 +386,7 @@ def test_recorded_trials_stay_what_they_are() -> None:
 
 
 # ---------------------------------------------------------------- which differences are real
-def test_pairing_cancels_what_tasks_have_in_common() -> None:
+def test_pairing_cancels_what_tasks_have_in_common():
     rng = np.random.default_rng(1)
     tasks = rng.standard_normal((3, 600))
     one, other = (tasks + 0.1 * rng.standard_normal(tasks.shape) for _ in range(2))
@@ -402,7 +400,7 @@ def test_pairing_cancels_what_tasks_have_in_common() -> None:
     assert (np.isnan(single["p_tasks"]), single["effect"], np.isnan(single["p_seeds"])) == (True, 0, True)
 
 
-def test_a_task_that_has_much_of_the_error_is_marked() -> None:
+def test_a_task_that_has_much_of_the_error_is_marked():
     scores = np.ones(2000)
     scores[3] = 2000 * 0.06
     assert one_task(scores, "mse") == pytest.approx(0.0566, abs=1e-3)
@@ -417,7 +415,7 @@ def test_a_task_that_has_much_of_the_error_is_marked() -> None:
     assert tables["pairs"]["one task"].str.endswith("%").all()
 
 
-def test_holms_correction() -> None:
+def test_holms_correction():
     found = corrected(pd.DataFrame({"p_tasks": [0.01, 0.03, 0.04], "p_seeds": [0.02, np.nan, 0.5]}))
     assert list(found["p_tasks"]) == pytest.approx([0.03, 0.06, 0.06])
     assert list(found["p_seeds"]) == pytest.approx([0.04, np.nan, 0.5], nan_ok=True)
@@ -425,7 +423,7 @@ def test_holms_correction() -> None:
 
 
 @pytest.mark.parametrize(("study", "better"), [("table1", "lstm"), ("table2", "maml")])
-def test_better_is_lower_error_or_higher_accuracy(study: str, better: str) -> None:
+def test_better_is_lower_error_or_higher_accuracy(study, better):
     for job in jobs(study, narrow := ["shots=5", "method=lstm,maml,oplstm"]):
         if job.name != "oplstm":  # a row without a score leaves the ranks of the others
             mean = 10.0 if job.name == "lstm" else 40.0
@@ -450,7 +448,7 @@ NARROW = {  # where all jobs are many, and what is too large for a test
 
 @pytest.mark.slow
 @pytest.mark.parametrize("study", sorted({*choices_of("experiment"), *choices_of("search")} - {"demo"}))
-def test_every_study_composes_and_takes_a_step(study: str) -> None:
+def test_every_study_composes_and_takes_a_step(study):
     """The first job and the last one, on random data of its shape."""
     found = jobs(study, ["seed=0", *NARROW.get(study, [])])
     for job in (found[0], found[-1]):

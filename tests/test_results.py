@@ -1,7 +1,6 @@
 """The paper's number stands beside the same experiment only; what a result says; warnings about a run."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +28,7 @@ ELSEWHERE = {"trained_on": "mini", "data": "cub", "test_queries": 15}
 
 
 # ---------------------------------------------------------------- the paper's numbers
-def test_the_papers_number_stands_beside_the_same_experiment() -> None:
+def test_the_papers_number_stands_beside_the_same_experiment():
     assert paper_figure(RESULT) == 84.27
     numbers = {"value": 84.27, "ci95": 0.9, "seeds_ci95": 3.18, "parameters": 249167}
     assert paper_numbers(RESULT).items() >= numbers.items()
@@ -48,7 +47,7 @@ def test_the_papers_number_stands_beside_the_same_experiment() -> None:
     ],
     ids=str,
 )
-def test_the_papers_number_stands_beside_nothing_else(change: dict[str, Any]) -> None:
+def test_the_papers_number_stands_beside_nothing_else(change):
     assert paper_figure(RESULT | change) is None
     assert "paper" not in score_line(RESULT | change)
     assert comparison_key(RESULT | change) != comparison_key(RESULT)
@@ -67,7 +66,7 @@ def test_the_papers_number_stands_beside_nothing_else(change: dict[str, Any]) ->
         (["data=mini", "method=sap", "method.centred=true"], None),
     ],
 )
-def test_a_configuration_finds_its_number(overrides: list[str], value: float | None) -> None:
+def test_a_configuration_finds_its_number(overrides, value):
     cfg = composed([*overrides, "seed=42"])
     found = {
         "method": cfg.method.name,
@@ -80,7 +79,7 @@ def test_a_configuration_finds_its_number(overrides: list[str], value: float | N
 
 
 # ---------------------------------------------------------------- what a result says
-def test_a_score_names_its_protocol() -> None:
+def test_a_score_names_its_protocol():
     assert "64.00% ± 1.00 test accuracy (5-way 1-shot, 600 tasks, queries per class: 1, bn" in score_line(
         RESULT | {"mean": 64.0}
     )
@@ -95,7 +94,7 @@ def test_a_score_names_its_protocol() -> None:
     assert comparison_key(RESULT | {"bn": "support", "train_bn": "support"}) == comparison_key(RESULT)
 
 
-def test_a_test_of_evaluate_names_what_differs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_test_of_evaluate_names_what_differs(tmp_path, capfd):
     """Other ways, another folder, and a run that is out of time."""
     cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10", "data.ways=2")
     train(cfg)
@@ -109,8 +108,8 @@ def test_a_test_of_evaluate_names_what_differs(tmp_path: Path, capfd: pytest.Cap
     assert "(2-way 1-shot, 30 tasks, queries per class: 15, bn" in out
 
 
-def test_a_result_needs_no_git(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(*_: Any, **__: Any) -> Any:
+def test_a_result_needs_no_git(monkeypatch):
+    def run(*_, **__):
         raise FileNotFoundError("git")
 
     monkeypatch.setattr("subprocess.run", run)
@@ -133,13 +132,11 @@ def test_a_result_needs_no_git(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=str,
 )
-def test_a_score_at_chance(change: dict[str, Any], warns: bool) -> None:
+def test_a_score_at_chance(change, warns):
     assert ["at chance" in warning for warning in diagnostics(RESULT | change)] == [True] * warns
 
 
-def test_a_run_stores_and_shows_its_warnings(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_stores_and_shows_its_warnings(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr("fewshot.training.evaluate.diagnostics", lambda *_: ["at chance"])
     train(cfg := config(tmp_path))
     assert "warning: at chance" in capfd.readouterr().out

@@ -99,11 +99,11 @@ def largest(first: list[Tensor], second: list[Tensor]) -> float:
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 @pytest.mark.parametrize("regression", [True, False])
-def test_the_error_signal_makes_mamls_update(regression: bool, steps: int) -> None:
+def test_the_error_signal_makes_mamls_update(regression, steps):
     assert difference(build(Descent, regression, passes=steps), steps) < 1e-12
 
 
-def test_mamls_biases_are_all_that_it_lacks() -> None:
+def test_mamls_biases_are_all_that_it_lacks():
     """The package's MAML has the same matrices after one step; its biases have moved before the second."""
     learner = build(Descent, False)
     maml = MAML(learner.task, NO_BN, **(MAML_OPTIONS | {"inner_lr": ETA})).double()
@@ -131,7 +131,7 @@ def test_mamls_biases_are_all_that_it_lacks() -> None:
         (Descent, {"normalisation": "joint"}),
     ],
 )
-def test_without_its_conditions_it_does_not(kind: type[OPLSTM], changed: dict[str, Any]) -> None:
+def test_without_its_conditions_it_does_not(kind, changed):
     assert difference(build(kind, False, passes=2, **changed), 2) > 1e-3
 
 
@@ -157,7 +157,7 @@ def prototypes(learner: OPLSTM, support_x: Tensor, support_y: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("backbone", [NO_BN, CONV], ids=["linear", "conv"])
-def test_labels_make_normalised_prototypes(backbone: dict[str, Any]) -> None:
+def test_labels_make_normalised_prototypes(backbone):
     learner = build(Labels, False, backbone, passes=1, gamma=0.7, normalisation="example")
     with torch.no_grad():
         learner.gamma.fill_(0.7)
@@ -165,7 +165,7 @@ def test_labels_make_normalised_prototypes(backbone: dict[str, Any]) -> None:
     batch = episode(learner)
     expected = prototypes(learner, batch.support_x, batch.support_y)
 
-    def error() -> float:
+    def error():
         final = learner.output_layer(batch.support_x, batch.support_y)[2].detach()
         return largest([final], [expected])
 

@@ -52,7 +52,7 @@ def run_multirun(
     return process.returncode, (tmp_path / "stderr").read_text(), list(table.status)
 
 
-def test_a_time_limit_and_a_cancelled_job(tmp_path: Path, start: Start) -> None:
+def test_a_time_limit_and_a_cancelled_job(tmp_path, start):
     at_limit, cancelled = (run_folder(config(tmp_path, *LONG, f"seed={seed}")) for seed in (0, 1))
     code, err, ends = run_multirun(tmp_path, start, "overwrite=true", cancel=cancelled / "metrics.csv")
     assert code == 143, err

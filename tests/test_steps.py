@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from fewshot.data.sine import SineSource
 from fewshot.episodes import Episode, Task
@@ -18,9 +17,7 @@ from tests.test_results import RESULT
 
 @pytest.mark.parametrize("tasks", [1, 3])
 @pytest.mark.parametrize("regression", [False, True])
-def test_steps_sum_losses_and_score_each_task(
-    regression: bool, tasks: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_steps_sum_losses_and_score_each_task(regression, tasks, monkeypatch):
     """Adam sees the sum over the meta-batch, the log the mean, and the test one score and number a task."""
     learner = make("lstm", "mlp", None, regression, **SET)
     batch = episode(learner, tasks)._replace(tasks=torch.arange(7, 7 + tasks))
@@ -55,7 +52,7 @@ def test_steps_sum_losses_and_score_each_task(
     assert learner.test_tasks.compute().view(-1).tolist() == [7, 8, 9][:tasks]
 
 
-def test_optimizer_is_plain_adam_over_everything() -> None:
+def test_optimizer_is_plain_adam_over_everything():
     """Protocol: Adam, default betas, no weight decay, all parameters, the stated lr."""
     learner = make_named("oplstm-released", "fc")
     optimizer = learner.configure_optimizers()
@@ -66,7 +63,7 @@ def test_optimizer_is_plain_adam_over_everything() -> None:
 
 
 @EVERY
-def test_gradient_accumulation_has_the_same_gradients(name: str, backbone: str) -> None:
+def test_gradient_accumulation_has_the_same_gradients(name, backbone):
     learner = make_named(name, backbone)
     batch = episode(learner, tasks=3)
     expected = losses_and_gradient(learner, batch)
@@ -80,14 +77,12 @@ def test_gradient_accumulation_has_the_same_gradients(name: str, backbone: str) 
 
 @pytest.mark.parametrize("name", ["protonet", "maml", "warpmaml", "lstm-set", "oplstm-text"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_prediction_that_is_not_finite_gives_nan(
-    name: str, value: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_prediction_that_is_not_finite_gives_nan(name, value, monkeypatch):
     learner: Any = make_named(name, "fc")
     batch = episode(learner, tasks=2)
     place = tuple(torch.tensor([i]) for i in (1, 2, 0))
 
-    def spoil(predictions: Tensor) -> Tensor:
+    def spoil(predictions):
         return predictions.index_put(place, predictions.new_tensor(value))
 
     scores = learner.scores(spoil(learner.predict(batch).detach()), batch.query_y)
@@ -101,7 +96,7 @@ def test_a_prediction_that_is_not_finite_gives_nan(
     assert torch.isfinite(losses[0]) or name == "warpmaml"
 
 
-def test_the_nearest_neighbour_of_every_query() -> None:
+def test_the_nearest_neighbour_of_every_query():
     batch = episode(make("protonet", "conv4", lr=1e-3), tasks=3, shots=2, queries=4)
     expected = []
     for b in range(3):
@@ -116,13 +111,13 @@ def test_the_nearest_neighbour_of_every_query() -> None:
     assert baseline_scores(itself, task).tolist() == [100] * 3
 
 
-def test_the_mean_of_the_support_set() -> None:
+def test_the_mean_of_the_support_set():
     source = SineSource(0)
     batch = source.episode(source.draw("test", np.arange(4), 3, 5), 3)
     expected = [float(((batch.query_y[b] - sum(batch.support_y[b]) / 3) ** 2).mean()) for b in range(4)]
     assert torch.allclose(baseline_scores(batch, source.task), torch.tensor(expected))
 
 
-def test_baselines_stand_beside_the_score() -> None:
+def test_baselines_stand_beside_the_score():
     line = score_line(RESULT | {"baselines": {"nearest_neighbour": 52.3, "chance": 20.0}})
     assert "; nearest neighbour 52.30%; chance 20.00%; paper, mean of 3 runs: 84.27%)" in line
