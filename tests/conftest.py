@@ -90,6 +90,13 @@ def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where runs and reports are kept."""
+    monkeypatch.setenv("FEWSHOT_OUTPUTS", str(tmp_path / "outputs"))
+    return tmp_path / "outputs"
+
+
+@pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run draws no pictures, which take longer than a short run."""
     monkeypatch.setattr("fewshot.training.evaluate.draw", lambda *_: [])

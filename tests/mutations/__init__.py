@@ -14,14 +14,14 @@ TESTS = {  # the beginning of a file's path: the tests that guard it, the fastes
     "fewshot/data/image_source": ("episodes",),
     "fewshot/data": ("distributed", "episodes"),
     "fewshot/options": ("meta_gradients", "cli"),
-    "fewshot/config": ("report", "lightning", "results", "runs", "settings"),
+    "fewshot/config": ("studies", "report", "lightning", "results", "runs", "settings"),
     "fewshot/training/compiled": ("compiled",),
     "fewshot/training/distributed": ("distributed",),
     "fewshot/training/evaluate": ("evaluate", "results"),
     "fewshot/results": ("results", "report"),
-    "fewshot/report": ("report",),
-    "conf/search": ("report",),
-    "conf": ("settings", "report"),
+    "fewshot/report": ("report_pairs", "report"),
+    "conf/search": ("studies",),
+    "conf": ("settings", "studies"),
 }
 
 
