@@ -19,6 +19,7 @@ from fewshot.config.checks import check
 from fewshot.config.compose import CONF, composed
 from fewshot.config.run_id import run_folder
 from fewshot.report.jobs import Job, jobs
+from fewshot.results.record import name_of_test
 from fewshot.training import callbacks
 from fewshot.training.run import run
 from tests.conftest import tables
@@ -152,3 +153,14 @@ def store_study(study: str, overrides: list[str], mean: float = 0.04, **other: A
     for job in found:
         store(job, some(mean, job.cfg.seed, job.cfg.trainer.num_test_tasks), **other)
     return found
+
+
+def evaluated(job: Job, scores: np.ndarray, data: str | None = None, queries: int = 15, **other: Any) -> None:
+    """What evaluate.py adds to a folder, as far as a report reads it."""
+    result = json.loads((job.folder / "result.json").read_text()) | {"run_status": "finished"}
+    result |= {"data": data or job.cfg.data.name, "test_queries": queries, "tasks": len(scores)}
+    result |= {"mean": scores.mean()} | other
+    path = job.folder / "evaluations" / f"{name_of_test(result, result['data'])}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result))
+    write_scores(path.with_suffix(".csv"), scores)

@@ -1,10 +1,8 @@
 """Reports: the paper's tables and figures from runs that are there, missing, reduced or of something else."""
 
-import json
 import re
 import shutil
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,29 +11,16 @@ import pytest
 from fewshot.errors import exit_code
 from fewshot.report import load
 from fewshot.report.__main__ import main, report
-from fewshot.report.jobs import Job, jobs
-from fewshot.report.pairs import pairs
+from fewshot.report.jobs import jobs
 from fewshot.report.runs import runs_of
 from fewshot.report.table import score, summarise
 from fewshot.results.paper import read_csv
-from fewshot.results.record import name_of_test
-from tests.helpers import some, store, store_study, write_scores
+from tests.helpers import evaluated, some, store, store_study
 from tests.offline import history, records, summary
 
 pytestmark = pytest.mark.usefixtures("composed_once", "outputs")
 
 LSTM = ["shots=5", "method=lstm"]  # three jobs of table1
-
-
-def evaluated(job: Job, scores: np.ndarray, data: str | None = None, queries: int = 15, **other: Any) -> None:
-    """What evaluate.py adds to a folder, as far as a report reads it."""
-    result = json.loads((job.folder / "result.json").read_text()) | {"run_status": "finished"}
-    result |= {"data": data or job.cfg.data.name, "test_queries": queries, "tasks": len(scores)}
-    result |= {"mean": scores.mean()} | other
-    path = job.folder / "evaluations" / f"{name_of_test(result, result['data'])}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result))
-    write_scores(path.with_suffix(".csv"), scores)
 
 
 def cell(runs: pd.DataFrame, column: str) -> pd.Series:
@@ -100,21 +85,6 @@ def test_further_tests_are_those_of_finished_runs():
     shutil.rmtree(second.folder / "evaluations")
     runs = runs_of(jobs("table4", narrow))
     assert cell(runs, "mini → cub 1-shot")["status"] == "timeout, untested"
-
-
-def test_variants_are_compared_on_the_tests_of_evaluate():
-    narrow = ["method=oplstm", "shots=1", "variant=released,paper"]
-    for job in store_study("table2", narrow, 80):
-        evaluated(job, some(80, job.cfg.seed, 600) - 3 * (job.cfg.variant == "released"))
-    said, runs, _ = report("table2", [*narrow, "queries=15"])
-    [pair] = pairs(runs).to_dict("records")
-    assert (pair["first"], pair["column"], pair["seeds"]) == ("oplstm variant=released", "omniglot 1-shot", 3)
-    assert (pair["difference"], pair["ci95_seeds"]) == (pytest.approx(-3), pytest.approx(0, abs=1e-9))
-    assert runs["paper"].isna().all()  # it has one query
-    assert said.title == "table2 method=oplstm queries=15 shots=1 variant=released,paper"
-    said, runs, _ = report("table2", narrow)  # of 1 and of 15 queries, which are never compared
-    assert {"omniglot 1-shot, test_queries=1", "omniglot 1-shot, test_queries=15"} == set(runs["column"])
-    assert "pairs" not in said.tables
 
 
 def test_a_score_beside_the_papers():

@@ -11,7 +11,7 @@ from fewshot.report.pairs import corrected, paired, pairs, ranks
 from fewshot.report.runs import runs_of
 from fewshot.report.table import one_task
 from fewshot.results.statistics import half_width
-from tests.helpers import some, store, store_study
+from tests.helpers import evaluated, some, store, store_study
 
 pytestmark = pytest.mark.usefixtures("composed_once", "outputs")
 
@@ -63,3 +63,18 @@ def test_a_task_that_has_much_of_the_error_is_marked():
     tables = report("table1", narrow)[0].tables
     assert list(tables["in full"]["one task"]) == ["", "11%"]
     assert tables["pairs"]["one task"].str.endswith("%").all()
+
+
+def test_variants_are_compared_on_the_tests_of_evaluate():
+    narrow = ["method=oplstm", "shots=1", "variant=released,paper"]
+    for job in store_study("table2", narrow, 80):
+        evaluated(job, some(80, job.cfg.seed, 600) - 3 * (job.cfg.variant == "released"))
+    said, runs, _ = report("table2", [*narrow, "queries=15"])
+    [pair] = pairs(runs).to_dict("records")
+    assert (pair["first"], pair["column"], pair["seeds"]) == ("oplstm variant=released", "omniglot 1-shot", 3)
+    assert (pair["difference"], pair["ci95_seeds"]) == (pytest.approx(-3), pytest.approx(0, abs=1e-9))
+    assert runs["paper"].isna().all()  # it has one query
+    assert said.title == "table2 method=oplstm queries=15 shots=1 variant=released,paper"
+    said, runs, _ = report("table2", narrow)  # of 1 and of 15 queries, which are never compared
+    assert {"omniglot 1-shot, test_queries=1", "omniglot 1-shot, test_queries=15"} == set(runs["column"])
+    assert "pairs" not in said.tables
