@@ -78,7 +78,9 @@ def test_learner_equals_reference(method, backbone, bn, options):
 
     learner.eval()  # without a graph, as in validation and test
     with torch.no_grad():
-        close(learner.predict(batch), expected)
+        evaluated = learner.predict(batch)
+    assert not evaluated.requires_grad
+    close(evaluated, expected)
 
 
 OTHER_WAY = [case for case in CASES if case[0] not in ("lstm", "protonet") or case[1] == "conv4"]

@@ -10,7 +10,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import __main__ as benchmarks
 from benchmarks import cases, compare
 from benchmarks.counts import count
-from fewshot.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -36,12 +35,6 @@ def test_one_case(tmp_path, capsys, monkeypatch):
     for times in case["ms_per_task"].values():
         assert 0 < times["min"] <= times["p10"] <= times["median"] <= times["p90"]
     assert "sine/lstm" in capsys.readouterr().out
-
-
-def test_names_of_cases():
-    assert benchmarks.chosen("sine/o*,omniglot/sap", slow=False) == ["sine/oplstm", "omniglot/sap"]
-    with pytest.raises(UserError, match="sine/protonet: no such case"):
-        benchmarks.chosen("sine/protonet", slow=False)
 
 
 def test_flops_are_those_that_torch_counts():

@@ -49,7 +49,6 @@ def traced(module: nn.Module, inputs: tuple[Tensor, ...], **_: Any) -> None:
     "name", ["protonet", "maml", "warpmaml", "lstm-set", "lstm-sequence", "oplstm-released"]
 )
 def test_an_update_is_the_same_operations_for_every_episode(name, monkeypatch, tmp_path):
-    """What a GPU would replay, traced here without one."""
     learner = make_named(name, "fc")
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", traced)
     monkeypatch.setattr(torch.nn.functional, "one_hot", one_hot)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewshot.episodes import Episode
 from fewshot.errors import UserError
 from fewshot.methods.base import MetaLearner
 from fewshot.methods.maml import MAML as Maml
@@ -91,29 +90,6 @@ def test_warp_maml_warp_gradient_equals_finite_differences(backbone):
         return total
 
     check_gradient(learner, found, value)
-
-
-def test_maml_clips_gradients_where_the_released_runs_do():
-    """After each task as the gradients are added, or once; a large bound changes nothing."""
-    learner: Any = make("maml", "fc", **MAML)
-    learner.inner_steps = 0  # plain gradients of the initial weights
-    batch = episode(learner)
-    parts = [gradients(learner, Episode(*(part[b : b + 1] for part in batch))) for b in range(3)]
-    bound = 0.7 * max(float(sum(p[name] for p in parts).abs().max()) for name in parts[0])
-    learner.grad_clip = bound
-    differ = 0.0
-    for each in (True, False):
-        learner.grad_clip_each = each
-        for name, found in gradients(learner, batch).items():
-            one, two, three = (p[name] for p in parts)
-            once = (one + two + three).clamp(-bound, bound)
-            running = ((one.clamp(-bound, bound) + two).clamp(-bound, bound) + three).clamp(-bound, bound)
-            close(found, running if each else once)
-            differ = max(differ, float((running - once).abs().max()))
-    assert differ > 1e-3
-    learner.grad_clip = 1e6
-    for name, found in gradients(learner, batch).items():
-        close(found, sum(p[name] for p in parts))
 
 
 def test_maml_takes_other_steps_in_evaluation():

@@ -9,10 +9,8 @@ import torch
 from fewshot.data.sine import SineSource
 from fewshot.episodes import Episode, Task
 from fewshot.methods.losses import accumulated_losses, baseline_scores
-from fewshot.results.record import score_line
 from tests.conftest import episode, make
 from tests.test_learners import EVERY, SET, close, losses_and_gradient, make_named
-from tests.test_results import RESULT
 
 
 @pytest.mark.parametrize("tasks", [1, 3])
@@ -116,8 +114,3 @@ def test_the_mean_of_the_support_set():
     batch = source.episode(source.draw("test", np.arange(4), 3, 5), 3)
     expected = [float(((batch.query_y[b] - sum(batch.support_y[b]) / 3) ** 2).mean()) for b in range(4)]
     assert torch.allclose(baseline_scores(batch, source.task), torch.tensor(expected))
-
-
-def test_baselines_stand_beside_the_score():
-    line = score_line(RESULT | {"baselines": {"nearest_neighbour": 52.3, "chance": 20.0}})
-    assert "; nearest neighbour 52.30%; chance 20.00%; paper, mean of 3 runs: 84.27%)" in line
