@@ -1,7 +1,5 @@
 """Every learner equals the plain loops of `reference` in float64: predictions and meta-gradients."""
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -10,10 +8,10 @@ from tests.conftest import LSTM, MAML, OPLSTM, RELEASED, SAP, TEXT, WARPMAML, ep
 
 BACKBONES = ("mlp", None), ("fc", None), ("conv4", None), ("fc", "support"), ("conv4", "support")
 OWN_STATISTICS = BACKBONES[:3]
-CASES: list[tuple[str, str, str | None, dict[str, Any]]] = []
+CASES = []
 
 
-def add(method: str, backbones: Any, *variants: dict[str, Any]) -> None:
+def add(method, backbones, *variants):
     """Cases of a method's options; the MLP is for regression."""
     CASES.extend((method, *backbone, options) for backbone in backbones for options in variants)
 
@@ -51,9 +49,7 @@ add("oplstm", [("fc", "support"), ("conv4", "support")], OPLSTM | TEXT)
 add("oplstm", [("conv4", None)], NORMALISED[1] | {"scalar_bias": True})
 
 
-def close(
-    found: torch.Tensor, expected: torch.Tensor, name: str = "", rtol: float = 1e-9, atol: float = 1e-10
-) -> None:
+def close(found, expected, name="", rtol=1e-09, atol=1e-10):
     torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, msg=lambda m: f"{name}: {m}")
 
 

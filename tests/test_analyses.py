@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -31,13 +30,13 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 # ---------------------------------------------------------------- Figure 6
-def oplstm(backbone: str = "conv4") -> OPLSTM:
+def oplstm(backbone="conv4"):
     learner = make("oplstm", backbone, **OPTIONS | RELEASED | {"normalisation": "matrix"})
     assert isinstance(learner, OPLSTM)
     return learner
 
 
-def plain_similarity(learner: OPLSTM, support_x: Any, support_y: Any, final: Any, paper: bool) -> list[float]:
+def plain_similarity(learner, support_x, support_y, final, paper):
     """One task, by autograd: cosine and distance to gradient descent, then to prototypes."""
     initial, bias = learner.head.weight.detach(), learner.head.bias.detach()
     features = learner.body(support_x[None])[0].detach()
@@ -108,7 +107,7 @@ def test_interpretability_is_the_activation_strengths(backbone, layers):
     found = learner.interpretability()
     # three levels of multiplications and shifts, two of scales, the head
     assert len(found) == 3 * layers + 3 * 3 + 2 * 3 + 1
-    strengths: Any = learner.net.strengths
+    strengths = learner.net.strengths
     expected = strengths[1].multiplication.softmax(0).tolist()
     assert [v for k, v in found.items() if k.startswith("level 1, multiplication")] == pytest.approx(expected)
     with torch.no_grad():
@@ -122,7 +121,7 @@ def test_sap_starts_as_the_plain_network(backbone, centred):
     """Its transformations begin as the identity."""
     shape = (2, 8, 8) if backbone == "conv4" else (1, 3, 3)
     options = SAP_OPTIONS | {"centred": centred}
-    learner: Any = CLASSES["sap"](Task(shape, 3, False), BACKBONES[backbone], **options)
+    learner = CLASSES["sap"](Task(shape, 3, False), BACKBONES[backbone], **options)
     x, net = torch.randn(2, 5, *shape), learner.net
     with torch.no_grad():
         weights = {n: p.expand(2, *p.shape) for n, p in net.named_parameters() if learner.adapts(n)}
@@ -160,7 +159,7 @@ def test_later_evaluations(tmp_path):
     assert tests[-1].display_name == f"{own.display_name}-on-{name}-2way-1shot-15queries-30tasks"
 
 
-def wandb_runs(folder: Path) -> list[Any]:
+def wandb_runs(folder):
     return [record.run for record in records(folder) if record.HasField("run")]
 
 

@@ -1,23 +1,22 @@
 """ResNet-12 and the libraries' models, beside plain loops over tasks and stock torch modules."""
 
 import copy
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from fewshot.backbones import make_body
 from fewshot.backbones.resnet12 import ResNet12
 from fewshot.errors import UserError
-from fewshot.methods.base import MetaLearner, Task
+from fewshot.methods.base import Task
 from tests.conftest import CLASSES, LSTM, MAML, OPLSTM, RELEASED, SAP, WARPMAML, episode
 
 RESNET = {"_target_": "fewshot.backbones.resnet12.ResNet12", "widths": [2, 3, 4, 5], "bn": "transductive"}
 LIBRARY = "fewshot.backbones.library.LibraryBody"
 TORCHVISION = {"_target_": LIBRARY, "library": "torchvision", "model": "resnet18"}
-LEARNERS: dict[str, dict[str, Any]] = {
+LEARNERS = {
     "protonet": {"lr": 1e-3},
     "oplstm": OPLSTM | RELEASED | {"normalisation": "matrix"},
     "maml": MAML,
@@ -26,20 +25,20 @@ LEARNERS: dict[str, dict[str, Any]] = {
 BOTH = pytest.mark.parametrize("backbone", [RESNET, TORCHVISION], ids=["resnet12", "torchvision"])
 
 
-def stray(module: nn.Module) -> None:
+def stray(module):
     """Every weight away from its default."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
 
 
-def learner(method: str, backbone: dict[str, Any]) -> MetaLearner:
+def learner(method, backbone):
     made = CLASSES[method](Task((3, 16, 16), 3, False), backbone, **LEARNERS[method]).double()
     stray(made)
     return made
 
 
-def plain_norm(u: Tensor, layer: Any, reference: int | None) -> Tensor:
+def plain_norm(u, layer, reference):
     """Batch norm of one set (M, C, H, W), by the statistics of its first `reference` examples."""
     own = u[:reference]
     mean = own.mean((0, 2, 3), keepdim=True)
@@ -48,7 +47,7 @@ def plain_norm(u: Tensor, layer: Any, reference: int | None) -> Tensor:
     return (u - mean) / (spread + 1e-5).sqrt() * scale + shift
 
 
-def plain_resnet12(body: ResNet12, x: Tensor, reference: int | None) -> Tensor:
+def plain_resnet12(body, x, reference):
     """Of one task's set (M, C, H, W)."""
     for block in body.blocks:
         u = x

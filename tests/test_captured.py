@@ -1,10 +1,7 @@
 """What a GPU would replay: the same operations in every update, traced here without a GPU."""
 
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -17,19 +14,19 @@ from tests.test_compiled import CPU, CUDA, check_same_gradients
 from tests.test_learners import make_named
 
 
-def one_hot(y: Tensor, classes: int) -> Tensor:
+def one_hot(y, classes):
     """Torch's, which looks at the labels on a CPU and on a GPU does not."""
     return (y.unsqueeze(-1) == torch.arange(classes)).long()
 
 
-def traced(module: nn.Module, inputs: tuple[Tensor, ...], **_: Any) -> None:
+def traced(module, inputs, **_):
     """As torch.cuda.make_graphed_callables: from now on `module` does what it did for `inputs`.
 
     An operation whose result a branch of Python depends on is refused, as a GPU's recording would.
     """
     learned = dict(module.named_parameters())
 
-    def losses_and_gradients(weights: dict[str, Tensor], *parts: Tensor) -> tuple[Any, ...]:
+    def losses_and_gradients(weights, *parts):
         losses, predictions = functional_call(module, weights, parts)
         grads = torch.autograd.grad(losses.sum(), list(weights.values()), allow_unused=True)
         return losses, predictions, grads
@@ -37,7 +34,7 @@ def traced(module: nn.Module, inputs: tuple[Tensor, ...], **_: Any) -> None:
     fresh = {name: p.detach().clone().requires_grad_() for name, p in learned.items()}
     replay = make_fx(losses_and_gradients)(fresh, *inputs)
 
-    def forward(*parts: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(*parts):
         losses, predictions, grads = replay(learned, *parts)
         used = [(p, g.detach()) for p, g in zip(learned.values(), grads, strict=True) if g is not None]
         return with_gradients(losses, *zip(*used, strict=True)), predictions.detach()

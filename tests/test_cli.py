@@ -50,7 +50,7 @@ OF_EVALUATE = {
 }
 
 
-def call(monkeypatch: pytest.MonkeyPatch, command: str, tmp_path: Path, program: str = "train") -> int:
+def call(monkeypatch, command, tmp_path, program="train"):
     """Gives a command in `tmp_path`, with the settings of a short run, and returns its exit code."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEWSHOT_PREPARED", str(tables(tmp_path)))

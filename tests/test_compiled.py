@@ -1,14 +1,12 @@
 """Compiled training: the same gradients; none where it does not pay or is not possible."""
 
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
 
 from fewshot.backbones import task_weight
 from fewshot.errors import UserError
-from fewshot.methods.base import MetaLearner
 from fewshot.methods.oplstm import OPLSTM as Learner
 from fewshot.training import compiled as module
 from fewshot.training.compiled import LONG, compiled, to_compile
@@ -30,11 +28,11 @@ def _no_leftovers():
     torch._dynamo.reset()
 
 
-def traced_on_gpu(function: Any, **_: Any) -> Any:
+def traced_on_gpu(function, **_):
     return TRACED(function, fullgraph=True, dynamic=False)
 
 
-def check_same_gradients(learner: MetaLearner, cfg: Any, device: torch.device) -> None:
+def check_same_gradients(learner, cfg, device):
     """That three updates have the losses, predictions and gradients that they have as they are."""
     batches = [episode(learner, tasks=2) for _ in range(3)]
     expected = [losses_and_gradient(learner, batch) for batch in batches]
@@ -90,7 +88,7 @@ def test_the_first_pass_is_the_code_of_the_others(products, monkeypatch, tmp_pat
     """Also where outer products would be kept as such, more in each pass: torch compiles eight kinds at
     most."""
     monkeypatch.setattr(task_weight, "fewer", lambda *_: products)
-    pieces: list[Any] = []
+    pieces = []
     counting = partial(torch.compile, backend=lambda graph, _: pieces.append(graph) or graph.forward)
     learner = make_named("oplstm-released", "mlp")
     monkeypatch.setattr(torch, "compile", counting)
@@ -100,7 +98,7 @@ def test_the_first_pass_is_the_code_of_the_others(products, monkeypatch, tmp_pat
 
 
 def test_validation_is_not_compiled(monkeypatch, tmp_path):
-    calls: list[int] = []
+    calls = []
     counting = lambda function, **_: lambda *args: calls.append(1) or function(*args)  # noqa: E731
     monkeypatch.setattr(torch, "compile", counting)
     result = train(config(tmp_path, *OPLSTM, "trainer.compile=true", "method.passes=3"))

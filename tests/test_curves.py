@@ -1,11 +1,6 @@
 """What a run logs while it trains, in metrics.csv and TensorBoard, and the figure of it."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
-from matplotlib.figure import Figure
-from omegaconf import DictConfig
 
 from fewshot.config.run_id import run_folder
 from fewshot.methods.base import MetaLearner
@@ -20,7 +15,7 @@ FEW = ["trainer.max_steps=20", "trainer.val_check_interval=10", "trainer.log_eve
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 
-def images(tmp_path: Path, *overrides: str) -> DictConfig:
+def images(tmp_path, *overrides):
     """A small run on own images, two classes a task that are hard to tell apart."""
     files = {f"class{c}/{i}.png": picture(c + 12 * i) for c in range(12) for i in range(20)}
     fill_folder(tmp_path / "images", files)
@@ -29,18 +24,18 @@ def images(tmp_path: Path, *overrides: str) -> DictConfig:
     return config(tmp_path, "data=folder", "method=protonet", *small, *overrides)
 
 
-def curve(folder: Path, metric: str) -> dict[int, float]:
+def curve(folder, metric):
     return {int(r["step"]): float(r["value"]) for r in rows(folder / "metrics.csv") if r["metric"] == metric}
 
 
-def lines(figure: Figure) -> dict[str, list[Any]]:
+def lines(figure):
     return {axes.get_title(loc="left"): [line.get_label() for line in axes.lines] for axes in figure.axes}
 
 
 @pytest.mark.parametrize("method", ["protonet", "warpmaml"])
 def test_training_accuracy_of_logged_steps(method, tmp_path, monkeypatch):
     """It is that of the predictions made in training, and is computed for no other step."""
-    scored: list[float] = []
+    scored = []
     score = MetaLearner.scores
 
     def counted(self, predictions, query_y):

@@ -1,7 +1,6 @@
 """The panels of a study's dashboard, without a server."""
 
 import re
-from typing import Any
 
 import pytest
 
@@ -46,7 +45,7 @@ NAME, SHOTS = "method.value.name", "shots.value"
 )
 def test_a_dashboard_is_of_the_studys_runs_and_groups_their_seeds(study, narrow, groups):
     found = jobs(study, narrow)
-    model: Any = dashboard.workspace(study, narrow, found)._to_model().model_dump(by_alias=True)
+    model = dashboard.workspace(study, narrow, found)._to_model().model_dump(by_alias=True)
     [runs] = model["spec"]["section"]["runSets"]
     assert [key["name"] for key in runs["grouping"]] == groups
     [chosen] = runs["filters"]["filters"]

@@ -63,13 +63,13 @@ def test_a_damaged_file_in_a_zip_is_named(tmp_path):
         files_in(tmp_path)
 
 
-def saved(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+def saved(image, form="PNG", **options):
     out = io.BytesIO()
     image.save(out, form, **options)
     return out.getvalue()
 
 
-def sixteen_bit_colours() -> bytes:
+def sixteen_bit_colours():
     """A PNG that PIL cannot write."""
     header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
     rows = zlib.compress((b"\0" + bytes(range(12))) * 2)

@@ -1,27 +1,24 @@
 """A user's own folder of images: class folders, split folders, lists of labels."""
 
-from pathlib import Path
-
 import pytest
 
-from fewshot.data.table import Table
 from fewshot.episodes import SPLITS
 from tests.made_files import FILLS, check_four, csv_files, fails, fill_folder, names, picture, placed, prepare
 
 
-def read(tmp_path: Path, files: dict[str, bytes]) -> Table:
+def read(tmp_path, files):
     """The table of a user's own folder with these files."""
     fill_folder(tmp_path / "zoo", files)
     return prepare(tmp_path, "folder", path=tmp_path / "zoo")
 
 
-def animals(number: int = 4) -> dict[str, bytes]:
+def animals(number=4):
     forms = ["PNG", "JPEG", "BMP", "GIF", "WEBP"]
     each = [(i, j, form) for i in range(number) for j, form in enumerate(forms, start=1)]
     return {f"animal{i}/{j}.{form.lower()}": picture(i, form=form) for i, j, form in each}
 
 
-def in_folders(place: str = "{split}/{name}") -> dict[str, bytes]:
+def in_folders(place="{split}/{name}"):
     splits = ("train", "train", "val", "test")
     return {place.format(split=splits[int(n[6])], name=n): data for n, data in animals().items()}
 
@@ -79,7 +76,7 @@ def test_a_csv_of_labels(tmp_path):
     assert "40 of 41 images" in table.note
 
 
-REFUSED: list[tuple[dict[str, bytes], str]] = [
+REFUSED = [
     (in_folders() | {"labels.csv": LABELS}, "labels.csv and folders train, val and test"),
     (animals() | {"a.csv": ALL, "b.csv": LABELS}, "a.csv, b.csv: keep one"),
     (placed("{c}{v}.png") | csv_files() | {"b/train.csv": LABELS}, "b/train.csv"),

@@ -58,7 +58,7 @@ def test_omniglot_from_a_zip_and_a_folder(tmp_path):
     assert table.images[:, 0, 0, 0].tolist()[:20] == [255 - 12 * i for i in range(20)]  # ink is 255
 
 
-def birds(classes: int) -> dict[str, bytes]:
+def birds(classes):
     there = [f"{i:03}.Bird_{i}" for i in range(1, classes + 1)]
     files = {f"CUB_200_2011/images/{bird}/{bird[4:]}_0001.jpg": picture(100, form="JPEG") for bird in there}
     files |= {f"segmentations/{bird}/{bird[4:]}_0001.png": picture() for bird in there}
@@ -131,7 +131,7 @@ def test_mini_from_class_folders(tmp_path):
     check_four(prepare(tmp_path, "mini"))
 
 
-def pickles(protocol: int = 2, images: list[tuple[str, str, int]] = FOUR) -> dict[str, bytes]:
+def pickles(protocol=2, images=FOUR):
     files = {}
     for split in SPLITS:
         rows = [(c, v) for s, c, v in images if s == split]

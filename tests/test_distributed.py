@@ -26,7 +26,7 @@ QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_
 METHODS = ("lstm", "oplstm", "maml", "protonet", "warpmaml", "sap")
 
 
-def movement(method: str, devices: int, tmp_path: Path) -> torch.Tensor:
+def movement(method, devices, tmp_path):
     """How 20 updates move a learner's weights, in float64, where the size of a gradient matters."""
     data = ["data=sine"] if method in ("lstm", "oplstm") else images_of(tmp_path, f"images{os.getpid()}")
     settings = [*data, f"method={method}", "shots=5", "method.meta_batch_size=4"]
@@ -40,7 +40,7 @@ def movement(method: str, devices: int, tmp_path: Path) -> torch.Tensor:
     return parameters_to_vector(learner.parameters()).detach() - before
 
 
-def save_movements(devices: int, tmp_path: Path) -> None:
+def save_movements(devices, tmp_path):
     found = {method: movement(method, devices, tmp_path) for method in METHODS}
     if "LOCAL_RANK" not in os.environ:
         torch.save(found, tmp_path / str(devices))
@@ -84,7 +84,7 @@ def test_every_task_of_later_epochs_is_new(ranks, done):
     assert sorted(torch.cat(seen).tolist()) == list(range(6 * done, 6 * 4 * (done // 4 + 2)))
 
 
-def fail(how: str) -> None:
+def fail(how):
     if how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     raise ValueError("there is no such thing")

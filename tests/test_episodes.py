@@ -8,14 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy import stats
 
 from fewshot.data.datamodule import EpisodicDataModule, TaskStream
 from fewshot.data.image_source import ImageSource
 from fewshot.data.sine import SineSource
 from fewshot.data.table import Classes, Table
-from fewshot.episodes import SPLITS, Episode, draw_images, draw_order, random_bits, task_keys
+from fewshot.episodes import SPLITS, draw_images, draw_order, random_bits, task_keys
 from fewshot.errors import UserError
 
 COUNTS = np.array([20, 7, 31, 9, 12, 20, 8, 45, 6, 14, 11, 10], dtype=np.int64)
@@ -26,13 +25,11 @@ splits = st.sampled_from(SPLITS)
 numbers = st.integers(0, 2**40)
 
 
-def draw(
-    tasks: list[int] | NDArray, seed: int = 0, split: str = "train", ways: int = 5, examples: int = 6
-) -> NDArray:
+def draw(tasks, seed=0, split="train", ways=5, examples=6):
     return draw_images(seed, split, np.asarray(tasks, dtype=np.int64), STARTS, COUNTS, ways, examples)
 
 
-def digest(values: NDArray) -> str:
+def digest(values):
     return hashlib.sha256(np.ascontiguousarray(values).astype("<i8").tobytes()).hexdigest()[:16]
 
 
@@ -117,7 +114,7 @@ def test_sine_is_what_it_says():
     assert np.abs(np.corrcoef(joint) - np.eye(6)).max() < 0.07  # no word serves twice
 
 
-def stream(batch: int, total: int, split: str = "train") -> TaskStream:
+def stream(batch, total, split="train"):
     made = TaskStream(SineSource(0, 1), split, 2, 3, batch, total)
     made.at_once = 6
     return made
@@ -164,7 +161,7 @@ def test_the_data_module_has_one_stream_per_split():
     assert torch.equal(torch.cat([episode.support_y, episode.query_y], 1)[..., 0], drawn["y"].float())
 
 
-def image_source(ways: int = 3, seed: int = 0) -> ImageSource:
+def image_source(ways=3, seed=0):
     """Ten classes of nine one-pixel images a split; a pixel's value says its class."""
     classes = Classes(tuple(map(str, range(10))), np.arange(0, 90, 9), np.full(10, 9))
     images = np.repeat(np.arange(10), 9).astype(np.uint8)[:, None, None, None]
@@ -189,7 +186,7 @@ def test_training_tasks_may_have_more_ways():
         ImageSource(0, plain.table, 11).check("train", 1, 1)
 
 
-def image_episode(source: ImageSource, tasks: list[int], shots: int, queries: int = 2) -> Episode:
+def image_episode(source, tasks, shots, queries=2):
     return source.episode(source.draw("train", np.array(tasks), shots, queries), shots)
 
 
@@ -206,7 +203,7 @@ def test_a_label_is_one_class_in_support_and_queries(seed, tasks, shots, ways):
         assert batch.query_y[b].tolist() == sorted(batch.query_y[b].tolist())
 
 
-def long_tail(ways: int = 3) -> ImageSource:
+def long_tail(ways=3):
     """Seven classes of 9, 1, 9, 4, 9, 9 and 2 one-pixel images a split; a pixel's value says its class."""
     counts = np.array([9, 1, 9, 4, 9, 9, 2])
     classes = Classes(tuple("abcdefg"), np.cumsum(counts) - counts, counts)

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -28,7 +26,7 @@ def trained(tmp_path_factory):
     return place
 
 
-def copied(trained: Path, data: str, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+def copied(trained, data, tmp_path):
     """A run's folder in a place of its own, and its result."""
     shutil.copytree(trained / "outputs" / data, tmp_path / "outputs" / data)
     [folder] = (tmp_path / "outputs" / data).glob("*/*/seed*")
@@ -112,7 +110,7 @@ def test_bn_support_is_a_test_of_its_own(trained, tmp_path):
 
 
 class Malice:
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self):
         return os.mkdir, ("executed",)
 
 

@@ -2,8 +2,6 @@
 
 import logging
 import re
-from pathlib import Path
-from typing import Any
 
 import lightning as L
 import pytest
@@ -12,13 +10,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fewshot import ProtoNet, Task
 from fewshot.config.compose import CONF
-from fewshot.methods.base import MetaLearner
 from tests.conftest import CLASSES, LSTM, MAML, OPLSTM, SAP, WARPMAML, episode, make
 
 SHORT = {"inner_steps": 2, "eval_inner_steps": 2}
 SET = LSTM | {"passes": 2}
 SEQUENCE = SET | {"support_mode": "sequence"}
-CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
+CASES = {
     "protonet": ("protonet", "conv4", {"lr": 1e-3}),
     "lstm-set": ("lstm", "conv4", SET),
     "lstm-sequence": ("lstm", "conv4", SEQUENCE),
@@ -41,7 +38,7 @@ def unlogged():
     logging.disable(logging.NOTSET)
 
 
-def case(name: str) -> tuple[MetaLearner, Any, Any, torch.Tensor]:
+def case(name):
     """A learner, inputs to export it with, others of the same shapes, and its predictions for the others."""
     method, backbone, options = CASES[name]
     learner = make(method, backbone, **options).float().eval()
@@ -51,7 +48,7 @@ def case(name: str) -> tuple[MetaLearner, Any, Any, torch.Tensor]:
         return learner, first, other, learner(*other)
 
 
-def quick_or_slow(name: str) -> Any:
+def quick_or_slow(name):
     return pytest.param(name, marks=pytest.mark.slow if name in ("maml", "warpmaml", "sap") else ())
 
 
@@ -77,7 +74,7 @@ def test_onnx_gives_the_same_predictions(name, tmp_path):
     assert (torch.from_numpy(found) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 
 
-def keep(learner: MetaLearner, folder: Path) -> MetaLearner:
+def keep(learner, folder):
     """Its checkpoint, as a run has it, in a folder."""
     folder.mkdir()
     state = {"state_dict": learner.state_dict(), "hyper_parameters": dict(learner.hparams)}
@@ -92,7 +89,7 @@ def test_the_export_page_runs(tmp_path, monkeypatch):
     maml = keep(CLASSES["maml"](task, backbone, **MAML | SHORT), tmp_path / "MAML-RUN")
     blocks = re.findall(r"```python\n(.*?)```", (CONF.parent / "docs" / "export.md").read_text(), re.S)
     assert len(blocks) == 5
-    names: dict[str, Any] = {}
+    names = {}
     for block in blocks[:3]:
         exec(block, names)
     with torch.no_grad():

@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import torch
-from omegaconf import DictConfig
 
 from fewshot.config.run_id import run_folder
 from fewshot.training.run import run
@@ -25,7 +24,7 @@ def finished(tmp_path_factory):
     return folder
 
 
-def check_continued(cfg: DictConfig, alone: DictConfig) -> None:
+def check_continued(cfg, alone):
     """That all is the same, also the last state with its optimiser's."""
     check_same(cfg, alone)
     last = [torch.load(run_folder(c) / "last.ckpt", weights_only=True) for c in (cfg, alone)]

@@ -1,20 +1,16 @@
 """What every learner must be whatever its arithmetic: independence of tasks, symmetries, learning."""
 
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor
 
 from fewshot.episodes import Episode, Task
 from fewshot.errors import UserError
-from fewshot.methods.base import MetaLearner
 from tests.conftest import CLASSES, FC, LSTM, MAML, OPLSTM, RELEASED, SAP, TEXT, WARPMAML, episode, make
 
 SET = LSTM | {"support_mode": "set", "pool_cell": True, "query_cell": True}
 SEQUENCE = LSTM | {"support_mode": "sequence", "pool_cell": False, "query_cell": False}
 RELEASED_OPLSTM = OPLSTM | RELEASED | {"normalisation": "joint"}
-LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
+LEARNERS = {
     "protonet": ("protonet", {"lr": 1e-3}),
     "maml": ("maml", MAML),
     "anil": ("maml", MAML | {"adapt_head_only": True}),
@@ -37,16 +33,16 @@ ORDERED = ("lstm-sequence", "lstm-offset")
 EVERY = pytest.mark.parametrize(("name", "backbone"), ALL)
 
 
-def make_named(name: str, backbone: str, bn: str | None = None) -> MetaLearner:
+def make_named(name, backbone, bn=None):
     method, options = LEARNERS[name]
     return make(method, backbone, bn, regression=backbone == "mlp" and method != "protonet", **options)
 
 
-def summed_loss(learner: MetaLearner, batch: Episode) -> Tensor:
+def summed_loss(learner, batch):
     return learner.losses(batch)[0].sum()
 
 
-def gradients(learner: MetaLearner, batch: Episode) -> dict[str, Tensor]:
+def gradients(learner, batch):
     learner.zero_grad()
     summed_loss(learner, batch).backward()
     learner.on_before_optimizer_step(learner.configure_optimizers())
@@ -54,7 +50,7 @@ def gradients(learner: MetaLearner, batch: Episode) -> dict[str, Tensor]:
     return {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in named}
 
 
-def losses_and_gradient(learner: MetaLearner, batch: Episode) -> tuple[Tensor, ...]:
+def losses_and_gradient(learner, batch):
     """Of one call of `losses`: the losses, the predictions and each parameter's gradient."""
     learner.zero_grad()
     losses, predictions = learner.losses(batch)
@@ -62,7 +58,7 @@ def losses_and_gradient(learner: MetaLearner, batch: Episode) -> tuple[Tensor, .
     return losses, predictions, *(p.grad.clone() for p in learner.parameters() if p.grad is not None)
 
 
-def close(found: Tensor, expected: Tensor, rtol: float = 1e-9, atol: float = 1e-10) -> None:
+def close(found, expected, rtol=1e-09, atol=1e-10):
     torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
 
 
@@ -91,7 +87,7 @@ def test_order_of_support_set_is_irrelevant(name, backbone):
         close(learner.predict(batch._replace(**support)), expected, rtol=1e-8, atol=1e-9)
 
 
-def takes_bn(name: str, backbone: str) -> bool:
+def takes_bn(name, backbone):
     """The LSTM sees raw inputs unless the backbone is convolutional; the MLP has no batch norm."""
     return backbone == "conv4" or (backbone == "fc" and not name.startswith("lstm"))
 

@@ -1,7 +1,6 @@
 """What Lightning's users expect: a stock Trainer trains, tests, resumes and takes its options."""
 
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import pytest
@@ -13,14 +12,13 @@ from fewshot.config.run_id import config_diff, run_folder
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.sine import SineSource
 from fewshot.episodes import Task
-from fewshot.methods.base import MetaLearner
 from fewshot.training.checkpoints import load_weights
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run as train
 from tests.conftest import CLASSES, FC, LSTM, MAML, OPLSTM, SAP, WARPMAML
 from tests.helpers import config, evaluation
 
-OPTIONS: dict[str, dict[str, Any]] = {
+OPTIONS = {
     **{"lstm": LSTM, "maml": MAML, "oplstm": OPLSTM, "protonet": {"lr": 1e-3}},
     **{"sap": SAP, "warpmaml": WARPMAML},
 }
@@ -34,7 +32,7 @@ NAMES = {  # of run folders
 }
 
 
-def waves() -> tuple[MetaLearner, EpisodicDataModule]:
+def waves():
     source = SineSource(0)
     tasks = {"train_queries": 5, "num_val_tasks": 6, "num_test_tasks": 7, "eval_batch_size": 4}
     backbone = {"layer": "linear", "widths": [5], "bn": "none"}
@@ -42,10 +40,10 @@ def waves() -> tuple[MetaLearner, EpisodicDataModule]:
     return learner, EpisodicDataModule(source, 3, 2, 4, **tasks)
 
 
-def stock(folder: Path, *callbacks: Callback, epochs: int = 1) -> L.Trainer:
+def stock(folder, *callbacks, epochs=1):
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
     saves = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
-    own: dict[str, Any] = quiet | {"callbacks": list(callbacks), "enable_checkpointing": saves}
+    own = quiet | {"callbacks": list(callbacks), "enable_checkpointing": saves}
     own |= {"max_epochs": epochs, "default_root_dir": folder}
     return L.Trainer(accelerator="cpu", inference_mode=False, **own)
 
@@ -68,16 +66,14 @@ def test_a_stock_trainer_returns_the_score(tmp_path):
 class Seen(Callback):
     """The numbers of the training tasks, in order."""
 
-    def __init__(self) -> None:
-        self.tasks: list[int] = []
+    def __init__(self):
+        self.tasks = []
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, _: int
-    ) -> None:
+    def on_train_batch_start(self, trainer, pl_module, batch, _):
         self.tasks += batch.tasks.tolist()
 
 
-def two_epochs(saves: ModelCheckpoint, state: Path | None = None) -> tuple[list[int], MetaLearner]:
+def two_epochs(saves, state=None):
     L.seed_everything(0, verbose=False)
     (learner, module), seen = waves(), Seen()
     trainer = stock(Path(str(saves.dirpath)), seen, saves, epochs=2)
@@ -113,13 +109,12 @@ def test_each_fit_begins_with_the_first_task(tmp_path):
         assert seen.tasks == list(range(16))
 
 
-def saved(learner: MetaLearner, folder: Path) -> dict[str, Any]:
+def saved(learner, folder):
     """A learner's checkpoint, which is also kept as x.ckpt."""
     trainer = stock(folder)
     trainer.strategy.connect(learner)
     trainer.save_checkpoint(folder / "x.ckpt", weights_only=True)
-    checkpoint: dict[str, Any] = torch.load(folder / "x.ckpt", weights_only=True)
-    return checkpoint
+    return torch.load(folder / "x.ckpt", weights_only=True)
 
 
 @pytest.mark.parametrize("method", OPTIONS)
@@ -135,7 +130,7 @@ def test_a_learner_is_built_from_its_checkpoint(method, tmp_path):
     assert all(torch.equal(again.state_dict()[name], value) for name, value in learner.state_dict().items())
 
 
-RAN: list[object] = []
+RAN = []
 
 
 def test_a_checkpoint_that_names_code_runs_nothing(tmp_path):

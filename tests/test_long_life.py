@@ -15,7 +15,7 @@ SHORT = "trainer.max_steps=300 trainer.val_check_interval=20 trainer.save_every_
 SHORT += " trainer.log_every_n_steps=2 trainer.num_val_tasks=4 trainer.num_test_tasks=4"
 
 
-def output_of(module: str, *arguments: str) -> list[str]:
+def output_of(module, *arguments):
     """What `python -m tests.<module>` prints."""
     command = [sys.executable, "-m", f"tests.{module}", *arguments]
     done = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True)

@@ -1,20 +1,16 @@
 """Meta-gradients against finite differences, and what single learners promise beside their equations."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fewshot.errors import UserError
-from fewshot.methods.base import MetaLearner
 from fewshot.methods.maml import MAML as Maml
 from tests.conftest import CLASSES, FC, MAML, OPLSTM, RELEASED, SAP, WARPMAML, episode, make, whole
 from tests.test_learners import RELEASED_OPLSTM, close, gradients, summed_loss
 
 
-def check_gradient(learner: MetaLearner, gradient: dict[str, Tensor], value: Callable[[], Tensor]) -> None:
+def check_gradient(learner, gradient, value):
     """`gradient` is that of `value` along each of its tensors and along several directions of all at once."""
     parameters = dict(learner.named_parameters())
     none = {name: torch.zeros_like(g) for name, g in gradient.items()}
@@ -70,7 +66,7 @@ def test_warp_maml_base_gradient_equals_finite_differences(backbone, last_loss):
 @pytest.mark.parametrize("backbone", ["fc", "conv4"])
 def test_warp_maml_warp_gradient_equals_finite_differences(backbone):
     """The gradient of the warps is the sum over the steps of that of one step from where it starts."""
-    learner: Any = make("warpmaml", backbone, **WARPMAML | {"inner_steps": 3})
+    learner = make("warpmaml", backbone, **WARPMAML | {"inner_steps": 3})
     batch = episode(learner, tasks=1)
     found = {name: g for name, g in gradients(learner, batch).items() if ".warps." in name}
     starts = [learner.initial_weights(1)]
@@ -93,7 +89,7 @@ def test_warp_maml_warp_gradient_equals_finite_differences(backbone):
 
 
 def test_maml_takes_other_steps_in_evaluation():
-    learner: Any = make("maml", "fc", **MAML | {"inner_steps": 1, "eval_inner_steps": 4})
+    learner = make("maml", "fc", **MAML | {"inner_steps": 1, "eval_inner_steps": 4})
     batch = episode(learner)
     trained, evaluated = learner.predict(batch), learner.eval().predict(batch)
     learner.train().inner_steps = 4
@@ -104,24 +100,24 @@ def test_maml_takes_other_steps_in_evaluation():
 def test_what_is_not_adapted_is_not_copied():
     options = MAML | {"grad_clip_each": True, "adapt_head_only": True}
     assert sorted(make("maml", "conv4", **options).initial_weights(tasks=7)) == ["head.bias", "head.weight"]
-    clipped: Any = make("maml", "conv4", **options | {"grad_clip": 10.0})
+    clipped = make("maml", "conv4", **options | {"grad_clip": 10.0})
     assert len(clipped.initial_weights(tasks=7)) == len(list(clipped.net.parameters()))
 
 
 class MetaSGD(Maml):
     """Learns a step size for every weight."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.names = [name for name, _ in self.net.named_parameters()]
         self.sizes = nn.ParameterList(torch.full_like(p, self.inner_lr) for p in self.net.parameters())
 
-    def step_size(self, name: str) -> Tensor:
+    def step_size(self, name):
         return self.sizes[self.names.index(name)]
 
 
 def test_meta_sgd_is_maml_with_learned_steps():
-    plain: Any = make("maml", "fc", **MAML)
+    plain = make("maml", "fc", **MAML)
     sgd = MetaSGD(plain.task, FC, **MAML).double()
     sgd.net.load_state_dict(plain.net.state_dict())
     for size in sgd.sizes:
@@ -146,7 +142,7 @@ def test_zero_update_is_no_step(backbone, preactivation, normalisation, gamma):
     """0 / |0|: the released code gives NaN. Here H_T = H_0, and no gradient is NaN or infinite."""
     options = {"normalisation": normalisation, "preactivation": preactivation, "gamma": gamma}
     options = OPLSTM | RELEASED | options
-    learner: Any = make("oplstm", backbone, regression=backbone == "mlp", **options)
+    learner = make("oplstm", backbone, regression=backbone == "mlp", **options)
     lstms = [learner.output_lstm, *([learner.hidden_lstm] if backbone != "conv4" else [])]
     with torch.no_grad():
         for lstm in lstms:
@@ -161,7 +157,7 @@ def test_zero_update_is_no_step(backbone, preactivation, normalisation, gamma):
 
 
 def test_gamma_is_learned_unless_null():
-    learner: Any = make("oplstm", "fc", **RELEASED_OPLSTM)
-    made: Any = CLASSES["oplstm"](learner.task, FC, **RELEASED_OPLSTM)
+    learner = make("oplstm", "fc", **RELEASED_OPLSTM)
+    made = CLASSES["oplstm"](learner.task, FC, **RELEASED_OPLSTM)
     assert made.gamma.item() == pytest.approx(0.4)
     assert make("oplstm", "fc", **RELEASED_OPLSTM | {"gamma": None}).gamma is None

@@ -1,18 +1,15 @@
 """What one recurrent layer with a linear read-out can learn from a support set; docs/section6.md."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fewshot.methods.base import Task
 from fewshot.methods.lstm import PlainLSTM
 from tests.conftest import MLP
 
 
-def episodes() -> Iterator[tuple[Tensor, float, float]]:
+def episodes():
     """2-way 1-shot on x = ±1 with y = s x: the support set in both orders, a query x and its label s x."""
     for s in (1.0, -1.0):
         for first in (1.0, -1.0):
@@ -22,14 +19,14 @@ def episodes() -> Iterator[tuple[Tensor, float, float]]:
 
 def test_one_lstm_layer_with_a_linear_read_out_suffices():
     """c sums i g = σ(k x) tanh(k y): the label of x = 1. Gates σ(±k x) choose its sign for the query."""
-    options: Any = {"support_mode": "sequence", "inputs": "target", "passes": 1, "first_labels": True}
+    options = {"support_mode": "sequence", "inputs": "target", "passes": 1, "first_labels": True}
     options |= {"hidden": [2], "pool_cell": False, "query_cell": True}
     learner = PlainLSTM(Task((1,), 1, True), MLP, 1e-3, **options).double()
     k = 20.0
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter.zero_()
-        lstm: Any = learner.lstm[0]
+        lstm = learner.lstm[0]
         rows = lstm.weight_ih_l0.view(4, 2, 2)  # gates i, f, g, o; units; inputs x, y
         rows[0, :, 0] = k
         lstm.bias_ih_l0.view(4, 2)[1] = k

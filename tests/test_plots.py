@@ -1,7 +1,5 @@
 """Figures of test tasks."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,6 @@ from fewshot.data.image_source import ImageSource
 from fewshot.data.sine import SineSource
 from fewshot.data.table import Classes, Table
 from fewshot.episodes import Episode
-from fewshot.methods.base import MetaLearner
 from fewshot.plots import episodes
 from tests.conftest import LSTM, MAML, episode, make
 
@@ -22,16 +19,16 @@ NAMES = ["plain", "a very long name of a class in some data set", "$x_1$", "b"]
 SHOWN = ["plain", "a very long name of\na class in some\ndata set", "$x 1$", "b"]
 
 
-def module(source: Any, shots: int = 5, queries: int = 6) -> EpisodicDataModule:
+def module(source, shots=5, queries=6):
     sizes = dict.fromkeys(("train_queries", "val_queries", "test_queries"), queries)
     return EpisodicDataModule(source, shots, 2, 2, **sizes, num_val_tasks=4, num_test_tasks=4)
 
 
-def waves() -> tuple[MetaLearner, EpisodicDataModule]:
+def waves():
     return make("lstm", "mlp", regression=True, **LSTM, **SET).float(), module(SineSource(0, 1))
 
 
-def images() -> tuple[MetaLearner, EpisodicDataModule]:
+def images():
     """A learner of 3 ways on a table of 4 classes of 10 grey 3 x 3 images, mostly black."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 3, 3, 1), dtype=np.uint8)
     pixels[:, :2] = 0

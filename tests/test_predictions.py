@@ -58,7 +58,7 @@ def test_predictions_and_pictures_of_waves(tmp_path):
     assert "test_task_0.png" in drawn
 
 
-def example() -> pd.DataFrame:
+def example():
     return pd.DataFrame({"true": list("aabbcccaa"), "predicted": list("abbbaacba")})
 
 

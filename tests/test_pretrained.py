@@ -1,7 +1,6 @@
 """Backbones that start from a file of weights, or from a run of another learner."""
 
 import os
-from typing import Any
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from tests.test_backbones import LEARNERS, RESNET, TORCHVISION
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-OWN: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+OWN = {
     "conv": ({"layer": "conv", "widths": [3, 4], "bn": "transductive"}, (1, 16, 16)),
     "linear": ({"layer": "linear", "widths": [6, 5], "bn": "none"}, (7,)),
     "resnet12": (RESNET, (1, 16, 16)),
@@ -28,7 +27,7 @@ OWN: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 class Runs:
     """Pickled, it would run code on loading."""
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self):
         return os.mkdir, (os.environ["FEWSHOT_NEVER"],)
 
 
@@ -86,12 +85,12 @@ def test_every_learner_starts_from_a_run_of_another(method, tmp_path):
     backbone, shape = OWN["conv"]
     task, options = Task(shape, 3, False), LEARNERS | {"warpmaml": WARPMAML, "sap": SAP}
     for first in ("protonet", "maml"):
-        pretrained: Any = CLASSES[first](task, backbone, **options[first])
+        pretrained = CLASSES[first](task, backbone, **options[first])
         folder = tmp_path / first
         folder.mkdir()
         state = {"state_dict": pretrained.state_dict(), "pytorch-lightning_version": "2.6.6"}
         torch.save(state, folder / "best.ckpt")
-        made: Any = CLASSES[method](task, backbone | {"weights": str(folder)}, **options[method])
+        made = CLASSES[method](task, backbone | {"weights": str(folder)}, **options[method])
         own, body = pretrained.body.state_dict(), made.body.state_dict()
         assert all(torch.equal(value, own[name]) for name, value in body.items())
         assert made.hparams["backbone"]["weights"] is None

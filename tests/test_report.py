@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("composed_once", "outputs")
 LSTM = ["shots=5", "method=lstm"]  # three jobs of table1
 
 
-def cell(runs: pd.DataFrame, column: str) -> pd.Series:
+def cell(runs, column):
     """The only row of a column."""
     return summarise(runs).set_index("column").loc[column]
 

@@ -1,7 +1,6 @@
 """The paper's number stands beside the same experiment only; what a result says; warnings about a run."""
 
 import json
-from typing import Any
 
 import pytest
 
@@ -17,7 +16,7 @@ from tests.helpers import config, evaluation, images_of, rows
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-RESULT: dict[str, Any] = {
+RESULT = {
     **{"status": "finished", "method": "oplstm", "variant": "released", "config_diff": {}},
     **{"data": "omniglot", "trained_on": "omniglot", "metric": "accuracy", "bn": "transductive"},
     **{"ways": 5, "shots": 1, "val_shots": 1, "test_queries": 1, "tasks": 600},

@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 from unittest.mock import MagicMock
 
 import pandas as pd
@@ -11,7 +10,6 @@ import pytest
 import torch
 from filelock import FileLock
 from lightning.pytorch.callbacks import Timer
-from omegaconf import DictConfig
 
 from fewshot.config.run_id import run_folder
 from fewshot.errors import MISTAKES, Diverged, OutOfTime, UserError
@@ -47,12 +45,11 @@ def copied(finished, tmp_path):
     return config(tmp_path)
 
 
-def stored(cfg: DictConfig) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((run_folder(cfg) / "result.json").read_text())
-    return result
+def stored(cfg):
+    return json.loads((run_folder(cfg) / "result.json").read_text())
 
 
-def trained_at(cfg: DictConfig) -> int:
+def trained_at(cfg):
     """When a run was trained."""
     return (run_folder(cfg) / "best.ckpt").stat().st_mtime_ns
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from fewshot.config.compose import composed
 from fewshot.episodes import Task
@@ -21,7 +21,7 @@ TASKS = {
 }
 
 
-def chosen(data: str, method: str, shots: int = 1, variant: str = "released") -> DictConfig:
+def chosen(data, method, shots=1, variant="released"):
     """conf/train.yaml as the command line would compose it."""
     return composed([f"data={data}", f"method={method}", f"shots={shots}", f"variant={variant}"])
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import termios
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -31,11 +30,11 @@ LONG = [  # nothing is saved before the end of the test
 ]
 
 
-def trains(folder: Path) -> bool:
+def trains(folder):
     return (folder / "metrics.csv").exists() and len(rows(folder / "metrics.csv")) > 5
 
 
-def step_of(path: Path) -> int:
+def step_of(path):
     return int(torch.load(path, weights_only=True)["global_step"])
 
 

@@ -1,7 +1,5 @@
 """What every learner shares: training, validation and test steps, losses, scores and baselines."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -19,7 +17,7 @@ def test_steps_sum_losses_and_score_each_task(regression, tasks, monkeypatch):
     """Adam sees the sum over the meta-batch, the log the mean, and the test one score and number a task."""
     learner = make("lstm", "mlp", None, regression, **SET)
     batch = episode(learner, tasks)._replace(tasks=torch.arange(7, 7 + tasks))
-    logged: dict[str, float] = {}
+    logged = {}
     monkeypatch.setattr(learner, "log", lambda key, value, **_: logged.update({key: float(value)}))
     predictions = learner.predict(batch).detach()
     losses, scores = [], []
@@ -76,7 +74,7 @@ def test_gradient_accumulation_has_the_same_gradients(name, backbone):
 @pytest.mark.parametrize("name", ["protonet", "maml", "warpmaml", "lstm-set", "oplstm-text"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_prediction_that_is_not_finite_gives_nan(name, value, monkeypatch):
-    learner: Any = make_named(name, "fc")
+    learner = make_named(name, "fc")
     batch = episode(learner, tasks=2)
     place = tuple(torch.tensor([i]) for i in (1, 2, 0))
 
