@@ -29,7 +29,6 @@ DRAW = draw
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 
-# ---------------------------------------------------------------- Figure 6
 def oplstm(backbone="conv4"):
     learner = make("oplstm", backbone, **OPTIONS | RELEASED | {"normalisation": "matrix"})
     assert isinstance(learner, OPLSTM)
@@ -99,7 +98,6 @@ def test_figure_6_is_logged_and_drawn(tmp_path, monkeypatch):
     assert train(cfg)["status"] == "finished"
 
 
-# ---------------------------------------------------------------- SAP's subspaces
 @pytest.mark.parametrize(("backbone", "layers"), [("conv4", 4), ("fc", 2)])
 def test_interpretability_is_the_activation_strengths(backbone, layers):
     learner = make("sap", backbone, **SAP_OPTIONS)
@@ -118,7 +116,6 @@ def test_interpretability_is_the_activation_strengths(backbone, layers):
 @pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("backbone", ["conv4", "fc"])
 def test_sap_starts_as_the_plain_network(backbone, centred):
-    """Its transformations begin as the identity."""
     shape = (2, 8, 8) if backbone == "conv4" else (1, 3, 3)
     options = SAP_OPTIONS | {"centred": centred}
     learner = CLASSES["sap"](Task(shape, 3, False), BACKBONES[backbone], **options)

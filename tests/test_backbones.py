@@ -77,17 +77,6 @@ def test_resnet12_has_the_weights_of_the_field():
     assert (sum(p.numel() for p in body.parameters()), body.features) == (12_424_320, 640)
 
 
-@pytest.mark.parametrize("bn", ["transductive", "support"])
-@pytest.mark.parametrize("method", LEARNERS)
-def test_a_batch_of_tasks_is_a_loop_over_them(method, bn):
-    made = learner(method, RESNET | {"bn": bn})
-    batch = episode(made, shots=1, queries=2)
-    together = made.predict(batch)
-    for number in range(len(together)):
-        alone = made.predict(type(batch)(*(x[number : number + 1] for x in batch)))
-        torch.testing.assert_close(together[number : number + 1], alone)
-
-
 @BOTH
 @pytest.mark.parametrize("method", ["protonet", "oplstm", "lstm"])
 def test_every_weight_of_the_body_learns(method, backbone):
@@ -144,9 +133,6 @@ def test_any_model_of_timm():
 REFUSED = [
     (RESNET, (3, 15, 16), "images of 16×16 pixels"),
     (RESNET, (7,), "ResNet-12 is for images"),
-    (RESNET | {"widths": [2, 3]}, (3, 16, 16), "widths=.*at least 4 items"),
-    (RESNET | {"bn": "none"}, (3, 16, 16), "bn=none: Input should be 'transductive' or 'support'"),
-    (RESNET | {"depth": 3}, (3, 16, 16), "depth=3: Unexpected keyword argument"),
     ({"_target_": "antigravity.Body"}, (3, 16, 16), "import antigravity first"),
     (TORCHVISION | {"model": "resnet19"}, (3, 16, 16), "torchvision has no such model"),
     (TORCHVISION | {"model": "vit_b_16"}, (3, 32, 32), "takes no inputs of 3×32×32"),

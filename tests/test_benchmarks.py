@@ -54,7 +54,6 @@ def test_flops_of_lstm_layers():
 
 
 def test_peak_memory():
-    """At most two tensors exist at once."""
 
     def step():
         for _ in range(3):
@@ -67,7 +66,6 @@ def test_peak_memory():
 
 @pytest.mark.slow
 def test_two_commits(monkeypatch):
-    """The working tree beside itself; needs no git."""
     monkeypatch.setattr(compare, "TURN", 0.01)
     monkeypatch.setattr(compare, "KINDS", ("train",))
     [row] = compare.main([".", ".", "--cases", "sine/lstm", "--seconds", "0.1"])

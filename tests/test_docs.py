@@ -106,7 +106,6 @@ def test_every_folder_of_the_package_is_in_it():
 
 @pytest.mark.slow
 def test_the_pages_method_and_backbone_run(tmp_path):
-    """As the page says: classes that Python can import, and a YAML each in a folder of configs."""
     text = (ROOT / "docs" / "add-a-method.md").read_text()
     codes, yamls = (re.findall(rf"```{kind}\n(.*?)```", text, re.S) for kind in ("python", "yaml"))
     code = {name: next(c for c in codes if f"class {name}(" in c) for name in ("MetaSGD", "Mine")}

@@ -11,11 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fewshot.data.datamodule import EpisodicDataModule, TaskStream
-from fewshot.data.image_source import ImageSource
 from fewshot.data.sine import SineSource
-from fewshot.data.table import Classes, Table
 from fewshot.episodes import SPLITS, draw_images, draw_order, random_bits, task_keys
-from fewshot.errors import UserError
 
 COUNTS = np.array([20, 7, 31, 9, 12, 20, 8, 45, 6, 14, 11, 10], dtype=np.int64)
 STARTS = 100 + np.concatenate([[0], np.cumsum(COUNTS)[:-1]])
@@ -159,75 +156,3 @@ def test_the_data_module_has_one_stream_per_split():
     episode, drawn = next(iter(loaders[1])), SineSource(0, 1).draw("val", np.arange(4), 3, 5)
     assert torch.equal(torch.cat([episode.support_x, episode.query_x], 1)[..., 0], drawn["x"].float())
     assert torch.equal(torch.cat([episode.support_y, episode.query_y], 1)[..., 0], drawn["y"].float())
-
-
-def image_source(ways=3, seed=0):
-    """Ten classes of nine one-pixel images a split; a pixel's value says its class."""
-    classes = Classes(tuple(map(str, range(10))), np.arange(0, 90, 9), np.full(10, 9))
-    images = np.repeat(np.arange(10), 9).astype(np.uint8)[:, None, None, None]
-    return ImageSource(seed, Table(images, dict.fromkeys(SPLITS, classes), ""), ways)
-
-
-def test_training_tasks_may_have_more_ways():
-    """The first classes of a training task, and validation and test, stay as they are."""
-    plain = image_source()
-    source = ImageSource(0, plain.table, 3, train_ways=7)
-    classes, tasks = plain.table.splits["train"], np.arange(4)
-    for split, ways in (("train", 7), ("val", 3), ("test", 3)):
-        drawn = source.draw(split, tasks, 2, 4)
-        expected = draw_images(0, split, tasks, classes.starts, classes.counts, ways, 6)
-        assert np.array_equal(drawn["index"], expected)
-        assert source.episode(drawn, 2).query_y.unique().tolist() == list(range(ways))
-        assert [len(names) for names in source.class_names(split, tasks)] == [ways] * 4
-    assert (source.task.outputs, source.task.train_outputs) == (3, 7)
-    with pytest.raises(UserError, match=r"^data.train_ways=11 is more than the 10 train classes"):
-        ImageSource(0, plain.table, 3, train_ways=11).check("train", 1, 1)
-    with pytest.raises(UserError, match=r"^data.ways=11 is more than the 10 train classes"):
-        ImageSource(0, plain.table, 11).check("train", 1, 1)
-
-
-def image_episode(source, tasks, shots, queries=2):
-    return source.episode(source.draw("train", np.array(tasks), shots, queries), shots)
-
-
-@quick
-@given(seeds, st.lists(numbers, min_size=1, max_size=4), st.integers(1, 6), st.integers(2, 3))
-def test_a_label_is_one_class_in_support_and_queries(seed, tasks, shots, ways):
-    batch = image_episode(image_source(ways, seed), tasks, shots)
-    for b in range(len(tasks)):
-        sets = ((batch.support_x, batch.support_y), (batch.query_x, batch.query_y))
-        support, queries = (set(zip(y[b].tolist(), x[b].flatten().tolist(), strict=True)) for x, y in sets)
-        assert support == queries
-        assert len(support) == ways
-        assert batch.support_y[b].bincount().tolist() == [shots] * ways
-        assert batch.query_y[b].tolist() == sorted(batch.query_y[b].tolist())
-
-
-def long_tail(ways=3):
-    """Seven classes of 9, 1, 9, 4, 9, 9 and 2 one-pixel images a split; a pixel's value says its class."""
-    counts = np.array([9, 1, 9, 4, 9, 9, 2])
-    classes = Classes(tuple("abcdefg"), np.cumsum(counts) - counts, counts)
-    images = np.repeat(np.arange(7), counts).astype(np.uint8)[:, None, None, None]
-    return ImageSource(0, Table(images, dict.fromkeys(SPLITS, classes), ""), ways)
-
-
-def test_classes_with_too_few_images_are_left_out(capsys):
-    source = long_tail()
-    queries = {"train_queries": 4, "val_queries": 3, "test_queries": 15}
-    module = EpisodicDataModule(source, 1, 4, 10, **queries, num_val_tasks=200)
-    module.setup("validate")
-    module.setup("validate")  # as Lightning does
-    assert capsys.readouterr().err.count("\n") == 1
-    names = module.class_names("val", range(200))
-    assert {name for task in names for name in task} == set("acdef")
-    drawn = module.episode("val", range(200))
-    shown = [["abcdefg"[round(255 * x)] for x in task[::3].tolist()] for task in drawn.query_x.flatten(1)]
-    assert shown == names
-    fewer = module.episode("val", range(200), queries=1)  # the same tasks
-    assert torch.equal(fewer.query_x, drawn.query_x[:, ::3])
-    others = EpisodicDataModule(source, 2, 4, 10, val_queries=7)
-    others.setup("validate")
-    assert {name for task in others.class_names("val", range(200)) for name in task} == set("acef")
-    assert module.class_names("val", range(200)) == names
-    with pytest.raises(UserError, match=r"data.ways=3 is more than the 0 test classes with 16 images"):
-        module.setup("test")

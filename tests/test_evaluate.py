@@ -74,7 +74,6 @@ def test_an_unfinished_run_can_be_tested(tmp_path, monkeypatch):
 
 
 def test_tests_on_folders(trained, tmp_path):
-    """A run's own folder, and another one."""
     folder, result = copied(trained, "folder", tmp_path)
     before = contents(folder)
     images_of(tmp_path, "other")

@@ -101,7 +101,6 @@ def test_a_second_epoch_has_new_tasks(how, states, tmp_path):
 
 
 def test_each_fit_begins_with_the_first_task(tmp_path):
-    """Two learners trained on one data module see the same tasks."""
     learner, module = waves()
     for _ in range(2):
         seen = Seen()

@@ -4,12 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from fewshot.config.compose import CONF
 from tests.helpers import images_of
-from tests.long_life import grows
 
 SHORT = "trainer.max_steps=300 trainer.val_check_interval=20 trainer.save_every_n_steps=2"
 SHORT += " trainer.log_every_n_steps=2 trainer.num_val_tasks=4 trainer.num_test_tasks=4"
@@ -30,17 +28,6 @@ def test_a_run_does_not_grow(tmp_path):
     images = f"{' '.join(images_of(tmp_path))} method=oplstm backbone=fc {SHORT}"
     lines = output_of("long_life", f"data=sine method=lstm {SHORT}", images)
     assert sum(line.endswith("grows: nothing") for line in lines) == 2
-
-
-def test_growth_is_found():
-    steady = pd.Series(
-        {"memory_mb": 900.0, "blocks": 1e6, "open_files": 9.0, "temporary": 0.0, "in_folder": 10.0}
-    )
-    rows = pd.DataFrame([steady] * 31, index=range(0, 310, 10))
-    assert grows(rows) == []
-    for name in rows:
-        by = 2 if name == "blocks" else 0.1
-        assert grows(rows.assign(**{name: rows[name] + by * rows.index})) == [name]
 
 
 @pytest.mark.slow

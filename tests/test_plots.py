@@ -84,7 +84,6 @@ def test_each_image_has_its_place(channels, level):
 
 
 def test_names_of_classes():
-    """A dollar starts no formula."""
     learner, datamodule = images()
     figures = episodes.test_figures(learner, datamodule, (0, 1, 2, 3), "maml on mini")
     seen = set()

@@ -19,7 +19,6 @@ FEW = ["trainer.max_steps=2", "trainer.val_check_interval=2"]
 
 @pytest.mark.usefixtures("composed_once")
 def test_a_run_and_an_evaluation_keep_their_predictions(tmp_path, capsys, monkeypatch):
-    """With names of classes and unchanged scores."""
     monkeypatch.setattr("fewshot.plots.episodes.test_figures", lambda *_, **__: [])
     plain = images(tmp_path, *FEW)
     cfg = images(tmp_path, *FEW, "predictions=true", f"paths.outputs={tmp_path / 'kept'}")

@@ -104,7 +104,6 @@ def test_what_a_run_cost():
 
 
 def test_figure_6_stands_beside_the_papers_values():
-    """Of measures that grow by .01 in 1 000 updates, and are .3 more in one run."""
     for job in store_study("figure6", [], 50):
         rows = ["tasks,step,metric,value", "0,0,val/accuracy,20"]
         measures = read_csv("paper_figure6.csv")["measure"].unique()

@@ -6,7 +6,6 @@ import pytest
 
 from fewshot.config.compose import composed
 from fewshot.config.run_id import config_diff, run_folder
-from fewshot.results.environment import git_commit, installed_version
 from fewshot.results.paper import comparison_key, paper_figure, paper_numbers, paper_table, read_csv
 from fewshot.results.record import name_of_test, read_result, score_line, title_of
 from fewshot.results.statistics import diagnostics
@@ -26,7 +25,6 @@ SINE = {"data": "sine", "trained_on": "sine", "ways": 1, "tasks": 2000, "test_qu
 ELSEWHERE = {"trained_on": "mini", "data": "cub", "test_queries": 15}
 
 
-# ---------------------------------------------------------------- the paper's numbers
 def test_the_papers_number_stands_beside_the_same_experiment():
     assert paper_figure(RESULT) == 84.27
     numbers = {"value": 84.27, "ci95": 0.9, "seeds_ci95": 3.18, "parameters": 249167}
@@ -77,7 +75,6 @@ def test_a_configuration_finds_its_number(overrides, value):
     assert paper_figure(RESULT | (SINE if cfg.data.name == "sine" else {}) | found) == value
 
 
-# ---------------------------------------------------------------- what a result says
 def test_a_score_names_its_protocol():
     assert "64.00% ± 1.00 test accuracy (5-way 1-shot, 600 tasks, queries per class: 1, bn" in score_line(
         RESULT | {"mean": 64.0}
@@ -94,7 +91,6 @@ def test_a_score_names_its_protocol():
 
 
 def test_a_test_of_evaluate_names_what_differs(tmp_path, capfd):
-    """Other ways, another folder, and a run that is out of time."""
     cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10", "data.ways=2")
     train(cfg)
     images_of(tmp_path, "copy")
@@ -107,16 +103,6 @@ def test_a_test_of_evaluate_names_what_differs(tmp_path, capfd):
     assert "(2-way 1-shot, 30 tasks, queries per class: 15, bn" in out
 
 
-def test_a_result_needs_no_git(monkeypatch):
-    def run(*_, **__):
-        raise FileNotFoundError("git")
-
-    monkeypatch.setattr("subprocess.run", run)
-    assert git_commit() is None
-    assert installed_version("no-such-package") == "unknown"
-
-
-# ---------------------------------------------------------------- warnings
 @pytest.mark.parametrize(
     ("change", "warns"),
     [

@@ -46,7 +46,6 @@ MORE = {"omniglot oplstm": 1, "mini oplstm": 4}  # parameters of variant=paper
 
 @pytest.mark.parametrize("run", COUNTS)
 def test_parameter_counts(run):
-    """The networks of the paper, without its unused weights."""
     data, method = run.split()
     for variant, more in (("released", 0), ("paper", MORE.get(run, 0))):
         with torch.device("meta"):
@@ -123,7 +122,6 @@ def test_settings_of_the_reported_runs(run, variant):
 @pytest.mark.parametrize("variant", ["released", "paper"])
 @pytest.mark.parametrize(("data", "method", "shots"), BUDGETS)
 def test_budgets_of_the_reported_runs(data, method, shots, variant):
-    """Updates, validation and the number of queries, on which the intervals depend."""
     cfg = chosen(data, method, shots, variant)
     *budget, released, paper = BUDGETS[data, method, shots]
     names = ("max_steps", "val_check_interval", "num_val_tasks", "num_test_tasks")

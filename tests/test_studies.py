@@ -145,7 +145,6 @@ NARROW = {  # where all jobs are many, and what is too large for a test
 @pytest.mark.slow
 @pytest.mark.parametrize("study", sorted({*choices_of("experiment"), *choices_of("search")} - {"demo"}))
 def test_every_study_composes_and_takes_a_step(study):
-    """The first job and the last one, on random data of its shape."""
     found = jobs(study, ["seed=0", *NARROW.get(study, [])])
     for job in (found[0], found[-1]):
         cfg = job.cfg.copy()

@@ -59,7 +59,6 @@ def test_every_test_task_is_kept(kept):
 
 
 def test_the_best_state_is_a_model(kept):
-    """With what it scored; uploaded from the run's folder."""
     artifacts = [record.artifact for record in records(kept) if record.HasField("artifact")]
     [model] = [artifact for artifact in artifacts if artifact.type == "model"]
     [entry] = model.manifest.contents

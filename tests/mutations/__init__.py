@@ -11,7 +11,7 @@ TESTS = {  # the beginning of a file's path: the tests that guard it, the fastes
     "fewshot/methods": (*LEARNERS, "backbones", "compiled"),
     "fewshot/backbones": (*LEARNERS, "backbones", "pretrained"),
     "fewshot/episodes": ("episodes",),
-    "fewshot/data/image_source": ("episodes",),
+    "fewshot/data/image_source": ("image_source", "episodes"),
     "fewshot/data": ("distributed", "episodes"),
     "fewshot/options": ("meta_gradients", "cli"),
     "fewshot/config": ("studies", "report", "lightning", "results", "runs", "settings"),
