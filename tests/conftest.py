@@ -1,6 +1,7 @@
 """Shared by the tests: small networks in float64, random episodes, and one thread."""
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,18 +14,18 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from fewshot import methods
 from fewshot.backbones.task_weight import TaskWeight
 from fewshot.config.compose import composed
 from fewshot.episodes import Episode, Task
-from fewshot.methods import MAML as MAMLearner
-from fewshot.methods import OPLSTM as OPLSTMLearner
-from fewshot.methods import SAP as SAPLearner
-from fewshot.methods import MetaLearner, PlainLSTM, ProtoNet, WarpMAML
+from fewshot.methods import MetaLearner
 from fewshot.plots import episodes as figures
+from fewshot.training.run import run
+from tests.helpers import config
 
 CLASSES: dict[str, type[MetaLearner]] = {
-    **{"lstm": PlainLSTM, "maml": MAMLearner, "oplstm": OPLSTMLearner, "protonet": ProtoNet},
-    **{"sap": SAPLearner, "warpmaml": WarpMAML},
+    **{"lstm": methods.PlainLSTM, "maml": methods.MAML, "oplstm": methods.OPLSTM},
+    **{"protonet": methods.ProtoNet, "sap": methods.SAP, "warpmaml": methods.WarpMAML},
 }
 FC = {"layer": "linear", "widths": [6, 5], "bn": "transductive", "zero_bias": False}
 MLP = {"layer": "linear", "widths": [6, 5], "bn": "none", "zero_bias": True}
@@ -40,6 +41,16 @@ INNER |= {"first_order": False, "grad_clip": None}
 MAML = INNER | {"grad_clip_each": False}
 WARPMAML = INNER | {"last_loss": False}
 SAP = INNER | {"centred": True}
+OPTIONS: dict[str, dict[str, Any]] = {
+    **{
+        "lstm": LSTM,
+        "maml": MAML,
+        "oplstm": OPLSTM,
+        "protonet": {"lr": 1e-3},
+        "sap": SAP,
+        "warpmaml": WARPMAML,
+    }
+}
 
 for name in list(os.environ):
     if name.startswith(("FEWSHOT_", "WANDB_")) and name != "FEWSHOT_RAW":
@@ -102,6 +113,21 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fewshot.training.evaluate.draw", lambda *_: [])
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run: a folder whose `outputs` may be read, and copied to be changed."""
+    place = tmp_path_factory.mktemp("finished")
+    run(config(place))
+    return place
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> DictConfig:
+    """The configuration of a copy of the finished run in `tmp_path`."""
+    shutil.copytree(finished / "outputs", tmp_path / "outputs")
+    return config(tmp_path)
+
+
 @pytest.fixture
 def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
@@ -139,11 +165,6 @@ def make(
 def whole(weight: torch.Tensor | TaskWeight, tasks: int) -> torch.Tensor:
     """An adapted weight of each task, (B, ...), however it is held."""
     return weight.materialize(tasks) if isinstance(weight, TaskWeight) else weight
-
-
-def tables(tmp_path: Path) -> Path:
-    """Where tests put prepared tables: glyphs take ten seconds, once a worker."""
-    return tmp_path.parent / "tables"
 
 
 def episode(learner: MetaLearner, tasks: int = 3, shots: int = 2, queries: int = 4) -> Episode:

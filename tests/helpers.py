@@ -22,7 +22,6 @@ from fewshot.report.jobs import Job, jobs
 from fewshot.results.record import name_of_test
 from fewshot.training import callbacks
 from fewshot.training.run import run
-from tests.conftest import tables
 from tests.made_files import fill_folder, picture
 
 TINY = [
@@ -36,6 +35,11 @@ MEASURED = ("train_seconds", "tasks_per_second", "peak_memory_bytes")
 
 class Killed(BaseException):
     pass
+
+
+def tables(tmp_path: Path) -> Path:
+    """Where tests put prepared tables: glyphs take ten seconds, once a worker."""
+    return tmp_path.parent / "tables"
 
 
 def config(tmp_path: Path, *overrides: str, outputs: str = "outputs") -> DictConfig:
@@ -122,6 +126,12 @@ def within(seconds: float, seen: Callable[[], bool]) -> bool:
     while not (found := seen()) and time.monotonic() < end:
         time.sleep(0.1)
     return found
+
+
+def stored(cfg: DictConfig) -> dict[str, Any]:
+    """A run's result.json."""
+    result: dict[str, Any] = json.loads((run_folder(cfg) / "result.json").read_text())
+    return result
 
 
 def some(mean: float, seed: int, tasks: int = 2000) -> np.ndarray:

@@ -1,7 +1,6 @@
 """What is measured beside the score: Figure 6, SAP's subspaces, further tests, figures of the inner loop."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,8 +18,7 @@ from fewshot.training.run import run as train
 from tests.conftest import BACKBONES, CLASSES, RELEASED, Task, episode, make
 from tests.conftest import OPLSTM as OPTIONS
 from tests.conftest import SAP as SAP_OPTIONS
-from tests.helpers import evaluation, rows
-from tests.made_files import fill_folder, picture
+from tests.helpers import evaluation, images_of, rows
 from tests.offline import records, summary
 from tests.test_curves import images as own_images
 from tests.test_plots import images
@@ -130,8 +128,7 @@ def test_sap_starts_as_the_plain_network(backbone, centred):
 def test_later_evaluations(tmp_path):
     cfg = own_images(tmp_path, "logger=wandb")
     one, two = str(tmp_path / "images"), str(tmp_path / "two")
-    files = {f"class{c}/{i}.png": picture(20 * c + i) for c in range(12) for i in range(20)}
-    fill_folder(Path(two), files)
+    images_of(tmp_path, "two")
     alone = train(cfg)
     folder = run_folder(cfg)
     [own] = wandb_runs(folder)

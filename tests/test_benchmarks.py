@@ -53,17 +53,6 @@ def test_flops_of_lstm_layers():
     assert count(lambda: layer(x)[0].sum().backward()).flops == 3 * forward
 
 
-def test_peak_memory():
-
-    def step():
-        for _ in range(3):
-            a = torch.ones(1000)
-            b = a * 2
-            del a, b
-
-    assert count(step).peak == 2 * 4000
-
-
 @pytest.mark.slow
 def test_two_commits(monkeypatch):
     monkeypatch.setattr(compare, "TURN", 0.01)

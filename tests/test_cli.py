@@ -15,8 +15,7 @@ from fewshot.errors import Diverged, OutOfTime
 from fewshot.methods import SAP
 from fewshot.options import settings_of
 from fewshot.training import build
-from tests.conftest import tables
-from tests.helpers import TINY
+from tests.helpers import TINY, tables
 
 pytestmark = pytest.mark.usefixtures("composed_once", "undrawn")
 

@@ -138,33 +138,3 @@ def test_twice_the_same(made, tmp_path):
     again = open_or_prepare("glyphs", tmp_path, tmp_path, 28, 3)
     assert again.splits["test"].names == made.splits["test"].names
     assert np.array_equal(again.images, made.images.repeat(3, axis=3))
-
-
-def distorted(picture, key):
-    return glyphs._distorted(picture.tobytes(), key, len(picture))
-
-
-def test_distortions_are_as_large_as_stated(monkeypatch):
-    """Each draw at both ends, against what it does to a stem's angle, extent and middle."""
-    draws = dict.fromkeys(("turn", "slant", "wide", "high", "across", "down"), 0.0)
-    monkeypatch.setattr(glyphs, "uniform", lambda *_: np.array(list(draws.values())))
-
-    def seen(**drawn):
-        draws.update(dict.fromkeys(draws, 0.0) | drawn)
-        ink = distorted(bar, "any") > 127
-        rows, columns = ink.nonzero()
-        lean = np.polyfit(rows, columns, 1)[0]
-        return np.array([lean, np.ptp(columns) + 1, np.ptp(rows) + 1, columns.mean(), rows.mean()])
-
-    bar = np.zeros((112, 112), dtype=np.uint8)
-    bar[32:80, 54:58] = 255
-    plain = seen()
-    assert np.allclose(plain, [0, 4, 48, 55.5, 55.5], atol=0.01)
-    for sign in (-1, 1):
-        assert seen(turn=sign)[0] == pytest.approx(-sign * np.tan(np.deg2rad(15)), abs=0.02)
-        assert abs(seen(slant=sign)[0]) == pytest.approx(0.15, abs=0.02)
-        assert seen(high=sign)[2] == pytest.approx(48 * 1.15**-sign, abs=1)
-        assert seen(across=sign)[3] - plain[3] == sign * 112 // 14
-        assert seen(down=sign)[4] - plain[4] == sign * 112 // 14
-    bar = bar.T.copy()
-    assert [seen(wide=sign)[1] for sign in (-1, 1)] == pytest.approx([48 * 1.15, 48 / 1.15], abs=1)

@@ -19,7 +19,7 @@ from fewshot.config.compose import CONF, composed
 from fewshot.report.__main__ import split_queries
 from fewshot.report.jobs import jobs as jobs_of
 from fewshot.report.runs import runs_of
-from tests.conftest import tables
+from tests.helpers import tables
 from tests.mutations import MUTATIONS
 
 DOCS = CONF.parent / "docs"

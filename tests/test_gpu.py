@@ -9,7 +9,7 @@ from fewshot.errors import OutOfTime
 from fewshot.training.build import make_trainer
 from fewshot.training.compiled import compiled
 from fewshot.training.run import run as train
-from tests.conftest import LSTM, MAML, OPLSTM, SAP, TEXT, WARPMAML, episode, make
+from tests.conftest import OPTIONS, episode, make
 from tests.helpers import config
 from tests.test_learners import ALL, losses_and_gradient, make_named
 
@@ -17,23 +17,14 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-CASES = {
-    "protonet": ("conv4", {"lr": 1e-3}),
-    "maml": ("conv4", MAML),
-    "lstm": ("conv4", LSTM | {"support_mode": "set", "pool_cell": True, "query_cell": True}),
-    "oplstm": ("fc", OPLSTM | TEXT),
-    "warpmaml": ("conv4", WARPMAML),
-    "sap": ("conv4", SAP),
-}
 COMPILED = [("oplstm-released", "conv4"), ("oplstm-text", "fc"), ("protonet", "conv4")]
 SHORT = ["data=glyphs", "trainer.accelerator=gpu", "trainer.max_steps=40", "trainer.val_check_interval=20"]
 SHORT += ["trainer.num_val_tasks=20", "trainer.num_test_tasks=20"]
 
 
-@pytest.mark.parametrize("method", CASES)
+@pytest.mark.parametrize("method", OPTIONS)
 def test_predictions_on_a_gpu(method):
-    backbone, options = CASES[method]
-    learner = make(method, backbone, **options)
+    learner = make(method, "conv4", **OPTIONS[method])
     batch = episode(learner)
     expected = learner.predict(batch)
     moved = Episode(*(tensor.cuda() for tensor in batch))

@@ -15,13 +15,9 @@ from fewshot.episodes import Task
 from fewshot.training.checkpoints import load_weights
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run as train
-from tests.conftest import CLASSES, FC, LSTM, MAML, OPLSTM, SAP, WARPMAML
+from tests.conftest import CLASSES, FC, MAML, OPTIONS
 from tests.helpers import config, evaluation
 
-OPTIONS = {
-    **{"lstm": LSTM, "maml": MAML, "oplstm": OPLSTM, "protonet": {"lr": 1e-3}},
-    **{"sap": SAP, "warpmaml": WARPMAML},
-}
 NAMES = {  # of run folders
     "data=omniglot method=oplstm": "seed0-a39e2bbc05",
     "data=mini method=maml shots=5": "seed0-c36a1e565e",

@@ -13,7 +13,7 @@ from fewshot.report import load
 from fewshot.report.__main__ import main, report
 from fewshot.report.jobs import jobs
 from fewshot.report.runs import runs_of
-from fewshot.report.table import score, summarise
+from fewshot.report.table import summarise
 from fewshot.results.paper import read_csv
 from tests.helpers import evaluated, some, store, store_study
 from tests.offline import history, records, summary
@@ -85,14 +85,6 @@ def test_further_tests_are_those_of_finished_runs():
     shutil.rmtree(second.folder / "evaluations")
     runs = runs_of(jobs("table4", narrow))
     assert cell(runs, "mini → cub 1-shot")["status"] == "timeout, untested"
-
-
-def test_a_score_beside_the_papers():
-    line = {"metric": "mse", "status": "", "seeds": 1, "jobs": 3, "mean": 0.015312, "ci95_tasks": 0.000661}
-    line |= {"reduced": True, "paper": 0.0141, "paper_ci95": 0}
-    assert score(line) == "0.0153 ± 0.00066* (1/3) [0.0141 ± <0.0005]"
-    line |= {"metric": "accuracy", "mean": 84.1234, "ci95_tasks": 0.888, "reduced": False, "paper": np.nan}
-    assert score(line | {"paper_ci95": np.nan, "seeds": 3}) == "84.12 ± 0.89"
 
 
 def test_what_a_run_cost():

@@ -1,25 +1,22 @@
-"""Whole runs: results, resumption, timeouts, divergence, locks."""
+"""Whole runs: results, resumption, further tests."""
 
 import json
-import shutil
 from pathlib import Path
-from unittest.mock import MagicMock
 
 import pandas as pd
 import pytest
 import torch
-from filelock import FileLock
 from lightning.pytorch.callbacks import Timer
 
 from fewshot.config.run_id import run_folder
-from fewshot.errors import MISTAKES, Diverged, OutOfTime, UserError
+from fewshot.errors import Diverged, UserError
 from fewshot.methods import PlainLSTM, ProtoNet
 from fewshot.results.statistics import mean_and_ci95
 from fewshot.training import run as run_module
 from fewshot.training.checkpoints import LastCheckpoint
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run
-from tests.helpers import check_same, config, evaluation, images_of, kill_at, rows, same
+from tests.helpers import check_same, config, evaluation, images_of, kill_at, rows, same, stored
 from tests.made_files import fill_folder, picture
 
 pytestmark = pytest.mark.usefixtures("composed_once", "undrawn")
@@ -28,25 +25,6 @@ PROTONET = ["method=protonet", "trainer.max_steps=10"]
 FIELDS = """warnings status method variant data shots ways test_queries seed backbone bn train_bn parameters
 metric mean ci95 tasks best_step best_validation train_tasks train_seconds tasks_per_second peak_memory_bytes
 device devices precision tf32 threads versions git_commit"""
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A finished run: a folder whose `outputs` may be read, and copied to be changed."""
-    place = tmp_path_factory.mktemp("finished")
-    run(config(place))
-    return place
-
-
-@pytest.fixture
-def copied(finished, tmp_path):
-    """The configuration of a copy of the finished run in `tmp_path`."""
-    shutil.copytree(finished / "outputs", tmp_path / "outputs")
-    return config(tmp_path)
-
-
-def stored(cfg):
-    return json.loads((run_folder(cfg) / "result.json").read_text())
 
 
 def trained_at(cfg):
@@ -134,53 +112,6 @@ def test_what_does_not_change_a_score_does_not_change_the_folder(tmp_path):
     assert len({run_folder(config(tmp_path, o)) for o in ("seed=0", *different)}) == 1 + len(different)
 
 
-def test_a_timeout_leaves_a_state_to_resume_from(tmp_path):
-    cfg = config(tmp_path, "trainer.max_time=00:00:00:01", "trainer.max_steps=1000000")
-    with pytest.raises(OutOfTime, match="max_time=00:00:00:01 is over"):
-        run(cfg)
-    assert (stored(cfg)["status"], stored(cfg)["mean"]) == ("timeout", None)
-    assert 0 < stored(cfg)["train_tasks"] < 2_000_000
-    assert (run_folder(cfg) / "last.ckpt").exists()
-
-
-WILD = ["method=maml", "method.inner_steps=1", "method.eval_inner_steps=200", "method.inner_lr=1e30"]
-
-
-@pytest.mark.parametrize("data", ["sine", "images"])
-def test_predictions_that_are_not_finite_have_no_score(data, tmp_path):
-    chosen = images_of(tmp_path) if data == "images" else ["method.grad_clip=null"]
-    cfg = config(tmp_path, *chosen, *WILD)
-    for _ in range(2):  # trained, then shown
-        with pytest.raises(Diverged, match=r"val/\w+ was nan after update 0"):
-            run(cfg)
-    assert (stored(cfg)["status"], stored(cfg)["mean"]) == ("diverged", None)
-
-
-def test_a_test_that_is_not_finite_has_no_score(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "scored", MagicMock(side_effect=Diverged("the score of task 0 was nan")))
-    cfg = config(tmp_path)
-    with pytest.raises(Diverged, match="the score of task 0 was nan"):
-        run(cfg)
-    assert (stored(cfg)["status"], stored(cfg)["mean"]) == ("diverged", None)
-
-
-def test_a_loss_that_is_nan_keeps_the_last_good_state(tmp_path, monkeypatch):
-    training_step = PlainLSTM.training_step
-
-    def step(self, episode, batch_idx):
-        made = training_step(self, episode, batch_idx)
-        return made | {"loss": made["loss"] * (float("nan") if self.global_step > 22 else 1)}
-
-    monkeypatch.setattr(PlainLSTM, "training_step", step)
-    cfg = config(tmp_path)
-    with pytest.raises(Diverged, match="not finite after update 24"):
-        run(cfg)
-    for name in ("best.ckpt", "last.ckpt"):
-        state = torch.load(run_folder(cfg) / name, weights_only=True)
-        assert state["global_step"] <= 22
-        assert all(torch.isfinite(t).all() for t in state["state_dict"].values())
-
-
 def test_the_untrained_state_may_be_the_best(tmp_path):
     cfg = config(tmp_path, "method.lr=30.0")
     result = run(cfg)
@@ -214,42 +145,6 @@ def test_no_class_that_was_trained_on_is_tested(tmp_path):
     for function, again in ((run, cfg), (evaluate, evaluation(folder, tmp_path))):
         with pytest.raises(UserError, match="changed since it began"):
             function(again)
-
-
-@pytest.mark.parametrize("damage", ["garbage", "another method", "no best state"])
-def test_a_state_that_cannot_be_loaded_is_one_error(damage, copied, tmp_path, monkeypatch):
-    first, other, folder = stored(copied), config(tmp_path, "method=oplstm"), run_folder(copied)
-    (folder / "result.json").unlink()
-    if damage == "garbage":
-        (folder / "last.ckpt").write_bytes(b"garbage")
-    elif damage == "another method":
-        kill_at(39, other, monkeypatch)
-        shutil.copyfile(run_folder(other) / "last.ckpt", folder / "last.ckpt")
-    else:
-        (folder / "best.ckpt").unlink()
-    with pytest.raises(UserError, match=r"(best|last)\.ckpt cannot be loaded"):
-        run(copied)
-    assert run(config(tmp_path, "overwrite=true"))["mean"] == first["mean"]
-
-
-def test_a_second_process_is_an_error(tmp_path):
-    cfg = config(tmp_path)
-    run_folder(cfg).mkdir(parents=True)
-    with FileLock(run_folder(cfg) / ".lock"), pytest.raises(UserError, match="another process"):
-        run(cfg)
-
-
-def test_what_cannot_be_written_is_one_line(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(MISTAKES, match="Not a directory"):
-        run(config(tmp_path, outputs="file"))
-
-
-def test_a_device_that_is_not_there_loses_no_result(copied, tmp_path):
-    first = stored(copied)
-    with pytest.raises(UserError, match="MPSAccelerator"):
-        run(config(tmp_path, "trainer.accelerator=mps", "overwrite=true"))
-    assert run(copied) == first
 
 
 def test_a_micro_batch(tmp_path, monkeypatch):
