@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from fewshot.episodes import Episode
 from fewshot.errors import UserError
 from tests.conftest import LSTM, MAML, OPLSTM, RELEASED, SAP, TEXT, WARPMAML, episode, make
 
@@ -29,7 +28,6 @@ LEARNERS = {
 }
 ALL = [(name, backbone) for name in LEARNERS for backbone in ("fc", "mlp", "conv4")]
 ALL = [pair for pair in ALL if pair[0] != "oplstm-preactivation" or pair[1] == "fc"]
-ORDERED = ("lstm-sequence", "lstm-offset")
 EVERY = pytest.mark.parametrize(("name", "backbone"), ALL)
 
 
@@ -60,31 +58,6 @@ def losses_and_gradient(learner, batch):
 
 def close(found, expected, rtol=1e-09, atol=1e-10):
     torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
-
-
-@EVERY
-def test_batch_of_tasks_equals_tasks_one_by_one(name, backbone):
-    """A statistic, norm or weight shared across the meta-batch would show here."""
-    learner = make_named(name, backbone)
-    batch = episode(learner, tasks=4)
-    predictions, summed = learner.predict(batch).detach(), gradients(learner, batch)
-    singles = [Episode(*(part[b : b + 1] for part in batch)) for b in range(4)]
-    close(torch.cat([learner.predict(one).detach() for one in singles]), predictions)
-    each = [gradients(learner, one) for one in singles]
-    for key, gradient in summed.items():
-        close(sum(one[key] for one in each), gradient, rtol=1e-8, atol=1e-10)
-
-
-@pytest.mark.parametrize(("name", "backbone"), [p for p in ALL if p[0] not in ORDERED])
-def test_order_of_support_set_is_irrelevant(name, backbone):
-    """A mean that misses an example, or a state that follows the position, would fail here."""
-    learner = make_named(name, backbone)
-    batch = episode(learner, tasks=2)
-    expected, rows = learner.predict(batch), torch.arange(2)[:, None]
-    for _ in range(3):
-        order = torch.stack([torch.randperm(batch.support_x.shape[1]) for _ in range(2)])
-        support = {"support_x": batch.support_x[rows, order], "support_y": batch.support_y[rows, order]}
-        close(learner.predict(batch._replace(**support)), expected, rtol=1e-8, atol=1e-9)
 
 
 def takes_bn(name, backbone):

@@ -153,11 +153,6 @@ def test_options_of_lightning_reach_it(tmp_path):
     assert evaluate(evaluation(run_folder(clipped), tmp_path))["mean"] == pytest.approx(scores[1], rel=1e-6)
 
 
-def test_a_fast_development_run(tmp_path):
-    result = train(config(tmp_path, "trainer.fast_dev_run=true"))
-    assert (result["status"], result["train_tasks"]) == ("finished", 2)
-
-
 def test_the_names_of_run_folders_stay():
     """Else the same command would not find what an earlier version has trained."""
     for overrides, name in NAMES.items():

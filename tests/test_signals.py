@@ -1,4 +1,4 @@
-"""Stopped by a signal, by time or by a full disk, a run resumes and ends as an undisturbed one."""
+"""Stopped by a signal, by time or by a full disk, a run resumes; the short forms of `make life` and `make kills`."""
 
 import fcntl
 import os
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import termios
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,7 +21,7 @@ from fewshot.config.run_id import run_folder
 from fewshot.errors import OutOfTime
 from fewshot.training.checkpoints import LastCheckpoint
 from fewshot.training.run import run
-from tests.helpers import Killed, check_same, command, config, rows, wait_for, within
+from tests.helpers import Killed, check_same, command, config, images_of, rows, wait_for, within
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -145,3 +146,30 @@ def test_a_run_resumes_after(what, error, tmp_path, monkeypatch):
     assert step_of(run_folder(cfg) / "last.ckpt") > 0
     check_same(cfg, config(tmp_path))
     assert not list(run_folder(cfg).glob("*.part"))
+
+
+SHORT = "trainer.max_steps=300 trainer.val_check_interval=20 trainer.save_every_n_steps=2"
+SHORT += " trainer.log_every_n_steps=2 trainer.num_val_tasks=4 trainer.num_test_tasks=4"
+
+
+def output_of(module, *arguments):
+    """What `python -m tests.<module>` prints."""
+    command = [sys.executable, "-m", f"tests.{module}", *arguments]
+    done = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_a_run_does_not_grow(tmp_path):
+    """On sine, and on images with an FC network; in a process that does nothing else."""
+    images = f"{' '.join(images_of(tmp_path))} method=oplstm backbone=fc {SHORT}"
+    lines = output_of("long_life", f"data=sine method=lstm {SHORT}", images)
+    assert sum(line.endswith("grows: nothing") for line in lines) == 2
+
+
+@pytest.mark.slow
+def test_killed_commands_end_as_undisturbed_ones(tmp_path):
+    options = ["--kills", "3", "--minutes", "2", "--cases", "maml", "--outputs", str(tmp_path)]
+    assert int(output_of("kill_tests", *options)[-1].split()[0]) > 0
