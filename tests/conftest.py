@@ -41,16 +41,8 @@ INNER |= {"first_order": False, "grad_clip": None}
 MAML = INNER | {"grad_clip_each": False}
 WARPMAML = INNER | {"last_loss": False}
 SAP = INNER | {"centred": True}
-OPTIONS: dict[str, dict[str, Any]] = {
-    **{
-        "lstm": LSTM,
-        "maml": MAML,
-        "oplstm": OPLSTM,
-        "protonet": {"lr": 1e-3},
-        "sap": SAP,
-        "warpmaml": WARPMAML,
-    }
-}
+OPTIONS: dict[str, dict[str, Any]] = {"lstm": LSTM, "maml": MAML, "oplstm": OPLSTM, "sap": SAP}
+OPTIONS |= {"protonet": {"lr": 1e-3}, "warpmaml": WARPMAML}
 
 for name in list(os.environ):
     if name.startswith(("FEWSHOT_", "WANDB_")) and name != "FEWSHOT_RAW":

@@ -60,12 +60,6 @@ def test_mistakes(changes, message, trained, tmp_path):
     assert not (folder / "evaluations").exists()
 
 
-def test_a_trial_of_a_search_can_be_tested_later(tmp_path):
-    cfg = config(tmp_path, "search=lstm_sine", "trial=3", "method.hidden=[8]", "method.passes=1")
-    result = run(cfg)
-    assert evaluate(evaluation(run_folder(cfg), tmp_path))["mean"] == result["mean"]
-
-
 def test_an_unfinished_run_can_be_tested(tmp_path, monkeypatch):
     cfg = config(tmp_path)
     kill_at(21, cfg, monkeypatch)

@@ -16,7 +16,6 @@ from tests.conftest import LSTM, MAML, episode, make
 
 SET = {"support_mode": "set", "pool_cell": True, "query_cell": True}
 NAMES = ["plain", "a very long name of a class in some data set", "$x_1$", "b"]
-SHOWN = ["plain", "a very long name of\na class in some\ndata set", "$x 1$", "b"]
 
 
 def module(source, shots=5, queries=6):
@@ -81,20 +80,6 @@ def test_each_image_has_its_place(channels, level):
     assert pixels[5, 5] == pytest.approx([level] * 3)
     assert pixels[5, 5 + 10] == pytest.approx([0.5] * 3)
     assert "100.0% of 22 queries right" in axes.get_title(loc="left")
-
-
-def test_names_of_classes():
-    learner, datamodule = images()
-    figures = episodes.test_figures(learner, datamodule, (0, 1, 2, 3), "maml on mini")
-    seen = set()
-    for task, _, figure in figures:
-        assert figure.get_suptitle() == "maml on mini"
-        [names] = datamodule.class_names("test", [task])
-        rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-        assert rows == [f"{SHOWN[NAMES.index(name)]}  {n}" for n, name in enumerate(names)]
-        seen |= set(names)
-    assert seen == set(NAMES)
-    episodes.as_image(figures[0][2])
 
 
 @pytest.mark.parametrize("make_case", [waves, images])

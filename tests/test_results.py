@@ -1,7 +1,5 @@
 """The paper's number stands beside the same experiment only; what a result says; warnings about a run."""
 
-import json
-
 import pytest
 
 from fewshot.config.compose import composed
@@ -9,9 +7,8 @@ from fewshot.config.run_id import config_diff, run_folder
 from fewshot.results.paper import comparison_key, paper_figure, paper_numbers, paper_table, read_csv
 from fewshot.results.record import name_of_test, read_result, score_line
 from fewshot.results.statistics import diagnostics
-from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run as train
-from tests.helpers import config, evaluation, images_of, rows
+from tests.helpers import config, rows
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -81,19 +78,6 @@ def test_a_test_is_named_by_its_protocol():
     support = RESULT | {"bn": "support", "train_bn": "transductive"}
     assert name_of_test(support, "mini") == "mini-5way-1shot-1queries-600tasks-bn-support"
     assert comparison_key(RESULT | {"bn": "support", "train_bn": "support"}) == comparison_key(RESULT)
-
-
-def test_a_test_of_evaluate_names_what_differs(tmp_path, capfd):
-    cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10", "data.ways=2")
-    train(cfg)
-    images_of(tmp_path, "copy")
-    place = run_folder(cfg) / "result.json"
-    place.write_text(json.dumps(json.loads(place.read_text()) | {"best_step": 99, "status": "timeout"}))
-    evaluate(evaluation(run_folder(cfg), tmp_path, path=str(tmp_path / "copy")))
-    out = capfd.readouterr().out
-    assert "(2-way 1-shot, 30 tasks, queries per class: 1, bn" in out
-    assert "protonet on folder → folder-copy-" in out
-    assert "(2-way 1-shot, 30 tasks, queries per class: 15, bn" in out
 
 
 @pytest.mark.parametrize(

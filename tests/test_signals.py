@@ -1,4 +1,4 @@
-"""Stopped by a signal, by time or by a full disk, a run resumes; the short forms of `make life` and `make kills`."""
+"""Stopped by a signal, by time or by a full disk, a run resumes; `make life` and `make kills` in short."""
 
 import fcntl
 import os

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-LEARNERS = ("against_reference", "learners", "meta_gradients", "steps", "settings")
+LEARNERS = ("against_reference", "learners", "meta_gradients", "settings")
 TESTS = {  # the beginning of a file's path: the tests that guard it, the fastest to fail first
-    "fewshot/methods/base": ("steps", "learners", "against_reference"),
-    "fewshot/methods/losses": ("steps", "learners", "against_reference"),
+    "fewshot/methods/base": ("learners", "against_reference"),
+    "fewshot/methods/losses": ("learners", "against_reference"),
     "fewshot/methods": (*LEARNERS, "backbones", "compiled"),
     "fewshot/backbones": (*LEARNERS, "backbones", "pretrained"),
     "fewshot/episodes": ("episodes",),

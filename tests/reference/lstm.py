@@ -22,9 +22,8 @@ def lstm_task(state, options, support_x, support_y, query_x):
         embedded, queries = support_x.flatten(1), query_x.flatten(1)
     labels = net.label_vectors(support_y, len(state["head.weight"]), embedded)
     blank = torch.cat([torch.zeros_like(labels[0]) for _ in SHOWN[options["inputs"]]])
-    sizes = [
-        state[f"lstm.{l}.weight_hh_l0"].shape[1] for l in range(net.count(state, "lstm.{}.weight_ih_l0"))
-    ]
+    layers = range(net.count(state, "lstm.{}.weight_ih_l0"))
+    sizes = [state[f"lstm.{l}.weight_hh_l0"].shape[1] for l in layers]
     zeros = [embedded.new_zeros(n) for n in sizes]
     walk = lstm_sequence if options["inputs"] == "target" else lstm_delayed
     walk = lstm_set if options["support_mode"] == "set" else walk
