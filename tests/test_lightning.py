@@ -82,9 +82,8 @@ def two_epochs(saves, state=None):
 )
 def test_a_second_epoch_has_new_tasks(how, states, tmp_path):
     """Also when resumed from a state of an update, of an epoch's end, or of the validation before it."""
-    saves = [
-        ModelCheckpoint(tmp_path / name, save_top_k=-1, filename="{step}", **how) for name in ("one", "two")
-    ]
+    options = {"save_top_k": -1, "filename": "{step}"} | how
+    saves = [ModelCheckpoint(tmp_path / name, **options) for name in ("one", "two")]
     tasks, whole = two_epochs(saves[0])
     assert tasks == list(range(16))
     kept = list((tmp_path / "one").glob("*.ckpt"))

@@ -65,13 +65,12 @@ def test_a_run_from_a_file(tmp_path):
     assert evaluate(evaluation(folder, tmp_path))["mean"] == result["mean"]
 
 
-@pytest.mark.parametrize(
-    ("name", "ending"), [("conv", ".pt"), ("linear", ".safetensors"), ("resnet12", ".pt")]
-)
-def test_own_networks_start_from_a_file(name, ending, tmp_path):
+@pytest.mark.parametrize("name", OWN)
+def test_own_networks_start_from_a_file(name, tmp_path):
     backbone, shape = OWN[name]
-    trained, file = make_body(shape, backbone), tmp_path / f"own{ending}"
-    if ending == ".safetensors":
+    trained, file = make_body(shape, backbone), tmp_path / name
+    if name == "linear":
+        file = file.with_suffix(".safetensors")
         pytest.importorskip("safetensors.torch").save_file(trained.state_dict(), file)
     else:
         torch.save({"model": trained.state_dict()}, file)

@@ -75,6 +75,7 @@ def test_a_configuration_finds_its_number(overrides, value):
 def test_a_test_is_named_by_its_protocol():
     across = RESULT | ELSEWHERE | {"ways": 10, "shots": 5}
     assert name_of_test(across, "cub") == "cub-10way-5shot-15queries-600tasks"
+    assert "(10-way 5-shot, 600 tasks" in score_line(across)
     support = RESULT | {"bn": "support", "train_bn": "transductive"}
     assert name_of_test(support, "mini") == "mini-5way-1shot-1queries-600tasks-bn-support"
     assert comparison_key(RESULT | {"bn": "support", "train_bn": "support"}) == comparison_key(RESULT)
