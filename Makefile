@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 INSTALL = -m pip install --disable-pip-version-check --progress-bar off -q
-QUICK = $(addprefix tests/test_,$(addsuffix .py,learners episodes data_readers data_table lightning cli results wandb))
+QUICK = $(addprefix tests/test_,$(addsuffix .py,learners episodes data_published data_folder data_table lightning cli results wandb))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench slow mutations kills life lowest supply clean

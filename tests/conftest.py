@@ -1,6 +1,7 @@
 """Shared by the tests: small networks in float64, random episodes, and one thread."""
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,18 +14,18 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from fewshot import methods
 from fewshot.backbones.task_weight import TaskWeight
 from fewshot.config.compose import composed
 from fewshot.episodes import Episode, Task
-from fewshot.methods import MAML as MAMLearner
-from fewshot.methods import OPLSTM as OPLSTMLearner
-from fewshot.methods import SAP as SAPLearner
-from fewshot.methods import MetaLearner, PlainLSTM, ProtoNet, WarpMAML
+from fewshot.methods import MetaLearner
 from fewshot.plots import episodes as figures
+from fewshot.training.run import run
+from tests.helpers import config
 
 CLASSES: dict[str, type[MetaLearner]] = {
-    **{"lstm": PlainLSTM, "maml": MAMLearner, "oplstm": OPLSTMLearner, "protonet": ProtoNet},
-    **{"sap": SAPLearner, "warpmaml": WarpMAML},
+    **{"lstm": methods.PlainLSTM, "maml": methods.MAML, "oplstm": methods.OPLSTM},
+    **{"protonet": methods.ProtoNet, "sap": methods.SAP, "warpmaml": methods.WarpMAML},
 }
 FC = {"layer": "linear", "widths": [6, 5], "bn": "transductive", "zero_bias": False}
 MLP = {"layer": "linear", "widths": [6, 5], "bn": "none", "zero_bias": True}
@@ -40,6 +41,8 @@ INNER |= {"first_order": False, "grad_clip": None}
 MAML = INNER | {"grad_clip_each": False}
 WARPMAML = INNER | {"last_loss": False}
 SAP = INNER | {"centred": True}
+OPTIONS: dict[str, dict[str, Any]] = {"lstm": LSTM, "maml": MAML, "oplstm": OPLSTM, "sap": SAP}
+OPTIONS |= {"protonet": {"lr": 1e-3}, "warpmaml": WARPMAML}
 
 for name in list(os.environ):
     if name.startswith(("FEWSHOT_", "WANDB_")) and name != "FEWSHOT_RAW":
@@ -90,9 +93,31 @@ def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where runs and reports are kept."""
+    monkeypatch.setenv("FEWSHOT_OUTPUTS", str(tmp_path / "outputs"))
+    return tmp_path / "outputs"
+
+
+@pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run draws no pictures, which take longer than a short run."""
     monkeypatch.setattr("fewshot.training.evaluate.draw", lambda *_: [])
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run: a folder whose `outputs` may be read, and copied to be changed."""
+    place = tmp_path_factory.mktemp("finished")
+    run(config(place))
+    return place
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> DictConfig:
+    """The configuration of a copy of the finished run in `tmp_path`."""
+    shutil.copytree(finished / "outputs", tmp_path / "outputs")
+    return config(tmp_path)
 
 
 @pytest.fixture
@@ -132,11 +157,6 @@ def make(
 def whole(weight: torch.Tensor | TaskWeight, tasks: int) -> torch.Tensor:
     """An adapted weight of each task, (B, ...), however it is held."""
     return weight.materialize(tasks) if isinstance(weight, TaskWeight) else weight
-
-
-def tables(tmp_path: Path) -> Path:
-    """Where tests put prepared tables: glyphs take ten seconds, once a worker."""
-    return tmp_path.parent / "tables"
 
 
 def episode(learner: MetaLearner, tasks: int = 3, shots: int = 2, queries: int = 4) -> Episode:

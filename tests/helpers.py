@@ -1,6 +1,7 @@
 """Short runs for the tests: their settings, small image folders, kills, and what a run logged."""
 
 import csv
+import json
 import subprocess
 import sys
 import time
@@ -8,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from omegaconf import DictConfig
@@ -15,9 +18,10 @@ from omegaconf import DictConfig
 from fewshot.config.compose import CONF, composed
 from fewshot.config.run_id import run_folder
 from fewshot.config.settings import check
+from fewshot.report.jobs import Job, jobs
+from fewshot.results.record import name_of_test
 from fewshot.training import callbacks
 from fewshot.training.run import run
-from tests.conftest import tables
 from tests.made_files import fill_folder, picture
 
 TINY = [
@@ -31,6 +35,11 @@ MEASURED = ("train_seconds", "tasks_per_second", "peak_memory_bytes")
 
 class Killed(BaseException):
     pass
+
+
+def tables(tmp_path: Path) -> Path:
+    """Where tests put prepared tables: glyphs take ten seconds, once a worker."""
+    return tmp_path.parent / "tables"
 
 
 def config(tmp_path: Path, *overrides: str, outputs: str = "outputs") -> DictConfig:
@@ -117,3 +126,51 @@ def within(seconds: float, seen: Callable[[], bool]) -> bool:
     while not (found := seen()) and time.monotonic() < end:
         time.sleep(0.1)
     return found
+
+
+def stored(cfg: DictConfig) -> dict[str, Any]:
+    """A run's result.json."""
+    result: dict[str, Any] = json.loads((run_folder(cfg) / "result.json").read_text())
+    return result
+
+
+def some(mean: float, seed: int, tasks: int = 2000) -> np.ndarray:
+    """Scores of about this mean."""
+    return np.random.default_rng(seed).gamma(2.0, mean / 2, tasks)
+
+
+def write_scores(path: Path, scores: np.ndarray) -> None:
+    pd.Series(scores, name="score").to_csv(path, index_label="task")
+
+
+def store(job: Job, scores: np.ndarray | None = None, status: str = "finished", **other: Any) -> None:
+    """A run's folder as train.py leaves it, as far as a report reads it."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    metric = "mse" if job.cfg.data.name == "sine" else "accuracy"
+    result = job.tests[0] | {"status": status, "seed": job.cfg.seed, "metric": metric, "bn": "none"}
+    result |= {"parameters": 20201, "train_seconds": 90.0, "best_step": 7, "mean": None, "tasks": None}
+    if scores is not None:
+        result |= {"mean": scores.mean(), "ci95": 0.1, "tasks": len(scores)}
+        result["best_validation"] = scores[:10].mean()
+        write_scores(job.folder / "test_scores.csv", scores)
+    (job.folder / "result.json").write_text(json.dumps(result | other))
+    curve = [f"{t},{t},val/{metric},{5 / (1 + t)}\n" for t in range(0, 5000, 1000)]
+    (job.folder / "metrics.csv").write_text("tasks,step,metric,value\n" + "".join(curve))
+
+
+def store_study(study: str, overrides: list[str], mean: float = 0.04, **other: Any) -> list[Job]:
+    found = jobs(study, overrides)
+    for job in found:
+        store(job, some(mean, job.cfg.seed, job.cfg.trainer.num_test_tasks), **other)
+    return found
+
+
+def evaluated(job: Job, scores: np.ndarray, data: str | None = None, queries: int = 15, **other: Any) -> None:
+    """What evaluate.py adds to a folder, as far as a report reads it."""
+    result = json.loads((job.folder / "result.json").read_text()) | {"run_status": "finished"}
+    result |= {"data": data or job.cfg.data.name, "test_queries": queries, "tasks": len(scores)}
+    result |= {"mean": scores.mean()} | other
+    path = job.folder / "evaluations" / f"{name_of_test(result, result['data'])}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result))
+    write_scores(path.with_suffix(".csv"), scores)

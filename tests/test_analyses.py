@@ -1,8 +1,6 @@
 """What is measured beside the score: Figure 6, SAP's subspaces, further tests, figures of the inner loop."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,8 +18,7 @@ from fewshot.training.run import run as train
 from tests.conftest import BACKBONES, CLASSES, RELEASED, Task, episode, make
 from tests.conftest import OPLSTM as OPTIONS
 from tests.conftest import SAP as SAP_OPTIONS
-from tests.helpers import evaluation, rows
-from tests.made_files import fill_folder, picture
+from tests.helpers import evaluation, images_of, rows
 from tests.offline import records, summary
 from tests.test_curves import images as own_images
 from tests.test_plots import images
@@ -30,14 +27,13 @@ DRAW = draw
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 
-# ---------------------------------------------------------------- Figure 6
-def oplstm(backbone: str = "conv4") -> OPLSTM:
+def oplstm(backbone="conv4"):
     learner = make("oplstm", backbone, **OPTIONS | RELEASED | {"normalisation": "matrix"})
     assert isinstance(learner, OPLSTM)
     return learner
 
 
-def plain_similarity(learner: OPLSTM, support_x: Any, support_y: Any, final: Any, paper: bool) -> list[float]:
+def plain_similarity(learner, support_x, support_y, final, paper):
     """One task, by autograd: cosine and distance to gradient descent, then to prototypes."""
     initial, bias = learner.head.weight.detach(), learner.head.bias.detach()
     features = learner.body(support_x[None])[0].detach()
@@ -57,7 +53,7 @@ def plain_similarity(learner: OPLSTM, support_x: Any, support_y: Any, final: Any
 
 
 @pytest.mark.parametrize("definition", ["paper", "released"])
-def test_similarities_equal_their_definition(definition: str) -> None:
+def test_similarities_equal_their_definition(definition):
     learner = oplstm()
     batch = episode(learner)
     found = similarities(learner, batch, definition)
@@ -69,7 +65,7 @@ def test_similarities_equal_their_definition(definition: str) -> None:
         assert [float(found[name][b]) for name in names] == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_output_layer_makes_the_predictions() -> None:
+def test_the_output_layer_makes_the_predictions():
     learner = oplstm()
     batch = episode(learner)
     _, initial, final = learner.output_layer(batch.support_x, batch.support_y)
@@ -78,7 +74,7 @@ def test_the_output_layer_makes_the_predictions() -> None:
     torch.testing.assert_close(predicted, learner.predict(batch))
 
 
-def test_figure_6_is_logged_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figure_6_is_logged_and_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr("fewshot.training.evaluate.draw", DRAW)
     small = ["method=oplstm", "backbone=conv4", "trainer.max_steps=10"]
     cfg = own_images(tmp_path, *small, "trainer.similarity=paper")
@@ -100,15 +96,14 @@ def test_figure_6_is_logged_and_drawn(tmp_path: Path, monkeypatch: pytest.Monkey
     assert train(cfg)["status"] == "finished"
 
 
-# ---------------------------------------------------------------- SAP's subspaces
 @pytest.mark.parametrize(("backbone", "layers"), [("conv4", 4), ("fc", 2)])
-def test_interpretability_is_the_activation_strengths(backbone: str, layers: int) -> None:
+def test_interpretability_is_the_activation_strengths(backbone, layers):
     learner = make("sap", backbone, **SAP_OPTIONS)
     assert isinstance(learner, SAP)
     found = learner.interpretability()
     # three levels of multiplications and shifts, two of scales, the head
     assert len(found) == 3 * layers + 3 * 3 + 2 * 3 + 1
-    strengths: Any = learner.net.strengths
+    strengths = learner.net.strengths
     expected = strengths[1].multiplication.softmax(0).tolist()
     assert [v for k, v in found.items() if k.startswith("level 1, multiplication")] == pytest.approx(expected)
     with torch.no_grad():
@@ -118,11 +113,10 @@ def test_interpretability_is_the_activation_strengths(backbone: str, layers: int
 
 @pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("backbone", ["conv4", "fc"])
-def test_sap_starts_as_the_plain_network(backbone: str, centred: bool) -> None:
-    """Its transformations begin as the identity."""
+def test_sap_starts_as_the_plain_network(backbone, centred):
     shape = (2, 8, 8) if backbone == "conv4" else (1, 3, 3)
     options = SAP_OPTIONS | {"centred": centred}
-    learner: Any = CLASSES["sap"](Task(shape, 3, False), BACKBONES[backbone], **options)
+    learner = CLASSES["sap"](Task(shape, 3, False), BACKBONES[backbone], **options)
     x, net = torch.randn(2, 5, *shape), learner.net
     with torch.no_grad():
         weights = {n: p.expand(2, *p.shape) for n, p in net.named_parameters() if learner.adapts(n)}
@@ -131,11 +125,10 @@ def test_sap_starts_as_the_plain_network(backbone: str, centred: bool) -> None:
         torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-5)
 
 
-def test_later_evaluations(tmp_path: Path) -> None:
+def test_later_evaluations(tmp_path):
     cfg = own_images(tmp_path, "logger=wandb")
     one, two = str(tmp_path / "images"), str(tmp_path / "two")
-    files = {f"class{c}/{i}.png": picture(20 * c + i) for c in range(12) for i in range(20)}
-    fill_folder(Path(two), files)
+    images_of(tmp_path, "two")
     alone = train(cfg)
     folder = run_folder(cfg)
     [own] = wandb_runs(folder)
@@ -160,11 +153,11 @@ def test_later_evaluations(tmp_path: Path) -> None:
     assert tests[-1].display_name == f"{own.display_name}-on-{name}-2way-1shot-15queries-30tasks"
 
 
-def wandb_runs(folder: Path) -> list[Any]:
+def wandb_runs(folder):
     return [record.run for record in records(folder) if record.HasField("run")]
 
 
-def test_weights_are_drawn(tmp_path: Path) -> None:
+def test_weights_are_drawn(tmp_path):
     drawn = draw_all(oplstm("fc").float(), images()[1], tmp_path, "")
     assert [path.stem for path in drawn] == [*(f"test_task_{n}" for n in range(4)), "weights"]
     assert all(path.exists() for path in drawn)

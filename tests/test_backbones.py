@@ -1,46 +1,38 @@
 """ResNet-12 and the libraries' models, beside plain loops over tasks and stock torch modules."""
 
 import copy
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from fewshot.backbones import make_body
 from fewshot.backbones.resnet12 import ResNet12
 from fewshot.errors import UserError
-from fewshot.methods.base import MetaLearner, Task
-from tests.conftest import CLASSES, LSTM, MAML, OPLSTM, RELEASED, SAP, WARPMAML, episode
+from fewshot.methods.base import Task
+from tests.conftest import CLASSES, MAML, OPLSTM, OPTIONS, SAP, WARPMAML, episode
 
 RESNET = {"_target_": "fewshot.backbones.resnet12.ResNet12", "widths": [2, 3, 4, 5], "bn": "transductive"}
 LIBRARY = "fewshot.backbones.library.LibraryBody"
 TORCHVISION = {"_target_": LIBRARY, "library": "torchvision", "model": "resnet18"}
-LEARNERS: dict[str, dict[str, Any]] = {
-    "protonet": {"lr": 1e-3},
-    "oplstm": OPLSTM | RELEASED | {"normalisation": "matrix"},
-    "maml": MAML,
-    "lstm": LSTM,
-}
 BOTH = pytest.mark.parametrize("backbone", [RESNET, TORCHVISION], ids=["resnet12", "torchvision"])
 
 
-def stray(module: nn.Module) -> None:
+def stray(module):
     """Every weight away from its default."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
 
 
-def learner(method: str, backbone: dict[str, Any]) -> MetaLearner:
-    made = CLASSES[method](Task((3, 16, 16), 3, False), backbone, **LEARNERS[method]).double()
+def learner(method, backbone):
+    made = CLASSES[method](Task((3, 16, 16), 3, False), backbone, **OPTIONS[method]).double()
     stray(made)
     return made
 
 
-def plain_norm(u: Tensor, layer: Any, reference: int | None) -> Tensor:
+def plain_norm(u, layer, reference):
     """Batch norm of one set (M, C, H, W), by the statistics of its first `reference` examples."""
     own = u[:reference]
     mean = own.mean((0, 2, 3), keepdim=True)
@@ -49,7 +41,7 @@ def plain_norm(u: Tensor, layer: Any, reference: int | None) -> Tensor:
     return (u - mean) / (spread + 1e-5).sqrt() * scale + shift
 
 
-def plain_resnet12(body: ResNet12, x: Tensor, reference: int | None) -> Tensor:
+def plain_resnet12(body, x, reference):
     """Of one task's set (M, C, H, W)."""
     for block in body.blocks:
         u = x
@@ -63,7 +55,7 @@ def plain_resnet12(body: ResNet12, x: Tensor, reference: int | None) -> Tensor:
 
 
 @pytest.mark.parametrize("reference", [None, 3])
-def test_resnet12_equals_a_loop_over_tasks(reference: int | None) -> None:
+def test_resnet12_equals_a_loop_over_tasks(reference):
     body = ResNet12((2, 16, 16), [2, 3, 4, 5]).double()
     stray(body)
     x = torch.randn(3, 5, 2, 16, 16).double()
@@ -73,34 +65,23 @@ def test_resnet12_equals_a_loop_over_tasks(reference: int | None) -> None:
     torch.testing.assert_close(*gradients)
 
 
-def test_resnet12_has_the_weights_of_the_field() -> None:
+def test_resnet12_has_the_weights_of_the_field():
     """12.4 million with three channels and widths 64, 160, 320, 640."""
     body = make_body((3, 84, 84), RESNET | {"widths": [64, 160, 320, 640]})
     assert (sum(p.numel() for p in body.parameters()), body.features) == (12_424_320, 640)
 
 
-@pytest.mark.parametrize("bn", ["transductive", "support"])
-@pytest.mark.parametrize("method", LEARNERS)
-def test_a_batch_of_tasks_is_a_loop_over_them(method: str, bn: str) -> None:
-    made = learner(method, RESNET | {"bn": bn})
-    batch = episode(made, shots=1, queries=2)
-    together = made.predict(batch)
-    for number in range(len(together)):
-        alone = made.predict(type(batch)(*(x[number : number + 1] for x in batch)))
-        torch.testing.assert_close(together[number : number + 1], alone)
-
-
 @BOTH
 @pytest.mark.parametrize("method", ["protonet", "oplstm", "lstm"])
-def test_every_weight_of_the_body_learns(method: str, backbone: dict[str, Any]) -> None:
+def test_every_weight_of_the_body_learns(method, backbone):
     made = learner(method, backbone)
     made.losses(episode(made, shots=1, queries=2))[0].sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in made.body.parameters())  # type: ignore[union-attr]
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in made.body.parameters())
 
 
-@pytest.mark.parametrize("method", LEARNERS)
+@pytest.mark.parametrize("method", ["protonet", "oplstm", "maml", "lstm"])
 @BOTH
-def test_one_query_alone_needs_bn_support(backbone: dict[str, Any], method: str) -> None:
+def test_one_query_alone_needs_bn_support(backbone, method):
     if method == "maml" and backbone is TORCHVISION:
         pytest.skip("MAML adapts no library's model")
     made = learner(method, backbone)
@@ -108,12 +89,12 @@ def test_one_query_alone_needs_bn_support(backbone: dict[str, Any], method: str)
     alone = batch.query_x[:, :1]
     with pytest.raises(UserError, match=r"set of one example.*backbone\.bn=support"):
         made(batch.support_x, batch.support_y, alone)
-    made.body.bn = "support"  # type: ignore[union-attr]
+    made.body.bn = "support"
     torch.testing.assert_close(made(batch.support_x, batch.support_y, alone), made.predict(batch)[:, :1])
 
 
 @pytest.mark.parametrize("bn", ["transductive", "stored"])
-def test_a_library_model_equals_the_library(tmp_path: Path, bn: str) -> None:
+def test_a_library_model_equals_the_library(tmp_path, bn):
     """In training mode batch norm has a set's statistics, in evaluation mode those of the file."""
     import torchvision
 
@@ -135,7 +116,7 @@ def test_a_library_model_equals_the_library(tmp_path: Path, bn: str) -> None:
     torch.testing.assert_close(grey(x[:, :, :1]), body(x[:, :, :1].expand(-1, -1, 3, -1, -1)))
 
 
-def test_any_model_of_timm() -> None:
+def test_any_model_of_timm():
     pytest.importorskip("timm")
     for model, features in (("resnet10t", 512), ("convnext_atto", 320), ("efficientnet_b0", 1280)):
         body = make_body((3, 32, 32), TORCHVISION | {"library": "timm", "model": model})
@@ -146,9 +127,6 @@ def test_any_model_of_timm() -> None:
 REFUSED = [
     (RESNET, (3, 15, 16), "images of 16×16 pixels"),
     (RESNET, (7,), "ResNet-12 is for images"),
-    (RESNET | {"widths": [2, 3]}, (3, 16, 16), "widths=.*at least 4 items"),
-    (RESNET | {"bn": "none"}, (3, 16, 16), "bn=none: Input should be 'transductive' or 'support'"),
-    (RESNET | {"depth": 3}, (3, 16, 16), "depth=3: Unexpected keyword argument"),
     ({"_target_": "antigravity.Body"}, (3, 16, 16), "import antigravity first"),
     (TORCHVISION | {"model": "resnet19"}, (3, 16, 16), "torchvision has no such model"),
     (TORCHVISION | {"model": "vit_b_16"}, (3, 32, 32), "takes no inputs of 3×32×32"),
@@ -157,7 +135,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("backbone", "shape", "why"), REFUSED)
-def test_backbones_that_do_not_fit(backbone: dict[str, Any], shape: tuple[int, ...], why: str) -> None:
+def test_backbones_that_do_not_fit(backbone, shape, why):
     with pytest.raises(UserError, match=why):
         make_body(shape, backbone)
 
@@ -171,14 +149,12 @@ def test_backbones_that_do_not_fit(backbone: dict[str, Any], shape: tuple[int, .
         ("oplstm", OPLSTM | {"preactivation": True}, RESNET, "preactivation=true needs linear layers"),
     ],
 )
-def test_a_learner_says_which_backbones_it_takes(
-    method: str, options: dict[str, Any], backbone: dict[str, Any], why: str
-) -> None:
+def test_a_learner_says_which_backbones_it_takes(method, options, backbone, why):
     with pytest.raises(UserError, match=why):
         CLASSES[method](Task((3, 16, 16), 3, False), backbone, **options)
 
 
-def test_anil_adapts_the_head_of_any_model() -> None:
+def test_anil_adapts_the_head_of_any_model():
     made = CLASSES["maml"](Task((3, 32, 32), 3, False), TORCHVISION, **MAML | {"adapt_head_only": True})
     made.losses(episode(made.double(), shots=1, queries=1))[0].sum().backward()
     assert all(p.grad is not None for p in made.parameters())

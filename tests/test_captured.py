@@ -1,11 +1,7 @@
 """What a GPU would replay: the same operations in every update, traced here without a GPU."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -18,19 +14,19 @@ from tests.test_compiled import CPU, CUDA, check_same_gradients
 from tests.test_learners import make_named
 
 
-def one_hot(y: Tensor, classes: int) -> Tensor:
+def one_hot(y, classes):
     """Torch's, which looks at the labels on a CPU and on a GPU does not."""
     return (y.unsqueeze(-1) == torch.arange(classes)).long()
 
 
-def traced(module: nn.Module, inputs: tuple[Tensor, ...], **_: Any) -> None:
+def traced(module, inputs, **_):
     """As torch.cuda.make_graphed_callables: from now on `module` does what it did for `inputs`.
 
     An operation whose result a branch of Python depends on is refused, as a GPU's recording would.
     """
     learned = dict(module.named_parameters())
 
-    def losses_and_gradients(weights: dict[str, Tensor], *parts: Tensor) -> tuple[Any, ...]:
+    def losses_and_gradients(weights, *parts):
         losses, predictions = functional_call(module, weights, parts)
         grads = torch.autograd.grad(losses.sum(), list(weights.values()), allow_unused=True)
         return losses, predictions, grads
@@ -38,7 +34,7 @@ def traced(module: nn.Module, inputs: tuple[Tensor, ...], **_: Any) -> None:
     fresh = {name: p.detach().clone().requires_grad_() for name, p in learned.items()}
     replay = make_fx(losses_and_gradients)(fresh, *inputs)
 
-    def forward(*parts: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(*parts):
         losses, predictions, grads = replay(learned, *parts)
         used = [(p, g.detach()) for p, g in zip(learned.values(), grads, strict=True) if g is not None]
         return with_gradients(losses, *zip(*used, strict=True)), predictions.detach()
@@ -49,10 +45,7 @@ def traced(module: nn.Module, inputs: tuple[Tensor, ...], **_: Any) -> None:
 @pytest.mark.parametrize(
     "name", ["protonet", "maml", "warpmaml", "lstm-set", "lstm-sequence", "oplstm-released"]
 )
-def test_an_update_is_the_same_operations_for_every_episode(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """What a GPU would replay, traced here without one."""
+def test_an_update_is_the_same_operations_for_every_episode(name, monkeypatch, tmp_path):
     learner = make_named(name, "fc")
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", traced)
     monkeypatch.setattr(torch.nn.functional, "one_hot", one_hot)
@@ -60,7 +53,7 @@ def test_an_update_is_the_same_operations_for_every_episode(
     assert (learner.compiled, learner.captured) == (False, True)
 
 
-def test_where_a_gpu_replays(tmp_path: Path) -> None:
+def test_where_a_gpu_replays(tmp_path):
     """Also a learner whose inner loop would be compiled; not what several processes sum, nor mixed
     precision."""
     cfg = config(tmp_path, "trainer.max_steps=1000000")
@@ -81,10 +74,8 @@ def test_where_a_gpu_replays(tmp_path: Path) -> None:
     assert to_compile(Derived(learner.task, FC, lr=1e-3), cfg, CUDA) == (None, False)
 
 
-def test_what_cannot_be_captured_gives_one_message_and_trains_as_before(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refused(*_: Any, **__: Any) -> None:
+def test_what_cannot_be_captured_gives_one_message_and_trains_as_before(monkeypatch, tmp_path, capsys):
+    def refused(*_, **__):
         raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
     learner = make_named("protonet", "fc")

@@ -15,26 +15,19 @@ from fewshot.errors import Diverged, OutOfTime
 from fewshot.methods import SAP
 from fewshot.options import settings_of
 from fewshot.training import build
-from tests.conftest import tables
-from tests.helpers import TINY
+from tests.helpers import TINY, tables
 
 pytestmark = pytest.mark.usefixtures("composed_once", "undrawn")
 
 MISTAKES = {  # a command, and what is said
     "method=oplst": "Could not find 'method/oplst' Available options in 'method': lstm maml oplstm",
     "trainer.update=3": "Could not override 'trainer.update'.",
-    "+lr=0.1": "lr=0.1: Extra inputs are not permitted",
     "variant=text": "variant=text: Input should be 'released' or 'paper'",
-    "seed=-1": "seed=-1: Input should be greater than or equal to 0",
     "seed=1.5": "seed=1.5: Input should be a valid integer",
     "seed=0,1": "To sweep over it, add --multirun",
-    "shots=two": "shots=two: Input should be a valid integer",
-    "method.lr=fast data=sine": "OPLSTM: lr=fast: Input should be a valid number",
-    "method.passes=0 data=sine": "OPLSTM: passes=0: Input should be greater than or equal to 1",
     "+method.steps=3 data=sine": "OPLSTM: steps=3: Unexpected keyword argument",
     "method.lstm_units=[5,5] data=sine": "lstm_units=[5, 5]: the last is 1",
     "method=lstm method.inputs=prev_target data=sine": "choose support_mode=sequence",
-    "method=lstm method.query_cell=true data=sine": "query_cell=true needs pool_cell=true",
     "method.preactivation=true data=sine": "preactivation=true needs linear layers",
     "method=lstm data=sine backbone.widths=[8]": "would not use backbone.widths=[8]",
     "data=sine method.meta_batch_size=0": "method.meta_batch_size=0: Input should be greater",
@@ -50,7 +43,6 @@ MISTAKES = {  # a command, and what is said
     "trainer.similarity=paper method=maml": "trainer.similarity is for method=oplstm on images",
     "data=folder": "set data.path=…",
     "data=folder data.path=nowhere": "nowhere does not exist",
-    "paths.outputs=null": "paths.outputs=None: Input should be a valid string",
     "seed=${nowhere}": "nowhere",
     "experiment=table1 method=lstm": "this study sweeps shots, seed: add -m",
 }
@@ -61,7 +53,7 @@ OF_EVALUATE = {
 }
 
 
-def call(monkeypatch: pytest.MonkeyPatch, command: str, tmp_path: Path, program: str = "train") -> int:
+def call(monkeypatch, command, tmp_path, program="train"):
     """Gives a command in `tmp_path`, with the settings of a short run, and returns its exit code."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEWSHOT_PREPARED", str(tables(tmp_path)))
@@ -78,14 +70,7 @@ def call(monkeypatch: pytest.MonkeyPatch, command: str, tmp_path: Path, program:
         *(("evaluate", *mistake) for mistake in OF_EVALUATE.items()),
     ],
 )
-def test_a_mistake_is_one_line(
-    program: str,
-    command: str,
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_a_mistake_is_one_line(program, command, message, tmp_path, monkeypatch, capfd):
     code = call(monkeypatch, command, tmp_path, program)
     [line] = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("data=glyphs: ")]
     assert code == 2
@@ -94,9 +79,7 @@ def test_a_mistake_is_one_line(
     assert not list(tmp_path.rglob("config.yaml"))
 
 
-def test_a_job_that_fails_does_not_stop_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_job_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capfd):
     command = "-m data=sine method=lstm,protonet,maml"
     assert call(monkeypatch, command, tmp_path) == 2
     err = capfd.readouterr().err
@@ -112,9 +95,7 @@ def test_a_job_that_fails_does_not_stop_the_others(
 
 
 @pytest.mark.slow
-def test_joblib_runs_jobs_in_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_joblib_runs_jobs_in_processes(tmp_path, monkeypatch, capfd):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     command = "-m hydra/launcher=joblib hydra.launcher.n_jobs=2 data=sine method=lstm seed=0,1"
     assert call(monkeypatch, command, tmp_path) == 0
@@ -123,7 +104,7 @@ def test_joblib_runs_jobs_in_processes(
     assert "job 1, " in capfd.readouterr().err
 
 
-def test_a_job_that_slurm_requeued_counts_once(tmp_path: Path) -> None:
+def test_a_job_that_slurm_requeued_counts_once(tmp_path):
     (tmp_path / "jobs.csv").write_text("0,seed=0,requeued,\n1,seed=1,finished,2\n0,seed=0,finished,1\n")
     assert [*read_jobs(tmp_path).status] == ["finished", "finished"]
 
@@ -131,22 +112,14 @@ def test_a_job_that_slurm_requeued_counts_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "code"), [(OutOfTime("over"), 124), (Diverged("nan"), 1), (ValueError("a bug"), 1)]
 )
-def test_the_exit_code_is_that_of_the_worst_job(
-    error: Exception,
-    code: int,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_the_exit_code_is_that_of_the_worst_job(error, code, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(build, "make_datamodule", MagicMock(side_effect=error))
     for command in ("data=sine", "-m data=sine seed=0,1"):
         assert call(monkeypatch, command, tmp_path) == code
         assert ("Traceback" in capfd.readouterr().err) == isinstance(error, ValueError)
 
 
-def test_help_lists_settings_and_choices(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_help_lists_settings_and_choices(tmp_path, monkeypatch, capfd):
     assert call(monkeypatch, "--help", tmp_path) == 0
     out = capfd.readouterr().out
     assert "method: lstm, maml, oplstm" in out
@@ -155,20 +128,20 @@ def test_help_lists_settings_and_choices(
     assert "trainer.gradient_clip_val=null" in out
 
 
-def test_settings_of_a_derived_learner() -> None:
+def test_settings_of_a_derived_learner():
     assert {"inner_lr", "centred"} <= settings_of(SAP).keys()
 
 
-def test_the_home_folder() -> None:
+def test_the_home_folder():
     assert expand_paths(OmegaConf.create({"run": "~/mine"})).run == str(Path.home() / "mine")
 
 
-def test_naming_a_backbone_wins_over_the_data() -> None:
+def test_naming_a_backbone_wins_over_the_data():
     assert composed(["data=mini"]).backbone.name == "conv4"
     assert composed(["backbone=fc", "data=mini"]).backbone.name == "fc"
 
 
-def test_own_configs_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_configs_come_first(tmp_path, monkeypatch):
     (tmp_path / "settings").mkdir()
     published = (CONF / "settings" / "maml-mini.yaml").read_text()
     (tmp_path / "settings" / "maml-mini.yaml").write_text(published.replace("lr: 1.0e-3", "lr: 0.5", 1))

@@ -1,16 +1,12 @@
 """Compiled training: the same gradients; none where it does not pay or is not possible."""
 
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from fewshot.backbones import task_weight
 from fewshot.errors import UserError
-from fewshot.methods.base import MetaLearner
 from fewshot.methods.oplstm import OPLSTM as Learner
 from fewshot.training import compiled as module
 from fewshot.training.compiled import LONG, compiled, to_compile
@@ -27,16 +23,16 @@ OPLSTM = ["method=oplstm", "method.meta_batch_size=1"]
 
 
 @pytest.fixture(autouse=True)
-def _no_leftovers() -> Iterator[None]:
+def _no_leftovers():
     yield
     torch._dynamo.reset()
 
 
-def traced_on_gpu(function: Any, **_: Any) -> Any:
+def traced_on_gpu(function, **_):
     return TRACED(function, fullgraph=True, dynamic=False)
 
 
-def check_same_gradients(learner: MetaLearner, cfg: Any, device: torch.device) -> None:
+def check_same_gradients(learner, cfg, device):
     """That three updates have the losses, predictions and gradients that they have as they are."""
     batches = [episode(learner, tasks=2) for _ in range(3)]
     expected = [losses_and_gradient(learner, batch) for batch in batches]
@@ -61,9 +57,7 @@ def check_same_gradients(learner: MetaLearner, cfg: Any, device: torch.device) -
         ("protonet", "conv4", CUDA),
     ],
 )
-def test_compiled_gradients_are_those_of_the_learner(
-    name: str, backbone: str, device: torch.device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_compiled_gradients_are_those_of_the_learner(name, backbone, device, monkeypatch, tmp_path):
     learner = make_named(name, backbone)
     monkeypatch.setattr(torch, "compile", TRACED if device == CPU else traced_on_gpu)
     check_same_gradients(learner, config(tmp_path, *OPLSTM, "trainer.compile=true"), device)
@@ -80,9 +74,7 @@ def test_compiled_gradients_are_those_of_the_learner(
         ("sap", {}),
     ],
 )
-def test_a_compiled_inner_loop_has_the_learners_gradients(
-    method: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_compiled_inner_loop_has_the_learners_gradients(method, options, monkeypatch, tmp_path):
     """Second order, though torch cannot compile a gradient of a gradient that autograd takes."""
     options = (MAML if method == "maml" else SAP) | {"grad_clip": 0.1} | options
     learner = make(method, "mlp", regression=method == "maml", **options)
@@ -92,13 +84,11 @@ def test_a_compiled_inner_loop_has_the_learners_gradients(
 
 
 @pytest.mark.parametrize("products", [True, False])
-def test_the_first_pass_is_the_code_of_the_others(
-    products: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_first_pass_is_the_code_of_the_others(products, monkeypatch, tmp_path):
     """Also where outer products would be kept as such, more in each pass: torch compiles eight kinds at
     most."""
     monkeypatch.setattr(task_weight, "fewer", lambda *_: products)
-    pieces: list[Any] = []
+    pieces = []
     counting = partial(torch.compile, backend=lambda graph, _: pieces.append(graph) or graph.forward)
     learner = make_named("oplstm-released", "mlp")
     monkeypatch.setattr(torch, "compile", counting)
@@ -107,8 +97,8 @@ def test_the_first_pass_is_the_code_of_the_others(
     assert len(pieces) == 1
 
 
-def test_validation_is_not_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    calls: list[int] = []
+def test_validation_is_not_compiled(monkeypatch, tmp_path):
+    calls = []
     counting = lambda function, **_: lambda *args: calls.append(1) or function(*args)  # noqa: E731
     monkeypatch.setattr(torch, "compile", counting)
     result = train(config(tmp_path, *OPLSTM, "trainer.compile=true", "method.passes=3"))
@@ -116,9 +106,9 @@ def test_validation_is_not_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert len(calls) == 40 * 3  # a call a pass of training
 
 
-def test_a_short_run_does_without(tmp_path: Path) -> None:
+def test_a_short_run_does_without(tmp_path):
     learner = make_named("oplstm-text", "mlp")
-    enough = -(-LONG // learner.passes)  # type: ignore[operator]
+    enough = -(-LONG // learner.passes)
     for steps, choice, compiles in (
         *((enough, "auto", True), (enough - 1, "auto", False)),
         *((enough, "false", False), (10, "true", True)),
@@ -128,14 +118,12 @@ def test_a_short_run_does_without(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("no_compiler", [True, False])
-def test_what_cannot_be_compiled_is_trained_as_it_is(
-    no_compiler: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_compiled_is_trained_as_it_is(no_compiler, monkeypatch, tmp_path, capsys):
     expected = train(config(tmp_path, *OPLSTM, "trainer.compile=false"))
     monkeypatch.setattr(module, "LONG", 1)
     one_pass = Learner.one_pass
 
-    def unclear(self: Learner, *args: Any) -> Any:
+    def unclear(self, *args):
         torch._dynamo.graph_break()
         return one_pass(self, *args)
 
@@ -154,7 +142,7 @@ def test_what_cannot_be_compiled_is_trained_as_it_is(
 @pytest.mark.parametrize(
     ("name", "backbone"), [("maml", "conv4"), ("protonet", "fc"), ("lstm-sequence", "mlp")]
 )
-def test_few_large_operations_are_not_compiled(name: str, backbone: str, tmp_path: Path) -> None:
+def test_few_large_operations_are_not_compiled(name, backbone, tmp_path):
     learner, cfg = make_named(name, backbone), config(tmp_path, "trainer.max_steps=1000000")
     assert to_compile(learner, cfg, CPU) == (None, False)
     cfg.trainer.compile = True

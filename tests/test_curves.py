@@ -1,12 +1,6 @@
 """What a run logs while it trains, in metrics.csv and TensorBoard, and the figure of it."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
-from matplotlib.figure import Figure
-from omegaconf import DictConfig
-from torch import Tensor
 
 from fewshot.config.run_id import run_folder
 from fewshot.methods.base import MetaLearner
@@ -21,7 +15,7 @@ FEW = ["trainer.max_steps=20", "trainer.val_check_interval=10", "trainer.log_eve
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 
-def images(tmp_path: Path, *overrides: str) -> DictConfig:
+def images(tmp_path, *overrides):
     """A small run on own images, two classes a task that are hard to tell apart."""
     files = {f"class{c}/{i}.png": picture(c + 12 * i) for c in range(12) for i in range(20)}
     fill_folder(tmp_path / "images", files)
@@ -30,23 +24,21 @@ def images(tmp_path: Path, *overrides: str) -> DictConfig:
     return config(tmp_path, "data=folder", "method=protonet", *small, *overrides)
 
 
-def curve(folder: Path, metric: str) -> dict[int, float]:
+def curve(folder, metric):
     return {int(r["step"]): float(r["value"]) for r in rows(folder / "metrics.csv") if r["metric"] == metric}
 
 
-def lines(figure: Figure) -> dict[str, list[Any]]:
+def lines(figure):
     return {axes.get_title(loc="left"): [line.get_label() for line in axes.lines] for axes in figure.axes}
 
 
 @pytest.mark.parametrize("method", ["protonet", "warpmaml"])
-def test_training_accuracy_of_logged_steps(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_accuracy_of_logged_steps(method, tmp_path, monkeypatch):
     """It is that of the predictions made in training, and is computed for no other step."""
-    scored: list[float] = []
+    scored = []
     score = MetaLearner.scores
 
-    def counted(self: MetaLearner, predictions: Tensor, query_y: Tensor) -> Tensor:
+    def counted(self, predictions, query_y):
         if self.training:
             scored.append(100 * (predictions.argmax(-1) == query_y).double().mean().item())
         return score(self, predictions, query_y)
@@ -66,7 +58,7 @@ def test_training_accuracy_of_logged_steps(
     assert lines(learning_curve(folder / "metrics.csv", "")) == both
 
 
-def test_on_sine_the_loss_is_the_score(tmp_path: Path) -> None:
+def test_on_sine_the_loss_is_the_score(tmp_path):
     cfg = config(tmp_path, *FEW)
     train(cfg)
     folder = run_folder(cfg)
@@ -76,7 +68,7 @@ def test_on_sine_the_loss_is_the_score(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("torn", ["", "1", "16,4", "16,4,val/loss", "16,4,val/loss,0.", "\0\0"])
-def test_a_resumed_run_keeps_the_rows_before_it(torn: str, tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_the_rows_before_it(torn, tmp_path):
     logger = MetricsCsv(tmp_path / "metrics.csv")
     logger.cut(0)
     assert not logger.path.exists()
@@ -89,7 +81,7 @@ def test_a_resumed_run_keeps_the_rows_before_it(torn: str, tmp_path: Path) -> No
     assert logger.path.read_bytes() == b"\r\n".join([*kept, b""])
 
 
-def test_tensorboard_has_the_curves_of_metrics_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorboard_has_the_curves_of_metrics_csv(tmp_path, monkeypatch):
     """Also of a run that was killed after step 25 was logged and resumes from step 24."""
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -1,8 +1,6 @@
 """The panels of a study's dashboard, without a server."""
 
 import re
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("composed_once")
 
 
 @pytest.mark.slow
-def test_a_dashboard_shows_what_runs_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dashboard_shows_what_runs_log(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     cfg = config(tmp_path, "logger=wandb", "trainer.max_steps=40", "trainer.log_every_n_steps=5")
     train(cfg)
@@ -45,11 +43,9 @@ NAME, SHOTS = "method.value.name", "shots.value"
         ("lstm_sine", ["trial=0,1"], []),
     ],
 )
-def test_a_dashboard_is_of_the_studys_runs_and_groups_their_seeds(
-    study: str, narrow: list[str], groups: list[str]
-) -> None:
+def test_a_dashboard_is_of_the_studys_runs_and_groups_their_seeds(study, narrow, groups):
     found = jobs(study, narrow)
-    model: Any = dashboard.workspace(study, narrow, found)._to_model().model_dump(by_alias=True)
+    model = dashboard.workspace(study, narrow, found)._to_model().model_dump(by_alias=True)
     [runs] = model["spec"]["section"]["runSets"]
     assert [key["name"] for key in runs["grouping"]] == groups
     [chosen] = runs["filters"]["filters"]
@@ -63,7 +59,7 @@ def test_a_dashboard_is_of_the_studys_runs_and_groups_their_seeds(
     assert sorted(chosen["value"][1:]) == sorted(names)
 
 
-def test_help_and_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_and_a_mistake(capsys):
     assert dashboard.main(["--help"]) == 0
     assert "python -m fewshot.report.dashboard" in capsys.readouterr().out
     assert exit_code(dashboard.main, ["table9"]) == 2

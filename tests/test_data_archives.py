@@ -4,7 +4,6 @@ import io
 import struct
 import tarfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,13 +18,13 @@ FILES = {f"x/{i}.png": bytes([i]) * (i + 1) for i in range(5)}
 
 
 @pytest.mark.parametrize("kind", FILLS)
-def test_every_container_reads_alike(tmp_path: Path, kind: str) -> None:
+def test_every_container_reads_alike(tmp_path, kind):
     FILLS[kind](tmp_path, FILES | {"__MACOSX/x/._1.png": b"1", ".x/1.png": b"1"})
     files = {name: read() for name, read in files_in(tmp_path).items()}
     assert files == FILES
 
 
-def test_one_path_is_one_file(tmp_path: Path) -> None:
+def test_one_path_is_one_file(tmp_path):
     fill_folder(tmp_path, FILES)
     fill_zip(tmp_path / "copy.zip", FILES)
     assert set(files_in(tmp_path)) == set(FILES)
@@ -34,7 +33,7 @@ def test_one_path_is_one_file(tmp_path: Path) -> None:
         files_in(tmp_path)
 
 
-def test_nothing_outside_the_folder_is_read_or_written(tmp_path: Path) -> None:
+def test_nothing_outside_the_folder_is_read_or_written(tmp_path):
     fill_zip(tmp_path / "in" / "a.zip", {"../out.png": b"1", "/abs.png": b"2"})
     with tarfile.open(tmp_path / "in" / "a.tar", "w") as archive:
         for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
@@ -47,7 +46,7 @@ def test_nothing_outside_the_folder_is_read_or_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["zip", "tgz"])
 @pytest.mark.parametrize("keep", [0.4, 0.9])
-def test_a_truncated_archive_is_named(tmp_path: Path, kind: str, keep: float) -> None:
+def test_a_truncated_archive_is_named(tmp_path, kind, keep):
     noise = np.random.default_rng(0).bytes(30_000)
     file = tmp_path / f"cut.{kind}"
     {"zip": fill_zip, "tgz": fill_tar}[kind](file, {"a/1.png": noise, "a/2.png": noise[::-1]})
@@ -56,7 +55,7 @@ def test_a_truncated_archive_is_named(tmp_path: Path, kind: str, keep: float) ->
         files_in(tmp_path)
 
 
-def test_a_damaged_file_in_a_zip_is_named(tmp_path: Path) -> None:
+def test_a_damaged_file_in_a_zip_is_named(tmp_path):
     fill_zip(tmp_path / "a.zip", {"a/1.png": b"0123456789"})
     data = (tmp_path / "a.zip").read_bytes()
     (tmp_path / "a.zip").write_bytes(data.replace(b"0123456789", b"0123456780"))
@@ -64,13 +63,13 @@ def test_a_damaged_file_in_a_zip_is_named(tmp_path: Path) -> None:
         files_in(tmp_path)
 
 
-def saved(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+def saved(image, form="PNG", **options):
     out = io.BytesIO()
     image.save(out, form, **options)
     return out.getvalue()
 
 
-def sixteen_bit_colours() -> bytes:
+def sixteen_bit_colours():
     """A PNG that PIL cannot write."""
     header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
     rows = zlib.compress((b"\0" + bytes(range(12))) * 2)
@@ -80,30 +79,29 @@ def sixteen_bit_colours() -> bytes:
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", picture()[:40], picture(200, 64, form="JPEG")[:-300]])
-def test_a_broken_image_is_named(data: bytes) -> None:
+def test_a_broken_image_is_named(data):
     with pytest.raises(UserError, match=r"the/file\.png is no readable image"):
         decode(data, "the/file.png", 8, 3)
 
 
 @pytest.mark.parametrize(
-    "data",
-    [saved(Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16))), sixteen_bit_colours()],
+    "data", [saved(Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16))), sixteen_bit_colours()]
 )
-def test_sixteen_bits_are_refused(data: bytes) -> None:
+def test_sixteen_bits_are_refused(data):
     with pytest.raises(UserError, match=r"the/file\.png has more than 8 bits a channel"):
         decode(data, "the/file.png", 8, 3)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_mode_decodes(mode: str, channels: int) -> None:
+def test_every_mode_decodes(mode, channels):
     pixels = decode(picture(255, 8, mode), "x", 4, channels)
     assert pixels.shape == (4, 4, channels)
     assert pixels.dtype == np.uint8
     assert (pixels == 255).all()
 
 
-def test_a_photograph_is_turned_as_its_exif_says() -> None:
+def test_a_photograph_is_turned_as_its_exif_says():
     pixels = np.zeros((8, 8), dtype=np.uint8)
     pixels[:4] = 255
     exif = Image.Exif()
@@ -113,7 +111,7 @@ def test_a_photograph_is_turned_as_its_exif_says() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparent_pixels_are_white(mode: str) -> None:
+def test_transparent_pixels_are_white(mode):
     """Their own colour is often black, as that of the ink: nothing would be left of a drawing."""
     image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
     image.paste((0, 0, 0, 255), (0, 0, 4, 8))

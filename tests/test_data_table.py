@@ -1,14 +1,15 @@
-"""Tables: what is written is what is opened, and a failure leaves nothing behind."""
+"""Tables: what is written is what is opened, and a failure leaves nothing behind. Glyphs are such a table."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from fewshot.data import glyphs
+from fewshot.data.images import open_or_prepare
 from fewshot.data.table import Content, Example, open_or_write, open_table
 from fewshot.errors import UserError
 
@@ -19,7 +20,7 @@ PLACES = [
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 3), dtype=np.uint8)
 
 
-def content() -> Content:
+def content():
     """Not in the table's order, which is that of file names whatever their folder."""
     loads = [partial(PIXELS.__getitem__, row) for row in range(8)]
     rows = [Example(s, c, f"{9 - i}/{i}.png", load) for (s, c, i), load in zip(PLACES, loads, strict=True)]
@@ -27,16 +28,16 @@ def content() -> Content:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     open_or_write(tmp_path / "made", 4, 3, content)
     return tmp_path / "made"
 
 
-def left_in(folder: Path) -> list[str]:
+def left_in(folder):
     return [file.name for file in folder.iterdir() if not file.name.endswith(".lock")]
 
 
-def test_round_trip(folder: Path) -> None:
+def test_round_trip(folder):
     table = open_table(folder)
     assert np.array_equal(table.images, PIXELS)
     assert table.note == "a note"
@@ -50,7 +51,7 @@ def test_round_trip(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["images.npy", "index.json"])
-def test_an_incomplete_copy_is_named(folder: Path, name: str) -> None:
+def test_an_incomplete_copy_is_named(folder, name):
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[:-1])
     with pytest.raises(UserError, match="is incomplete"):
@@ -61,11 +62,11 @@ def test_an_incomplete_copy_is_named(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("error", [UserError("a bad image"), KeyboardInterrupt()])
-def test_a_failure_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
-    def failing() -> np.ndarray:
+def test_a_failure_leaves_nothing(tmp_path, error):
+    def failing():
         raise error
 
-    def broken() -> Content:
+    def broken():
         return Content([*content().examples, Example("val", "c", "z.png", failing)])
 
     with pytest.raises(type(error)):
@@ -73,7 +74,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
     assert left_in(tmp_path) == []
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_is_removed(tmp_path):
     (tmp_path / ".made.partial").mkdir()
     (tmp_path / ".made.partial" / "images.npy.part").write_bytes(b"half")
     open_or_write(tmp_path / "made", 4, 3, content)
@@ -81,8 +82,8 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert sorted(file.name for file in (tmp_path / "made").iterdir()) == ["images.npy", "index.json"]
 
 
-def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: int) -> None:
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    def full(_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
@@ -91,10 +92,10 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert left_in(tmp_path) == []
 
 
-def test_two_at_once_prepare_once(tmp_path: Path) -> None:
+def test_two_at_once_prepare_once(tmp_path):
     calls = []
 
-    def slow() -> Content:
+    def slow():
         calls.append(1)
         time.sleep(0.2)
         return content()
@@ -102,3 +103,37 @@ def test_two_at_once_prepare_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         tables = list(pool.map(lambda _: open_or_write(tmp_path / "made", 4, 3, slow), range(2)))
     assert (len(calls), len(tables)) == (1, 2)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    return open_or_prepare("glyphs", folder, folder, 28, 1)
+
+
+def test_classes_and_faces(made):
+    images, counts = made.images, np.concatenate([classes.counts for classes in made.splits.values()])
+    assert 1000 <= len(counts) <= 1800
+    assert min(counts) >= glyphs.HANDS * glyphs.MIN_FACES >= 5 + 15  # shots and queries
+    assert max(counts) <= glyphs.HANDS * 30
+    assert images.shape == (sum(counts), 28, 28, 1)
+    assert (images.max(axis=(1, 2, 3)) > 100).all()
+    for start, count in zip(np.cumsum(counts) - counts, counts, strict=True):
+        assert len({image.tobytes() for image in images[start : start + count]}) == count
+
+
+def test_split_and_look_alikes(made):
+    names = [name for classes in made.splits.values() for name in classes.names]
+    assert len(set(names)) == len(names)
+    sizes = [round(len(classes.names) / len(names), 2) for classes in made.splits.values()]
+    assert sizes == [0.64, 0.16, 0.2]
+    characters = {name[-1] for name in names}
+    assert characters >= glyphs.LETTERS - {"I", "l"}
+    assert not characters & set("ΑАΟО")  # Greek and Cyrillic doubles of A and O
+
+
+@pytest.mark.slow
+def test_twice_the_same(made, tmp_path):
+    again = open_or_prepare("glyphs", tmp_path, tmp_path, 28, 3)
+    assert again.splits["test"].names == made.splits["test"].names
+    assert np.array_equal(again.images, made.images.repeat(3, axis=3))

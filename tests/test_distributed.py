@@ -18,7 +18,6 @@ from fewshot.errors import LostProcess
 from fewshot.training import distributed
 from fewshot.training.build import assemble
 from fewshot.training.run import run
-from tests.conftest import Start
 from tests.helpers import check_same, command, config, images_of, wait_for, within
 
 LONG = ["trainer.max_steps=400", "trainer.val_check_interval=200", "trainer.save_every_n_steps=20"]
@@ -27,7 +26,7 @@ QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_
 METHODS = ("lstm", "oplstm", "maml", "protonet", "warpmaml", "sap")
 
 
-def movement(method: str, devices: int, tmp_path: Path) -> torch.Tensor:
+def movement(method, devices, tmp_path):
     """How 20 updates move a learner's weights, in float64, where the size of a gradient matters."""
     data = ["data=sine"] if method in ("lstm", "oplstm") else images_of(tmp_path, f"images{os.getpid()}")
     settings = [*data, f"method={method}", "shots=5", "method.meta_batch_size=4"]
@@ -41,7 +40,7 @@ def movement(method: str, devices: int, tmp_path: Path) -> torch.Tensor:
     return parameters_to_vector(learner.parameters()).detach() - before
 
 
-def save_movements(devices: int, tmp_path: Path) -> None:
+def save_movements(devices, tmp_path):
     found = {method: movement(method, devices, tmp_path) for method in METHODS}
     if "LOCAL_RANK" not in os.environ:
         torch.save(found, tmp_path / str(devices))
@@ -49,7 +48,7 @@ def save_movements(devices: int, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
+def test_two_processes_take_the_steps_of_one(tmp_path):
     for devices in (1, 2):
         with distributed.processes(devices, save_movements, devices, tmp_path):
             save_movements(devices, tmp_path)
@@ -59,7 +58,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("total", "batch", "ranks"), [(600, 20, 2), (41, 20, 3), (7, 1, 2), (3, 20, 3)])
-def test_every_task_of_a_validation_is_in_one_share(total: int, batch: int, ranks: int) -> None:
+def test_every_task_of_a_validation_is_in_one_share(total, batch, ranks):
     seen, lengths = [], []
     for rank in range(ranks):
         stream = EpisodicDataModule(SineSource(0, 1), 5, ranks, 1, num_val_tasks=total).streams["val"]
@@ -74,7 +73,7 @@ def test_every_task_of_a_validation_is_in_one_share(total: int, batch: int, rank
 
 
 @pytest.mark.parametrize(("ranks", "done"), [(1, 5), (2, 5), (3, 5), (2, 0)])
-def test_every_task_of_later_epochs_is_new(ranks: int, done: int) -> None:
+def test_every_task_of_later_epochs_is_new(ranks, done):
     """Also when a run resumes within an epoch, on another number of devices."""
     seen = []
     for rank in range(ranks):
@@ -85,7 +84,7 @@ def test_every_task_of_later_epochs_is_new(ranks: int, done: int) -> None:
     assert sorted(torch.cat(seen).tolist()) == list(range(6 * done, 6 * 4 * (done // 4 + 2)))
 
 
-def fail(how: str) -> None:
+def fail(how):
     if how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     raise ValueError("there is no such thing")
@@ -96,8 +95,8 @@ def fail(how: str) -> None:
     ("how", "error", "message"),
     [("killed", LostProcess, "signal SIGKILL"), ("fails", Exception, "ValueError: there is no such thing")],
 )
-def test_a_process_that_ends_is_reported(how: str, error: type[Exception], message: str) -> None:
-    def connection_lost() -> None:
+def test_a_process_that_ends_is_reported(how, error, message):
+    def connection_lost():
         with distributed.processes(2, fail, how) as others:
             others.processes[0].join(60)
             raise RuntimeError("Connection closed by peer")
@@ -107,7 +106,7 @@ def test_a_process_that_ends_is_reported(how: str, error: type[Exception], messa
 
 
 @pytest.mark.slow
-def test_a_run_that_loses_a_process_resumes(tmp_path: Path, start: Start) -> None:
+def test_a_run_that_loses_a_process_resumes(tmp_path, start):
     """Also after a signal; the scores are those of one process, up to the rounding of sums."""
     two, one = config(tmp_path, *LONG), config(tmp_path, *LONG, "trainer.devices=1", outputs="one")
     last, saved = run_folder(two) / "last.ckpt", 0

@@ -1,9 +1,12 @@
-"""The code, commands and links of the documentation work, and its stored runs count as finished."""
+"""The documentation's code, commands, links and runs, and what an installed package brings."""
 
+import os
 import re
 import shlex
 import shutil
-from pathlib import Path
+import subprocess
+import sys
+import tomllib
 from typing import Any
 
 import pytest
@@ -16,7 +19,8 @@ from fewshot.config.settings import check
 from fewshot.report.__main__ import split_queries
 from fewshot.report.jobs import jobs as jobs_of
 from fewshot.report.jobs import runs_of
-from tests.conftest import tables
+from tests.helpers import tables
+from tests.mutations import MUTATIONS
 
 DOCS = CONF.parent / "docs"
 PAGES = {path: path.read_text() for path in (CONF.parent / "README.md", *DOCS.glob("**/*.md"))}
@@ -26,7 +30,7 @@ UNAVAILABLE = r"hydra/|--help|\.pth|=timm|…|mine|metasgd"  # plugins, files an
 OVERRIDES = {"quick": "profile=quick", "text": "variant=paper", "tf32": "trainer.precision=tf32"}
 
 
-def test_the_notebook_page_runs(tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_notebook_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEWSHOT_PREPARED", str(tables(tmp_path)))
     blocks = re.findall(r"```python\n(.*?)```", PAGES[DOCS / "notebook.md"], re.S)
@@ -44,7 +48,7 @@ def test_the_notebook_page_runs(tmp_path: Path, monkeypatch: Any) -> None:
         if not re.search(UNAVAILABLE, line)
     ],
 )
-def test_the_commands_of_the_documentation_compose(program: str, line: str) -> None:
+def test_the_commands_of_the_documentation_compose(program, line):
     args = shlex.split(line)
     if program != "train.py":
         assert jobs_of(args[0], split_queries(args[1:])[0])
@@ -56,7 +60,7 @@ def test_the_commands_of_the_documentation_compose(program: str, line: str) -> N
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_lead_somewhere(page):
     for place, heading in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", PAGES[page]):
         target = (page.parent / place).resolve() if place else page
         assert target.exists(), place
@@ -67,10 +71,63 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("archive", [*DOCS.glob("**/runs.tar.xz")], ids=lambda path: path.parent.name)
 @pytest.mark.usefixtures("composed_once")
 @pytest.mark.slow
-def test_unpacked_runs_count_as_finished(archive: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_unpacked_runs_count_as_finished(archive, tmp_path, monkeypatch):
     monkeypatch.setenv("FEWSHOT_OUTPUTS", str(tmp_path))
     shutil.unpack_archive(archive, tmp_path, filter="data")
     study, _, suffix = archive.parent.name.partition("-")
     runs = runs_of(jobs_of(study, [OVERRIDES[suffix]] if suffix else []))
     finished = runs.loc[runs["scores"].notna(), "folder"]
     assert set(finished) == {str(result.parent) for result in tmp_path.rglob("result.json")}
+
+
+ROOT = CONF.parent
+TINY = "trainer.max_steps=4 trainer.val_check_interval=2 trainer.num_val_tasks=4 trainer.num_test_tasks=4 "
+TINY += "trainer.enable_progress_bar=false logger=csv"
+
+
+def run(program, arguments, cwd, **environ):
+    command = [sys.executable, str(ROOT / f"{program}.py"), *arguments.split()]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FEWSHOT_")}
+    kept |= {"FEWSHOT_PREPARED": str(tables(cwd))}
+    paths = os.pathsep.join([str(ROOT), environ.pop("PYTHONPATH", "")])
+    return subprocess.run(
+        command, cwd=cwd, env=kept | environ | {"PYTHONPATH": paths}, capture_output=True, text=True
+    )
+
+
+def test_every_folder_of_the_package_is_in_it():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = {
+        str(path.parent.relative_to(ROOT)).replace("/", ".")
+        for path in (ROOT / "fewshot").rglob("__init__.py")
+    }
+    assert set(project["packages"]) == found | {"fewshot.conf"}
+
+
+@pytest.mark.slow
+def test_the_pages_method_and_backbone_run(tmp_path):
+    text = (ROOT / "docs" / "add-a-method.md").read_text()
+    codes, yamls = (re.findall(rf"```{kind}\n(.*?)```", text, re.S) for kind in ("python", "yaml"))
+    code = {name: next(c for c in codes if f"class {name}(" in c) for name in ("MetaSGD", "Mine")}
+    settings = {name: next(y for y in yamls if f".{name}\n" in y) for name in code}
+    own_classes = ("method", "metasgd", "metasgd", "MetaSGD"), ("backbone", "mine", "mypackage", "Mine")
+    for group, file, module, name in own_classes:
+        (tmp_path / "conf" / group).mkdir(parents=True)
+        (tmp_path / "conf" / group / f"{file}.yaml").write_text(settings[name])
+        (tmp_path / f"{module}.py").write_text(code[name])
+    own = {"FEWSHOT_CONF": str(tmp_path / "conf"), "PYTHONPATH": str(tmp_path)}
+    done = run("train", f"method=metasgd backbone=mine {TINY}", tmp_path, **own)
+    assert done.returncode == 0, done.stderr
+    [folder] = (tmp_path / "outputs" / "glyphs" / "metasgd" / "1-shot").iterdir()
+    assert run("evaluate", f"run={folder} enable_progress_bar=false", tmp_path, **own).returncode == 0
+    wrong = run("train", f"method=metasgd backbone=mine method.inner_steps=0 {TINY}", tmp_path, **own)
+    assert wrong.returncode == 2
+    assert "MetaSGD: inner_steps=0: Input should be greater than or equal to 1" in wrong.stderr
+    alone = run("evaluate", f"run={folder} enable_progress_bar=false", tmp_path)
+    assert alone.returncode == 2
+    assert "Could not find" in alone.stderr
+
+
+def test_every_mutation_is_of_what_is_there():
+    for mutation in MUTATIONS:
+        assert (ROOT / mutation.file).read_text(encoding="utf-8").count(mutation.old) == 1, mutation

@@ -8,15 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy import stats
 
 from fewshot.data.datamodule import EpisodicDataModule, TaskStream
-from fewshot.data.image_source import ImageSource
 from fewshot.data.sine import SineSource
-from fewshot.data.table import Classes, Table
-from fewshot.episodes import SPLITS, Episode, draw_images, draw_order, random_bits, task_keys
-from fewshot.errors import UserError
+from fewshot.episodes import SPLITS, draw_images, draw_order, random_bits, task_keys
 
 COUNTS = np.array([20, 7, 31, 9, 12, 20, 8, 45, 6, 14, 11, 10], dtype=np.int64)
 STARTS = 100 + np.concatenate([[0], np.cumsum(COUNTS)[:-1]])
@@ -26,13 +22,11 @@ splits = st.sampled_from(SPLITS)
 numbers = st.integers(0, 2**40)
 
 
-def draw(
-    tasks: list[int] | NDArray, seed: int = 0, split: str = "train", ways: int = 5, examples: int = 6
-) -> NDArray:
+def draw(tasks, seed=0, split="train", ways=5, examples=6):
     return draw_images(seed, split, np.asarray(tasks, dtype=np.int64), STARTS, COUNTS, ways, examples)
 
 
-def digest(values: NDArray) -> str:
+def digest(values):
     return hashlib.sha256(np.ascontiguousarray(values).astype("<i8").tobytes()).hexdigest()[:16]
 
 
@@ -44,7 +38,7 @@ RECORDED = {  # the keys of tasks 0 and 17, then hashes of images and orders
 WAVES = {1: ("c7a221ce108e55f0", "ca4c4581110894b1"), -1: ("c7a221ce108e55f0", "1413843f95b3c0b8")}
 
 
-def test_words_are_splitmix64() -> None:
+def test_words_are_splitmix64():
     """The published outputs of SplitMix64 for the seed 1234567."""
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
     words = random_bits(np.array([1234567], dtype=np.uint64), np.arange(4, dtype=np.uint64))
@@ -52,7 +46,7 @@ def test_words_are_splitmix64() -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_draws_are_recorded(split: str) -> None:
+def test_draws_are_recorded(split):
     """The same tasks on every machine and with every version of a library."""
     keys, images, orders = RECORDED[split]
     assert task_keys(42, split, np.array([0, 17])).tolist() == keys
@@ -62,7 +56,7 @@ def test_draws_are_recorded(split: str) -> None:
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("sign", WAVES)
-def test_waves_are_recorded(sign: int) -> None:
+def test_waves_are_recorded(sign):
     """In millionths, so that the last digits of a platform's sine do not matter."""
     drawn = SineSource(seed=1337, sign=sign).draw("test", np.arange(20), 5, 10)
     assert tuple(digest(np.round(drawn[name].numpy() * 1e6)) for name in ("x", "y")) == WAVES[sign]
@@ -70,9 +64,7 @@ def test_waves_are_recorded(sign: int) -> None:
 
 @quick
 @given(seeds, splits, st.lists(numbers, min_size=1, max_size=6), st.integers(1, 12), st.integers(1, 6))
-def test_draws_are_without_replacement_and_inside_their_class(
-    seed: int, split: str, tasks: list[int], ways: int, examples: int
-) -> None:
+def test_draws_are_without_replacement_and_inside_their_class(seed, split, tasks, ways, examples):
     """Unequal classes: distinct classes, distinct images, and every row one of its class, the smallest
     too."""
     rows = draw(tasks, seed, split, ways, examples)
@@ -88,16 +80,14 @@ def test_draws_are_without_replacement_and_inside_their_class(
 
 @quick
 @given(seeds, splits, st.lists(numbers, min_size=1, max_size=6, unique=True), st.data())
-def test_a_task_does_not_depend_on_its_batch(
-    seed: int, split: str, tasks: list[int], data: st.DataObject
-) -> None:
+def test_a_task_does_not_depend_on_its_batch(seed, split, tasks, data):
     order = data.draw(st.permutations(range(len(tasks))))[: data.draw(st.integers(1, len(tasks)))]
     assert (draw([tasks[i] for i in order], seed, split) == draw(tasks, seed, split)[order]).all()
 
 
 @quick
 @given(seeds, splits, numbers, st.integers(1, 5), st.integers(0, 4), st.integers(1, 6), st.integers(0, 6))
-def test_draws_nest(seed: int, split: str, task: int, few: int, more: int, ways: int, others: int) -> None:
+def test_draws_nest(seed, split, task, few, more, ways, others):
     """The 1-shot support set is part of the 5-shot one, the classes of 5 ways are among those of 20."""
     few = min(few, 6 - more)
     large = draw([task], seed, split, ways=ways + others, examples=few + more)
@@ -105,7 +95,7 @@ def test_draws_nest(seed: int, split: str, task: int, few: int, more: int, ways:
 
 
 @pytest.mark.usefixtures("float64")
-def test_sine_is_what_it_says() -> None:
+def test_sine_is_what_it_says():
     """y = A sin(x + sign p) with uniform A, p and x; the same A, p and x for both signs."""
     one, other = (SineSource(0, sign).draw("train", np.arange(3000), 5, 15) for sign in (1, -1))
     assert torch.equal(one["x"], other["x"])
@@ -121,14 +111,14 @@ def test_sine_is_what_it_says() -> None:
     assert np.abs(np.corrcoef(joint) - np.eye(6)).max() < 0.07  # no word serves twice
 
 
-def stream(batch: int, total: int, split: str = "train") -> TaskStream:
+def stream(batch, total, split="train"):
     made = TaskStream(SineSource(0, 1), split, 2, 3, batch, total)
     made.at_once = 6
     return made
 
 
 @pytest.mark.parametrize(("batch", "updates"), [(1, 1), (2, 3), (5, 6)])
-def test_a_resumed_stream_continues_with_the_next_batch(batch: int, updates: int) -> None:
+def test_a_resumed_stream_continues_with_the_next_batch(batch, updates):
     """A run stopped after any update of any epoch sees the same tasks as one that was not stopped."""
     first = stream(batch, batch * updates)
     expected = [*first, *first, *first]
@@ -146,7 +136,7 @@ def test_a_resumed_stream_continues_with_the_next_batch(batch: int, updates: int
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_only_training_has_new_tasks_in_each_epoch(split: str) -> None:
+def test_only_training_has_new_tasks_in_each_epoch(split):
     held_out, training = stream(2, 5, split), stream(2, 5)
     for _ in range(2):
         assert torch.cat([episode.tasks for episode in held_out]).tolist() == list(range(5))
@@ -155,7 +145,7 @@ def test_only_training_has_new_tasks_in_each_epoch(split: str) -> None:
         assert torch.cat([e.tasks for e in training]).tolist() == list(range(start, start + 5))
 
 
-def test_the_data_module_has_one_stream_per_split() -> None:
+def test_the_data_module_has_one_stream_per_split():
     """Meta-batches and queries of training must not leak into validation and test."""
     queries = {"train_queries": 4, "val_queries": 5, "test_queries": 6}
     sizes = {"num_val_tasks": 10, "num_test_tasks": 9, "eval_batch_size": 4}
@@ -166,77 +156,3 @@ def test_the_data_module_has_one_stream_per_split() -> None:
     episode, drawn = next(iter(loaders[1])), SineSource(0, 1).draw("val", np.arange(4), 3, 5)
     assert torch.equal(torch.cat([episode.support_x, episode.query_x], 1)[..., 0], drawn["x"].float())
     assert torch.equal(torch.cat([episode.support_y, episode.query_y], 1)[..., 0], drawn["y"].float())
-
-
-def image_source(ways: int = 3, seed: int = 0) -> ImageSource:
-    """Ten classes of nine one-pixel images a split; a pixel's value says its class."""
-    classes = Classes(tuple(map(str, range(10))), np.arange(0, 90, 9), np.full(10, 9))
-    images = np.repeat(np.arange(10), 9).astype(np.uint8)[:, None, None, None]
-    return ImageSource(seed, Table(images, dict.fromkeys(SPLITS, classes), ""), ways)
-
-
-def test_training_tasks_may_have_more_ways() -> None:
-    """The first classes of a training task, and validation and test, stay as they are."""
-    plain = image_source()
-    source = ImageSource(0, plain.table, 3, train_ways=7)
-    classes, tasks = plain.table.splits["train"], np.arange(4)
-    for split, ways in (("train", 7), ("val", 3), ("test", 3)):
-        drawn = source.draw(split, tasks, 2, 4)
-        expected = draw_images(0, split, tasks, classes.starts, classes.counts, ways, 6)
-        assert np.array_equal(drawn["index"], expected)
-        assert source.episode(drawn, 2).query_y.unique().tolist() == list(range(ways))
-        assert [len(names) for names in source.class_names(split, tasks)] == [ways] * 4
-    assert (source.task.outputs, source.task.train_outputs) == (3, 7)
-    with pytest.raises(UserError, match=r"^data.train_ways=11 is more than the 10 train classes"):
-        ImageSource(0, plain.table, 3, train_ways=11).check("train", 1, 1)
-    with pytest.raises(UserError, match=r"^data.ways=11 is more than the 10 train classes"):
-        ImageSource(0, plain.table, 11).check("train", 1, 1)
-
-
-def image_episode(source: ImageSource, tasks: list[int], shots: int, queries: int = 2) -> Episode:
-    return source.episode(source.draw("train", np.array(tasks), shots, queries), shots)
-
-
-@quick
-@given(seeds, st.lists(numbers, min_size=1, max_size=4), st.integers(1, 6), st.integers(2, 3))
-def test_a_label_is_one_class_in_support_and_queries(
-    seed: int, tasks: list[int], shots: int, ways: int
-) -> None:
-    batch = image_episode(image_source(ways, seed), tasks, shots)
-    for b in range(len(tasks)):
-        sets = ((batch.support_x, batch.support_y), (batch.query_x, batch.query_y))
-        support, queries = (set(zip(y[b].tolist(), x[b].flatten().tolist(), strict=True)) for x, y in sets)
-        assert support == queries
-        assert len(support) == ways
-        assert batch.support_y[b].bincount().tolist() == [shots] * ways
-        assert batch.query_y[b].tolist() == sorted(batch.query_y[b].tolist())
-
-
-def long_tail(ways: int = 3) -> ImageSource:
-    """Seven classes of 9, 1, 9, 4, 9, 9 and 2 one-pixel images a split; a pixel's value says its class."""
-    counts = np.array([9, 1, 9, 4, 9, 9, 2])
-    classes = Classes(tuple("abcdefg"), np.cumsum(counts) - counts, counts)
-    images = np.repeat(np.arange(7), counts).astype(np.uint8)[:, None, None, None]
-    return ImageSource(0, Table(images, dict.fromkeys(SPLITS, classes), ""), ways)
-
-
-def test_classes_with_too_few_images_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    source = long_tail()
-    queries = {"train_queries": 4, "val_queries": 3, "test_queries": 15}
-    module = EpisodicDataModule(source, 1, 4, 10, **queries, num_val_tasks=200)
-    module.setup("validate")
-    module.setup("validate")  # as Lightning does
-    assert capsys.readouterr().err.count("\n") == 1
-    names = module.class_names("val", range(200))
-    assert {name for task in names for name in task} == set("acdef")
-    drawn = module.episode("val", range(200))
-    shown = [["abcdefg"[round(255 * x)] for x in task[::3].tolist()] for task in drawn.query_x.flatten(1)]
-    assert shown == names
-    fewer = module.episode("val", range(200), queries=1)  # the same tasks
-    assert torch.equal(fewer.query_x, drawn.query_x[:, ::3])
-    others = EpisodicDataModule(source, 2, 4, 10, val_queries=7)
-    others.setup("validate")
-    assert {name for task in others.class_names("val", range(200)) for name in task} == set("acef")
-    assert module.class_names("val", range(200)) == names
-    with pytest.raises(UserError, match=r"data.ways=3 is more than the 0 test classes with 16 images"):
-        module.setup("test")

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("composed_once", "undrawn")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory):
     """Two finished runs, on sine waves and on a folder of images: outputs to copy."""
     place = tmp_path_factory.mktemp("trained")
     run(config(place))
@@ -28,14 +26,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def copied(trained: Path, data: str, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+def copied(trained, data, tmp_path):
     """A run's folder in a place of its own, and its result."""
     shutil.copytree(trained / "outputs" / data, tmp_path / "outputs" / data)
     [folder] = (tmp_path / "outputs" / data).glob("*/*/seed*")
     return folder, json.loads((folder / "result.json").read_text())
 
 
-def test_an_evaluation_repeats_the_runs_own_test(trained: Path, tmp_path: Path) -> None:
+def test_an_evaluation_repeats_the_runs_own_test(trained, tmp_path):
     folder, result = copied(trained, "sine", tmp_path)
     before = contents(folder)
     assert evaluate(evaluation(folder, tmp_path))["mean"] == pytest.approx(result["mean"], rel=1e-6)
@@ -55,28 +53,21 @@ def test_an_evaluation_repeats_the_runs_own_test(trained: Path, tmp_path: Path) 
         ({"tasks": 0}, "tasks=0: Input should be greater"),
     ],
 )
-def test_mistakes(changes: dict[str, Any], message: str, trained: Path, tmp_path: Path) -> None:
+def test_mistakes(changes, message, trained, tmp_path):
     folder, _ = copied(trained, "sine", tmp_path)
     with pytest.raises(MISTAKES, match=message):
         evaluate(evaluation(folder, tmp_path, **changes))
     assert not (folder / "evaluations").exists()
 
 
-def test_a_trial_of_a_search_can_be_tested_later(tmp_path: Path) -> None:
-    cfg = config(tmp_path, "search=lstm_sine", "trial=3", "method.hidden=[8]", "method.passes=1")
-    result = run(cfg)
-    assert evaluate(evaluation(run_folder(cfg), tmp_path))["mean"] == result["mean"]
-
-
-def test_an_unfinished_run_can_be_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_run_can_be_tested(tmp_path, monkeypatch):
     cfg = config(tmp_path)
     kill_at(21, cfg, monkeypatch)
     tested = evaluate(evaluation(run_folder(cfg), tmp_path))
     assert (tested["run_status"], tested["tasks"]) == ("unfinished", 30)
 
 
-def test_tests_on_folders(trained: Path, tmp_path: Path) -> None:
-    """A run's own folder, and another one."""
+def test_tests_on_folders(trained, tmp_path):
     folder, result = copied(trained, "folder", tmp_path)
     before = contents(folder)
     images_of(tmp_path, "other")
@@ -91,7 +82,7 @@ def test_tests_on_folders(trained: Path, tmp_path: Path) -> None:
     assert contents(folder) == before
 
 
-def test_a_run_is_tested_where_its_training_images_never_were(tmp_path: Path) -> None:
+def test_a_run_is_tested_where_its_training_images_never_were(tmp_path):
     cfg = config(tmp_path, *images_of(tmp_path), "method=protonet", "trainer.max_steps=10")
     result, folder = run(cfg), run_folder(cfg)
     (tmp_path / "images").rename(tmp_path / "other")
@@ -101,7 +92,7 @@ def test_a_run_is_tested_where_its_training_images_never_were(tmp_path: Path) ->
         evaluate(evaluation(folder, tmp_path))
 
 
-def test_bn_support_is_a_test_of_its_own(trained: Path, tmp_path: Path) -> None:
+def test_bn_support_is_a_test_of_its_own(trained, tmp_path):
     folder, _ = copied(trained, "folder", tmp_path)
     supported = evaluate(evaluation(folder, tmp_path, bn="support", predictions=True))
     assert (supported["bn"], supported["train_bn"]) == ("support", "transductive")
@@ -112,13 +103,11 @@ def test_bn_support_is_a_test_of_its_own(trained: Path, tmp_path: Path) -> None:
 
 
 class Malice:
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self):
         return os.mkdir, ("executed",)
 
 
-def test_a_strangers_folder_is_data_not_code(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_strangers_folder_is_data_not_code(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder, _ = copied(trained, "sine", tmp_path)
     stored = yaml.safe_load((folder / "config.yaml").read_text())

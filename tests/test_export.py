@@ -2,9 +2,6 @@
 
 import logging
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import lightning as L
 import pytest
@@ -13,13 +10,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fewshot import ProtoNet, Task
 from fewshot.config.compose import CONF
-from fewshot.methods.base import MetaLearner
 from tests.conftest import CLASSES, LSTM, MAML, OPLSTM, SAP, WARPMAML, episode, make
 
 SHORT = {"inner_steps": 2, "eval_inner_steps": 2}
 SET = LSTM | {"passes": 2}
 SEQUENCE = SET | {"support_mode": "sequence"}
-CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
+CASES = {
     "protonet": ("protonet", "conv4", {"lr": 1e-3}),
     "lstm-set": ("lstm", "conv4", SET),
     "lstm-sequence": ("lstm", "conv4", SEQUENCE),
@@ -35,14 +31,14 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @pytest.fixture(autouse=True)
-def unlogged() -> Iterator[None]:
+def unlogged():
     """Torch's tracing logs every tensor at level DEBUG, which pytest would format and keep."""
     logging.disable(logging.DEBUG)
     yield
     logging.disable(logging.NOTSET)
 
 
-def case(name: str) -> tuple[MetaLearner, Any, Any, torch.Tensor]:
+def case(name):
     """A learner, inputs to export it with, others of the same shapes, and its predictions for the others."""
     method, backbone, options = CASES[name]
     learner = make(method, backbone, **options).float().eval()
@@ -52,12 +48,12 @@ def case(name: str) -> tuple[MetaLearner, Any, Any, torch.Tensor]:
         return learner, first, other, learner(*other)
 
 
-def quick_or_slow(name: str) -> Any:
+def quick_or_slow(name):
     return pytest.param(name, marks=pytest.mark.slow if name in ("maml", "warpmaml", "sap") else ())
 
 
 @pytest.mark.parametrize("name", map(quick_or_slow, CASES))
-def test_torch_export_gives_the_same_predictions(name: str) -> None:
+def test_torch_export_gives_the_same_predictions(name):
     learner, first, other, wanted = case(name)
     with torch.no_grad():
         graph = make_fx(learner)(*first) if hasattr(learner, "inner_loop") else learner
@@ -67,7 +63,7 @@ def test_torch_export_gives_the_same_predictions(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["protonet", "lstm-set", "lstm-sequence", "oplstm-linear"])
-def test_onnx_gives_the_same_predictions(name: str, tmp_path: Path) -> None:
+def test_onnx_gives_the_same_predictions(name, tmp_path):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
     learner, first, other, wanted = case(name)
@@ -78,7 +74,7 @@ def test_onnx_gives_the_same_predictions(name: str, tmp_path: Path) -> None:
     assert (torch.from_numpy(found) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 
 
-def keep(learner: MetaLearner, folder: Path) -> MetaLearner:
+def keep(learner, folder):
     """Its checkpoint, as a run has it, in a folder."""
     folder.mkdir()
     state = {"state_dict": learner.state_dict(), "hyper_parameters": dict(learner.hparams)}
@@ -86,14 +82,14 @@ def keep(learner: MetaLearner, folder: Path) -> MetaLearner:
     return learner.eval()
 
 
-def test_the_export_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_export_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     task, backbone = Task((1, 28, 28), 5, False), {"layer": "linear", "widths": [16]}
     protonet = keep(ProtoNet(task, backbone, lr=1e-3), tmp_path / "RUN")
     maml = keep(CLASSES["maml"](task, backbone, **MAML | SHORT), tmp_path / "MAML-RUN")
     blocks = re.findall(r"```python\n(.*?)```", (CONF.parent / "docs" / "export.md").read_text(), re.S)
     assert len(blocks) == 5
-    names: dict[str, Any] = {}
+    names = {}
     for block in blocks[:3]:
         exec(block, names)
     with torch.no_grad():

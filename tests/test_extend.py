@@ -2,11 +2,9 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import DictConfig
 
 from fewshot.config.run_id import run_folder
 from fewshot.training.run import run
@@ -16,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("composed_once", "undrawn")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory):
     """Outputs with a run of 20 updates, and in a folder of its own one of 40."""
     folder = tmp_path_factory.mktemp("extend")
     with pytest.MonkeyPatch.context() as patch:
@@ -26,7 +24,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def check_continued(cfg: DictConfig, alone: DictConfig) -> None:
+def check_continued(cfg, alone):
     """That all is the same, also the last state with its optimiser's."""
     check_same(cfg, alone)
     last = [torch.load(run_folder(c) / "last.ckpt", weights_only=True) for c in (cfg, alone)]
@@ -35,9 +33,7 @@ def check_continued(cfg: DictConfig, alone: DictConfig) -> None:
 
 
 @pytest.mark.parametrize(("updates", "killed"), [(20, 0), (25, 31)])
-def test_a_longer_run_continues(
-    updates: int, killed: int, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_longer_run_continues(updates, killed, finished, tmp_path, monkeypatch):
     """Also from a length that is no multiple of val_check_interval, and where it is killed and resumed."""
     short, cfg = config(tmp_path, f"trainer.max_steps={updates}"), config(tmp_path)
     run(short)
@@ -48,9 +44,7 @@ def test_a_longer_run_continues(
     assert contents(run_folder(short)) == before
 
 
-def test_the_longest_shorter_run_continues_on_images(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_longest_shorter_run_continues_on_images(tmp_path, capfd):
     small = [*images_of(tmp_path), "method=protonet", "trainer.num_val_tasks=4"]
     runs = [config(tmp_path, *small, f"trainer.max_steps={updates}") for updates in (10, 15, 30, 20)]
     for cfg in runs:
@@ -69,9 +63,7 @@ def test_the_longest_shorter_run_continues_on_images(
         ("metrics.csv", ""),
     ],
 )
-def test_where_it_would_differ_it_starts_from_scratch(
-    what: str, said: str, finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_where_it_would_differ_it_starts_from_scratch(what, said, finished, tmp_path, capfd):
     shutil.copytree(finished / "outputs", tmp_path / "outputs")
     folder = run_folder(config(tmp_path, "trainer.max_steps=20"))
     if what == "metrics.csv":

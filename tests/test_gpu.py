@@ -1,7 +1,5 @@
 """The same tasks and the same predictions on a GPU as on the CPU."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +9,7 @@ from fewshot.errors import OutOfTime
 from fewshot.training.build import make_trainer
 from fewshot.training.compiled import compiled
 from fewshot.training.run import run as train
-from tests.conftest import LSTM, MAML, OPLSTM, SAP, TEXT, WARPMAML, episode, make
+from tests.conftest import OPTIONS, episode, make
 from tests.helpers import config
 from tests.test_learners import ALL, losses_and_gradient, make_named
 
@@ -19,30 +17,21 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-CASES = {
-    "protonet": ("conv4", {"lr": 1e-3}),
-    "maml": ("conv4", MAML),
-    "lstm": ("conv4", LSTM | {"support_mode": "set", "pool_cell": True, "query_cell": True}),
-    "oplstm": ("fc", OPLSTM | TEXT),
-    "warpmaml": ("conv4", WARPMAML),
-    "sap": ("conv4", SAP),
-}
 COMPILED = [("oplstm-released", "conv4"), ("oplstm-text", "fc"), ("protonet", "conv4")]
 SHORT = ["data=glyphs", "trainer.accelerator=gpu", "trainer.max_steps=40", "trainer.val_check_interval=20"]
 SHORT += ["trainer.num_val_tasks=20", "trainer.num_test_tasks=20"]
 
 
-@pytest.mark.parametrize("method", CASES)
-def test_predictions_on_a_gpu(method: str) -> None:
-    backbone, options = CASES[method]
-    learner = make(method, backbone, **options)
+@pytest.mark.parametrize("method", OPTIONS)
+def test_predictions_on_a_gpu(method):
+    learner = make(method, "conv4", **OPTIONS[method])
     batch = episode(learner)
     expected = learner.predict(batch)
     moved = Episode(*(tensor.cuda() for tensor in batch))
     torch.testing.assert_close(learner.cuda().predict(moved).cpu(), expected, rtol=1e-7, atol=1e-9)
 
 
-def test_thirty_two_bits_are_thirty_two_on_a_gpu() -> None:
+def test_thirty_two_bits_are_thirty_two_on_a_gpu():
     """TF32 would be off by 1e-3."""
     make_trainer(logger=False)
     x, weight = torch.randn(8, 64, 21, 21), torch.randn(64, 64, 3, 3)
@@ -52,9 +41,7 @@ def test_thirty_two_bits_are_thirty_two_on_a_gpu() -> None:
 
 
 @pytest.mark.parametrize(("pair", "choice"), [*((c, "true") for c in COMPILED), *((c, "auto") for c in ALL)])
-def test_faster_gradients_are_those_of_the_learner(
-    pair: tuple[str, str], choice: str, tmp_path: Path
-) -> None:
+def test_faster_gradients_are_those_of_the_learner(pair, choice, tmp_path):
     learner = make_named(*pair).cuda()
     batches = [Episode(*(x.cuda() for x in episode(learner, tasks=2))) for _ in range(4)]
     expected = [losses_and_gradient(learner, batch) for batch in batches]
@@ -66,7 +53,7 @@ def test_faster_gradients_are_those_of_the_learner(
 
 
 @pytest.mark.parametrize(("choice", "precision"), [("true", "tf32"), ("auto", "32-true")])
-def test_a_run_on_a_gpu_in_two_sessions(choice: str, precision: str, tmp_path: Path) -> None:
+def test_a_run_on_a_gpu_in_two_sessions(choice, precision, tmp_path):
     settings = ["method=oplstm", *SHORT, "trainer.max_steps=60"]
     settings += [f"trainer.compile={choice}", f"trainer.precision={precision}"]
     with pytest.raises(OutOfTime):
@@ -77,7 +64,7 @@ def test_a_run_on_a_gpu_in_two_sessions(choice: str, precision: str, tmp_path: P
 
 
 @pytest.mark.parametrize("method", ["maml", "lstm"])
-def test_a_run_that_replays_is_the_run_that_does_not(method: str, tmp_path: Path) -> None:
+def test_a_run_that_replays_is_the_run_that_does_not(method, tmp_path):
     settings = [f"method={method}", *SHORT]
     replayed = train(config(tmp_path / "replayed", *settings))
     launched = train(config(tmp_path / "launched", *settings, "trainer.compile=false"))

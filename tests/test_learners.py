@@ -1,20 +1,19 @@
-"""What every learner must be whatever its arithmetic: independence of tasks, symmetries, learning."""
+"""What every learner must be whatever its arithmetic: independent tasks, and its steps, losses and scores."""
 
-from typing import Any
-
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from fewshot.episodes import Episode, Task
+from fewshot.data.sine import SineSource
+from fewshot.episodes import Task
 from fewshot.errors import UserError
-from fewshot.methods.base import MetaLearner
-from tests.conftest import CLASSES, FC, LSTM, MAML, OPLSTM, RELEASED, SAP, TEXT, WARPMAML, episode, make
+from fewshot.methods.losses import accumulated_losses, baseline_scores
+from tests.conftest import LSTM, MAML, OPLSTM, RELEASED, SAP, TEXT, WARPMAML, episode, make
 
 SET = LSTM | {"support_mode": "set", "pool_cell": True, "query_cell": True}
 SEQUENCE = LSTM | {"support_mode": "sequence", "pool_cell": False, "query_cell": False}
 RELEASED_OPLSTM = OPLSTM | RELEASED | {"normalisation": "joint"}
-LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
+LEARNERS = {
     "protonet": ("protonet", {"lr": 1e-3}),
     "maml": ("maml", MAML),
     "anil": ("maml", MAML | {"adapt_head_only": True}),
@@ -33,20 +32,19 @@ LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 ALL = [(name, backbone) for name in LEARNERS for backbone in ("fc", "mlp", "conv4")]
 ALL = [pair for pair in ALL if pair[0] != "oplstm-preactivation" or pair[1] == "fc"]
-ORDERED = ("lstm-sequence", "lstm-offset")
 EVERY = pytest.mark.parametrize(("name", "backbone"), ALL)
 
 
-def make_named(name: str, backbone: str, bn: str | None = None) -> MetaLearner:
+def make_named(name, backbone, bn=None):
     method, options = LEARNERS[name]
     return make(method, backbone, bn, regression=backbone == "mlp" and method != "protonet", **options)
 
 
-def summed_loss(learner: MetaLearner, batch: Episode) -> Tensor:
+def summed_loss(learner, batch):
     return learner.losses(batch)[0].sum()
 
 
-def gradients(learner: MetaLearner, batch: Episode) -> dict[str, Tensor]:
+def gradients(learner, batch):
     learner.zero_grad()
     summed_loss(learner, batch).backward()
     learner.on_before_optimizer_step(learner.configure_optimizers())
@@ -54,7 +52,7 @@ def gradients(learner: MetaLearner, batch: Episode) -> dict[str, Tensor]:
     return {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in named}
 
 
-def losses_and_gradient(learner: MetaLearner, batch: Episode) -> tuple[Tensor, ...]:
+def losses_and_gradient(learner, batch):
     """Of one call of `losses`: the losses, the predictions and each parameter's gradient."""
     learner.zero_grad()
     losses, predictions = learner.losses(batch)
@@ -62,52 +60,18 @@ def losses_and_gradient(learner: MetaLearner, batch: Episode) -> tuple[Tensor, .
     return losses, predictions, *(p.grad.clone() for p in learner.parameters() if p.grad is not None)
 
 
-def close(found: Tensor, expected: Tensor, rtol: float = 1e-9, atol: float = 1e-10) -> None:
+def close(found, expected, rtol=1e-09, atol=1e-10):
     torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
 
 
-@EVERY
-def test_batch_of_tasks_equals_tasks_one_by_one(name: str, backbone: str) -> None:
-    """A statistic, norm or weight shared across the meta-batch would show here."""
-    learner = make_named(name, backbone)
-    batch = episode(learner, tasks=4)
-    predictions, summed = learner.predict(batch).detach(), gradients(learner, batch)
-    singles = [Episode(*(part[b : b + 1] for part in batch)) for b in range(4)]
-    close(torch.cat([learner.predict(one).detach() for one in singles]), predictions)
-    each = [gradients(learner, one) for one in singles]
-    for key, gradient in summed.items():
-        close(sum(one[key] for one in each), gradient, rtol=1e-8, atol=1e-10)
-
-
-@pytest.mark.parametrize(("name", "backbone"), [p for p in ALL if p[0] not in ORDERED])
-def test_order_of_support_set_is_irrelevant(name: str, backbone: str) -> None:
-    """A mean that misses an example, or a state that follows the position, would fail here."""
-    learner = make_named(name, backbone)
-    batch = episode(learner, tasks=2)
-    expected, rows = learner.predict(batch), torch.arange(2)[:, None]
-    for _ in range(3):
-        order = torch.stack([torch.randperm(batch.support_x.shape[1]) for _ in range(2)])
-        support = {"support_x": batch.support_x[rows, order], "support_y": batch.support_y[rows, order]}
-        close(learner.predict(batch._replace(**support)), expected, rtol=1e-8, atol=1e-9)
-
-
-@EVERY
-def test_queries_are_equivariant(name: str, backbone: str) -> None:
-    """Reordering the queries must reorder the predictions and nothing else."""
-    learner = make_named(name, backbone)
-    batch = episode(learner)
-    order = torch.randperm(batch.query_x.shape[1])
-    close(learner.predict(batch._replace(query_x=batch.query_x[:, order])), learner.predict(batch)[:, order])
-
-
-def takes_bn(name: str, backbone: str) -> bool:
+def takes_bn(name, backbone):
     """The LSTM sees raw inputs unless the backbone is convolutional; the MLP has no batch norm."""
     return backbone == "conv4" or (backbone == "fc" and not name.startswith("lstm"))
 
 
 @pytest.mark.parametrize("bn", ["transductive", "support"])
 @EVERY
-def test_queries_see_each_other_only_through_transductive_bn(name: str, backbone: str, bn: str) -> None:
+def test_queries_see_each_other_only_through_transductive_bn(name, backbone, bn):
     """With bn=support nothing of a query may reach another; transductive batch norm must use the others."""
     learner = make_named(name, backbone, None if backbone == "mlp" else bn)
     batch = episode(learner)
@@ -121,7 +85,7 @@ def test_queries_see_each_other_only_through_transductive_bn(name: str, backbone
 
 
 @EVERY
-def test_a_single_query(name: str, backbone: str) -> None:
+def test_a_single_query(name, backbone):
     """With bn=support it is predicted as among others; transductive batch norm cannot predict it."""
     learner = make_named(name, backbone)
     batch = episode(learner)
@@ -129,41 +93,107 @@ def test_a_single_query(name: str, backbone: str) -> None:
         return
     with pytest.raises(UserError, match=r"set of one example.*backbone\.bn=support"):
         learner(batch.support_x, batch.support_y, batch.query_x[:, :1])
-    learner.body.bn = "support"  # type: ignore[union-attr]
+    learner.body.bn = "support"
     expected = learner.predict(batch)
     for number, query in enumerate(batch.query_x.split(1, 1)):
         close(learner(batch.support_x, batch.support_y, query), expected[:, number : number + 1])
 
 
-@EVERY
-def test_evaluation_equals_training_and_leaves_no_graph(name: str, backbone: str) -> None:
-    """Lightning evaluates under no_grad, where MAML still needs inner gradients."""
-    learner = make_named(name, backbone)
-    batch = episode(learner)
-    trained = learner.train().predict(batch)
-    assert trained.requires_grad
+@pytest.mark.parametrize("tasks", [1, 3])
+@pytest.mark.parametrize("regression", [False, True])
+def test_steps_sum_losses_and_score_each_task(regression, tasks, monkeypatch):
+    """Adam sees the sum over the meta-batch, the log the mean, and the test one score and number a task."""
+    learner = make("lstm", "mlp", None, regression, **SET)
+    batch = episode(learner, tasks)._replace(tasks=torch.arange(7, 7 + tasks))
+    logged = {}
+    monkeypatch.setattr(learner, "log", lambda key, value, **_: logged.update({key: float(value)}))
+    predictions = learner.predict(batch).detach()
+    losses, scores = [], []
+    for prediction, target in zip(predictions, batch.query_y, strict=True):
+        if regression:
+            losses.append(float(((prediction - target) ** 2).mean()))
+            scores.append(losses[-1])
+        else:
+            rows = list(zip(prediction, target.tolist(), strict=True))
+            losses.append(-np.mean([row.log_softmax(0)[label].item() for row, label in rows]))
+            scores.append(100 * np.mean([row.argmax().item() == label for row, label in rows]))
+    step = learner.training_step(batch, 0)
+    assert step["loss"].item() == pytest.approx(sum(losses), rel=1e-12)
+    close(step["predictions"], predictions)
+    assert not step["predictions"].requires_grad
     with torch.no_grad():
-        evaluated = learner.eval().predict(batch)
-    assert not evaluated.requires_grad
-    assert all(parameter.grad is None for parameter in learner.parameters())
-    close(evaluated, trained.detach())
+        learner.on_validation_epoch_start()
+        learner.validation_step(batch, 0)
+        learner.on_validation_epoch_end()
+        learner.on_test_start()
+        learner.test_step(batch, 0)
+        learner.on_test_epoch_end()
+    metric = "mse" if regression else "accuracy"
+    assert logged["train/loss"] == pytest.approx(np.mean(losses), rel=1e-12)
+    assert logged["val/loss"] == pytest.approx(np.mean(losses), rel=1e-6)
+    assert logged[f"val/{metric}"] == logged[f"test/{metric}"] == pytest.approx(np.mean(scores), rel=1e-6)
+    assert learner.test_scores.compute().view(-1).tolist() == pytest.approx(scores, rel=1e-6)
+    assert learner.test_tasks.compute().view(-1).tolist() == [7, 8, 9][:tasks]
 
 
-@pytest.mark.parametrize("name", LEARNERS)
-def test_twenty_tasks_of_noise_are_overfitted(name: str) -> None:
-    method, options = LEARNERS[name]
-    body = FC | {"widths": [64, 64]}
-    small = {"inner_lr": 0.1, "inner_steps": 2} if "inner_lr" in options else {}
-    small |= {"hidden": [64], "query_cell": True, "pool_cell": True} if method == "lstm" else {}
-    learner = CLASSES[method](Task((1, 4, 4), 3, False), body, **options | small | {"lr": 5e-3})
-    x = torch.randn(20, 9, 1, 4, 4)
-    y = torch.arange(3).repeat(20, 3)
-    batch = Episode(x[:, :3], y[:, :3], x[:, 3:], y[:, 3:], torch.arange(20))
+def test_optimizer_is_plain_adam_over_everything():
+    """Protocol: Adam, default betas, no weight decay, all parameters, the stated lr."""
+    learner = make_named("oplstm-released", "fc")
     optimizer = learner.configure_optimizers()
-    for _ in range(100):
-        loss = summed_loss(learner, batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss.item() / 20 < 0.05  # ln 3 or more at first
-    assert learner.scores(learner.predict(batch), batch.query_y).min() == 100
+    assert type(optimizer) is torch.optim.Adam
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (1e-3, (0.9, 0.999), 0)
+    assert {id(p) for p in group["params"]} == {id(p) for p in learner.parameters()}
+
+
+@EVERY
+def test_gradient_accumulation_has_the_same_gradients(name, backbone):
+    learner = make_named(name, backbone)
+    batch = episode(learner, tasks=3)
+    expected = losses_and_gradient(learner, batch)
+    learner.zero_grad()
+    losses, predictions = accumulated_losses(learner, batch, 2)
+    losses.sum().backward()
+    found = losses, predictions, *(p.grad for p in learner.parameters())
+    for here, there in zip(found, expected, strict=True):
+        close(here, there, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["protonet", "maml", "warpmaml", "lstm-set", "oplstm-text"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_prediction_that_is_not_finite_gives_nan(name, value, monkeypatch):
+    learner = make_named(name, "fc")
+    batch = episode(learner, tasks=2)
+    place = tuple(torch.tensor([i]) for i in (1, 2, 0))
+
+    def spoil(predictions):
+        return predictions.index_put(place, predictions.new_tensor(value))
+
+    scores = learner.scores(spoil(learner.predict(batch).detach()), batch.query_y)
+    assert scores.isfinite().tolist() == [True, False]
+    method = "predict_queries" if name == "warpmaml" else "predict"  # Warp-MAML has `losses` of its own
+    original, task_losses = getattr(learner, method), learner.task_losses
+    monkeypatch.setattr(learner, method, lambda *args: spoil(original(*args)))
+    monkeypatch.setattr(learner, "task_losses", lambda p, y: task_losses(p.nan_to_num(), y))
+    losses, _ = learner.losses(batch)
+    assert torch.isnan(losses[1])
+    assert torch.isfinite(losses[0]) or name == "warpmaml"
+
+
+def test_the_nearest_neighbour_of_every_query():
+    batch = episode(make("protonet", "conv4", lr=1e-3), tasks=3, shots=2, queries=4)
+    expected = []
+    for b in range(3):
+        right = 0
+        for x, label in zip(batch.query_x[b], batch.query_y[b], strict=True):
+            distances = [float(((x - other) ** 2).sum()) for other in batch.support_x[b]]
+            right += int(batch.support_y[b][int(np.argmin(distances))] == label)
+        expected.append(100 * right / len(batch.query_y[b]))
+    assert baseline_scores(batch, Task((2, 8, 8), 3, False)).tolist() == pytest.approx(expected)
+
+
+def test_the_mean_of_the_support_set():
+    source = SineSource(0)
+    batch = source.episode(source.draw("test", np.arange(4), 3, 5), 3)
+    expected = [float(((batch.query_y[b] - sum(batch.support_y[b]) / 3) ** 2).mean()) for b in range(4)]
+    assert torch.allclose(baseline_scores(batch, source.task), torch.tensor(expected))

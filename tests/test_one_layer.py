@@ -1,18 +1,15 @@
 """What one recurrent layer with a linear read-out can learn from a support set; docs/section6.md."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fewshot.methods.base import Task
 from fewshot.methods.lstm import PlainLSTM
 from tests.conftest import MLP
 
 
-def episodes() -> Iterator[tuple[Tensor, float, float]]:
+def episodes():
     """2-way 1-shot on x = ±1 with y = s x: the support set in both orders, a query x and its label s x."""
     for s in (1.0, -1.0):
         for first in (1.0, -1.0):
@@ -20,16 +17,16 @@ def episodes() -> Iterator[tuple[Tensor, float, float]]:
                 yield torch.tensor([[first, s * first], [-first, -s * first]]), x, s * x
 
 
-def test_one_lstm_layer_with_a_linear_read_out_suffices() -> None:
+def test_one_lstm_layer_with_a_linear_read_out_suffices():
     """c sums i g = σ(k x) tanh(k y): the label of x = 1. Gates σ(±k x) choose its sign for the query."""
-    options: Any = {"support_mode": "sequence", "inputs": "target", "passes": 1, "first_labels": True}
+    options = {"support_mode": "sequence", "inputs": "target", "passes": 1, "first_labels": True}
     options |= {"hidden": [2], "pool_cell": False, "query_cell": True}
     learner = PlainLSTM(Task((1,), 1, True), MLP, 1e-3, **options).double()
     k = 20.0
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter.zero_()
-        lstm: Any = learner.lstm[0]
+        lstm = learner.lstm[0]
         rows = lstm.weight_ih_l0.view(4, 2, 2)  # gates i, f, g, o; units; inputs x, y
         rows[0, :, 0] = k
         lstm.bias_ih_l0.view(4, 2)[1] = k
@@ -42,7 +39,7 @@ def test_one_lstm_layer_with_a_linear_read_out_suffices() -> None:
             assert answer == pytest.approx(label * torch.tanh(torch.tensor(1.0)).item(), abs=1e-6)
 
 
-def test_two_tanh_units_with_a_linear_read_out_suffice() -> None:
+def test_two_tanh_units_with_a_linear_read_out_suffice():
     """The counterexample to "a single-layer RNN cannot": every answer is right with a margin of 1."""
     rnn = nn.RNN(2, 2, batch_first=True)
     with torch.no_grad():
@@ -56,17 +53,17 @@ def test_two_tanh_units_with_a_linear_read_out_suffice() -> None:
             assert answer * label > 1
 
 
-def test_a_linear_recurrence_cannot() -> None:
+def test_a_linear_recurrence_cannot():
     """Its answer is a term of the support set plus one of the query: swapped labels cannot swap the answers.
 
     With tanh around the same weights the answers' difference does depend on the labels.
     """
     a, b, v = torch.randn(5, 5).double(), torch.randn(5, 2).double(), torch.randn(5).double()
 
-    def spread(around: Callable[[Tensor], Tensor]) -> float:
+    def spread(around):
         """How much the difference between the answers to x = 1 and to x = -1 varies with the support set."""
 
-        def answer(support: Tensor, x: float) -> Tensor:
+        def answer(support, x):
             h = torch.zeros(5).double()
             for step in torch.cat([support, torch.tensor([[x, 0.0]])]).double():
                 h = around(a @ h + b @ step + 0.1)

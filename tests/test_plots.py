@@ -1,8 +1,5 @@
 """Figures of test tasks."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -14,25 +11,23 @@ from fewshot.data.image_source import ImageSource
 from fewshot.data.sine import SineSource
 from fewshot.data.table import Classes, Table
 from fewshot.episodes import Episode
-from fewshot.methods.base import MetaLearner
 from fewshot.plots import episodes
 from tests.conftest import LSTM, MAML, episode, make
 
 SET = {"support_mode": "set", "pool_cell": True, "query_cell": True}
 NAMES = ["plain", "a very long name of a class in some data set", "$x_1$", "b"]
-SHOWN = ["plain", "a very long name of\na class in some\ndata set", "$x 1$", "b"]
 
 
-def module(source: Any, shots: int = 5, queries: int = 6) -> EpisodicDataModule:
+def module(source, shots=5, queries=6):
     sizes = dict.fromkeys(("train_queries", "val_queries", "test_queries"), queries)
     return EpisodicDataModule(source, shots, 2, 2, **sizes, num_val_tasks=4, num_test_tasks=4)
 
 
-def waves() -> tuple[MetaLearner, EpisodicDataModule]:
+def waves():
     return make("lstm", "mlp", regression=True, **LSTM, **SET).float(), module(SineSource(0, 1))
 
 
-def images() -> tuple[MetaLearner, EpisodicDataModule]:
+def images():
     """A learner of 3 ways on a table of 4 classes of 10 grey 3 x 3 images, mostly black."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 3, 3, 1), dtype=np.uint8)
     pixels[:, :2] = 0
@@ -41,7 +36,7 @@ def images() -> tuple[MetaLearner, EpisodicDataModule]:
     return make("maml", "fc", **MAML).float(), module(ImageSource(0, table, 3), shots=2)
 
 
-def test_wave_figure() -> None:
+def test_wave_figure():
     learner, datamodule = waves()
     figure = episodes.wave_figure(learner, datamodule, 2, "a title")
     assert figure.get_suptitle() == "a title"
@@ -54,7 +49,7 @@ def test_wave_figure() -> None:
     assert f"mse {np.mean((wave - predicted) ** 2):.4f}" in axes.get_title(loc="left")
 
 
-def test_frames_and_marks_agree_with_predictions() -> None:
+def test_frames_and_marks_agree_with_predictions():
     learner = make("maml", "fc", **MAML)
     batch = episode(learner, tasks=2, shots=2, queries=4)
     predictions = torch.randn(2, 12, 3)
@@ -74,7 +69,7 @@ def test_frames_and_marks_agree_with_predictions() -> None:
 
 
 @pytest.mark.parametrize(("channels", "level"), [(1, 0.8), (3, 0.05)])
-def test_each_image_has_its_place(channels: int, level: float) -> None:
+def test_each_image_has_its_place(channels, level):
     """Of many images the first eight are shown."""
     x, y = torch.full((1, 22, channels, 8, 8), level), torch.arange(2).repeat(1, 11)
     x[0, 2] = 0.5  # the second image of class 0
@@ -87,23 +82,8 @@ def test_each_image_has_its_place(channels: int, level: float) -> None:
     assert "100.0% of 22 queries right" in axes.get_title(loc="left")
 
 
-def test_names_of_classes() -> None:
-    """A dollar starts no formula."""
-    learner, datamodule = images()
-    figures = episodes.test_figures(learner, datamodule, (0, 1, 2, 3), "maml on mini")
-    seen = set()
-    for task, _, figure in figures:
-        assert figure.get_suptitle() == "maml on mini"
-        [names] = datamodule.class_names("test", [task])
-        rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-        assert rows == [f"{SHOWN[NAMES.index(name)]}  {n}" for n, name in enumerate(names)]
-        seen |= set(names)
-    assert seen == set(NAMES)
-    episodes.as_image(figures[0][2])
-
-
 @pytest.mark.parametrize("make_case", [waves, images])
-def test_figures_are_of_the_predictions_of_the_test(make_case: Any) -> None:
+def test_figures_are_of_the_predictions_of_the_test(make_case):
     """Whatever the learner's mode and precision; its weights stay as they were."""
     learner, datamodule = make_case()
     learner.double()
@@ -117,7 +97,7 @@ def test_figures_are_of_the_predictions_of_the_test(make_case: Any) -> None:
     assert [(n, score) for n, score, _ in made] == [(n, pytest.approx(float(scores[n]))) for n in (3, 1)]
 
 
-def test_figures_are_saved_as_png_and_pdf(tmp_path: Path) -> None:
+def test_figures_are_saved_as_png_and_pdf(tmp_path):
     learner, datamodule = images()
     [(_, _, figure)] = episodes.test_figures(learner, datamodule, (0,))
     episodes.save_figure(figure, tmp_path / "a.picture")

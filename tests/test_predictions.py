@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -18,10 +17,7 @@ FEW = ["trainer.max_steps=2", "trainer.val_check_interval=2"]
 
 
 @pytest.mark.usefixtures("composed_once")
-def test_a_run_and_an_evaluation_keep_their_predictions(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With names of classes and unchanged scores."""
+def test_a_run_and_an_evaluation_keep_their_predictions(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("fewshot.plots.episodes.test_figures", lambda *_, **__: [])
     plain = images(tmp_path, *FEW)
     cfg = images(tmp_path, *FEW, "predictions=true", f"paths.outputs={tmp_path / 'kept'}")
@@ -47,7 +43,7 @@ def test_a_run_and_an_evaluation_keep_their_predictions(
 
 
 @pytest.mark.usefixtures("composed_once", "undrawn")
-def test_predictions_and_pictures_of_waves(tmp_path: Path) -> None:
+def test_predictions_and_pictures_of_waves(tmp_path):
     cfg = config(tmp_path, "shots=5", "method.hidden=[4]", *FEW, "predictions=true")
     train(cfg)
     found = pd.read_csv(run_folder(cfg) / "predictions.csv")
@@ -60,18 +56,18 @@ def test_predictions_and_pictures_of_waves(tmp_path: Path) -> None:
     assert "test_task_0.png" in drawn
 
 
-def example() -> pd.DataFrame:
+def example():
     return pd.DataFrame({"true": list("aabbcccaa"), "predicted": list("abbbaacba")})
 
 
-def test_accuracies_and_confusions(capsys: pytest.CaptureFixture[str]) -> None:
+def test_accuracies_and_confusions(capsys):
     show_predictions(example())
     printed = capsys.readouterr().out
     assert re.findall(r"^(\w) +([\d.]+)$", printed, re.M) == [("c", "33.3"), ("a", "50.0"), ("b", "100.0")]
     assert re.findall(r"(\w) +(\w) +(\d)$", printed, re.M) == [("a", "b", "2"), ("c", "a", "2")]
 
 
-def test_the_confusion_matrix() -> None:
+def test_the_confusion_matrix():
     """Rows are true classes; of many classes those with the most wrong queries are shown."""
     shares = confusion_figure(example(), "title").axes[0].images[0].get_array()
     assert shares.tolist() == [[50, 50, 0], [0, 100, 0], [pytest.approx(200 / 3), 0, pytest.approx(100 / 3)]]

@@ -1,8 +1,6 @@
 """Backbones that start from a file of weights, or from a run of another learner."""
 
 import os
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,13 +11,13 @@ from fewshot.errors import UserError
 from fewshot.methods.base import Task
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run as train
-from tests.conftest import CLASSES, SAP, WARPMAML
+from tests.conftest import CLASSES, OPTIONS
 from tests.helpers import config, evaluation
-from tests.test_backbones import LEARNERS, RESNET, TORCHVISION
+from tests.test_backbones import RESNET, TORCHVISION
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-OWN: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+OWN = {
     "conv": ({"layer": "conv", "widths": [3, 4], "bn": "transductive"}, (1, 16, 16)),
     "linear": ({"layer": "linear", "widths": [6, 5], "bn": "none"}, (7,)),
     "resnet12": (RESNET, (1, 16, 16)),
@@ -29,13 +27,11 @@ OWN: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 class Runs:
     """Pickled, it would run code on loading."""
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self):
         return os.mkdir, (os.environ["FEWSHOT_NEVER"],)
 
 
-def test_files_of_weights_that_do_not_fit_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_of_weights_that_do_not_fit_are_refused(tmp_path, monkeypatch):
     import torchvision
 
     monkeypatch.setenv("FEWSHOT_NEVER", str(tmp_path / "ran"))
@@ -48,7 +44,7 @@ def test_files_of_weights_that_do_not_fit_are_refused(
 
 
 @pytest.mark.slow
-def test_a_run_from_a_file(tmp_path: Path) -> None:
+def test_a_run_from_a_file(tmp_path):
     """The name of its folder has the digest of the weights; a test does not read the file."""
     import torchvision
 
@@ -69,13 +65,12 @@ def test_a_run_from_a_file(tmp_path: Path) -> None:
     assert evaluate(evaluation(folder, tmp_path))["mean"] == result["mean"]
 
 
-@pytest.mark.parametrize(
-    ("name", "ending"), [("conv", ".pt"), ("linear", ".safetensors"), ("resnet12", ".pt")]
-)
-def test_own_networks_start_from_a_file(name: str, ending: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", OWN)
+def test_own_networks_start_from_a_file(name, tmp_path):
     backbone, shape = OWN[name]
-    trained, file = make_body(shape, backbone), tmp_path / f"own{ending}"
-    if ending == ".safetensors":
+    trained, file = make_body(shape, backbone), tmp_path / name
+    if name == "linear":
+        file = file.with_suffix(".safetensors")
         pytest.importorskip("safetensors.torch").save_file(trained.state_dict(), file)
     else:
         torch.save({"model": trained.state_dict()}, file)
@@ -84,23 +79,23 @@ def test_own_networks_start_from_a_file(name: str, ending: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("method", ["protonet", "lstm", "oplstm", "maml", "warpmaml", "sap"])
-def test_every_learner_starts_from_a_run_of_another(method: str, tmp_path: Path) -> None:
+def test_every_learner_starts_from_a_run_of_another(method, tmp_path):
     """Pretrained as a prototypical network or by MAML, which keep their body under different names."""
     backbone, shape = OWN["conv"]
-    task, options = Task(shape, 3, False), LEARNERS | {"warpmaml": WARPMAML, "sap": SAP}
+    task = Task(shape, 3, False)
     for first in ("protonet", "maml"):
-        pretrained: Any = CLASSES[first](task, backbone, **options[first])
+        pretrained = CLASSES[first](task, backbone, **OPTIONS[first])
         folder = tmp_path / first
         folder.mkdir()
         state = {"state_dict": pretrained.state_dict(), "pytorch-lightning_version": "2.6.6"}
         torch.save(state, folder / "best.ckpt")
-        made: Any = CLASSES[method](task, backbone | {"weights": str(folder)}, **options[method])
+        made = CLASSES[method](task, backbone | {"weights": str(folder)}, **OPTIONS[method])
         own, body = pretrained.body.state_dict(), made.body.state_dict()
         assert all(torch.equal(value, own[name]) for name, value in body.items())
         assert made.hparams["backbone"]["weights"] is None
 
 
-def test_a_run_pretrained_by_another(tmp_path: Path) -> None:
+def test_a_run_pretrained_by_another(tmp_path):
     """Its folder's name has the digest of the other's best state; a test does not read it."""
     chosen = ["data=glyphs", "backbone=fc", "backbone.widths=[8]"]
     first = config(tmp_path, *chosen, "method=protonet", "method.lr=1e-4")

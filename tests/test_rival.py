@@ -1,7 +1,5 @@
 """The benchmarks' JAX learners do the same work: equal predictions and meta-gradients with equal weights."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -16,7 +14,7 @@ from benchmarks import rival_jax  # noqa: E402  needs both
 
 
 @pytest.fixture(autouse=True)
-def sixty_four_bits() -> Iterator[None]:
+def sixty_four_bits():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
@@ -33,7 +31,7 @@ def sixty_four_bits() -> Iterator[None]:
         ("omniglot/maml", ["method.inner_steps=2"]),
     ],
 )
-def test_rival_equals_ours(name: str, settings: list[str]) -> None:
+def test_rival_equals_ours(name, settings):
     """In float64, with every weight away from its default."""
     case = cases.build(name, settings=settings)
     learner = case.learner.double()
@@ -60,7 +58,7 @@ def test_rival_equals_ours(name: str, settings: list[str]) -> None:
         np.testing.assert_allclose(found, expected.numpy(), rtol=1e-7, atol=1e-9, err_msg=name)
 
 
-def test_a_rival_trains() -> None:
+def test_a_rival_trains():
     case = cases.build("sine/lstm")
     step, compiling = rival_jax.rival(case.learner, case.batches("train"))
     step()

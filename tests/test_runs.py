@@ -1,28 +1,22 @@
-"""Whole runs: results, resumption, timeouts, divergence, locks."""
+"""Whole runs: results, resumption, further tests."""
 
 import json
-import shutil
 from pathlib import Path
-from typing import Any
-from unittest.mock import MagicMock
 
 import pandas as pd
 import pytest
 import torch
-from filelock import FileLock
 from lightning.pytorch.callbacks import Timer
-from omegaconf import DictConfig
 
 from fewshot.config.run_id import run_folder
-from fewshot.episodes import Episode
-from fewshot.errors import MISTAKES, Diverged, OutOfTime, UserError
+from fewshot.errors import Diverged, UserError
 from fewshot.methods import PlainLSTM, ProtoNet
 from fewshot.results.statistics import mean_and_ci95
 from fewshot.training import run as run_module
 from fewshot.training.checkpoints import LastCheckpoint
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run
-from tests.helpers import check_same, config, evaluation, images_of, kill_at, rows, same
+from tests.helpers import check_same, config, evaluation, images_of, kill_at, rows, same, stored
 from tests.made_files import fill_folder, picture
 
 pytestmark = pytest.mark.usefixtures("composed_once", "undrawn")
@@ -33,32 +27,12 @@ metric mean ci95 tasks best_step best_validation train_tasks train_seconds tasks
 device devices precision tf32 threads versions git_commit"""
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run: a folder whose `outputs` may be read, and copied to be changed."""
-    place = tmp_path_factory.mktemp("finished")
-    run(config(place))
-    return place
-
-
-@pytest.fixture
-def copied(finished: Path, tmp_path: Path) -> DictConfig:
-    """The configuration of a copy of the finished run in `tmp_path`."""
-    shutil.copytree(finished / "outputs", tmp_path / "outputs")
-    return config(tmp_path)
-
-
-def stored(cfg: DictConfig) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((run_folder(cfg) / "result.json").read_text())
-    return result
-
-
-def trained_at(cfg: DictConfig) -> int:
+def trained_at(cfg):
     """When a run was trained."""
     return (run_folder(cfg) / "best.ckpt").stat().st_mtime_ns
 
 
-def test_a_result_holds_everything(finished: Path) -> None:
+def test_a_result_holds_everything(finished):
     cfg = config(finished)
     result, folder = run(cfg), run_folder(cfg)
     assert stored(cfg) == result
@@ -76,9 +50,7 @@ def test_a_result_holds_everything(finished: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [3, 4, 10, 21, 39])
-def test_a_killed_run_resumes_to_the_same_result(
-    step: int, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_resumes_to_the_same_result(step, finished, tmp_path, monkeypatch):
     """Also where it has been moved, and the kill has torn a row of its metrics."""
     kill_at(step, config(tmp_path, outputs="killed"), monkeypatch)
     (tmp_path / "killed").rename(tmp_path / "moved")
@@ -90,9 +62,7 @@ def test_a_killed_run_resumes_to_the_same_result(
 
 
 @pytest.mark.parametrize("method", ["lstm", "maml", "oplstm", "protonet", "sap", "warpmaml"])
-def test_every_learner_resumes_to_the_same_result(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_learner_resumes_to_the_same_result(method, tmp_path, monkeypatch):
     small = [*images_of(tmp_path), f"method={method}", "trainer.max_steps=12", "trainer.val_check_interval=4"]
     small += ["trainer.num_val_tasks=4"] + ["method.hidden=[16,8]"] * (method == "lstm")
     killed = config(tmp_path, *small, outputs="killed")
@@ -100,7 +70,7 @@ def test_every_learner_resumes_to_the_same_result(
     check_same(killed, config(tmp_path, *small))
 
 
-def test_random_numbers_resume(tmp_path: Path) -> None:
+def test_random_numbers_resume(tmp_path):
     """Those of dropout, of backbones that have it."""
     saves = [LastCheckpoint(tmp_path, config(tmp_path), Timer()) for _ in range(2)]
     state = saves[0].state_dict()
@@ -110,9 +80,7 @@ def test_random_numbers_resume(tmp_path: Path) -> None:
     assert torch.equal(torch.rand(3), drawn)
 
 
-def test_a_finished_run_is_shown_not_repeated(
-    copied: DictConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_run_is_shown_not_repeated(copied, tmp_path, capfd):
     first, stamp = stored(copied), trained_at(copied)
     assert run(copied) == first
     out, err = capfd.readouterr()
@@ -127,9 +95,7 @@ def test_a_finished_run_is_shown_not_repeated(
     assert not (run_folder(copied) / "wandb").exists()
 
 
-def test_a_slurm_job_that_was_requeued_does_not_overwrite_its_own_run(
-    copied: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slurm_job_that_was_requeued_does_not_overwrite_its_own_run(copied, tmp_path, monkeypatch):
     for job, restarts, overwrites in (("7", "0", True), ("7", "1", False), ("8", "1", True)):
         monkeypatch.setenv("SLURM_JOB_ID", job)
         monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
@@ -138,7 +104,7 @@ def test_a_slurm_job_that_was_requeued_does_not_overwrite_its_own_run(
         assert (trained_at(copied) != stamp) == overwrites
 
 
-def test_what_does_not_change_a_score_does_not_change_the_folder(tmp_path: Path) -> None:
+def test_what_does_not_change_a_score_does_not_change_the_folder(tmp_path):
     same = ("trainer.max_time=00:00:01:00", "logger=none", "trainer.save_every_n_steps=7", "overwrite=true")
     assert len({run_folder(config(tmp_path, o)) for o in ("seed=0", *same)}) == 1
     different = ("method.lr=0.1", "variant=paper", "seed=1", "trainer.max_steps=41", "shots=2")
@@ -146,63 +112,14 @@ def test_what_does_not_change_a_score_does_not_change_the_folder(tmp_path: Path)
     assert len({run_folder(config(tmp_path, o)) for o in ("seed=0", *different)}) == 1 + len(different)
 
 
-def test_a_timeout_leaves_a_state_to_resume_from(tmp_path: Path) -> None:
-    cfg = config(tmp_path, "trainer.max_time=00:00:00:01", "trainer.max_steps=1000000")
-    with pytest.raises(OutOfTime, match="max_time=00:00:00:01 is over"):
-        run(cfg)
-    assert (stored(cfg)["status"], stored(cfg)["mean"]) == ("timeout", None)
-    assert 0 < stored(cfg)["train_tasks"] < 2_000_000
-    assert (run_folder(cfg) / "last.ckpt").exists()
-
-
-WILD = ["method=maml", "method.inner_steps=1", "method.eval_inner_steps=200", "method.inner_lr=1e30"]
-
-
-@pytest.mark.parametrize("data", ["sine", "images"])
-def test_predictions_that_are_not_finite_have_no_score(data: str, tmp_path: Path) -> None:
-    chosen = images_of(tmp_path) if data == "images" else ["method.grad_clip=null"]
-    cfg = config(tmp_path, *chosen, *WILD)
-    for _ in range(2):  # trained, then shown
-        with pytest.raises(Diverged, match=r"val/\w+ was nan after update 0"):
-            run(cfg)
-    assert (stored(cfg)["status"], stored(cfg)["mean"]) == ("diverged", None)
-
-
-def test_a_test_that_is_not_finite_has_no_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "scored", MagicMock(side_effect=Diverged("the score of task 0 was nan")))
-    cfg = config(tmp_path)
-    with pytest.raises(Diverged, match="the score of task 0 was nan"):
-        run(cfg)
-    assert (stored(cfg)["status"], stored(cfg)["mean"]) == ("diverged", None)
-
-
-def test_a_loss_that_is_nan_keeps_the_last_good_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    training_step = PlainLSTM.training_step
-
-    def step(self: PlainLSTM, episode: Episode, batch_idx: int) -> dict[str, torch.Tensor]:
-        made = training_step(self, episode, batch_idx)
-        return made | {"loss": made["loss"] * (float("nan") if self.global_step > 22 else 1)}
-
-    monkeypatch.setattr(PlainLSTM, "training_step", step)
-    cfg = config(tmp_path)
-    with pytest.raises(Diverged, match="not finite after update 24"):
-        run(cfg)
-    for name in ("best.ckpt", "last.ckpt"):
-        state = torch.load(run_folder(cfg) / name, weights_only=True)
-        assert state["global_step"] <= 22
-        assert all(torch.isfinite(t).all() for t in state["state_dict"].values())
-
-
-def test_the_untrained_state_may_be_the_best(tmp_path: Path) -> None:
+def test_the_untrained_state_may_be_the_best(tmp_path):
     cfg = config(tmp_path, "method.lr=30.0")
     result = run(cfg)
     first = next(r for r in rows(run_folder(cfg) / "metrics.csv") if r["metric"] == "val/mse")
     assert (result["best_step"], result["best_validation"]) == (0, pytest.approx(float(first["value"])))
 
 
-def test_training_with_more_ways_than_the_test(tmp_path: Path) -> None:
+def test_training_with_more_ways_than_the_test(tmp_path):
     cfg = config(tmp_path, *images_of(tmp_path), *PROTONET, "data.train_ways=4")
     result = run(cfg)
     assert (result["train_ways"], result["ways"], result["config_diff"]["data.train_ways"]) == (4, 2, 4)
@@ -212,7 +129,7 @@ def test_training_with_more_ways_than_the_test(tmp_path: Path) -> None:
     assert (best.train().outputs, best.eval().outputs) == (4, 2)
 
 
-def test_no_class_that_was_trained_on_is_tested(tmp_path: Path) -> None:
+def test_no_class_that_was_trained_on_is_tested(tmp_path):
     """Where the classes are split otherwise than before, a run neither resumes nor is tested."""
     small = [*images_of(tmp_path), *PROTONET, "data.test_queries=3"]
     fill_folder(tmp_path / "images", {f"few/{i}.png": picture(241 + i) for i in range(2)})
@@ -230,58 +147,18 @@ def test_no_class_that_was_trained_on_is_tested(tmp_path: Path) -> None:
             function(again)
 
 
-@pytest.mark.parametrize("damage", ["garbage", "another method", "no best state"])
-def test_a_state_that_cannot_be_loaded_is_one_error(
-    damage: str, copied: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, other, folder = stored(copied), config(tmp_path, "method=oplstm"), run_folder(copied)
-    (folder / "result.json").unlink()
-    if damage == "garbage":
-        (folder / "last.ckpt").write_bytes(b"garbage")
-    elif damage == "another method":
-        kill_at(39, other, monkeypatch)
-        shutil.copyfile(run_folder(other) / "last.ckpt", folder / "last.ckpt")
-    else:
-        (folder / "best.ckpt").unlink()
-    with pytest.raises(UserError, match=r"(best|last)\.ckpt cannot be loaded"):
-        run(copied)
-    assert run(config(tmp_path, "overwrite=true"))["mean"] == first["mean"]
-
-
-def test_a_second_process_is_an_error(tmp_path: Path) -> None:
-    cfg = config(tmp_path)
-    run_folder(cfg).mkdir(parents=True)
-    with FileLock(run_folder(cfg) / ".lock"), pytest.raises(UserError, match="another process"):
-        run(cfg)
-
-
-def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(MISTAKES, match="Not a directory"):
-        run(config(tmp_path, outputs="file"))
-
-
-def test_a_device_that_is_not_there_loses_no_result(copied: DictConfig, tmp_path: Path) -> None:
-    first = stored(copied)
-    with pytest.raises(UserError, match="MPSAccelerator"):
-        run(config(tmp_path, "trainer.accelerator=mps", "overwrite=true"))
-    assert run(copied) == first
-
-
-def test_a_micro_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_micro_batch(tmp_path, monkeypatch):
     sizes, predict = [], PlainLSTM.predict
     monkeypatch.setattr(PlainLSTM, "predict", lambda self, e: sizes.append(len(e.tasks)) or predict(self, e))
     run(config(tmp_path, "trainer.micro_batch_size=1"))
     assert sizes.count(1) == 80  # 40 updates of two tasks
 
 
-def test_further_tests(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_further_tests(tmp_path, monkeypatch, capsys):
     """They are made once, after training or later; one without a score leaves the others."""
     test_run, tested = run_module.test_run, []
 
-    def diverge_on_the_first(folder: Path, trained: DictConfig, further: DictConfig) -> Any:
+    def diverge_on_the_first(folder, trained, further):
         tested.append(Path(further.data.path).name)
         if tested[-1] == "first":
             raise Diverged("it is not finite")

@@ -1,13 +1,9 @@
 """Section 6: OP-LSTM as gradient descent and as prototypes; docs/section6.md has the algebra."""
 
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from fewshot.episodes import Episode
 from fewshot.methods.base import Task
 from fewshot.methods.maml import MAML
 from fewshot.methods.oplstm import OPLSTM
@@ -20,7 +16,7 @@ NO_BN = {"layer": "linear", "widths": [6, 5], "bn": "none", "zero_bias": False}
 BN = NO_BN | {"bn": "transductive"}
 
 
-def build(kind: type[OPLSTM], regression: bool, backbone: dict[str, Any] = NO_BN, **options: Any) -> Any:
+def build(kind, regression, backbone=NO_BN, **options):
     shape = (2, 8, 8) if backbone is CONV else (4,)
     task = Task(shape, 2 if regression else 3, regression)
     published = OPTIONS | RELEASED | {"normalisation": "none", "gamma": None, "softmax": True}
@@ -31,7 +27,7 @@ def build(kind: type[OPLSTM], regression: bool, backbone: dict[str, Any] = NO_BN
     return learner
 
 
-def draw(learner: OPLSTM) -> Episode:
+def draw(learner):
     """An episode whose real targets have as many numbers as the learner has outputs."""
     batch = episode(learner)
     if not learner.task.regression:
@@ -39,7 +35,7 @@ def draw(learner: OPLSTM) -> Episode:
     return batch._replace(support_y=torch.randn(*batch.support_y.shape[:2], learner.task.outputs).double())
 
 
-def final_weights(learner: OPLSTM, support_x: Tensor, support_y: Tensor) -> list[Tensor]:
+def final_weights(learner, support_x, support_y):
     learnt = learner.adapt(learner.body.shape(support_x), learner.targets(support_y))
     return [weight.materialize(len(support_x)).detach() for weight in learnt]
 
@@ -49,8 +45,8 @@ class Descent(OPLSTM):
 
     masked = True
 
-    def lstm(self, layer: int) -> Any:
-        def signal(a_BMO: Tensor, m_BMO: Tensor, state: None) -> tuple[Tensor, None]:
+    def lstm(self, layer):
+        def signal(a_BMO, m_BMO, state):
             if layer == len(self.hidden):
                 slope = 2 / self.task.outputs if self.task.regression else 1.0  # of the mean squared error
                 return -ETA * slope * (a_BMO - m_BMO), state
@@ -63,7 +59,7 @@ class Unmasked(Descent):
     masked = False
 
 
-def descend(learner: OPLSTM, x: Tensor, y: Tensor, steps: int) -> list[Tensor]:
+def descend(learner, x, y, steps):
     """One task: plain gradient steps of the weight matrices on the mean support loss; biases stay."""
     blocks = list(learner.body)
     weights = [layer.weight.detach() for layer in (*blocks, learner.head)]
@@ -83,7 +79,7 @@ def descend(learner: OPLSTM, x: Tensor, y: Tensor, steps: int) -> list[Tensor]:
     return weights
 
 
-def difference(learner: OPLSTM, steps: int) -> float:
+def difference(learner, steps):
     """The largest difference between the learner's H_T and gradient descent's, over tasks and layers."""
     batch = draw(learner)
     found = final_weights(learner, batch.support_x, batch.support_y)
@@ -92,18 +88,18 @@ def difference(learner: OPLSTM, steps: int) -> float:
     return largest(found, [torch.stack(layer) for layer in zip(*of_tasks, strict=True)])
 
 
-def largest(first: list[Tensor], second: list[Tensor]) -> float:
+def largest(first, second):
     """The largest difference between two lists of tensors."""
     return max(float((a - b).abs().max()) for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 @pytest.mark.parametrize("regression", [True, False])
-def test_the_error_signal_makes_mamls_update(regression: bool, steps: int) -> None:
+def test_the_error_signal_makes_mamls_update(regression, steps):
     assert difference(build(Descent, regression, passes=steps), steps) < 1e-12
 
 
-def test_mamls_biases_are_all_that_it_lacks() -> None:
+def test_mamls_biases_are_all_that_it_lacks():
     """The package's MAML has the same matrices after one step; its biases have moved before the second."""
     learner = build(Descent, False)
     maml = MAML(learner.task, NO_BN, **(MAML_OPTIONS | {"inner_lr": ETA})).double()
@@ -131,21 +127,21 @@ def test_mamls_biases_are_all_that_it_lacks() -> None:
         (Descent, {"normalisation": "joint"}),
     ],
 )
-def test_without_its_conditions_it_does_not(kind: type[OPLSTM], changed: dict[str, Any]) -> None:
+def test_without_its_conditions_it_does_not(kind, changed):
     assert difference(build(kind, False, passes=2, **changed), 2) > 1e-3
 
 
 class Labels(OPLSTM):
     """OP-LSTM whose coordinate LSTM puts out the label, h^L = y; the hidden layers stay as they are."""
 
-    def lstm(self, layer: int) -> Any:
-        def label(_: Tensor, m_BMO: Tensor, state: None) -> tuple[Tensor, None]:
+    def lstm(self, layer):
+        def label(_, m_BMO, state):
             return m_BMO if layer == len(self.hidden) else torch.zeros_like(m_BMO), state
 
         return label
 
 
-def prototypes(learner: OPLSTM, support_x: Tensor, support_y: Tensor) -> Tensor:
+def prototypes(learner, support_x, support_y):
     """Rows γ / M Σ a / |a| over the examples of a class, (B, N, I); section 6."""
     features = learner.output_layer(support_x, support_y)[0]
     rows = []
@@ -157,7 +153,7 @@ def prototypes(learner: OPLSTM, support_x: Tensor, support_y: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("backbone", [NO_BN, CONV], ids=["linear", "conv"])
-def test_labels_make_normalised_prototypes(backbone: dict[str, Any]) -> None:
+def test_labels_make_normalised_prototypes(backbone):
     learner = build(Labels, False, backbone, passes=1, gamma=0.7, normalisation="example")
     with torch.no_grad():
         learner.gamma.fill_(0.7)
@@ -165,7 +161,7 @@ def test_labels_make_normalised_prototypes(backbone: dict[str, Any]) -> None:
     batch = episode(learner)
     expected = prototypes(learner, batch.support_x, batch.support_y)
 
-    def error() -> float:
+    def error():
         final = learner.output_layer(batch.support_x, batch.support_y)[2].detach()
         return largest([final], [expected])
 

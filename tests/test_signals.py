@@ -1,4 +1,4 @@
-"""Stopped by a signal, by time or by a full disk, a run resumes and ends as an undisturbed one."""
+"""Stopped by a signal, by time or by a full disk, a run resumes; `make life` and `make kills` in short."""
 
 import fcntl
 import os
@@ -11,7 +11,6 @@ import sys
 import termios
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -22,8 +21,7 @@ from fewshot.config.run_id import run_folder
 from fewshot.errors import OutOfTime
 from fewshot.training.checkpoints import LastCheckpoint
 from fewshot.training.run import run
-from tests.conftest import Start
-from tests.helpers import Killed, check_same, command, config, rows, wait_for, within
+from tests.helpers import Killed, check_same, command, config, images_of, rows, wait_for, within
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -33,18 +31,18 @@ LONG = [  # nothing is saved before the end of the test
 ]
 
 
-def trains(folder: Path) -> bool:
+def trains(folder):
     return (folder / "metrics.csv").exists() and len(rows(folder / "metrics.csv")) > 5
 
 
-def step_of(path: Path) -> int:
+def step_of(path):
     return int(torch.load(path, weights_only=True)["global_step"])
 
 
-def test_a_run_out_of_time_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_out_of_time_resumes(tmp_path, monkeypatch):
     save = LastCheckpoint.save
 
-    def second_an_update(self: LastCheckpoint, trainer: Any, *args: Any, **options: Any) -> None:
+    def second_an_update(self, trainer, *args, **options):
         self.timer = SimpleNamespace(time_elapsed=lambda _: trainer.global_step)
         save(self, trainer, *args, **options)
 
@@ -60,7 +58,7 @@ def test_a_run_out_of_time_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_in_training_saves(by: signal.Signals, tmp_path: Path, start: Start) -> None:
+def test_a_signal_in_training_saves(by, tmp_path, start):
     longer = ["trainer.max_steps=500", "trainer.val_check_interval=250", "trainer.save_every_n_steps=250"]
     cfg = config(tmp_path, *longer, outputs="stopped")
     process = start(command(cfg, *longer), tmp_path)
@@ -76,7 +74,7 @@ def test_a_signal_in_training_saves(by: signal.Signals, tmp_path: Path, start: S
 
 
 @pytest.mark.parametrize(("ignored", "code"), [(False, 143), (True, 0)])
-def test_a_signal_outside_training_ends_at_once_unless_it_is_ignored(ignored: bool, code: int) -> None:
+def test_a_signal_outside_training_ends_at_once_unless_it_is_ignored(ignored, code):
     lines = ["import os, signal", "from fewshot.training import signals"]
     lines += ["signal.signal(signal.SIGTERM, signal.SIG_IGN)"] * ignored
     lines += ["signals.install()", "os.kill(os.getpid(), signal.SIGTERM)"]
@@ -87,9 +85,7 @@ def test_a_signal_outside_training_ends_at_once_unless_it_is_ignored(ignored: bo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("terminal", [True, False])
-def test_output_that_is_gone_does_not_change_how_a_run_ends(
-    terminal: bool, tmp_path: Path, start: Start
-) -> None:
+def test_output_that_is_gone_does_not_change_how_a_run_ends(terminal, tmp_path, start):
     """A terminal that hangs up, and a reader that Ctrl-C has ended, as in `2>&1 | tee log`."""
     cfg = config(tmp_path, *LONG)
     output, end = pty.openpty() if terminal else os.pipe()
@@ -111,7 +107,7 @@ def test_output_that_is_gone_does_not_change_how_a_run_ends(
 @pytest.mark.slow
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("parallel", [True, False])
-def test_a_signal_ends_a_multirun(parallel: bool, by: signal.Signals, tmp_path: Path, start: Start) -> None:
+def test_a_signal_ends_a_multirun(parallel, by, tmp_path, start):
     """The process of each job in training saves its state and ends; no further job starts."""
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"] * parallel
     process = start(command(config(tmp_path), "-m", *LONG, *launcher, "seed=1,2,3"), tmp_path)
@@ -131,13 +127,11 @@ def test_a_signal_ends_a_multirun(parallel: bool, by: signal.Signals, tmp_path: 
 @pytest.mark.parametrize(
     ("what", "error"), [(Killed(), Killed), (RuntimeError("[enforce fail] unexpected pos 64"), Exception)]
 )
-def test_a_run_resumes_after(
-    what: BaseException, error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_resumes_after(what, error, tmp_path, monkeypatch):
     """A kill in a save, and a disk that is full, of which torch says this."""
     cfg, saves, save = config(tmp_path, outputs="disturbed"), list[str](), torch.save
 
-    def disturbed(checkpoint: Any, file: Any) -> None:
+    def disturbed(checkpoint, file):
         saves.append(file.name)
         save(checkpoint, file)
         if len(saves) == 6:
@@ -152,3 +146,30 @@ def test_a_run_resumes_after(
     assert step_of(run_folder(cfg) / "last.ckpt") > 0
     check_same(cfg, config(tmp_path))
     assert not list(run_folder(cfg).glob("*.part"))
+
+
+SHORT = "trainer.max_steps=300 trainer.val_check_interval=20 trainer.save_every_n_steps=2"
+SHORT += " trainer.log_every_n_steps=2 trainer.num_val_tasks=4 trainer.num_test_tasks=4"
+
+
+def output_of(module, *arguments):
+    """What `python -m tests.<module>` prints."""
+    command = [sys.executable, "-m", f"tests.{module}", *arguments]
+    done = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_a_run_does_not_grow(tmp_path):
+    """On sine, and on images with an FC network; in a process that does nothing else."""
+    images = f"{' '.join(images_of(tmp_path))} method=oplstm backbone=fc {SHORT}"
+    lines = output_of("long_life", f"data=sine method=lstm {SHORT}", images)
+    assert sum(line.endswith("grows: nothing") for line in lines) == 2
+
+
+@pytest.mark.slow
+def test_killed_commands_end_as_undisturbed_ones(tmp_path):
+    options = ["--kills", "3", "--minutes", "2", "--cases", "maml", "--outputs", str(tmp_path)]
+    assert int(output_of("kill_tests", *options)[-1].split()[0]) > 0

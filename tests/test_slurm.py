@@ -4,14 +4,12 @@ import os
 import shutil
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
 from fewshot.cli import read_jobs
 from fewshot.config.compose import CONF
 from fewshot.config.run_id import run_folder
-from tests.conftest import Start
 from tests.helpers import check_same, command, config
 
 AVAILABLE = shutil.which("sbatch") and subprocess.run(["sinfo"], capture_output=True).returncode == 0
@@ -25,15 +23,13 @@ LONG += ["trainer.save_every_n_steps=1000", "trainer.log_every_n_steps=1000"]
 LAUNCHER = ["gpus_per_node=null", "cpus_per_task=1", "mem_gb=4", "timeout_min=1", "signal_delay_s=5"]
 
 
-def queue() -> dict[str, str]:
+def queue():
     """Job_task → state of what waits or runs."""
     found = subprocess.run(["squeue", "-h", "-r", "-o", "%i %T"], capture_output=True, text=True, check=True)
     return dict(line.split() for line in found.stdout.splitlines())
 
 
-def run_multirun(
-    tmp_path: Path, start: Start, *overrides: str, cancel: Path | None = None
-) -> tuple[int, str, list[str]]:
+def run_multirun(tmp_path, start, *overrides, cancel=None):
     """Runs two long jobs, and cancels the second once `cancel` exists: exit code, stderr, the jobs' ends."""
     launcher = ["hydra/launcher=slurm", *(f"hydra.launcher.{setting}" for setting in LAUNCHER)]
     multirun = command(config(tmp_path), "-m", *launcher, *LONG, "seed=0,1", *overrides)
@@ -52,7 +48,7 @@ def run_multirun(
     return process.returncode, (tmp_path / "stderr").read_text(), list(table.status)
 
 
-def test_a_time_limit_and_a_cancelled_job(tmp_path: Path, start: Start) -> None:
+def test_a_time_limit_and_a_cancelled_job(tmp_path, start):
     at_limit, cancelled = (run_folder(config(tmp_path, *LONG, f"seed={seed}")) for seed in (0, 1))
     code, err, ends = run_multirun(tmp_path, start, "overwrite=true", cancel=cancelled / "metrics.csv")
     assert code == 143, err

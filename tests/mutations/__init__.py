@@ -4,24 +4,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-LEARNERS = ("against_reference", "learners", "meta_gradients", "steps", "settings")
+LEARNERS = ("against_reference", "learners", "meta_gradients", "settings")
 TESTS = {  # the beginning of a file's path: the tests that guard it, the fastest to fail first
-    "fewshot/methods/base": ("steps", "learners", "against_reference"),
-    "fewshot/methods/losses": ("steps", "learners", "against_reference"),
+    "fewshot/methods/base": ("learners", "against_reference"),
+    "fewshot/methods/losses": ("learners", "against_reference"),
     "fewshot/methods": (*LEARNERS, "backbones", "compiled"),
     "fewshot/backbones": (*LEARNERS, "backbones", "pretrained"),
     "fewshot/episodes": ("episodes",),
-    "fewshot/data/image_source": ("episodes",),
+    "fewshot/data/image_source": ("image_source", "episodes"),
     "fewshot/data": ("distributed", "episodes"),
     "fewshot/options": ("meta_gradients", "cli"),
-    "fewshot/config": ("report", "lightning", "results", "runs", "settings"),
+    "fewshot/config": ("studies", "report", "lightning", "results", "runs", "settings"),
     "fewshot/training/compiled": ("compiled",),
     "fewshot/training/distributed": ("distributed",),
     "fewshot/training/evaluate": ("evaluate", "results"),
     "fewshot/results": ("results", "report"),
-    "fewshot/report": ("report",),
-    "conf/search": ("report",),
-    "conf": ("settings", "report"),
+    "fewshot/report": ("report_pairs", "report"),
+    "conf/search": ("studies",),
+    "conf": ("settings", "studies"),
 }
 
 

@@ -2,14 +2,7 @@
 
 import torch
 
-from tests.reference.networks import (
-    forward_body,
-    gradient_by_name,
-    head,
-    mean_over,
-    query_features,
-    task_loss,
-)
+from tests.reference import networks as net
 
 
 def maml_task(state, options, support_x, support_y, query_x):
@@ -18,7 +11,7 @@ def maml_task(state, options, support_x, support_y, query_x):
     weights = with_gradient(state, names)
     for _ in range(options["inner_steps"]):
         weights = inner_step(weights, options, names, support_x, support_y)
-    return head(weights, query_features(weights, options, support_x, query_x))
+    return net.head(weights, net.query_features(weights, options, support_x, query_x))
 
 
 def adapts(name, options):
@@ -42,8 +35,8 @@ def inner_step(weights, options, names, support_x, support_y):
     """One gradient step on the support loss for the named tensors; the others stay as they are."""
     clamp = options["grad_clip"]
     with torch.enable_grad():
-        prediction = head(weights, forward_body(weights, options, support_x)[0])
-        support_loss = task_loss(prediction, support_y)
+        prediction = net.head(weights, net.forward_body(weights, options, support_x)[0])
+        support_loss = net.task_loss(prediction, support_y)
         gradients = torch.autograd.grad(support_loss, [weights[n] for n in names], create_graph=True)
         if options["first_order"]:
             gradients = [gradient.detach() for gradient in gradients]
@@ -67,8 +60,8 @@ def warpmaml_gradient(state, options, support_x, support_y, query_x, query_y):
     for t in range(1, options["inner_steps"] + 1):
         phi = {n: w.detach().clone().requires_grad_() for n, w in state.items() if n.startswith("warps.")}
         weights = inner_step({**weights, **phi}, options, names, support_x, support_y)
-        prediction = head(weights, query_features(weights, options, support_x, query_x))
-        gradients = gradient_by_name(task_loss(prediction, query_y), {**base, **phi})
+        prediction = net.head(weights, net.query_features(weights, options, support_x, query_x))
+        gradients = net.gradient_by_name(net.task_loss(prediction, query_y), {**base, **phi})
         for name, gradient in gradients.items():
             if name in phi or t == options["inner_steps"] or not options["last_loss"]:
                 total[name] = total[name] + gradient
@@ -77,8 +70,8 @@ def warpmaml_gradient(state, options, support_x, support_y, query_x, query_y):
 
 def protonet_task(state, options, support_x, support_y, query_x):
     """Minus the squared Euclidean distance to the mean feature of every class."""
-    features = forward_body(state, options, support_x)[0]
-    queries = query_features(state, options, support_x, query_x)
+    features = net.forward_body(state, options, support_x)[0]
+    queries = net.query_features(state, options, support_x, query_x)
     members = [[f for f, y in zip(features, support_y) if y == label] for label in range(options["ways"])]
-    prototypes = [mean_over(of_class) for of_class in members]
+    prototypes = [net.mean_over(of_class) for of_class in members]
     return torch.stack([torch.stack([-((q - p) ** 2).sum() for p in prototypes]) for q in queries])

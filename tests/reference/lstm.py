@@ -2,15 +2,7 @@
 
 import torch
 
-from tests.reference.networks import (
-    count,
-    forward_body,
-    label_vectors,
-    linear,
-    lstm_cell,
-    mean_over,
-    query_features,
-)
+from tests.reference import networks as net
 
 SHOWN = {  # what the LSTM is shown after the input: its label, or results of the step before, in this order
     "target": ("target",),
@@ -24,13 +16,14 @@ SHOWN = {  # what the LSTM is shown after the input: its label, or results of th
 def lstm_task(state, options, support_x, support_y, query_x):
     """Feed [x, y] of the support set, then every query on its own with zeros for the label."""
     if "body.0.weight" in state:
-        embedded = forward_body(state, options, support_x)[0]
-        queries = query_features(state, options, support_x, query_x)
+        embedded = net.forward_body(state, options, support_x)[0]
+        queries = net.query_features(state, options, support_x, query_x)
     else:
         embedded, queries = support_x.flatten(1), query_x.flatten(1)
-    labels = label_vectors(support_y, len(state["head.weight"]), embedded)
+    labels = net.label_vectors(support_y, len(state["head.weight"]), embedded)
     blank = torch.cat([torch.zeros_like(labels[0]) for _ in SHOWN[options["inputs"]]])
-    sizes = [state[f"lstm.{l}.weight_hh_l0"].shape[1] for l in range(count(state, "lstm.{}.weight_ih_l0"))]
+    layers = range(net.count(state, "lstm.{}.weight_ih_l0"))
+    sizes = [state[f"lstm.{l}.weight_hh_l0"].shape[1] for l in layers]
     zeros = [embedded.new_zeros(n) for n in sizes]
     walk = lstm_sequence if options["inputs"] == "target" else lstm_delayed
     walk = lstm_set if options["support_mode"] == "set" else walk
@@ -38,14 +31,14 @@ def lstm_task(state, options, support_x, support_y, query_x):
     if not options["query_cell"]:
         c = zeros
     top = [lstm_stack(state, torch.cat([query, blank]), h, c)[0][-1] for query in queries]  # h of the last
-    return linear(state["head.weight"], state["head.bias"], top)
+    return net.linear(state["head.weight"], state["head.bias"], top)
 
 
 def lstm_stack(state, x, h, c):
     """One step of all LSTM layers on one input; layer l+1 sees the new h of layer l."""
     new_h, new_c = [], []
     for l in range(len(h)):
-        x, c_l = lstm_cell(state, f"lstm.{l}", "_l0", x, h[l], c[l])
+        x, c_l = net.lstm_cell(state, f"lstm.{l}", "_l0", x, h[l], c[l])
         new_h.append(x)
         new_c.append(c_l)
     return new_h, new_c
@@ -58,10 +51,10 @@ def lstm_set(state, options, embedded, labels, zeros):
     for t in range(options["passes"]):
         shown = labels if t > 0 or options["first_labels"] else torch.zeros_like(labels)
         outcome = [lstm_stack(state, torch.cat([embedded[i], shown[i]]), h, c[i]) for i in examples]
-        h = [mean_over([outcome[i][0][l] for i in examples]) for l in range(len(h))]
+        h = [net.mean_over([outcome[i][0][l] for i in examples]) for l in range(len(h))]
         c = [outcome[i][1] for i in examples]
         if options["pool_cell"]:
-            c = [[mean_over([c[i][l] for i in examples]) for l in range(len(h))]] * len(examples)
+            c = [[net.mean_over([c[i][l] for i in examples]) for l in range(len(h))]] * len(examples)
     return h, c[0]  # equal for all examples where it is pooled, else never used
 
 

@@ -3,16 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from tests.reference.networks import (
-    count,
-    forward_body,
-    is_classification,
-    label_vectors,
-    linear,
-    lstm_cell,
-    mean_over,
-    query_features,
-)
+from tests.reference import networks as net
 
 ROW_EPS = 1e-7  # the BN factor of the pre-activation form, inside the root
 NORM_MIN = 1e-12  # smallest norm that is divided by (its square is 1e-24)
@@ -20,23 +11,23 @@ NORM_MIN = 1e-12  # smallest norm that is divided by (its square is 1e-24)
 
 def oplstm_task(state, options, support_x, support_y, query_x):
     """T passes over the support set, then the query set under H_T (Algorithm 1)."""
-    names = [f"body.{i}.weight" for i in range(count(state, "body.{}.weight"))] + ["head.weight"]
+    names = [f"body.{i}.weight" for i in range(net.count(state, "body.{}.weight"))] + ["head.weight"]
     if options["backbone"] == "conv4":
         names = ["head.weight"]  # H^1..H^L, bottom first; the conv body is not adapted
     current = dict(state)  # H_t of every adapted layer, the rest as meta-learned
     memory = {}  # (h, c) of every (example, layer, node, cell); absent means zero
     for _ in range(options["passes"]):
         current, memory = oplstm_pass(current, options, names, memory, support_x, support_y)
-    features = query_features(current, options, support_x, query_x)
-    return linear(current["head.weight"], current["head.bias"], features)  # the raw u^L
+    features = net.query_features(current, options, support_x, query_x)
+    return net.linear(current["head.weight"], current["head.bias"], features)  # the raw u^L
 
 
 def oplstm_pass(current, options, names, memory, support_x, support_y):
     """One pass t: all layers are updated at once, from a_t and H_t, after all examples."""
     examples, layers = range(len(support_x)), range(len(names))
-    features, u, a, _ = forward_body(current, options, support_x)
+    features, u, a, _ = net.forward_body(current, options, support_x)
     below, seen = layer_inputs(current, options, support_x, support_y, features, u, a)
-    target = label_vectors(support_y, len(current["head.weight"]), features)
+    target = net.label_vectors(support_y, len(current["head.weight"]), features)
 
     h, new_memory = {}, {}
     for i in examples:
@@ -52,7 +43,7 @@ def oplstm_pass(current, options, names, memory, support_x, support_y):
 
     updates = []
     for l in layers:
-        update = mean_over([outer_product(options, h[i, l], below[l][i]) for i in examples])  # 1/M sum_i
+        update = net.mean_over([outer_product(options, h[i, l], below[l][i]) for i in examples])  # 1/M sum_i
         if options["preactivation"] and names[l] != "head.weight":
             update = row_factor(u[l], current[f"body.{l}.bn_weight"]).reshape(-1, 1) * update
         updates.append(update)
@@ -64,8 +55,8 @@ def oplstm_pass(current, options, names, memory, support_x, support_y):
 
 def layer_inputs(current, options, support_x, support_y, features, u, a):
     """Per layer: what its outer product takes from below, and what its coordinate LSTM sees."""
-    prediction = linear(current["head.weight"], current["head.bias"], features)
-    if options["softmax"] and is_classification(support_y):
+    prediction = net.linear(current["head.weight"], current["head.bias"], features)
+    if options["softmax"] and net.is_classification(support_y):
         prediction = F.softmax(prediction, dim=-1)
     if options["backbone"] == "conv4":
         return [features], [prediction]
@@ -77,10 +68,10 @@ def coordinate_lstm(state, options, lstm, x, node, memory, new_memory):
     """The stack of cells at one node for one example (Eq. 15); returns the last cell's one number."""
     if options["detach"]:
         x = x.detach()
-    for k in range(count(state, lstm + ".{}.weight_ih")):
+    for k in range(net.count(state, lstm + ".{}.weight_ih")):
         zero = x.new_zeros(state[f"{lstm}.{k}.weight_hh"].shape[1])
         h, c = memory.get((*node, k), (zero, zero))
-        new_memory[(*node, k)] = lstm_cell(state, f"{lstm}.{k}", "", x, h, c)
+        new_memory[(*node, k)] = net.lstm_cell(state, f"{lstm}.{k}", "", x, h, c)
         x = new_memory[(*node, k)][0]
     return x.reshape(())
 
@@ -112,6 +103,6 @@ def pool_memory(memory, examples):
     """Eq. 16: every cell's h and c averaged over the examples, not over nodes."""
 
     def pooled(s, l, j, k):  # s = 0 is h, s = 1 is c
-        return mean_over([memory[i, l, j, k][s] for i in examples])
+        return net.mean_over([memory[i, l, j, k][s] for i in examples])
 
     return {(i, l, j, k): (pooled(0, l, j, k), pooled(1, l, j, k)) for i, l, j, k in memory}
