@@ -35,8 +35,7 @@ class OPLSTM(MetaLearner):
 
     steps_setting = "passes"
     repeated = "one_pass"
-    one_graph = True
-    replayable = True
+    one_graph = replayable = True
 
     def __init__(
         self,
@@ -68,8 +67,7 @@ class OPLSTM(MetaLearner):
             self.hidden_lstm = CoordinateLSTM(lstm_units)
         self.gamma = None if gamma is None else nn.Parameter(torch.tensor(float(gamma)))
         self.passes, self.normalisation, self.pool_state = passes, normalisation, pool_state
-        self.softmax, self.preactivation = softmax and not task.regression, preactivation
-        self.detach = detach
+        self.softmax, self.preactivation, self.detach = softmax and not task.regression, preactivation, detach
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         if self.hidden:
@@ -124,8 +122,7 @@ class OPLSTM(MetaLearner):
             a, m = (above[layer].detach(), message.detach()) if self.detach else (above[layer], message)
             h_BMO, state = self.lstm(layer)(a, m, states[layer])  # Eq. 15
             new_states.append(pooled(state, h_BMO.shape) if self.pool_state else state)
-            if layer > 0:
-                message = weights[layer].transposed(h_BMO)
+            message = weights[layer].transposed(h_BMO) if layer > 0 else message
             updates.append(self.outer_product(h_BMO, below[layer], layer, outputs[layer]))
         return self.updated(weights, updates[::-1]), new_states[::-1]
 
