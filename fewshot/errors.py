@@ -1,7 +1,8 @@
 """What ends a run without a traceback: a user's mistake, no time left, numbers that are no longer finite."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from hydra.errors import HydraException
@@ -38,6 +39,15 @@ def exit_code(program: Callable[..., int | None], *arguments: Any) -> int:
     except MISTAKES as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+
+
+@contextmanager
+def optional(what: str, kind: type[Exception] = Exception) -> Iterator[None]:
+    """An error inside is a line on stderr: neither a picture nor W&B can lose a score."""
+    try:
+        yield
+    except kind as error:
+        print(f"{what} failed: {brief(error, 200)}", file=sys.stderr)
 
 
 def one_line(error: BaseException) -> str:

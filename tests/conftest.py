@@ -154,7 +154,7 @@ def make(
     return learner
 
 
-def whole(weight: torch.Tensor | TaskWeight, tasks: int) -> torch.Tensor:
+def materialized(weight: torch.Tensor | TaskWeight, tasks: int) -> torch.Tensor:
     """An adapted weight of each task, (B, ...), however it is held."""
     return weight.materialize(tasks) if isinstance(weight, TaskWeight) else weight
 

@@ -22,7 +22,7 @@ def one_hot(y, classes):
 def traced(module, inputs, **_):
     """As torch.cuda.make_graphed_callables: from now on `module` does what it did for `inputs`.
 
-    An operation whose result a branch of Python depends on is refused, as a GPU's recording would.
+    An operation whose result a branch of Python depends on is rejected, as a GPU's recording would.
     """
     learned = dict(module.named_parameters())
 
@@ -75,11 +75,11 @@ def test_where_a_gpu_replays(tmp_path):
 
 
 def test_what_cannot_be_captured_gives_one_message_and_trains_as_before(monkeypatch, tmp_path, capsys):
-    def refused(*_, **__):
+    def rejected(*_, **__):
         raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
     learner = make_named("protonet", "fc")
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", refused)
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", rejected)
     check_same_gradients(learner, config(tmp_path), CUDA)
     assert not learner.captured
     line = "trains without CUDA graphs: torch cannot capture (RuntimeError: operation not permitted"

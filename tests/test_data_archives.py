@@ -87,7 +87,7 @@ def test_a_broken_image_is_named(data):
 @pytest.mark.parametrize(
     "data", [saved(Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16))), sixteen_bit_colours()]
 )
-def test_sixteen_bits_are_refused(data):
+def test_sixteen_bits_are_rejected(data):
     with pytest.raises(UserError, match=r"the/file\.png has more than 8 bits a channel"):
         decode(data, "the/file.png", 8, 3)
 

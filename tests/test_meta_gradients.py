@@ -6,7 +6,7 @@ from torch import nn
 
 from fewshot.errors import UserError
 from fewshot.methods.maml import MAML as Maml
-from tests.conftest import CLASSES, FC, MAML, OPLSTM, RELEASED, SAP, WARPMAML, episode, make, whole
+from tests.conftest import CLASSES, FC, MAML, OPLSTM, RELEASED, SAP, WARPMAML, episode, make, materialized
 from tests.test_learners import RELEASED_OPLSTM, close, gradients, summed_loss
 
 
@@ -72,7 +72,9 @@ def test_warp_maml_warp_gradient_equals_finite_differences(backbone):
     starts = [learner.initial_weights(1)]
     for _ in range(2):
         starts.append(learner.inner_step(starts[-1], batch.support_x, batch.support_y))
-    starts = [{name: whole(weight, 1).detach().clone() for name, weight in start.items()} for start in starts]
+    starts = [
+        {name: materialized(weight, 1).detach().clone() for name, weight in start.items()} for start in starts
+    ]
     parameters = dict(learner.net.named_parameters())
     learner.inner_steps = 1
 

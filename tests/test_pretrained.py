@@ -31,7 +31,7 @@ class Runs:
         return os.mkdir, (os.environ["FEWSHOT_NEVER"],)
 
 
-def test_files_of_weights_that_do_not_fit_are_refused(tmp_path, monkeypatch):
+def test_files_of_weights_that_do_not_fit_are_rejected(tmp_path, monkeypatch):
     import torchvision
 
     monkeypatch.setenv("FEWSHOT_NEVER", str(tmp_path / "ran"))

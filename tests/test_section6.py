@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from fewshot.methods.base import Task
 from fewshot.methods.maml import MAML
 from fewshot.methods.oplstm import OPLSTM
-from tests.conftest import CONV, RELEASED, episode, whole
+from tests.conftest import CONV, RELEASED, episode, materialized
 from tests.conftest import MAML as MAML_OPTIONS
 from tests.conftest import OPLSTM as OPTIONS
 
@@ -110,7 +110,7 @@ def test_mamls_biases_are_all_that_it_lacks():
     for learner.passes in (1, 2):
         adapted = maml.inner_step(adapted, batch.support_x, batch.support_y)
         matrices = [w for name, w in adapted.items() if name.endswith("weight")]
-        theirs = [whole(w, len(batch.tasks)).detach() for w in matrices]
+        theirs = [materialized(w, len(batch.tasks)).detach() for w in matrices]
         gaps.append(largest(final_weights(learner, batch.support_x, batch.support_y), theirs))
     assert gaps[0] < 1e-12
     assert gaps[1] > 1e-3

@@ -4,6 +4,7 @@ The folder may be somebody else's: it is data, not code.
 """
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -58,6 +59,12 @@ def eval_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
         if value is not None:
             OmegaConf.update(tested, key, value)
     return tested
+
+
+def protocol(tested: DictConfig) -> dict[str, Any]:
+    """The sizes of a test."""
+    sizes = {"ways": tested.data.get("ways", 1), "tasks": tested.trainer.num_test_tasks}
+    return sizes | {"shots": tested.shots, "test_queries": tested.data.test_queries}
 
 
 def same_data(trained: DictConfig, name: str, path: str | None) -> bool:

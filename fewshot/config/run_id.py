@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,16 @@ def run_name(cfg: DictConfig, folder: Path) -> str:
     return f"{cfg.data.name}-{cfg.method.name}-{cfg.shots}-shot-{folder.resolve().name}"
 
 
+@cache
+def composed_once(data: str, method: str, shots: int, variant: str) -> DictConfig:
+    """Published settings: a run and its report compare with the same ones several times."""
+    return composed([f"data={data}", f"method={method}", f"shots={shots}", f"variant={variant}"])
+
+
 def published_config(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
     """The published settings for a run; its own where there are none, and the names of these."""
-    chosen = [f"{name}={cfg[name]}" for name in ("shots", "seed", "variant")]
-    published = composed([f"data={cfg.data.name}", f"method={cfg.method.name}", *chosen])
+    published = composed_once(cfg.data.name, cfg.method.name, cfg.shots, cfg.variant).copy()
+    published.seed = cfg.seed
     names = unset(OmegaConf.to_container(published)) or unset(plain(published))
     for name in names:
         OmegaConf.update(published, name, OmegaConf.select(cfg, name))

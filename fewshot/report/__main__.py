@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from fewshot.config.compose import choices_of, plain
-from fewshot.errors import UserError, brief, exit_code
+from fewshot.errors import UserError, exit_code, optional
 from fewshot.report import figures, table
 from fewshot.report.jobs import Job, jobs, runs_of, title
 from fewshot.report.write import Report, log_to_wandb, markdown, write
@@ -112,10 +112,8 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(job.cfg.paths.outputs) / "reports" / said.title.replace(" ", "-").replace("/", "_")[:150]
     write(said, folder)
     if job.cfg.logger.name == "wandb":
-        try:
+        with optional("logging to W&B"):
             log_to_wandb(said, job.cfg, folder)
-        except Exception as error:
-            print(f"W&B did not take the report: {brief(error, 200)}", file=sys.stderr)
     print(folder)
     return 0
 

@@ -26,7 +26,7 @@ def sections(study: str, found: Sequence[Job]) -> dict[str, list[Any]]:
     def bars(names: Sequence[str]) -> list[Any]:
         return [wr.BarPlot(title=name, metrics=[wr.SummaryMetric(name)], **MEAN) for name in names]
 
-    metric = "mse" if found[0].cfg.data.name == "sine" else "accuracy"
+    metric = found[0].metric
     curves = (f"val/{metric}", "val/loss", "train/loss")
     further = sorted({f"test/{test['data']}/{metric}" for job in found for test in job.tests[1:]})
     searched = study in choices_of("search")

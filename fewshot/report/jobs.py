@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from fewshot.config.compose import choices_of, composed
-from fewshot.config.eval_config import further_tests
+from fewshot.config.eval_config import further_tests, protocol
 from fewshot.config.run_id import config_diff, is_reduced, run_folder, table_name
 from fewshot.errors import UserError
 from fewshot.results.paper import NUMBERS, comparison_key, paper_figure, paper_numbers
@@ -33,6 +33,10 @@ class Job(NamedTuple):
     command: str
     reduced: bool  # whether its budget is smaller than the paper's
     tests: list[dict[str, Any]]  # the protocol of each of its tests, as a result has it; its own test first
+
+    @property
+    def metric(self) -> str:
+        return "mse" if self.cfg.data.name == "sine" else "accuracy"
 
 
 def sweep(study: str, overrides: Sequence[str] = ()) -> dict[str, Override]:
@@ -81,11 +85,9 @@ def jobs(study: str, overrides: Sequence[str] = ()) -> list[Job]:
 def planned_tests(cfg: DictConfig) -> list[dict[str, Any]]:
     """The protocol of a run's own test and of those on further data."""
     common = {"status": "finished", "method": cfg.method.name, "variant": cfg.variant}
-    common |= {"trained_on": cfg.data.name, "ways": cfg.data.get("ways", 1), "shots": cfg.shots}
-    common |= {"val_shots": cfg.shots, "tasks": cfg.trainer.num_test_tasks, "config_diff": config_diff(cfg)}
-    own = common | {"data": cfg.data.name, "test_queries": cfg.data.test_queries}
-    further = further_tests(cfg)
-    return [own, *(common | {"data": table_name(t), "test_queries": t.data.test_queries} for t in further)]
+    common |= {"trained_on": cfg.data.name, "val_shots": cfg.shots, "config_diff": config_diff(cfg)}
+    own = common | protocol(cfg) | {"data": cfg.data.name}
+    return [own, *(common | protocol(test) | {"data": table_name(test)} for test in further_tests(cfg))]
 
 
 def title(study: str, overrides: Sequence[str]) -> str:
@@ -140,7 +142,7 @@ def runs_of(jobs: Iterable[Job], queries: int | None = None) -> pd.DataFrame:
             test = planned | ({"test_queries": queries} if queries else {})
             where = " → ".join(dict.fromkeys([test["trained_on"], test["data"]]))
             row = {"name": job.name, "column": f"{where} {test['shots']}-shot", "study": job.cfg.study}
-            row |= {"seed": job.cfg.seed, "metric": "mse" if data.name == "sine" else "accuracy"}
+            row |= {"seed": job.cfg.seed, "metric": job.metric}
             row |= {"reduced": job.reduced, "sign": data.get("sign"), "path": data.get("path")}
             row |= {f"paper_{name}": paper_numbers(test).get(name) for name in NUMBERS}
             rows.append(test | row | outcome(job, test, stored))

@@ -21,7 +21,7 @@ IN_FULL = "name column seeds jobs mean ci95_tasks ci95_seeds median one_task pap
 IN_FULL += "paper_seeds_ci95 difference status"
 PAIRS = "first less column seeds difference ci95_tasks ci95_seeds p_tasks p_seeds effect one_task significant"
 COSTS = "name column parameters paper_parameters train_tasks minutes paper_minutes tasks_per_second peak_mb"
-FORMATS = dict.fromkeys(("seeds", "jobs", "train_tasks", "tasks_per_second", *COSTS.split()), ",.0f")
+FORMATS = dict.fromkeys(("seeds", "jobs", *COSTS.split()), ",.0f")
 FORMATS |= {"one_task": ".0%", "p_tasks": ".2g", "p_seeds": ".2g", "effect": ".2f", "minutes": ".1f"}
 
 

@@ -74,7 +74,8 @@ class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the
     """
 
     def __init__(self, folder: Path, cfg: DictConfig, timer: Timer) -> None:
-        self.path, self.timer, self.max_time = folder / "last.ckpt", timer, cfg.trainer.max_time
+        self.path, self.timer = folder / "last.ckpt", timer
+        self.max_time, self.seconds = cfg.trainer.max_time, seconds(cfg.trainer.max_time)
         self.save_every, self.val_every = cfg.trainer.save_every_n_steps, cfg.trainer.val_check_interval
         self.command = "the same command" + " without overwrite=true" * cfg.overwrite
         self.saved = 0  # the update of the last save
@@ -100,7 +101,7 @@ class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the
     def save(self, trainer: L.Trainer, pl_module: L.LightningModule, due: bool) -> None:
         """Saves the state where it is due or the run has to end; the first process decides for all."""
         ended = trainer.global_step == trainer.max_steps
-        over = not ended and self.timer.time_elapsed("train") >= seconds(self.max_time)
+        over = not ended and self.timer.time_elapsed("train") >= self.seconds
         by, over = trainer.strategy.broadcast((signals.requested, over))
         if due or by or over:
             for name, parameter in pl_module.named_parameters():

@@ -2,19 +2,17 @@
 
 import math
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from fewshot.config.compose import plain
-from fewshot.config.eval_config import eval_config, load_config, same_data
+from fewshot.config.eval_config import eval_config, load_config, protocol, same_data
 from fewshot.config.run_id import table_name
 from fewshot.config.settings import Evaluation
 from fewshot.data.datamodule import EpisodicDataModule
-from fewshot.errors import brief
+from fewshot.errors import optional
 from fewshot.files import atomic_write
 from fewshot.methods import MetaLearner
 from fewshot.options import check_settings
@@ -38,12 +36,6 @@ def evaluate(cfg: DictConfig) -> Result:
     check_settings(Evaluation, plain(cfg))
     trained = load_config(Path(cfg.run))
     return test_run(Path(cfg.run), trained, eval_config(cfg, trained), cfg.pictures)
-
-
-def protocol(tested: DictConfig) -> Result:
-    """The sizes of a test."""
-    sizes = {"ways": tested.data.get("ways", 1), "tasks": tested.trainer.num_test_tasks}
-    return sizes | {"shots": tested.shots, "test_queries": tested.data.test_queries}
 
 
 def test_run(folder: Path, trained: DictConfig, tested: DictConfig, pictures: bool = False) -> Result:
@@ -87,9 +79,10 @@ def record(
     cfg: DictConfig, folder: Path, datamodule: EpisodicDataModule, learner: MetaLearner, result: Result
 ) -> None:
     """Keeps the result of a run, tested just now, in its folder and in W&B, and prints it."""
-    figures, predicted, tested = [], None, result["status"] == "finished"
-    if tested:
-        results.write_scores(folder / "test_scores.csv", results.scored(learner))
+    figures, predicted, scores = [], None, None
+    if result["status"] == "finished":
+        scores = results.scored(learner)
+        results.write_scores(folder / "test_scores.csv", scores)
         predicted = keep_predictions(f"{folder}/", datamodule, learner, result) if cfg.predictions else None
         with optional("drawing"):
             figures = draw(cfg, folder, datamodule, learner, results.title_of(result))
@@ -104,10 +97,10 @@ def record(
         with optional("logging to W&B"):
             log = wandb_log.wandb.run
             wandb_log.log_result(log, result, figures, cfg.logger.pictures)
-            if tested:
-                wandb_log.log_test(log, "test", result, results.scored(learner), predicted)
-            if tested and cfg.logger.checkpoint:
-                wandb_log.log_checkpoint(log, folder / "best.ckpt", result)
+            if scores is not None:
+                wandb_log.log_test(log, "test", result, scores, predicted)
+                if cfg.logger.checkpoint:
+                    wandb_log.log_checkpoint(log, folder / "best.ckpt", result)
     results.write_json(folder / "result.json", result)
     results.show(result, folder)
     predictions.show_predictions(predicted)
@@ -139,15 +132,6 @@ def draw(
         figure = similarity.similarity_figure([curves.read_curves(metrics)], definition, title)
         episodes.save_figure(figure, folder / f"similarity-{definition}")
     return figures
-
-
-@contextmanager
-def optional(what: str, kind: type[Exception] = Exception) -> Iterator[None]:
-    """An error inside is a line on stderr: neither a picture nor W&B can lose a score."""
-    try:
-        yield
-    except kind as error:
-        print(f"{what} failed: {brief(error, 200)}", file=sys.stderr)
 
 
 def end_wandb() -> None:

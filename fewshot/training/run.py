@@ -9,11 +9,11 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import plain
-from fewshot.config.eval_config import further_tests
+from fewshot.config.eval_config import further_tests, protocol
 from fewshot.config.run_id import run_folder, table_name
 from fewshot.config.settings import check
 from fewshot.data.datamodule import EpisodicDataModule
-from fewshot.errors import Diverged, OutOfTime, UserError
+from fewshot.errors import Diverged, OutOfTime, UserError, optional
 from fewshot.methods import MetaLearner
 from fewshot.results.environment import environment, reset_peak_memory
 from fewshot.results.record import NO_SCORES, describe, name_of_test, read_result, scored
@@ -22,7 +22,7 @@ from fewshot.training.build import assemble, make_datamodule, make_loggers, run_
 from fewshot.training.checkpoints import load_weights
 from fewshot.training.compiled import compiled
 from fewshot.training.distributed import processes
-from fewshot.training.evaluate import end_wandb, optional, protocol, record, test_run
+from fewshot.training.evaluate import end_wandb, record, test_run
 from fewshot.training.folder import extend, finished, start_folder
 
 
