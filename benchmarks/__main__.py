@@ -13,7 +13,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -26,7 +25,6 @@ from benchmarks.in_a_run import lightning_times
 from benchmarks.tables import show
 from fewshot.errors import UserError
 from fewshot.results.environment import git_commit, installed_version, processor
-from fewshot.training.compiled import compiled
 
 PACKAGES = ("torch", "lightning", "numpy", "jax", "jaxlib", "optax")
 
@@ -104,13 +102,12 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
         if rival_jax.has_rival(case.learner):
             steps["jax"], jax_compile = rival_jax.rival(case.learner, case.batches("train"))
-    with compiled(quick.learner, quick.cfg, torch.device(args.device)):
-        if quick.learner.compiled or "losses" in vars(quick.learner):  # compiled, or captured on a GPU
-            steps["compiled"] = quick.train()
-            started = time.perf_counter()
-            steps["compiled"]()
-            compile_seconds = time.perf_counter() - started
-        times = take_turns(steps, args.seconds * 3 / 4, on_gpu)
+    if case.learner.pure and case.cfg.trainer.compile:
+        steps["compiled"] = quick.train_faster()
+        started = time.perf_counter()
+        steps["compiled"]()
+        compile_seconds = time.perf_counter() - started
+    times = take_turns(steps, args.seconds * 3 / 4, on_gpu)
     tasks = case.cfg.method.meta_batch_size
     row: dict[str, Any] = {
         "name": name,

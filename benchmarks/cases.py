@@ -21,6 +21,7 @@ from fewshot.episodes import SPLITS, Episode
 from fewshot.methods.base import MetaLearner
 from fewshot.options import settings_of
 from fewshot.training.build import make_datamodule, make_learner, prepare_process
+from fewshot.training.update import faster, update_function
 
 Step = Callable[[], object]
 
@@ -60,6 +61,13 @@ class Case:
             optimizer.step()
 
         return step
+
+    def train_faster(self) -> Step:
+        """The whole update compiled, or captured on a GPU (`trainer.compile`)."""
+        kind = "captured" if self.learner.device.type == "cuda" else "compiled"
+        whole = update_function(self.learner, self.learner.configure_optimizers())
+        update, batches = faster(whole, kind, self.learner.device), self.batches("train")
+        return lambda: update(*next(batches))
 
     def test(self) -> Step:
         """Predicts and scores a batch of test tasks."""

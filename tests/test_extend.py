@@ -58,7 +58,7 @@ def test_the_longest_shorter_run_continues_on_images(tmp_path, capfd):
     [
         ("trainer.eval_batch_size=6", "another eval_batch_size"),
         ("threads", "another threads"),
-        ("compiled", "another compiled"),
+        ("update", "another update"),
         ("overwrite=true", ""),
         ("metrics.csv", ""),
     ],

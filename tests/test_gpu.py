@@ -1,5 +1,7 @@
 """The same tasks and the same predictions on a GPU as on the CPU."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,17 +9,17 @@ import torch.nn.functional as F
 from fewshot.episodes import Episode
 from fewshot.errors import OutOfTime
 from fewshot.training.build import make_trainer
-from fewshot.training.compiled import compiled
 from fewshot.training.run import run as train
+from fewshot.training.update import faster
 from tests.conftest import OPTIONS, episode, make
 from tests.helpers import config
-from tests.test_learners import ALL, losses_and_gradient, make_named
+from tests.test_learners import make_named
+from tests.test_update import PURE, check_same_steps
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-COMPILED = [("oplstm-released", "conv4"), ("oplstm-text", "fc"), ("protonet", "conv4")]
 SHORT = ["data=glyphs", "trainer.accelerator=gpu", "trainer.max_steps=40", "trainer.val_check_interval=20"]
 SHORT += ["trainer.num_val_tasks=20", "trainer.num_test_tasks=20"]
 
@@ -40,16 +42,12 @@ def test_thirty_two_bits_are_thirty_two_on_a_gpu():
     torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize(("pair", "choice"), [*((c, "true") for c in COMPILED), *((c, "auto") for c in ALL)])
-def test_faster_gradients_are_those_of_the_learner(pair, choice, tmp_path):
-    learner = make_named(*pair).cuda()
-    batches = [Episode(*(x.cuda() for x in episode(learner, tasks=2))) for _ in range(4)]
-    expected = [losses_and_gradient(learner, batch) for batch in batches]
-    with compiled(learner, config(tmp_path, f"trainer.compile={choice}"), torch.device("cuda")):
-        found = [losses_and_gradient(learner, batch) for batch in batches]
-    for here, there in zip(found, expected, strict=True):
-        torch.testing.assert_close(here, there, rtol=1e-7, atol=1e-9)
-    assert (learner.compiled, learner.captured) == (choice == "true", choice == "auto")
+@pytest.mark.parametrize("kind", ["compiled", "captured"])
+@pytest.mark.parametrize("backbone", ["mlp", "fc", "conv4"])
+@pytest.mark.parametrize("name", PURE)
+def test_an_update_takes_lightnings_step(name, backbone, kind):
+    learner = make_named(name, backbone).cuda()
+    check_same_steps(learner, partial(faster, kind=kind, device=learner.device), updates=6)
 
 
 @pytest.mark.parametrize(("choice", "precision"), [("true", "tf32"), ("auto", "32-true")])
@@ -59,7 +57,7 @@ def test_a_run_on_a_gpu_in_two_sessions(choice, precision, tmp_path):
     with pytest.raises(OutOfTime):
         train(config(tmp_path, *settings, "trainer.max_time=00:00:00:01", "trainer.save_every_n_steps=1"))
     result = train(config(tmp_path, *settings))
-    assert (result["compiled"], result["captured"]) == (choice == "true", choice == "auto")
+    assert result["update"] == ("compiled" if choice == "true" else "captured")
     assert result["tf32"] == (precision == "tf32")
 
 

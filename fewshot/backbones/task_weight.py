@@ -5,6 +5,8 @@ Shape suffixes: B tasks, M examples, K products, I inputs, O outputs.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,12 +20,13 @@ SMALL = 2**14  # numbers in all tasks' weights
 class TaskWeight:
     """base + hᵀ a for each task; `base` is (O, I), or (B, O, I) if products would cost more than that.
 
-    `products` are h (B, K, O) and a (B, K, I).
+    `products` are h (B, K, O) and a (B, K, I). `shift` (B, M, O) is added to the outputs.
     """
 
-    def __init__(self, base: Tensor, products: tuple[Tensor, Tensor] | None = None) -> None:
-        self.base, self.products = base, products
-        self.seen: tuple[Tensor, Tensor] = (base, base)  # inputs and outputs of the last use
+    def __init__(
+        self, base: Tensor, products: tuple[Tensor, Tensor] | None = None, shift: Tensor | None = None
+    ) -> None:
+        self.base, self.products, self.shift = base, products, shift
 
     def linear(self, x_BMI: Tensor, bias: Tensor) -> Tensor:
         """x Wᵀ + b, (B, M, O)."""
@@ -31,8 +34,10 @@ class TaskWeight:
         if self.products:
             h_BKO, a_BKI = self.products
             y_BMO = torch.baddbmm(y_BMO, x_BMI @ a_BKI.mT, h_BKO)
-        self.seen = x_BMI, y_BMO
-        return y_BMO
+        if self.shift is None:
+            return y_BMO
+        self.inputs = x_BMI
+        return y_BMO + self.shift
 
     def transposed(self, y_BMO: Tensor) -> Tensor:
         """y W, (B, M, I): the message from a layer's outputs to the layer below."""
@@ -69,55 +74,66 @@ def fewer(tasks: int, products: int, outputs: int, inputs: int) -> bool:
 Weights = dict[str, Any]  # by name: tensors, and `TaskWeight`s of linear layers
 
 
-def copies(parameter: Tensor, tasks: int, clip: float | None) -> Tensor:
-    """A parameter repeated along a new first axis, (B, ...).
+class ClippedCopies(torch.autograd.Function):
+    """A parameter once a task, (B, ...); its gradient is the sum of the tasks', clipped after each."""
 
-    With `clip`, its meta-gradient is the sum of the tasks' gradients, clipped after each.
+    @staticmethod
+    def forward(parameter: Tensor, tasks: int, _: float) -> Tensor:
+        return parameter.expand(tasks, *parameter.shape).clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int, float], _: Tensor) -> None:
+        ctx.clip = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, grads: Tensor) -> tuple[Tensor, None, None]:
+        total = torch.zeros_like(grads[0])
+        for grad in grads.unbind():
+            total = (total + grad).clamp(-ctx.clip, ctx.clip)
+        return total, None, None
+
+
+def gradients(
+    loss: Callable[[dict[str, Tensor]], tuple[Tensor, Any]], at: dict[str, Tensor], create_graph: bool
+) -> tuple[dict[str, Tensor], Any]:
+    """The gradient of a function's first result at tensors by name, and its second result.
+
+    Torch compiles gradients of gradients correctly only if torch.func takes them, which is slower elsewhere.
     """
-
-    repeated = parameter.expand(tasks, *parameter.shape)
-    if clip is not None:
-
-        def clipped_sum(grads: Tensor) -> Tensor:
-            """In the first row, with zeros below: autograd adds them up."""
-            total = torch.zeros_like(grads)
-            for grad in grads:
-                total[0].add_(grad).clamp_(-clip, clip)
-            return total
-
-        repeated.register_hook(clipped_sum)
-    # the inner loop differentiates with respect to a view: its gradients do not pass the hook
-    return repeated.view_as(repeated)
-
-
-def leaf(weight: Any) -> Any:
-    """The weight without its graph, to be differentiated."""
-    return weight.detach() if isinstance(weight, TaskWeight) else weight.detach().requires_grad_()
+    if torch.compiler.is_compiling():
+        grads, other = torch.func.grad(loss, has_aux=True)(at)
+        return grads if create_graph else {name: grad.detach() for name, grad in grads.items()}, other
+    with torch.enable_grad():
+        value, other = loss({name: tensor.requires_grad_() for name, tensor in at.items()})
+        found = torch.autograd.grad(value, [*at.values()], create_graph=create_graph, materialize_grads=True)
+    return dict(zip(at, found, strict=True)), other
 
 
 def functional_call(net: Any, weights: Weights, x: Tensor, reference: int | None = None) -> Tensor:
     """The predictions of `net` with the given weights, with a leading task axis or shared by all tasks."""
-    parts = [(x, weights)]
-    if not net.body.flat and loop_over_tasks(x):
-        copies = {n: w.unbind() for n, w in weights.items() if w.dim() > net.get_parameter(n).dim()}
-        own = [{n: copy[task] for n, copy in copies.items()} for task in range(len(x))]
-        parts = [(task_x, weights | of_task) for task_x, of_task in zip(x.split(1), own, strict=True)]
-    predictions: list[Tensor] = []
-    before: Weights = {}
+    if net.body.flat or not loop_over_tasks(x):
+        with swapped(net, weights):
+            return net(x, reference)
+    copied = {n: w.unbind() for n, w in weights.items() if w.dim() > net.get_parameter(n).dim()}
+    predictions = []
+    for task, task_x in enumerate(x.split(1)):
+        with swapped(net, weights | {name: copies[task] for name, copies in copied.items()}):
+            predictions.append(net(task_x, reference))
+    return torch.cat(predictions)
+
+
+@contextmanager
+def swapped(net: nn.Module, weights: Weights) -> Iterator[None]:
+    """Inside, `net` has these weights, by name, in the place of its parameters."""
+    own = dict(net.named_parameters(remove_duplicate=False))
+    put(net, weights)
     try:
-        for part_x, part_weights in parts:
-            before = swap(net, part_weights) | before
-            predictions.append(net(part_x, reference))
+        yield
     finally:
-        swap(net, before)
-    return torch.cat(predictions) if len(parts) > 1 else predictions[0]
+        put(net, {name: own[name] for name in weights})
 
 
-def swap(net: nn.Module, weights: Weights) -> Weights:
-    """Puts weights, by name, in the place of parameters of `net`, and returns what was there."""
-    before: Weights = {}
+def put(net: nn.Module, weights: Weights) -> None:
     for name, weight in weights.items():
         parent, _, last = name.rpartition(".")
-        parameters = net.get_submodule(parent)._parameters
-        before[name], parameters[last] = parameters[last], weight
-    return before
+        net.get_submodule(parent)._parameters[last] = weight

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import lightning as L
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import CatMetric
 
 from fewshot.episodes import Episode, Task
@@ -32,15 +32,11 @@ class MetaLearner(L.LightningModule):
     regression = True  # False: for classification only
     has_head = True  # False: no weight depends on the number of ways, so that training and test may differ
     uses_backbone = True  # False: inputs are read raw
-    steps_setting: str | None = None  # attribute with the passes or inner steps of a test prediction
+    pure = False  # True: `losses` depends on weights and episode alone: no counters, no `.item()`
+    grad_clip: float | None = None  # where the elements of the meta-gradient are clipped
     micro_batch_size: int | None = None  # tasks per backward pass in an update; None: the whole meta-batch
-
-    # for fewshot.training.compiled
-    repeated: str | None = None  # method that training calls often with equal shapes, worth compiling
-    one_graph = False  # `losses` takes no gradients itself, so that it can be compiled as one CUDA graph
-    replayable = False  # `losses` runs the same operations for every episode: no `.item()`, no counters
-    compiled = False  # whether the last training ran compiled code
-    captured = False  # whether the last training replayed CUDA graphs
+    update: Callable[[Episode], dict[str, Tensor]] | None = None  # see fewshot.training.update
+    update_kind = "eager"  # "compiled" or "captured" where the last training called `update`
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -79,10 +75,6 @@ class MetaLearner(L.LightningModule):
         """Metrics of the trained learner by name, recorded with its result."""
         return {}
 
-    def alike(self, *args: Any) -> tuple[Any, ...]:
-        """The arguments of the method `repeated` in one form for all calls: each form is compiled anew."""
-        return args
-
     def predict(self, episode: Episode) -> Tensor:
         """Predictions for the queries, (B, Q, outputs); with transductive batch norm, of all together."""
         return self(episode.support_x, episode.support_y, episode.query_x)
@@ -110,6 +102,8 @@ class MetaLearner(L.LightningModule):
         return nan_unless_finite(self.task_losses(predictions, episode.query_y), predictions), predictions
 
     def training_step(self, episode: Episode, batch_idx: int) -> dict[str, Tensor]:
+        if self.update is not None:
+            return self.update(episode)
         if self.micro_batch_size:
             losses, predictions = accumulated_losses(self, episode, self.micro_batch_size)
         else:
@@ -117,6 +111,22 @@ class MetaLearner(L.LightningModule):
         if getattr(self._trainer, "log_every_n_steps", True):  # 0 in a run, where `TrainMetrics` logs
             self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(losses))
         return {"loss": losses.sum(), "predictions": predictions.detach()}
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        if self.update is None:
+            loss.backward(*args, **kwargs)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.grad_clip is not None:
+            nn.utils.clip_grad_value_(self.parameters(), self.grad_clip)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        if self.update is not None and optimizer_closure is not None:
+            optimizer_closure()  # which ends with the whole update
+        if self.update is None:  # or could not be compiled just now
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def on_validation_epoch_start(self) -> None:
         self.val_scores.reset()

@@ -26,8 +26,7 @@ class PlainLSTM(MetaLearner):
     averaged (Eq. 10, Figure 3). A convolutional backbone embeds the inputs; otherwise they are read raw.
     """
 
-    steps_setting = "passes"
-    replayable = True
+    pure = True
 
     def __init__(
         self,
@@ -57,8 +56,6 @@ class PlainLSTM(MetaLearner):
         self.head = nn.Linear(hidden[-1], task.outputs)
         self.support_mode, self.delayed, self.passes = support_mode, inputs != "target", passes
         self.pool_cell, self.query_cell, self.first_labels = pool_cell, query_cell, first_labels
-        # many small operations; a sequence is read by torch's own LSTM
-        self.repeated = "forward" if support_mode == "set" and body.flat else None
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         support_BMD, query_BQD = support_x.flatten(2), query_x.flatten(2)

@@ -51,12 +51,6 @@ class CoordinateLSTM(nn.ModuleList):
         new = step(self, input_gates(self[0], z), state)
         return new[-1][0].view(a_BMO.shape), new
 
-    def zero_state(self, like: Tensor, rows: int) -> State:
-        """A state of zeros with gradients, as a pass leaves one, of the type of `like`."""
-        layers: list[Any] = list(self)
-        zeros = [like.new_zeros(2, layer.hidden_size, rows, requires_grad=True) for layer in layers]
-        return [(h, c) for h, c in zeros]
-
 
 def step(layers: nn.ModuleList, gates: Tensor, state: State | None, keep_cell: bool = True) -> State:
     """The new h and c of all layers, from the first layer's `input_gates` and the state before; None is zero.

@@ -5,11 +5,11 @@ from functools import partial
 from typing import Annotated, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewshot.backbones import make_body
 from fewshot.backbones.base import Body, Network
-from fewshot.backbones.task_weight import TaskWeight, Weights, copies, functional_call, leaf
+from fewshot.backbones.task_weight import ClippedCopies, TaskWeight, Weights, functional_call, gradients
 from fewshot.errors import UserError
 from fewshot.methods.base import Lr, MetaLearner, Task, query_pass
 from fewshot.options import Few, Positive
@@ -22,8 +22,7 @@ class MAML(MetaLearner):
     Each task has its own copy of all weights, those of batch norm too.
     """
 
-    steps_setting = "eval_inner_steps"
-    replayable = True
+    pure = True
 
     def __init__(
         self,
@@ -43,8 +42,6 @@ class MAML(MetaLearner):
         self.inner_lr, self.inner_steps, self.eval_inner_steps = inner_lr, inner_steps, eval_inner_steps
         self.first_order, self.grad_clip, self.grad_clip_each = first_order, grad_clip, grad_clip_each
         self.adapt_head_only = adapt_head_only
-        # a loop of many small operations; without clipping, steps on linear layers are kept as products
-        self.repeated = "inner_loop" if self.body.flat and grad_clip is not None else None
         if not self.body.per_task and (self.clip_of_each is not None or not adapt_head_only):
             alone = "has one copy of its weights for all tasks"
             raise UserError(f"this backbone {alone}: adapt_head_only=true with grad_clip_each=false takes it")
@@ -71,10 +68,7 @@ class MAML(MetaLearner):
         return self.inner_lr
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
-        return self.inner_loop(self.initial_weights(len(support_x)), support_x, support_y, query_x)
-
-    def inner_loop(self, weights: Weights, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
-        """Predictions for the queries after the inner steps."""
+        weights = self.initial_weights(len(support_x))
         for _ in range(self.inner_steps if self.training else self.eval_inner_steps):
             weights = self.inner_step(weights, support_x, support_y)
         return self.predict_queries(weights, support_x, query_x)
@@ -86,7 +80,9 @@ class MAML(MetaLearner):
             if self.uses_outer_products(name, parameter) and self.adapts(name):
                 weights[name] = TaskWeight(parameter)
             elif self.adapts(name) or self.clip_of_each is not None:
-                weights[name] = copies(parameter, tasks, self.clip_of_each)
+                clip = self.clip_of_each
+                copies = parameter.expand(tasks, *parameter.shape)
+                weights[name] = copies if clip is None else ClippedCopies.apply(parameter, tasks, clip)
         return weights
 
     def uses_outer_products(self, name: str, parameter: Tensor) -> bool:
@@ -95,41 +91,39 @@ class MAML(MetaLearner):
         return is_linear and self.grad_clip is None and torch.as_tensor(self.step_size(name)).dim() == 0
 
     def inner_step(self, weights: Weights, support_x: Tensor, support_y: Tensor) -> Weights:
-        """The weights after one gradient step on the support loss."""
-        training = torch.is_grad_enabled()
+        """The weights after one gradient step on the support loss.
+
+        For a `TaskWeight` the loss is differentiated by the layer's outputs u: ∂L/∂W is (∂L/∂u)ᵀ x.
+        """
+        training, (tasks, examples) = torch.is_grad_enabled(), support_x.shape[:2]
         if not training:  # validation and test keep no graph but this step's
-            weights = {name: leaf(weight) for name, weight in weights.items()}
-        names = [name for name in weights if self.adapts(name)]
+            weights = {name: weight.detach() for name, weight in weights.items()}
+        adapted = {name: weight for name, weight in weights.items() if self.adapts(name)}
+        products = {name: weight for name, weight in adapted.items() if isinstance(weight, TaskWeight)}
+        shifts = {n: support_x.new_zeros(tasks, examples, w.base.shape[-2]) for n, w in products.items()}
 
-        def support_loss(changed: Weights) -> Tensor:
-            predictions = functional_call(self.net, weights | changed, support_x)
-            return self.task_losses(predictions, support_y).sum()  # each task's gradient: no weight is shared
+        def support_loss(at: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+            used = {name: TaskWeight(w.base, w.products, at[name]) for name, w in products.items()}
+            predictions = functional_call(self.net, weights | at | used, support_x)
+            inputs = {name: weight.inputs for name, weight in used.items()}
+            return self.task_losses(predictions, support_y).sum(), inputs  # no weight is shared by tasks
 
-        if torch.compiler.is_compiling():  # torch compiles second-order gradients of functions only
-            by_name = torch.func.grad(support_loss)({name: weights[name] for name in names})
-            grads = tuple(by_name[name].detach() if self.first_order else by_name[name] for name in names)
-        else:
-            with torch.enable_grad():
-                loss = support_loss({})
-                inputs = [w.seen[1] if isinstance(w := weights[name], TaskWeight) else w for name in names]
-                create_graph = training and not self.first_order
-                grads = torch.autograd.grad(loss, inputs, create_graph=create_graph)
+        second_order = training and not self.first_order
+        grads, inputs = gradients(support_loss, adapted | shifts, second_order)
         if self.grad_clip is not None:
             clip = torch.clamp if training else torch.clamp_
-            grads = tuple(clip(grad, -self.grad_clip, self.grad_clip) for grad in grads)
-        return weights | {n: self.updated(n, weights[n], g) for n, g in zip(names, grads, strict=True)}
-
-    def updated(self, name: str, weight: Tensor | TaskWeight, grad: Tensor) -> Tensor | TaskWeight:
-        """A weight after a gradient step; for a `TaskWeight`, `grad` is that of the layer's outputs."""
-        size = self.step_size(name)
-        if isinstance(weight, TaskWeight):
-            x, _ = weight.seen  # the weight's gradient is the sum of the outer products of `grad` and x
-            return weight.plus(-size * grad, x.detach() if self.first_order else x)
-        return weight - size * grad if isinstance(size, Tensor) else torch.sub(weight, grad, alpha=size)
+            grads = {name: clip(grad, -self.grad_clip, self.grad_clip) for name, grad in grads.items()}
+        moved: Weights = {}
+        for name, grad in grads.items():
+            size, weight = self.step_size(name), adapted[name]
+            if name in products:
+                x = inputs[name] if second_order else inputs[name].detach()
+                moved[name] = weight.plus(-size * grad, x)
+            elif isinstance(size, Tensor):
+                moved[name] = weight - size * grad
+            else:
+                moved[name] = torch.sub(weight, grad, alpha=size)
+        return weights | moved
 
     def predict_queries(self, weights: Weights, support_x: Tensor, query_x: Tensor) -> Tensor:
         return query_pass(partial(functional_call, self.net, weights), self.body.bn, support_x, query_x)
-
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        if self.grad_clip is not None:
-            nn.utils.clip_grad_value_(self.parameters(), self.grad_clip)

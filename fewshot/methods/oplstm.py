@@ -33,9 +33,7 @@ class OPLSTM(MetaLearner):
     before batch norm and ReLU, and updates are scaled by batch norm's weight over the outputs' spread.
     """
 
-    steps_setting = "passes"
-    repeated = "one_pass"
-    one_graph = replayable = True
+    pure = True
 
     def __init__(
         self,
@@ -149,12 +147,3 @@ class OPLSTM(MetaLearner):
                 squares = [torch.stack(squares).sum(0)] * len(weights)
             scales = [gamma * square.clamp_min(1e-24).rsqrt() for square in squares]
         return [w.plus(h * scale, a) for w, (h, a), scale in zip(weights, updates, scales, strict=True)]
-
-    def alike(self, weights: Weights, states: States, x: Tensor, targets: Tensor) -> tuple[Any, ...]:
-        """The first pass's arguments in the form of the later ones: zero states, and one weight per task."""
-        if states[0] is None:
-            rows = targets.shape[0] * targets.shape[1]
-            states = [self.lstm(n).zero_state(x, rows * len(w.base)) for n, w in enumerate(weights)]
-            full = [weight.materialize(len(x)) for weight in weights]
-            weights = [TaskWeight(w.clone(memory_format=torch.contiguous_format)) for w in full]
-        return weights, states, x, targets

@@ -14,8 +14,7 @@ class ProtoNet(MetaLearner):
     """Classifies by squared Euclidean distance to prototypes, the class means of the features (section 6)."""
 
     has_head = False
-    one_graph = True
-    replayable = True
+    pure = True
     regression = False
 
     def __init__(self, task: Task, backbone: Mapping[str, Any], lr: Lr) -> None:

@@ -30,7 +30,7 @@ class SAP(MAML):
     operations, shifts, scales and the head; body, batch norm and strengths are only meta-learned.
     """
 
-    replayable = True
+    pure = True
     net: "SAPNetwork"
 
     def __init__(

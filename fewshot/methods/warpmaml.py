@@ -22,8 +22,6 @@ class WarpMAML(MAML):
     Σ_t ∂/∂φ_t L(θ_t, φ_t), in which those of earlier steps are constants.
     """
 
-    replayable = True
-
     def __init__(
         self,
         *args: Any,
@@ -31,7 +29,7 @@ class WarpMAML(MAML):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.last_loss, self.repeated = last_loss, None
+        self.last_loss = last_loss
 
     def make_net(self, body: Body) -> Network:
         return WarpedNetwork(body, self.task.outputs)

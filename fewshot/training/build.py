@@ -30,6 +30,7 @@ from fewshot.plots.similarity import Similarity
 from fewshot.training import callbacks
 from fewshot.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from fewshot.training.distributed import strategy_settings
+from fewshot.training.update import WholeUpdate
 
 DEFAULT_THREADS = torch.get_num_threads()
 # without a GPU Lightning would let Adam look for NVIDIA's library in every update: .1 ms
@@ -122,6 +123,7 @@ def run_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
     bar = settings.enable_progress_bar and sys.stdout.isatty()
     used: list[Callback] = [
         *([Similarity(settings.similarity)] if settings.similarity != "none" else []),
+        WholeUpdate(settings.compile),
         callbacks.ValidateFirst(),
         callbacks.TrainMetrics(cfg.method.meta_batch_size, settings.log_every_n_steps),
         timer,

@@ -76,7 +76,7 @@ class TrainMetrics(Callback):
             return total.item() / self.meta_batch_size
 
         row = {"tasks": float(step * self.meta_batch_size), "train/loss": mean(outputs["loss"])}
-        row["train/gradient_norm"] = self.norm.item()
+        row["train/gradient_norm"] = outputs.get("gradient_norm", self.norm).item()
         if not pl_module.task.regression:
             row["train/accuracy"] = mean(pl_module.scores(outputs["predictions"], batch.query_y).sum())
         for logger in trainer.loggers:

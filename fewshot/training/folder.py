@@ -21,11 +21,11 @@ from fewshot.files import atomic_open, atomic_write
 from fewshot.methods import MetaLearner
 from fewshot.results.environment import environment, git_commit
 from fewshot.results.record import final_result, show
-from fewshot.training.compiled import to_compile
+from fewshot.training.update import kind_of_update
 
 SAME = (  # what is not in a run's identity and yet changes the rounding of a sum, or the curves
     *("log_every_n_steps", "similarity", "micro_batch_size", "eval_batch_size", "deterministic", "benchmark"),
-    *("compile", "compiled", "device", "devices", "tf32", "threads", "versions", "git_commit"),
+    *("compile", "update", "device", "devices", "tf32", "threads", "versions", "git_commit"),
 )
 
 
@@ -81,8 +81,8 @@ def check_split(folder: Path, source: Source) -> None:
 def extend(cfg: DictConfig, folder: Path, learner: MetaLearner, trainer: L.Trainer) -> None:
     """Copies the final state of the longest run that is only shorter, where no bit of the result changes."""
     for result, path in shorter_runs(cfg, folder):
-        part, _ = to_compile(learner, cfg, trainer.strategy.root_device)
-        now = {**cfg.trainer, **environment(trainer), "compiled": bool(part), "git_commit": git_commit()}
+        now = {**cfg.trainer, **environment(trainer), "git_commit": git_commit()}
+        now["update"] = kind_of_update(cfg.trainer.compile, learner, trainer)
         then = {**OmegaConf.load(path / "config.yaml").trainer, **result}
         if differing := [name for name in SAME if then.get(name) != now[name]]:
             print(f"does not continue {path}, which has another {differing[0]}", file=sys.stderr)

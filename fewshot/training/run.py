@@ -20,7 +20,6 @@ from fewshot.results.record import NO_SCORES, describe, name_of_test, read_resul
 from fewshot.training import signals
 from fewshot.training.build import assemble, make_datamodule, make_loggers, run_trainer
 from fewshot.training.checkpoints import load_weights
-from fewshot.training.compiled import compiled
 from fewshot.training.distributed import processes
 from fewshot.training.evaluate import end_wandb, record, test_run
 from fewshot.training.folder import extend, finished, start_folder
@@ -89,9 +88,8 @@ def fit_and_test(
     trainer.loggers = make_loggers(cfg, folder, done)
     result: dict[str, Any] = NO_SCORES.summary | {"status": "finished", "reason": None, "best_step": None}
     try:
-        with compiled(learner, cfg, trainer.strategy.root_device):
-            state = last_state if done >= 0 else None
-            trainer.fit(learner, datamodule=datamodule, ckpt_path=state, weights_only=True)
+        state = last_state if done >= 0 else None
+        trainer.fit(learner, datamodule=datamodule, ckpt_path=state, weights_only=True)
     except (OutOfTime, Diverged) as error:
         result |= {"status": error.status, "reason": str(error)}
     finally:
@@ -101,7 +99,7 @@ def fit_and_test(
     tasks, took = trainer.global_step * cfg.method.meta_batch_size, last.timer.time_elapsed("train")
     speed = tasks / took if took else None
     result |= {"train_tasks": tasks, "train_seconds": took, "tasks_per_second": speed}
-    result |= {"compiled": learner.compiled, "captured": learner.captured, "best_validation": best.best_score}
+    result |= {"update": learner.update_kind, "best_validation": best.best_score}
     if best_state.exists():
         result["best_step"] = load_weights(learner, best_state, cfg.method.name)
     if result["status"] == "finished":

@@ -1,0 +1,142 @@
+"""`trainer.compile`: a training update as one function, compiled on a CPU, captured as a CUDA graph on a GPU.
+
+It changes weights and Adam's state in place. They remain those of Lightning's optimizer, so that a run is
+saved and resumed as without it.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
+from torch.optim.adam import adam
+
+from fewshot.backbones.task_weight import gradients, swapped
+from fewshot.episodes import Episode
+from fewshot.errors import brief
+from fewshot.methods import MetaLearner
+
+LONG = 10_000  # updates: compiling takes a minute or so the first time on a machine
+Update = Callable[..., dict[str, Tensor]]  # of an episode's tensors
+
+
+def kind_of_update(choice: bool | str, learner: MetaLearner, trainer: L.Trainer) -> str:
+    """How `trainer.compile` lets a run be trained: "eager", "compiled" or "captured"."""
+    pure = vars(type(learner)).get("pure", False)  # not inherited: a derived learner declares it itself
+    needs_grad = trainer.gradient_clip_val or trainer.accumulate_grad_batches > 1 or trainer.world_size > 1
+    needs_grad = needs_grad or learner.micro_batch_size or "mixed" in str(trainer.precision)
+    on_gpu = trainer.strategy.root_device.type == "cuda"
+    if not pure or needs_grad or not choice:
+        return "eager"
+    if choice == "auto" and on_gpu:
+        return "captured"
+    return "compiled" if choice is True or trainer.max_steps >= LONG else "eager"
+
+
+class WholeUpdate(Callback):
+    """Lets a run be trained by `update_function`, or eagerly, after a line that says why torch cannot."""
+
+    def __init__(self, choice: bool | str) -> None:
+        self.choice = choice
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        pl_module.update_kind = kind = kind_of_update(self.choice, pl_module, trainer)
+        if kind == "eager":
+            return
+        if kind == "compiled":
+            print("compiling: a minute or so the first time (trainer.compile)", file=sys.stderr)
+        update = faster(update_function(pl_module, trainer.optimizers[0]), kind, pl_module.device)
+
+        def update_or_train(episode: Episode) -> dict[str, Tensor]:
+            try:
+                return update(*episode)
+            except (TorchDynamoException, torch.AcceleratorError) as error:
+                print(f"trains eagerly, since it cannot be {kind}: {brief(error, 200)}", file=sys.stderr)
+                pl_module.update_kind, pl_module.update = "eager", None
+                return pl_module.training_step(episode, 0)
+
+        pl_module.update = update_or_train
+
+
+def update_function(learner: MetaLearner, optimizer: Any) -> Update:
+    """A step of Adam along the gradient of an episode's summed losses.
+
+    It returns the loss, the predictions, and the norm of the gradient.
+    """
+    weights = {name: p.detach() for name, p in learner.named_parameters()}
+    states = [state_of(p, optimizer) for p in learner.parameters()]
+    averages, squares, steps = ([s[name] for s in states] for name in ("exp_avg", "exp_avg_sq", "step"))
+    [group] = optimizer.param_groups
+    beta1, beta2 = group["betas"]
+    settings = {"lr": group["lr"], "beta1": beta1, "beta2": beta2, "eps": group["eps"]}
+    settings |= {"weight_decay": 0.0, "amsgrad": False, "maximize": False}
+
+    def update(*episode: Tensor) -> dict[str, Tensor]:
+        def loss(at: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+            with swapped(learner, at):
+                losses, predictions = learner.losses(Episode(*episode))
+            return losses.sum(), (losses.detach().sum(), predictions.detach())
+
+        found, (total, predictions) = gradients(loss, weights, create_graph=False)
+        grads = [*found.values()]
+        norm = torch.stack([grad.square().sum() for grad in grads]).sum().sqrt()
+        if learner.grad_clip is not None:
+            grads = [grad.clamp(-learner.grad_clip, learner.grad_clip) for grad in grads]
+        options: Any = settings | {"fused": not torch.compiler.is_compiling()}
+        adam([*weights.values()], grads, averages, squares, [], steps, **options)
+        return {"loss": total, "predictions": predictions, "gradient_norm": norm}
+
+    return update
+
+
+def state_of(parameter: Tensor, optimizer: Any) -> dict[str, Tensor]:
+    """Adam's state of a parameter; before its first step that of zero steps."""
+    if parameter not in optimizer.state:
+        moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+        step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        optimizer.state[parameter] = {"step": step, **moments}
+    return optimizer.state[parameter]
+
+
+def faster(update: Update, kind: str, device: torch.device) -> Update:
+    """The update compiled or captured."""
+    torch._dynamo.reset()  # what an earlier job of a multirun has compiled
+    options: Any = {"cpp_wrapper": True} if device.type == "cpu" else {"force_layout_optimization": True}
+    if kind == "compiled":
+        update = torch.compile(update, fullgraph=True, dynamic=False, options=options)
+    if device.type == "cuda":
+        update = Captured(update)
+
+    def without_autograd(*episode: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad(), torch._dynamo.config.patch(allow_rnn=True):  # for the weights of an nn.LSTM
+            return update(*episode)
+
+    return without_autograd
+
+
+class Captured:
+    """An update as a CUDA graph, which launches all kernels at once; three updates before let CUDA set up."""
+
+    def __init__(self, update: Update) -> None:
+        self.update, self.calls, self.stream = update, 0, torch.cuda.Stream()
+
+    def __call__(self, *episode: Tensor) -> dict[str, Tensor]:
+        self.calls += 1
+        if self.calls <= 3:
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                outputs = self.update(*episode)
+            torch.cuda.current_stream().wait_stream(self.stream)
+            return outputs
+        if self.calls == 4:
+            self.graph, self.inputs = torch.cuda.CUDAGraph(), [x.clone() for x in episode]
+            with torch.cuda.graph(self.graph):
+                self.outputs = self.update(*self.inputs)
+        for own, new in zip(self.inputs, episode, strict=True):
+            own.copy_(new)
+        self.graph.replay()
+        return {name: x.clone() for name, x in self.outputs.items()}  # the next update overwrites them

@@ -1,0 +1,199 @@
+"""A training update as one function takes Lightning's steps: compiled, captured, or as it is."""
+
+from contextlib import nullcontext
+from copy import deepcopy
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from fewshot.episodes import Episode
+from fewshot.methods import MAML as MAMLearner
+from fewshot.methods import ProtoNet
+from fewshot.training.run import run as train
+from fewshot.training.update import LONG, Captured, kind_of_update, update_function
+from tests.conftest import FC, MAML, episode, make
+from tests.helpers import config, kill_at
+from tests.test_learners import close, make_named
+
+TRACED = partial(torch.compile, fullgraph=True, dynamic=False, backend="aot_eager")  # all but the C++
+CLIPPED = {"grad_clip": 0.1}
+PURE = ["protonet", "lstm-set", "lstm-sequence", "lstm-offset", "oplstm-released", "oplstm-text", "maml"]
+PURE.append("sap")
+OPTIONS = [{}, CLIPPED, CLIPPED | {"grad_clip_each": True}, {"first_order": True}, {"adapt_head_only": True}]
+
+
+@pytest.fixture(autouse=True)
+def _no_leftovers():
+    yield
+    torch._dynamo.reset()
+
+
+def step_of_lightning(learner, optimizer, batch):
+    losses, predictions = learner.losses(batch)
+    optimizer.zero_grad()
+    losses.sum().backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in learner.parameters() if p.grad is not None])
+    learner.on_before_optimizer_step(optimizer)
+    optimizer.step()
+    return {"loss": losses.sum(), "predictions": predictions, "gradient_norm": norm}
+
+
+def check_same_steps(learner, change, updates=3):
+    """That updates, changed by `change`, have the losses, predictions and gradients that Lightning's have.
+
+    The gradients are compared in Adam's state. Torch compiles Adam with 32 bits for the number of steps, so
+    weights of size 1, moved by .001, differ more; they are made equal after each update.
+    """
+    other = deepcopy(learner)
+    ours, theirs = learner.configure_optimizers(), other.configure_optimizers()
+    update = change(update_function(learner, ours))
+    for _ in range(updates):
+        batch = Episode(*(x.to(learner.device) for x in episode(learner, tasks=2)))
+        with torch.no_grad(), torch._dynamo.config.patch(allow_rnn=True):
+            found = update(*batch)
+        close(found, step_of_lightning(other, theirs, batch))
+        for p, q in zip(learner.parameters(), other.parameters(), strict=True):
+            state = theirs.state.get(q) or {name: torch.zeros_like(q) for name in ("exp_avg", "exp_avg_sq")}
+            for name in ("exp_avg", "exp_avg_sq"):
+                close(ours.state[p][name], state[name])
+        close(dict(learner.state_dict()), dict(other.state_dict()), rtol=0, atol=1e-7)
+        learner.load_state_dict(other.state_dict())
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_an_update_takes_lightnings_step(name):
+    check_same_steps(make_named(name, "fc"), lambda update: update)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["mlp", "fc", "conv4"])
+@pytest.mark.parametrize("name", PURE)
+def test_a_compiled_update_takes_lightnings_step(name, backbone):
+    check_same_steps(make_named(name, backbone), TRACED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("backbone", ["mlp", "fc", "conv4"])
+def test_a_compiled_inner_loop_takes_lightnings_step(backbone, options):
+    """Second order, though torch compiles no gradient of a gradient that autograd takes."""
+    check_same_steps(make("maml", backbone, regression=backbone == "mlp", **MAML | options), TRACED)
+
+
+class Graph(TorchDispatchMode):
+    """A CUDA graph on the CPU: repeats the operations that it has seen, on the same memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations, self.executed = [], False
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._local_scalar_dense.default:
+            raise torch.AcceleratorError("operation not permitted when stream is capturing")
+        result = function(*args, **kwargs or {})
+        self.operations.append((function, args, kwargs or {}, result))
+        return result
+
+    def replay(self):
+        if self.executed:  # CUDA would only have recorded it
+            for function, args, kwargs, result in self.operations:
+                again = function(*args, **kwargs)
+                for old, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
+                    if new is not None:
+                        old.detach().copy_(new)
+        self.executed = True
+
+
+def one_hot(y, classes):
+    """Torch's, which looks at the labels on a CPU and on a GPU does not."""
+    return (y.unsqueeze(-1) == torch.arange(classes)).long()
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """What of torch.cuda captures an update, on the CPU."""
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: graph)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    for name in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda: SimpleNamespace(wait_stream=lambda _: None))
+    monkeypatch.setattr(torch.nn.functional, "one_hot", one_hot)
+
+
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize("name", PURE)
+def test_a_captured_update_takes_lightnings_step(name):
+    """From the fourth update on the operations of the fourth are replayed."""
+    check_same_steps(make_named(name, "fc"), Captured, updates=6)
+
+
+class Derived(ProtoNet):  # may count its steps
+    pass
+
+
+@pytest.mark.parametrize(
+    ("choice", "settings", "kind"),
+    [
+        ("auto", {}, "compiled"),
+        ("auto", {"max_steps": LONG - 1}, "eager"),
+        (True, {"max_steps": 1}, "compiled"),
+        (False, {}, "eager"),
+        ("auto", {"device": "cuda", "max_steps": 1}, "captured"),
+        (True, {"device": "cuda"}, "compiled"),
+        (True, {"world_size": 2}, "eager"),
+        (True, {"gradient_clip_val": 1.0}, "eager"),
+        (True, {"accumulate_grad_batches": 2}, "eager"),
+        ("auto", {"device": "cuda", "precision": "bf16-mixed"}, "eager"),
+    ],
+)
+def test_where_an_update_is_one_function(choice, settings, kind):
+    usual = {"max_steps": LONG, "precision": "32-true", "world_size": 1, "gradient_clip_val": None}
+    usual |= {"accumulate_grad_batches": 1, "device": "cpu"} | settings
+    trainer = SimpleNamespace(**usual, strategy=SimpleNamespace(root_device=torch.device(usual["device"])))
+    learner = make_named("protonet", "fc")
+    assert kind_of_update(choice, learner, trainer) == kind
+    learner.micro_batch_size = 1
+    derived = Derived(learner.task, FC, lr=1e-3)
+    assert {kind_of_update(choice, other, trainer) for other in (learner, derived)} == {"eager"}
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("no_compiler", [True, False])
+def test_what_cannot_be_compiled_is_trained_eagerly(no_compiler, monkeypatch, tmp_path, capsys):
+    settings = [
+        "method=maml",
+        "method.grad_clip=0.1",
+        "method.grad_clip_each=true",
+        "method.eval_inner_steps=1",
+    ]
+    expected = train(config(tmp_path, *settings, "trainer.compile=false"))
+    losses = MAMLearner.losses
+
+    def unclear(self, episode):
+        torch._dynamo.graph_break()
+        return losses(self, episode)
+
+    if no_compiler:
+        monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/nowhere",))
+    else:
+        monkeypatch.setattr(MAMLearner, "losses", unclear)
+    result = train(config(tmp_path, *settings, "overwrite=true", "trainer.compile=true"))
+    assert (result["update"], result["mean"]) == ("eager", expected["mean"])
+    assert capsys.readouterr().err.count("trains eagerly, since it cannot be compiled: ") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
+def test_a_compiled_run_resumes_an_eager_one(monkeypatch, tmp_path):
+    """Also the other way round; nothing else of its folder, and the numbers up to rounding."""
+    expected = train(config(tmp_path, outputs="eager"))
+    for first, then in (("true", "false"), ("false", "true")):
+        outputs = f"{first}-{then}"
+        kill_at(13, config(tmp_path, f"trainer.compile={first}", outputs=outputs), monkeypatch)
+        result = train(config(tmp_path, f"trainer.compile={then}", outputs=outputs))
+        assert result["update"] == ("compiled" if then == "true" else "eager")
+        assert result["mean"] == pytest.approx(expected["mean"], rel=1e-3)
