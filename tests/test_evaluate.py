@@ -40,8 +40,8 @@ def test_an_evaluation_repeats_the_runs_own_test(trained, tmp_path):
     more = evaluate(evaluation(folder, tmp_path, shots=10, queries=20, tasks=15))
     assert (more["shots"], more["test_queries"], more["tasks"]) == (10, 20, 15)
     assert contents(folder) == before
-    kept = {p.name for p in (folder / "evaluations").glob("*.json")}
-    assert kept == {"sine-1way-1shot-50queries-30tasks.json", "sine-1way-10shot-20queries-15tasks.json"}
+    kept = {path.parent.name for path in folder.glob("evaluations/*/result.json")}
+    assert kept == {"sine-1way-1shot-50queries-30tasks", "sine-1way-10shot-20queries-15tasks"}
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,8 @@ def test_tests_on_folders(trained, tmp_path):
     assert own["mean"] == pytest.approx(result["mean"])
     further = evaluate(evaluation(folder, tmp_path, data="folder", path=str(tmp_path / "other")))
     assert (own["test_queries"], further["test_queries"]) == (1, 15)
-    names = sorted(p.name for p in (folder / "evaluations").glob("*.json"))
-    assert names[0].startswith("folder-images-")
-    assert names[1].startswith(further["data"])
+    names = sorted(path.name for path in (folder / "evaluations").iterdir())
+    assert names == ["folder-2way-1shot-1queries-30tasks", f"{further['data']}-2way-1shot-15queries-30tasks"]
     assert further["data"].startswith("folder-other-")
     assert contents(folder) == before
 
@@ -97,7 +96,7 @@ def test_bn_support_is_a_test_of_its_own(trained, tmp_path):
     supported = evaluate(evaluation(folder, tmp_path, bn="support", predictions=True))
     assert (supported["bn"], supported["train_bn"]) == ("support", "transductive")
     assert evaluate(evaluation(folder, tmp_path, predictions=True))["bn"] == "transductive"
-    predictions = [path.read_bytes() for path in (folder / "evaluations").glob("*-predictions.csv")]
+    predictions = [path.read_bytes() for path in folder.glob("evaluations/*/predictions.csv")]
     assert len(predictions) == 2
     assert predictions[0] != predictions[1]
 

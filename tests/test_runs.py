@@ -174,9 +174,9 @@ def test_further_tests(tmp_path, monkeypatch, capsys):
         assert run(further) == result  # trained already
     assert tested == ["first", "second", "first"]
     assert "it is not finite" in capsys.readouterr().err
-    [path] = (run_folder(further) / "evaluations").glob("*.json")
+    [path] = run_folder(further).glob("evaluations/*/result.json")
     test = json.loads(path.read_text())
-    assert path.name.startswith("folder-second-")
+    assert path.parent.name.startswith("folder-second-")
     assert (test["tasks"], test["test_queries"], test["best_step"]) == (30, 15, result["best_step"])
     with pytest.raises(UserError, match="nowhere"):  # before training
         run(config(tmp_path, *small, f"data.test=[{tmp_path / 'nowhere'}]", "seed=1"))
