@@ -5,7 +5,7 @@ import pytest
 from fewshot.config.compose import composed
 from fewshot.config.run_id import run_folder
 from fewshot.report.jobs import planned_tests
-from fewshot.results.paper import comparison_key, paper_figure, paper_numbers, paper_table, read_csv
+from fewshot.results.paper import comparison_key, paper_numbers, paper_table, read_csv
 from fewshot.results.record import name_of_test, read_result, score_line
 from fewshot.results.statistics import diagnostics
 from fewshot.training.run import run as train
@@ -23,10 +23,9 @@ ELSEWHERE = {"trained_on": "mini", "data": "cub", "test_queries": 15}
 
 
 def test_the_papers_number_stands_beside_the_same_experiment():
-    assert paper_figure(RESULT) == 84.27
     numbers = {"value": 84.27, "ci95": 0.9, "seeds_ci95": 3.18, "parameters": 249167}
     assert paper_numbers(RESULT).items() >= numbers.items()
-    assert paper_figure(RESULT | ELSEWHERE) == 42.33
+    assert paper_numbers(RESULT | ELSEWHERE)["value"] == 42.33
     assert score_line(RESULT).endswith("chance 20.00%; paper, mean of 3 runs: 84.27%)")
     assert len(paper_table()) == len(read_csv("paper.csv")) == 84  # no row hides another
 
@@ -42,7 +41,7 @@ def test_the_papers_number_stands_beside_the_same_experiment():
     ids=str,
 )
 def test_the_papers_number_stands_beside_nothing_else(change):
-    assert paper_figure(RESULT | change) is None
+    assert not paper_numbers(RESULT | change)
     assert "paper" not in score_line(RESULT | change)
     assert comparison_key(RESULT | change) != comparison_key(RESULT)
 
@@ -63,7 +62,7 @@ def test_the_papers_number_stands_beside_nothing_else(change):
 def test_a_configuration_finds_its_number(overrides, value):
     cfg = composed([*overrides, "seed=42"])
     [test, *_] = planned_tests(cfg)
-    assert paper_figure(test) == value
+    assert paper_numbers(test).get("value") == value
 
 
 def test_a_test_is_named_by_its_protocol():

@@ -17,7 +17,7 @@ from fewshot.config.compose import choices_of, composed
 from fewshot.config.eval_config import further_tests, protocol
 from fewshot.config.run_id import config_diff, is_reduced, run_folder, table_name
 from fewshot.errors import UserError
-from fewshot.results.paper import NUMBERS, comparison_key, paper_figure, paper_numbers
+from fewshot.results.paper import NUMBERS, comparison_key, paper_numbers
 from fewshot.results.record import as_overrides, read_result
 
 NOT_IN_NAME = ("data", "shots", "seed", "method")  # of a row: its column, its repetitions, its first word
@@ -126,7 +126,7 @@ def load(folder: str | Path) -> pd.DataFrame:
     runs = [folder for folder in folders if folder.parent.name != "evaluations"]
     tests = [test for folder in runs for test in stored_tests(folder)]
     for test in tests:
-        test |= {"paper": paper_figure(test), "config_diff": as_overrides(test["config_diff"])}
+        test |= {"paper": paper_numbers(test).get("value"), "config_diff": as_overrides(test["config_diff"])}
     kind = ["folder", "data", "ways", "shots", "test_queries", "tasks", "bn"]  # a test made again is one row
     return pd.DataFrame(tests).drop_duplicates(kind, ignore_index=True) if tests else pd.DataFrame()
 

@@ -15,7 +15,7 @@ from fewshot.errors import Diverged
 from fewshot.methods.base import MetaLearner
 from fewshot.methods.losses import baseline_name
 from fewshot.results.environment import git_commit
-from fewshot.results.paper import bn_in_test, paper_figure
+from fewshot.results.paper import bn_in_test, paper_numbers
 from fewshot.results.statistics import mean_and_ci95
 
 Result = dict[str, Any]
@@ -93,7 +93,7 @@ def score_line(result: Mapping[str, Any]) -> str:
         details += ["trained with bn {train_bn}"]
     if result.get("run_status", "finished") != "finished":
         details += ["run {run_status}: its best state so far"]
-    others = result["baselines"] | {"paper, mean of 3 runs:": paper_figure(result)}
+    others = result["baselines"] | {"paper, mean of 3 runs:": paper_numbers(result).get("value")}
     for name, value in others.items():
         details += [f"{name.replace('_', ' ')} {value:.{digits}f}{unit}"] if value is not None else []
     words = "; ".join(details).format_map(result)

@@ -16,7 +16,7 @@ from fewshot.config.compose import choices_of, plain
 from fewshot.config.run_id import is_reduced, run_name
 from fewshot.errors import brief
 from fewshot.files import atomic_write
-from fewshot.results.paper import paper_figure
+from fewshot.results.paper import paper_numbers
 from fewshot.results.record import Result
 
 PUBLIC = ("sine", "omniglot", "glyphs")  # data sets whose images may be published without being asked
@@ -108,7 +108,7 @@ def log_test(
 
     If the protocol is the paper's, also the paper's mean over three runs and our difference from it.
     """
-    mean, ci95, paper = result["mean"], result["ci95"], paper_figure(result)
+    mean, ci95, paper = result["mean"], result["ci95"], paper_numbers(result).get("value")
     values = {result["metric"]: mean} | result["baselines"]
     values |= {name: result[name] for name in PROTOCOL if name in result}
     if ci95 is not None:
