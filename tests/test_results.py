@@ -1,17 +1,12 @@
-"""The paper's number stands beside the same experiment only; what a result says; warnings about a run."""
+"""The paper's number stands beside the same experiment only; what a result says; warnings."""
 
 import pytest
 
 from fewshot.config.compose import composed
-from fewshot.config.run_id import run_folder
 from fewshot.report.jobs import planned_tests
 from fewshot.results.paper import comparison_key, paper_numbers, paper_table, read_csv
-from fewshot.results.record import name_of_test, read_result, score_line
+from fewshot.results.record import name_of_test, score_line
 from fewshot.results.statistics import diagnostics
-from fewshot.training.run import run as train
-from tests.helpers import config, rows
-
-pytestmark = pytest.mark.usefixtures("undrawn")
 
 RESULT = {
     **{"status": "finished", "method": "oplstm", "variant": "released", "config_diff": {}},
@@ -93,15 +88,3 @@ def test_a_test_is_named_by_its_protocol():
 )
 def test_a_score_at_chance(change, warns):
     assert ["at chance" in warning for warning in diagnostics(RESULT | change)] == [True] * warns
-
-
-def test_a_run_stores_and_shows_its_warnings(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr("fewshot.training.evaluate.diagnostics", lambda *_: ["at chance"])
-    train(cfg := config(tmp_path))
-    assert "warning: at chance" in capfd.readouterr().out
-    stored = read_result(run_folder(cfg))
-    assert stored is not None
-    assert stored["warnings"] == ["at chance"]
-    logged = {row["metric"]: float(row["value"]) for row in rows(run_folder(cfg) / "metrics.csv")}
-    assert logged["train/gradient_norm"] > 0
-    assert logged["val/ci95"] > 0

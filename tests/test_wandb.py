@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from fewshot.config.run_id import run_folder
 from fewshot.training.run import run as train
 from fewshot.training.wandb_log import log, log_test, start_wandb
-from tests.helpers import config
+from tests.helpers import config, stored
 from tests.offline import history, records, summary
 from tests.test_curves import FEW, curve, images
 from tests.test_results import RESULT as OMNIGLOT
@@ -75,7 +75,7 @@ def test_a_failed_upload_loses_no_score(tmp_path, monkeypatch, capfd):
     cfg = config(tmp_path, *FEW, "logger=wandb", "logger.checkpoint=true")
     assert train(cfg)["status"] == "finished"
     assert "OSError: no space left" in capfd.readouterr().err
-    assert json.loads((run_folder(cfg) / "result.json").read_text())["mean"] is not None
+    assert stored(cfg)["mean"] is not None
 
 
 @pytest.mark.parametrize(

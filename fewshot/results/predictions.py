@@ -17,11 +17,10 @@ def predictions_of(learner: MetaLearner, datamodule: EpisodicDataModule) -> pd.D
     The columns are task and query, then for classes true, predicted (names) and the predicted class's
     probability, for regression target and prediction.
     """
-    tasks, kept = learner.test_tasks.compute().long().view(-1), learner.test_predictions.compute()
-    order = tasks.argsort()
-    numbers, rows = tasks[order].tolist(), kept[order].cpu().float().numpy()
+    tasks, order = learner.test_tasks.compute().long().view(-1).sort()
+    numbers, rows = tasks.tolist(), learner.test_predictions.compute()[order].cpu().float().numpy()
     columns = ["target", "prediction"] if learner.task.regression else ["true", "predicted", "probability"]
-    index = pd.MultiIndex.from_product([numbers, range(kept.shape[1])], names=["task", "query"])
+    index = pd.MultiIndex.from_product([numbers, range(rows.shape[1])], names=["task", "query"])
     frame = pd.DataFrame(rows.reshape(len(index), -1), index, columns).reset_index()
     if not learner.task.regression:
         names = np.array(datamodule.class_names("test", numbers), dtype=object)
