@@ -169,7 +169,7 @@ def evaluated(job: Job, scores: np.ndarray, data: str | None = None, queries: in
     result = json.loads((job.folder / "result.json").read_text()) | {"run_status": "finished"}
     result |= {"data": data or job.cfg.data.name, "test_queries": queries, "tasks": len(scores)}
     result |= {"mean": scores.mean()} | other
-    path = job.folder / "evaluations" / f"{name_of_test(result, result['data'])}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result))
-    write_scores(path.with_suffix(".csv"), scores)
+    folder = job.folder / "evaluations" / name_of_test(result)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").write_text(json.dumps(result))
+    write_scores(folder / "test_scores.csv", scores)

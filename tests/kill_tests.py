@@ -56,7 +56,7 @@ def make_folder(here: Path, case: str) -> None:
 
 def start(case: str, here: Path) -> subprocess.Popen[bytes]:
     """Starts a case's command, in a session of its own."""
-    run = next((path.parent for path in here.rglob("result.json")), None)
+    run = next((path.parent for path in here.rglob("seed*/result.json")), None)
     program, *words = [word.format(here=here, run=run) for word in CASES[case]]
     command = [sys.executable, str(ROOT / program), *words]
     with here.with_suffix(".log").open("wb") as log:

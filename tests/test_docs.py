@@ -77,7 +77,7 @@ def test_unpacked_runs_count_as_finished(archive, tmp_path, monkeypatch):
     study, _, suffix = archive.parent.name.partition("-")
     runs = runs_of(jobs_of(study, [OVERRIDES[suffix]] if suffix else []))
     finished = runs.loc[runs["scores"].notna(), "folder"]
-    assert set(finished) == {str(result.parent) for result in tmp_path.rglob("result.json")}
+    assert set(finished) == {str(result.parent) for result in tmp_path.rglob("seed*/result.json")}
 
 
 ROOT = CONF.parent

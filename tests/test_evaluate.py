@@ -33,15 +33,18 @@ def copied(trained, data, tmp_path):
     return folder, json.loads((folder / "result.json").read_text())
 
 
-def test_an_evaluation_repeats_the_runs_own_test(trained, tmp_path):
+def test_an_evaluation_repeats_the_runs_own_test(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("fewshot.training.evaluate.diagnostics", lambda *_: ["at chance"])
     folder, result = copied(trained, "sine", tmp_path)
     before = contents(folder)
-    assert evaluate(evaluation(folder, tmp_path))["mean"] == pytest.approx(result["mean"], rel=1e-6)
+    again = evaluate(evaluation(folder, tmp_path))
+    assert (again["mean"], again["warnings"]) == (pytest.approx(result["mean"], rel=1e-6), ["at chance"])
+    assert "warning: at chance" in capsys.readouterr().out
     more = evaluate(evaluation(folder, tmp_path, shots=10, queries=20, tasks=15))
     assert (more["shots"], more["test_queries"], more["tasks"]) == (10, 20, 15)
     assert contents(folder) == before
-    kept = {p.name for p in (folder / "evaluations").glob("*.json")}
-    assert kept == {"sine-1way-1shot-50queries-30tasks.json", "sine-1way-10shot-20queries-15tasks.json"}
+    kept = {path.parent.name for path in folder.glob("evaluations/*/result.json")}
+    assert kept == {"sine-1way-1shot-50queries-30tasks", "sine-1way-10shot-20queries-15tasks"}
 
 
 @pytest.mark.parametrize(
@@ -71,13 +74,18 @@ def test_tests_on_folders(trained, tmp_path):
     folder, result = copied(trained, "folder", tmp_path)
     before = contents(folder)
     images_of(tmp_path, "other")
-    own = evaluate(evaluation(folder, tmp_path, path=str(trained / "images" / ".." / "images")))
+    path = str(trained / "images" / ".." / "images")
+    own = evaluate(evaluation(folder, tmp_path, path=path, predictions=True))
     assert own["mean"] == pytest.approx(result["mean"])
+    supported = evaluate(evaluation(folder, tmp_path, bn="support", predictions=True))
+    assert (own["bn"], supported["bn"], supported["train_bn"]) == ("transductive", "support", "transductive")
+    first, second = (path.read_bytes() for path in folder.glob("evaluations/*/predictions.csv"))
+    assert first != second
     further = evaluate(evaluation(folder, tmp_path, data="folder", path=str(tmp_path / "other")))
     assert (own["test_queries"], further["test_queries"]) == (1, 15)
-    names = sorted(p.name for p in (folder / "evaluations").glob("*.json"))
-    assert names[0].startswith("folder-images-")
-    assert names[1].startswith(further["data"])
+    names = ["folder-2way-1shot-1queries-30tasks", "folder-2way-1shot-1queries-30tasks-bn-support"]
+    names += [f"{further['data']}-2way-1shot-15queries-30tasks"]
+    assert sorted(path.name for path in (folder / "evaluations").iterdir()) == names
     assert further["data"].startswith("folder-other-")
     assert contents(folder) == before
 
@@ -90,16 +98,6 @@ def test_a_run_is_tested_where_its_training_images_never_were(tmp_path):
     assert (tested["status"], tested["config_diff"]) == ("finished", result["config_diff"])
     with pytest.raises(UserError, match="images does not exist: give a folder"):
         evaluate(evaluation(folder, tmp_path))
-
-
-def test_bn_support_is_a_test_of_its_own(trained, tmp_path):
-    folder, _ = copied(trained, "folder", tmp_path)
-    supported = evaluate(evaluation(folder, tmp_path, bn="support", predictions=True))
-    assert (supported["bn"], supported["train_bn"]) == ("support", "transductive")
-    assert evaluate(evaluation(folder, tmp_path, predictions=True))["bn"] == "transductive"
-    predictions = [path.read_bytes() for path in (folder / "evaluations").glob("*-predictions.csv")]
-    assert len(predictions) == 2
-    assert predictions[0] != predictions[1]
 
 
 class Malice:

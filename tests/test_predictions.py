@@ -16,9 +16,8 @@ from tests.test_curves import images
 FEW = ["trainer.max_steps=2", "trainer.val_check_interval=2"]
 
 
-@pytest.mark.usefixtures("composed_once")
-def test_a_run_and_an_evaluation_keep_their_predictions(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("fewshot.plots.episodes.test_figures", lambda *_, **__: [])
+@pytest.mark.usefixtures("composed_once", "undrawn")
+def test_a_run_and_an_evaluation_keep_their_predictions(tmp_path, capsys):
     plain = images(tmp_path, *FEW)
     cfg = images(tmp_path, *FEW, "predictions=true", f"paths.outputs={tmp_path / 'kept'}")
     folder = run_folder(cfg)
@@ -37,12 +36,18 @@ def test_a_run_and_an_evaluation_keep_their_predictions(tmp_path, capsys, monkey
     assert found["probability"].between(0.5, 1).all()
 
     evaluate(evaluation(folder, tmp_path, predictions=True))
-    [again] = (folder / "evaluations").glob("*-predictions.csv")
-    assert again.read_bytes() == (folder / "predictions.csv").read_bytes()
-    assert len([*(folder / "evaluations").glob("*-confusion.png")]) == 1
+    [again] = (folder / "evaluations").iterdir()
+    tables = ("predictions.csv", "test_scores.csv")
+    assert {path.name for path in again.iterdir()} == {
+        *tables,
+        "result.json",
+        "confusion.png",
+        "confusion.pdf",
+    }
+    assert all((again / name).read_bytes() == (folder / name).read_bytes() for name in tables)
 
 
-@pytest.mark.usefixtures("composed_once", "undrawn")
+@pytest.mark.usefixtures("composed_once")
 def test_predictions_and_pictures_of_waves(tmp_path):
     cfg = config(tmp_path, "shots=5", "method.hidden=[4]", *FEW, "predictions=true")
     train(cfg)
@@ -52,8 +57,8 @@ def test_predictions_and_pictures_of_waves(tmp_path):
     scores = pd.read_csv(run_folder(cfg) / "test_scores.csv", index_col="task")["score"]
     assert mse.to_numpy() == pytest.approx(scores.to_numpy(), rel=1e-5)
     evaluate(evaluation(run_folder(cfg), tmp_path, pictures=True))
-    drawn = {path.name for path in run_folder(cfg).glob("evaluations/*/*.png")}
-    assert "test_task_0.png" in drawn
+    drawn = [path.name for path in run_folder(cfg).glob("evaluations/*/*.png")]
+    assert sorted(drawn) == [f"test_task_{n}.png" for n in range(4)]
 
 
 def example():

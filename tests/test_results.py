@@ -1,16 +1,12 @@
-"""The paper's number stands beside the same experiment only; what a result says; warnings about a run."""
+"""The paper's number stands beside the same experiment only; what a result says; warnings."""
 
 import pytest
 
 from fewshot.config.compose import composed
-from fewshot.config.run_id import config_diff, run_folder
-from fewshot.results.paper import comparison_key, paper_figure, paper_numbers, paper_table, read_csv
-from fewshot.results.record import name_of_test, read_result, score_line
+from fewshot.report.jobs import planned_tests
+from fewshot.results.paper import comparison_key, paper_numbers, paper_table, read_csv
+from fewshot.results.record import name_of_test, score_line
 from fewshot.results.statistics import diagnostics
-from fewshot.training.run import run as train
-from tests.helpers import config, rows
-
-pytestmark = pytest.mark.usefixtures("undrawn")
 
 RESULT = {
     **{"status": "finished", "method": "oplstm", "variant": "released", "config_diff": {}},
@@ -18,15 +14,13 @@ RESULT = {
     **{"ways": 5, "shots": 1, "val_shots": 1, "test_queries": 1, "tasks": 600},
     **{"mean": 84.0, "ci95": 1.0, "baselines": {"nearest_neighbour": 50.0, "chance": 20.0}},
 }
-SINE = {"data": "sine", "trained_on": "sine", "ways": 1, "tasks": 2000, "test_queries": 50, "metric": "mse"}
 ELSEWHERE = {"trained_on": "mini", "data": "cub", "test_queries": 15}
 
 
 def test_the_papers_number_stands_beside_the_same_experiment():
-    assert paper_figure(RESULT) == 84.27
     numbers = {"value": 84.27, "ci95": 0.9, "seeds_ci95": 3.18, "parameters": 249167}
     assert paper_numbers(RESULT).items() >= numbers.items()
-    assert paper_figure(RESULT | ELSEWHERE) == 42.33
+    assert paper_numbers(RESULT | ELSEWHERE)["value"] == 42.33
     assert score_line(RESULT).endswith("chance 20.00%; paper, mean of 3 runs: 84.27%)")
     assert len(paper_table()) == len(read_csv("paper.csv")) == 84  # no row hides another
 
@@ -42,7 +36,7 @@ def test_the_papers_number_stands_beside_the_same_experiment():
     ids=str,
 )
 def test_the_papers_number_stands_beside_nothing_else(change):
-    assert paper_figure(RESULT | change) is None
+    assert not paper_numbers(RESULT | change)
     assert "paper" not in score_line(RESULT | change)
     assert comparison_key(RESULT | change) != comparison_key(RESULT)
 
@@ -62,25 +56,19 @@ def test_the_papers_number_stands_beside_nothing_else(change):
 )
 def test_a_configuration_finds_its_number(overrides, value):
     cfg = composed([*overrides, "seed=42"])
-    found = {
-        "method": cfg.method.name,
-        "config_diff": config_diff(cfg),
-        "shots": cfg.shots,
-        "val_shots": cfg.shots,
-    }
-    found |= {"data": cfg.data.name, "trained_on": cfg.data.name, "test_queries": cfg.data.test_queries}
-    assert paper_figure(RESULT | (SINE if cfg.data.name == "sine" else {}) | found) == value
+    [test, *_] = planned_tests(cfg)
+    assert paper_numbers(test).get("value") == value
 
 
 def test_a_test_is_named_by_its_protocol():
     across = RESULT | ELSEWHERE | {"ways": 10, "shots": 5}
-    assert name_of_test(across, "cub") == "cub-10way-5shot-15queries-600tasks"
+    assert name_of_test(across) == "cub-10way-5shot-15queries-600tasks"
     assert "trained for 5-shot" in score_line(RESULT | {"val_shots": 5})
     assert "run timeout" in score_line(RESULT | {"run_status": "timeout"})
     assert "(10-way 5-shot, 600 tasks" in score_line(across)
     support = RESULT | {"bn": "support", "train_bn": "transductive"}
     assert "trained with bn transductive" in score_line(support)
-    assert name_of_test(support, "mini") == "mini-5way-1shot-1queries-600tasks-bn-support"
+    assert name_of_test(support) == "omniglot-5way-1shot-1queries-600tasks-bn-support"
     assert comparison_key(RESULT | {"bn": "support", "train_bn": "support"}) == comparison_key(RESULT)
 
 
@@ -100,15 +88,3 @@ def test_a_test_is_named_by_its_protocol():
 )
 def test_a_score_at_chance(change, warns):
     assert ["at chance" in warning for warning in diagnostics(RESULT | change)] == [True] * warns
-
-
-def test_a_run_stores_and_shows_its_warnings(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr("fewshot.training.evaluate.diagnostics", lambda *_: ["at chance"])
-    train(cfg := config(tmp_path))
-    assert "warning: at chance" in capfd.readouterr().out
-    stored = read_result(run_folder(cfg) / "result.json")
-    assert stored is not None
-    assert stored["warnings"] == ["at chance"]
-    logged = {row["metric"]: float(row["value"]) for row in rows(run_folder(cfg) / "metrics.csv")}
-    assert logged["train/gradient_norm"] > 0
-    assert logged["val/ci95"] > 0

@@ -44,6 +44,8 @@ def test_a_result_holds_everything(finished):
     assert mean_and_ci95(scores["score"].tolist()) == (result["mean"], result["ci95"])
     logged = [row for row in rows(folder / "metrics.csv") if row["metric"] == "val/mse"]
     assert [(int(r["tasks"]), int(r["step"])) for r in logged] == [(2 * s, s) for s in (0, 10, 20, 30, 40)]
+    others = {row["metric"]: float(row["value"]) for row in rows(folder / "metrics.csv")}
+    assert min(others["train/gradient_norm"], others["val/ci95"]) > 0
     best = min(logged, key=lambda r: float(r["value"]))
     assert result["best_step"] * 2 == int(best["tasks"])
     assert result["best_validation"] == pytest.approx(float(best["value"]))
@@ -174,9 +176,9 @@ def test_further_tests(tmp_path, monkeypatch, capsys):
         assert run(further) == result  # trained already
     assert tested == ["first", "second", "first"]
     assert "it is not finite" in capsys.readouterr().err
-    [path] = (run_folder(further) / "evaluations").glob("*.json")
+    [path] = run_folder(further).glob("evaluations/*/result.json")
     test = json.loads(path.read_text())
-    assert path.name.startswith("folder-second-")
+    assert path.parent.name.startswith("folder-second-")
     assert (test["tasks"], test["test_queries"], test["best_step"]) == (30, 15, result["best_step"])
     with pytest.raises(UserError, match="nowhere"):  # before training
         run(config(tmp_path, *small, f"data.test=[{tmp_path / 'nowhere'}]", "seed=1"))

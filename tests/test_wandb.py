@@ -10,10 +10,9 @@ import wandb
 from matplotlib.figure import Figure
 
 from fewshot.config.run_id import run_folder
-from fewshot.results.record import Scores
 from fewshot.training.run import run as train
-from fewshot.training.wandb_log import log_result, log_test, start_wandb
-from tests.helpers import config
+from fewshot.training.wandb_log import log, log_test, start_wandb
+from tests.helpers import config, stored
 from tests.offline import history, records, summary
 from tests.test_curves import FEW, curve, images
 from tests.test_results import RESULT as OMNIGLOT
@@ -22,7 +21,7 @@ RESULT = OMNIGLOT | {
     **{"data": "mini", "trained_on": "mini", "shots": 5, "val_shots": 5, "test_queries": 5},
     **{"mean": 60.0, "ci95": 1.5, "best_step": 40},
 }
-SCORES = Scores({}, [0, 1], [50.0, 70.0], [20.0, 20.0])
+SCORES = pd.DataFrame({"task": [0, 1], "score": [50.0, 70.0], "nearest_neighbour": [20.0, 20.0]})
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +32,7 @@ def kept(tmp_path_factory):
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("WANDB_DATA_DIR", str(place / "staged"))
         cfg = images(place, *FEW, "logger=wandb", "logger.pictures=true", "logger.checkpoint=true")
+        cfg.predictions = True
         train(cfg)
         yield run_folder(cfg)
 
@@ -55,6 +55,7 @@ def test_every_test_task_is_kept(kept):
     assert found["test/scores.values"] == np.histogram(own, found["test/scores.bins"])[0].tolist()
     assert found["test/tasks"] == len(tasks) == 30
     assert found["test/pictures.count"] == 4
+    assert found["test/confusion.ncols"] == 3
 
 
 def test_the_best_state_is_a_model(kept):
@@ -74,7 +75,7 @@ def test_a_failed_upload_loses_no_score(tmp_path, monkeypatch, capfd):
     cfg = config(tmp_path, *FEW, "logger=wandb", "logger.checkpoint=true")
     assert train(cfg)["status"] == "finished"
     assert "OSError: no space left" in capfd.readouterr().err
-    assert json.loads((run_folder(cfg) / "result.json").read_text())["mean"] is not None
+    assert stored(cfg)["mean"] is not None
 
 
 @pytest.mark.parametrize(
@@ -86,23 +87,24 @@ def test_a_failed_upload_loses_no_score(tmp_path, monkeypatch, capfd):
     ],
 )
 def test_the_paper_stands_beside_its_own_protocol(change, figure):
-    run, predictions = MagicMock(summary={}), pd.DataFrame({"true": ["a"], "predicted": ["b"]})
-    log_test(run, "test", RESULT | change, SCORES, predictions)
+    run = MagicMock(summary={})
+    log_test(run, "test", RESULT | change, {"task_scores": SCORES}, {})
     assert run.summary.get("test/paper_mean") == figure
     assert run.summary.get("test/paper_difference") == (None if figure is None else 60 - figure)
     names = ("accuracy", "ci95_low", "ci95_high", "tasks")
     assert [run.summary[f"test/{name}"] for name in names] == [60, 58.5, 61.5, 600]
-    assert run.log.call_args.args[0]["test/confusion"].columns == ["true", "predicted", "queries"]
 
 
 @pytest.mark.parametrize(
     ("data", "publish", "logged"),
     [("mini", False, 0), ("folder", False, 0), ("mini", True, 1), ("sine", False, 1), ("glyphs", False, 1)],
 )
-def test_images_that_are_not_public_are_withheld(data, publish, logged):
-    run = MagicMock(summary={})
-    log_result(run, RESULT | {"data": data}, [(3, 40.0, Figure(figsize=(1, 1)))], publish)
-    assert run.log.call_count == logged
+def test_images_that_are_not_public_are_withheld(data, publish, logged, tmp_path, monkeypatch):
+    monkeypatch.setattr("wandb.run", run := MagicMock(summary={}))
+    cfg = config(tmp_path, "logger=wandb", f"logger.pictures={publish}")
+    drawn = {"test task 3: 40": Figure(figsize=(1, 1))}
+    log(cfg, tmp_path, RESULT | {"data": data, "interpretability": {}}, {"task_scores": SCORES}, drawn)
+    assert len(run.log.call_args.args[0].get("test/pictures", [])) == logged
     assert (run.summary["status"], run.summary["best_step"]) == ("finished", 40)
     assert "tasks" not in run.summary  # the axis of the curves keeps its last value
 

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -28,7 +26,7 @@ MOST = 8  # support images and queries of a class that are shown
 POINTS = 400  # of a wave
 # Decorates functions that draw or save figures, which do not use pyplot, so that none stays in memory.
 STYLE: dict[Any, Any] = {"font.size": 8, "figure.constrained_layout.use": True, "axes.titlelocation": "left"}
-STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "figure.dpi": 120}
 styled = rc_context(STYLE | {"pdf.fonttype": 42})  # TrueType, which journals ask for
 
 
@@ -133,25 +131,6 @@ def weights_figure(learner: OPLSTM, datamodule: EpisodicDataModule, title: str =
         axes.set(title=name, ylabel="output", xlabel="input")
     figure.colorbar(image, ax=panels)
     return figure
-
-
-def draw_all(learner: MetaLearner, datamodule: EpisodicDataModule, folder: Path, title: str) -> list[Path]:
-    """Saves every figure that fits the learner into `folder`; returns the paths of the PNGs."""
-    figures = {f"test_task_{n}": figure for n, _, figure in test_figures(learner, datamodule, title=title)}
-    if isinstance(learner, OPLSTM):
-        figures["weights"] = weights_figure(learner, datamodule, title)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        save_figure(figure, folder / name)
-    return [folder / f"{name}.png" for name in figures]
-
-
-def as_image(figure: Figure, dpi: int = 120) -> Image.Image:
-    """The figure as pixels, RGB."""
-    figure.set_dpi(dpi)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 @styled

@@ -46,7 +46,7 @@ def workspace(study: str, overrides: Sequence[str], found: Sequence[Job]) -> ws.
     shown = [name]
     for job in found:
         run = run_name(job.cfg, job.folder)
-        shown += [run, *(f"{run}-on-{name_of_test(test, test['data'])}" for test in job.tests[1:])]
+        shown += [run, *(f"{run}-on-{name_of_test(test)}" for test in job.tests[1:])]
     groups: list[Any] = []
     if study not in choices_of("search"):
         swept = [o.key_or_group for o in sweep(study, overrides).values() if o.is_sweep_override()]

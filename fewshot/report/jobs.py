@@ -17,7 +17,7 @@ from fewshot.config.compose import choices_of, composed
 from fewshot.config.eval_config import further_tests, protocol
 from fewshot.config.run_id import config_diff, is_reduced, run_folder, table_name
 from fewshot.errors import UserError
-from fewshot.results.paper import NUMBERS, comparison_key, paper_figure, paper_numbers
+from fewshot.results.paper import NUMBERS, comparison_key, paper_numbers
 from fewshot.results.record import as_overrides, read_result
 
 NOT_IN_NAME = ("data", "shots", "seed", "method")  # of a row: its column, its repetitions, its first word
@@ -104,10 +104,10 @@ def wandb_name(title: str) -> str:
 def stored_tests(folder: Path) -> list[dict[str, Any]]:
     """A run's result and those that evaluate.py added for the same state, with the score of every task."""
     found = []
-    for path in [folder / "result.json", *sorted(folder.glob("evaluations/*.json"))]:
-        if (test := read_result(path)) is None:
+    for path in [folder / "result.json", *sorted(folder.glob("evaluations/*/result.json"))]:
+        if (test := read_result(path.parent)) is None:
             break  # the run has no result
-        csv = path.with_name("test_scores.csv") if path.parent == folder else path.with_suffix(".csv")
+        csv = path.with_name("test_scores.csv")
         scores = np.loadtxt(csv, delimiter=",", skiprows=1, usecols=1, ndmin=1) if csv.exists() else None
         found.append(test | {"folder": str(folder), "scores": scores})
     return [test for test in found if test.get("best_step") == found[0].get("best_step")]
@@ -122,9 +122,11 @@ def load(folder: str | Path) -> pd.DataFrame:
     """
     if not (root := Path(folder).expanduser()).is_dir():
         raise UserError(f"{root} is not a folder: give one of runs, as outputs")
-    tests = [test for path in sorted(root.rglob("result.json")) for test in stored_tests(path.parent)]
+    folders = [path.parent for path in sorted(root.rglob("result.json"))]
+    runs = [folder for folder in folders if folder.parent.name != "evaluations"]
+    tests = [test for folder in runs for test in stored_tests(folder)]
     for test in tests:
-        test |= {"paper": paper_figure(test), "config_diff": as_overrides(test["config_diff"])}
+        test |= {"paper": paper_numbers(test).get("value"), "config_diff": as_overrides(test["config_diff"])}
     kind = ["folder", "data", "ways", "shots", "test_queries", "tasks", "bn"]  # a test made again is one row
     return pd.DataFrame(tests).drop_duplicates(kind, ignore_index=True) if tests else pd.DataFrame()
 

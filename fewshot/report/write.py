@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from fewshot.files import atomic_write
-from fewshot.plots.episodes import as_image, save_figure
+from fewshot.plots.episodes import save_figure
 from fewshot.report.jobs import wandb_name
 
 HEAD = """<!doctype html><meta charset=utf-8><style>body{font:15px sans-serif;margin:2em}
@@ -66,7 +66,7 @@ def log_to_wandb(report: Report, cfg: DictConfig, folder: Path) -> None:
 
     from fewshot.training.wandb_log import wandb_settings
 
-    shown: dict[str, Any] = {name: wandb.Image(as_image(figure)) for name, figure in report.figures.items()}
+    shown: dict[str, Any] = {name: wandb.Image(figure) for name, figure in report.figures.items()}
     shown |= {name: wandb.Table(dataframe=frame) for name, frame in report.tables.items()}
     run = wandb.init(
         entity=cfg.logger.entity,

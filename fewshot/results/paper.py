@@ -46,7 +46,3 @@ def paper_table() -> dict[tuple[Any, ...], dict[str, float]]:
 def paper_numbers(result: Mapping[str, Any]) -> dict[str, float]:
     """The paper's NUMBERS for a result; none where the paper has no such experiment."""
     return paper_table().get(comparison_key(result), {})
-
-
-def paper_figure(result: Mapping[str, Any]) -> float | None:
-    return paper_numbers(result).get("value")

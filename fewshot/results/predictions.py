@@ -17,17 +17,16 @@ def predictions_of(learner: MetaLearner, datamodule: EpisodicDataModule) -> pd.D
     The columns are task and query, then for classes true, predicted (names) and the predicted class's
     probability, for regression target and prediction.
     """
-    tasks, kept = learner.test_tasks.compute().long().view(-1), learner.test_predictions.compute()
-    order = tasks.argsort()
-    numbers, queries = tasks[order].cpu().numpy(), kept.shape[1]
-    first, second, *others = kept[order].cpu().float().numpy().transpose(2, 0, 1)
-    query = np.tile(np.arange(queries), len(numbers))
-    frame = pd.DataFrame({"task": numbers.repeat(queries), "query": query})
-    if learner.task.regression:
-        return frame.assign(target=first.ravel(), prediction=second.ravel())
-    names = np.array(datamodule.class_names("test", numbers.tolist()), dtype=object)
-    true, predicted = (np.take_along_axis(names, labels.astype(int), 1).ravel() for labels in (first, second))
-    return frame.assign(true=true, predicted=predicted, probability=others[0].ravel())
+    tasks, order = learner.test_tasks.compute().long().view(-1).sort()
+    numbers, rows = tasks.tolist(), learner.test_predictions.compute()[order].cpu().float().numpy()
+    columns = ["target", "prediction"] if learner.task.regression else ["true", "predicted", "probability"]
+    index = pd.MultiIndex.from_product([numbers, range(rows.shape[1])], names=["task", "query"])
+    frame = pd.DataFrame(rows.reshape(len(index), -1), index, columns).reset_index()
+    if not learner.task.regression:
+        names = np.array(datamodule.class_names("test", numbers), dtype=object)
+        for column, labels in (("true", rows[..., 0]), ("predicted", rows[..., 1])):
+            frame[column] = np.take_along_axis(names, labels.astype(int), 1).ravel()
+    return frame
 
 
 def confusions(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -35,13 +34,12 @@ def confusions(predictions: pd.DataFrame) -> pd.DataFrame:
     return predictions.value_counts(["true", "predicted"]).reset_index(name="queries")
 
 
-def show_predictions(predictions: pd.DataFrame | None) -> None:
-    """Prints the classes of the lowest accuracy and the pairs confused most often, if there are any."""
-    if predictions is not None and "true" in predictions:
-        right = predictions["true"] == predictions["predicted"]
-        accuracies = (100 * right).groupby(predictions["true"]).mean().nsmallest(5)
-        print(f"lowest accuracy in %\n{accuracies.to_string(float_format='{:.1f}'.format)}")
-        print(f"confused most often\n{confusions(predictions[~right]).head().to_string(index=False)}")
+def show_predictions(predictions: pd.DataFrame) -> None:
+    """Prints the classes of the lowest accuracy and the pairs confused most often."""
+    right = predictions["true"] == predictions["predicted"]
+    accuracies = (100 * right).groupby(predictions["true"]).mean().nsmallest(5)
+    print(f"lowest accuracy in %\n{accuracies.to_string(float_format='{:.1f}'.format)}")
+    print(f"confused most often\n{confusions(predictions[~right]).head().to_string(index=False)}")
 
 
 @styled

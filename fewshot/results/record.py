@@ -1,96 +1,83 @@
-"""A run's result.json, the score of each test task, and the line that shows a score."""
+"""What is kept of a test in result.json, the score of each of its tasks, and the line that shows a score."""
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig
+from pandas import DataFrame
 
+from fewshot.config.eval_config import protocol
 from fewshot.config.run_id import config_diff
 from fewshot.errors import Diverged
-from fewshot.files import atomic_write
 from fewshot.methods.base import MetaLearner
 from fewshot.methods.losses import baseline_name
 from fewshot.results.environment import git_commit
-from fewshot.results.paper import bn_in_test, paper_figure
+from fewshot.results.paper import bn_in_test, paper_numbers
 from fewshot.results.statistics import mean_and_ci95
 
-
-class Scores(NamedTuple):
-    """A test: what result.json holds of it, and the number, score and baseline of each task."""
-
-    summary: dict[str, Any]  # mean, ci95, tasks (their number), baselines
-    tasks: list[int]
-    values: list[float]
-    baselines: list[float]
+Result = dict[str, Any]
 
 
-NO_SCORES = Scores({"mean": None, "ci95": None, "tasks": None, "baselines": {}}, [], [], [])
-
-
-def write_json(path: Path, result: Mapping[str, Any]) -> None:
-    atomic_write(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
-
-
-def write_scores(path: Path, scores: Scores) -> None:
-    """One row a test task, ordered by task number."""
-    rows = zip(scores.tasks, scores.values, strict=True)
-    atomic_write(path, "task,score\n" + "".join(f"{task},{score!r}\n" for task, score in rows))
-
-
-def read_result(path: Path) -> dict[str, Any] | None:
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The result of a run, or of a test in its `evaluations`; None where there is none."""
+    path = folder / "result.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def final_result(folder: Path) -> dict[str, Any] | None:
     """The result of a run that has ended for good, finished or diverged."""
-    result = read_result(folder / "result.json")
+    result = read_result(folder)
     return result if result and result["status"] in ("finished", "diverged") else None
 
 
-def describe(cfg: DictConfig, learner: MetaLearner, table: str | None = None) -> dict[str, Any]:
-    """The part of a result that is known before training; `table` as in `identity`.
+def describe(
+    trained: DictConfig, tested: DictConfig, learner: MetaLearner, table: str | None = None
+) -> dict[str, Any]:
+    """The part of a result that is known before the test `tested` of a run; `table` as in `identity`.
 
     `config_diff` holds what differs from the published settings of the run's variant.
     """
-    data, backbone, bn, ways = cfg.data, "raw", "none", cfg.data.get("ways", 1)
+    data, backbone, bn, train_bn = trained.data, "raw", "none", "none"
     if learner.uses_backbone:
-        backbone = "/".join(filter(None, (cfg.backbone.name, cfg.backbone.get("model"))))
-        bn = cfg.backbone.get("bn", "none")
-    result = {"method": cfg.method.name, "variant": cfg.variant, "data": data.name, "trained_on": data.name}
-    result |= {"seed": cfg.seed, "split": "test", "backbone": backbone, "bn": bn, "train_bn": bn}
-    result |= {"shots": cfg.shots, "train_shots": data.train_shots or cfg.shots, "val_shots": cfg.shots}
-    result |= {"ways": ways, "train_ways": data.get("train_ways") or ways}
-    result |= {"train_queries": data.train_queries, "test_queries": data.test_queries}
-    result |= {"parameters": sum(p.numel() for p in learner.parameters()), "metric": learner.task.metric}
+        backbone = "/".join(filter(None, (trained.backbone.name, trained.backbone.get("model"))))
+        bn, train_bn = (cfg.backbone.get("bn", "none") for cfg in (tested, trained))
+    result = {"method": trained.method.name, "variant": trained.variant, "data": data.name}
+    result |= {"trained_on": data.name, "seed": trained.seed, "split": "test", "backbone": backbone}
+    result |= {"bn": bn, "train_bn": train_bn, **protocol(tested)}
+    result |= {"train_shots": data.train_shots or trained.shots, "val_shots": trained.shots}
+    result |= {"train_ways": data.get("train_ways") or data.get("ways", 1)}
+    result |= {"train_queries": data.train_queries, "metric": learner.task.metric}
+    result |= {"parameters": sum(p.numel() for p in learner.parameters())}
     # the commit now: the checkout may change during the run
-    return result | {"config_diff": config_diff(cfg, table), "git_commit": git_commit()}
+    return result | {"config_diff": config_diff(trained, table), "git_commit": git_commit()}
 
 
-def scored(learner: MetaLearner) -> Scores:
-    """The scores of the test just run, ordered by task number; raises Diverged if one is not finite."""
-    kept = (learner.test_tasks, learner.test_scores, learner.test_baselines)
-    tasks, values, baselines = (metric.compute().view(-1) for metric in kept)
-    order = tasks.argsort()
-    numbers, scores, baselines = tasks[order].long().tolist(), values[order].tolist(), baselines[order]
-    for task, score in zip(numbers, scores, strict=True):
-        if not math.isfinite(score):
-            raise Diverged(f"the score of test task {task} was {score}")
-    mean, ci95 = mean_and_ci95(scores)
-    means = {baseline_name(learner.task): float(baselines.double().mean())}
+def scored(learner: MetaLearner) -> tuple[dict[str, Any], DataFrame]:
+    """The test just run: what result.json holds of it, and a row per task, in order: task, score, baseline.
+
+    Raises Diverged if a score is not finite.
+    """
+    baseline = baseline_name(learner.task)
+    kept = {"task": learner.test_tasks, "score": learner.test_scores, baseline: learner.test_baselines}
+    order = learner.test_tasks.compute().view(-1).argsort()
+    columns = {name: metric.compute().view(-1)[order].double() for name, metric in kept.items()}
+    scores = DataFrame({name: values.cpu() for name, values in columns.items()}).astype({"task": int})
+    if len(wrong := scores[~np.isfinite(scores["score"])]):
+        raise Diverged("the score of test task {task:.0f} was {score}".format_map(wrong.iloc[0]))
+    mean, ci95 = mean_and_ci95(scores["score"])
+    baselines = {baseline: columns[baseline].mean().item()}
     if not learner.task.regression:
-        means["chance"] = 100 / learner.task.outputs
-    summary = {"mean": mean, "ci95": ci95, "tasks": len(scores), "baselines": means}
-    return Scores(summary, numbers, scores, baselines.tolist())
+        baselines["chance"] = 100 / learner.task.outputs
+    return {"mean": mean, "ci95": ci95, "tasks": len(scores), "baselines": baselines}, scores
 
 
-def name_of_test(result: Mapping[str, Any], table: str) -> str:
-    """The name of a test's files; `table` is the data set, or what tells one folder of images from others."""
-    bn = bn_in_test(result)
-    sizes = "{ways}way-{shots}shot-{test_queries}queries-{tasks}tasks".format_map(result)
-    return f"{table}-{sizes}" + f"-bn-{bn}" * bool(bn)
+def name_of_test(result: Mapping[str, Any]) -> str:
+    """The name of a test's folder in `evaluations`."""
+    sizes = "{data}-{ways}way-{shots}shot-{test_queries}queries-{tasks}tasks".format_map(result)
+    return "-bn-".join(filter(None, [sizes, bn_in_test(result)]))
 
 
 def score_line(result: Mapping[str, Any]) -> str:
@@ -106,7 +93,7 @@ def score_line(result: Mapping[str, Any]) -> str:
         details += ["trained with bn {train_bn}"]
     if result.get("run_status", "finished") != "finished":
         details += ["run {run_status}: its best state so far"]
-    others = result["baselines"] | {"paper, mean of 3 runs:": paper_figure(result)}
+    others = result["baselines"] | {"paper, mean of 3 runs:": paper_numbers(result).get("value")}
     for name, value in others.items():
         details += [f"{name.replace('_', ' ')} {value:.{digits}f}{unit}"] if value is not None else []
     words = "; ".join(details).format_map(result)

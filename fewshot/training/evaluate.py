@@ -1,31 +1,33 @@
-"""The tests of a run: its own, right after training, and later ones on its own data or another's."""
+"""The tests of a run: its own, right after training, and later ones on its own data or another's.
 
-import math
-import sys
+The run's folder, or one in `evaluations` in it, keeps a test, in files of the same names.
+"""
+
+import json
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
+from pandas import DataFrame
 
 from fewshot.config.compose import plain
-from fewshot.config.eval_config import eval_config, load_config, protocol, same_data
+from fewshot.config.eval_config import eval_config, load_config, same_data
 from fewshot.config.run_id import table_name
 from fewshot.config.settings import Evaluation
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import optional
 from fewshot.files import atomic_write
-from fewshot.methods import MetaLearner
+from fewshot.methods import OPLSTM, MetaLearner
 from fewshot.options import check_settings
 from fewshot.plots import curves, episodes, similarity
-from fewshot.results import predictions
-from fewshot.results import record as results
 from fewshot.results.environment import environment
+from fewshot.results.predictions import confusion_figure, confusions, predictions_of, show_predictions
+from fewshot.results.record import Result, describe, name_of_test, read_result, scored, show, title_of
 from fewshot.results.statistics import diagnostics
 from fewshot.training.build import make_datamodule, make_learner, make_trainer, prepare_process
 from fewshot.training.checkpoints import load_weights
 from fewshot.training.folder import check_split, stored_split
-
-Result = dict[str, Any]
 
 
 def evaluate(cfg: DictConfig) -> Result:
@@ -43,99 +45,73 @@ def test_run(folder: Path, trained: DictConfig, tested: DictConfig, pictures: bo
     prepare_process(tested.trainer.num_threads)
     settings = {name: tested.trainer[name] for name in ("accelerator", "precision", "enable_progress_bar")}
     trainer = make_trainer(**settings, logger=False, enable_checkpointing=False)
-    datamodule, table = make_datamodule(tested, "test"), table_name(tested)
+    datamodule = make_datamodule(tested, "test")
     if own := same_data(trained, tested.data.name, tested.data.get("path")):
         check_split(folder, datamodule.source)
     learner = make_learner(tested, datamodule.source.task, trained=True)
     best_step = load_weights(learner, folder / "best.ckpt", tested.method.name)
-    result = results.describe(trained, learner, stored_split(folder).get("table")) | protocol(tested)
-    if learner.uses_backbone:
-        result["bn"] = tested.backbone.get("bn", "none")
+    result = describe(trained, tested, learner, stored_split(folder).get("table"))
     trainer.test(learner, datamodule=datamodule, verbose=False)
-    run = results.read_result(folder / "result.json") or {"status": "unfinished"}
+    run = read_result(folder) or {"status": "unfinished"}
     result |= {"status": "finished", "run": folder.name, "run_status": run["status"], "best_step": best_step}
-    scores = results.scored(learner)
-    result |= scores.summary | environment(trainer) | ({} if own else {"data": table})
-    place = folder / "evaluations" / results.name_of_test(result, table)
-    place.parent.mkdir(exist_ok=True)
-    results.write_scores(Path(f"{place}.csv"), scores)
-    predicted = keep_predictions(f"{place}-", datamodule, learner, result) if tested.predictions else None
-    if pictures:
-        print(*episodes.draw_all(learner, datamodule, place, results.title_of(result)), sep="\n")
-    if trained.logger.name == "wandb":
-        from fewshot.training import wandb_log
-
-        with optional("logging to W&B"):
-            log = wandb_log.start_wandb(trained, folder, place.name)
-            wandb_log.log_test(log, f"test/{table}", result, scores, predicted)
-        end_wandb()
-    results.write_json(Path(f"{place}.json"), result)
-    results.show(result, Path(f"{place}.json"))
-    predictions.show_predictions(predicted)
+    if not own:
+        result["data"] = table_name(tested)
+    place = folder / "evaluations" / name_of_test(result)
+    record(trained, place, trainer, result, pictures=pictures, predictions=tested.predictions)
     return result
 
 
 def record(
-    cfg: DictConfig, folder: Path, datamodule: EpisodicDataModule, learner: MetaLearner, result: Result
+    cfg: DictConfig, folder: Path, trainer: Any, result: Result, *, pictures: bool, predictions: bool
 ) -> None:
-    """Keeps the result of a run, tested just now, in its folder and in W&B, and prints it."""
-    figures, predicted, scores = [], None, None
+    """Keeps the test that `trainer` has just made of the run of `cfg` in `folder` and in W&B, and prints it.
+
+    `result` has what is known of the run, and gets the rest. result.json comes last: then all is kept.
+    """
+    learner, datamodule = trainer.lightning_module, trainer.datamodule
+    tables: dict[str, DataFrame] = {}
+    drawn: dict[str, Figure] = {}
+    result |= environment(trainer)
     if result["status"] == "finished":
-        scores = results.scored(learner)
-        results.write_scores(folder / "test_scores.csv", scores)
-        predicted = keep_predictions(f"{folder}/", datamodule, learner, result) if cfg.predictions else None
-        with optional("drawing"):
-            figures = draw(cfg, folder, datamodule, learner, results.title_of(result))
-    result["interpretability"] = {}
-    with optional("interpretability()"):
-        metrics = learner.interpretability().items()
-        result["interpretability"] = {name: float(value) for name, value in metrics if math.isfinite(value)}
+        summary, scores = scored(learner)
+        result |= summary
+        tables["task_scores"] = scores
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(folder / "test_scores.csv", scores[["task", "score"]].to_csv(index=False))
+        if predictions:
+            predicted = predictions_of(learner, datamodule)
+            atomic_write(folder / "predictions.csv", predicted.to_csv(index=False))
+            if not learner.task.regression:
+                tables["confusion"] = confusions(predicted)
+                episodes.save_figure(confusion_figure(predicted, title_of(result)), folder / "confusion")
+        if pictures:
+            with optional("drawing"):
+                drawn = draw(folder, datamodule, learner, title_of(result), cfg.trainer.similarity)
     result["warnings"] = diagnostics(result)
     if cfg.logger.name == "wandb":
         from fewshot.training import wandb_log
 
         with optional("logging to W&B"):
-            log = wandb_log.wandb.run
-            wandb_log.log_result(log, result, figures, cfg.logger.pictures)
-            if scores is not None:
-                wandb_log.log_test(log, "test", result, scores, predicted)
-                if cfg.logger.checkpoint:
-                    wandb_log.log_checkpoint(log, folder / "best.ckpt", result)
-    results.write_json(folder / "result.json", result)
-    results.show(result, folder)
-    predictions.show_predictions(predicted)
-
-
-def keep_predictions(
-    beside: str, datamodule: EpisodicDataModule, learner: MetaLearner, result: Result
-) -> Any:
-    """Writes the predictions of the last test and a confusion matrix to paths that begin with `beside`."""
-    predicted = predictions.predictions_of(learner, datamodule)
-    atomic_write(Path(f"{beside}predictions.csv"), predicted.to_csv(index=False, lineterminator="\n"))
-    if not learner.task.regression:
-        figure = predictions.confusion_figure(predicted, results.title_of(result))
-        episodes.save_figure(figure, Path(f"{beside}confusion"))
-    return predicted
+            wandb_log.log(cfg, folder, result, tables, drawn)
+    atomic_write(folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
+    show(result, folder)
+    if "confusion" in tables:
+        show_predictions(predicted)
 
 
 def draw(
-    cfg: DictConfig, folder: Path, datamodule: EpisodicDataModule, learner: MetaLearner, title: str
-) -> list[Any]:
-    """Saves test tasks, the learning curve and, if it was measured, Figure 6; returns `test_figures`."""
-    figures = episodes.test_figures(learner, datamodule, title=title)
-    for task, _, figure in figures:
+    folder: Path, datamodule: EpisodicDataModule, learner: MetaLearner, title: str, definition: str
+) -> dict[str, Figure]:
+    """Saves figures of a test and, if it is the run's own, of its training; returns those of test tasks."""
+    drawn, metrics = {}, folder / "metrics.csv"
+    for task, score, figure in episodes.test_figures(learner, datamodule, title=title):
         episodes.save_figure(figure, folder / f"test_task_{task}")
-    metrics, definition = folder / "metrics.csv", cfg.trainer.similarity
+        drawn[f"test task {task}: {score:.4g}"] = figure
+    if isinstance(learner, OPLSTM):
+        episodes.save_figure(episodes.weights_figure(learner, datamodule, title), folder / "weights")
     if metrics.exists():
         episodes.save_figure(curves.learning_curve(metrics, title), folder / "learning_curve")
-    if definition != "none":
-        figure = similarity.similarity_figure([curves.read_curves(metrics)], definition, title)
-        episodes.save_figure(figure, folder / f"similarity-{definition}")
-    return figures
-
-
-def end_wandb() -> None:
-    """Ends the current W&B run, if any: the next job of a multirun has its own."""
-    if wandb := sys.modules.get("wandb"):
-        with optional("ending the run in W&B"):
-            wandb.finish()
+        if definition != "none":
+            figure = similarity.similarity_figure([curves.read_curves(metrics)], definition, title)
+            episodes.save_figure(figure, folder / f"similarity-{definition}")
+    return drawn

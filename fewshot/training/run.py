@@ -1,5 +1,6 @@
 """One run: a finished one is shown, an interrupted one resumes where it was saved last."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from fewshot.config.settings import check
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import Diverged, OutOfTime, UserError, optional
 from fewshot.methods import MetaLearner
-from fewshot.results.environment import environment, reset_peak_memory
-from fewshot.results.record import NO_SCORES, describe, name_of_test, read_result, scored
+from fewshot.results.environment import reset_peak_memory
+from fewshot.results.record import describe, name_of_test, read_result, scored
 from fewshot.training import signals
 from fewshot.training.build import assemble, make_datamodule, make_loggers, run_trainer
 from fewshot.training.checkpoints import load_weights
 from fewshot.training.distributed import processes
-from fewshot.training.evaluate import end_wandb, record, test_run
+from fewshot.training.evaluate import record, test_run
 from fewshot.training.folder import extend, finished, start_folder
 
 
@@ -41,7 +42,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         except Timeout:
             raise UserError(f"another process is working on {folder}") from None
         finally:
-            end_wandb()
+            if wandb := sys.modules.get("wandb"):  # the next job of a multirun has its own run
+                with optional("ending the run in W&B"):
+                    wandb.finish()
     if result["status"] != "finished":
         raise (OutOfTime if result["status"] == "timeout" else Diverged)(result["reason"])
     test_further(cfg, folder, result["best_step"])
@@ -55,14 +58,17 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     for tested in further_tests(cfg):
         make_datamodule(tested, "test")  # an error now, not after the training
     start_folder(cfg, folder, datamodule.source)
-    result = describe(cfg, learner)
+    result = describe(cfg, cfg, learner)
     if not cfg.overwrite and not (folder / "last.ckpt").exists():
         extend(cfg, folder, learner, trainer)
     reset_peak_memory()
     with processes(cfg.trainer.devices, train_in_process, plain(cfg), folder):
         result |= fit_and_test(cfg, folder, datamodule, learner, trainer)
-    result |= environment(trainer)
-    record(cfg, folder, datamodule, learner, result)
+    result["interpretability"] = {}
+    with optional("interpretability()"):
+        metrics = learner.interpretability().items()
+        result["interpretability"] = {name: float(value) for name, value in metrics if math.isfinite(value)}
+    record(cfg, folder, trainer, result, pictures=True, predictions=cfg.predictions)
     return result
 
 
@@ -86,7 +92,8 @@ def fit_and_test(
         done = load_weights(learner, last_state, cfg.method.name)
         print(f"resumes at update {done} of {cfg.trainer.max_steps}", file=sys.stderr)
     trainer.loggers = make_loggers(cfg, folder, done)
-    result: dict[str, Any] = NO_SCORES.summary | {"status": "finished", "reason": None, "best_step": None}
+    result: dict[str, Any] = {"mean": None, "ci95": None, "tasks": None, "baselines": {}}
+    result |= {"status": "finished", "reason": None, "best_step": None}
     try:
         state = last_state if done >= 0 else None
         trainer.fit(learner, datamodule=datamodule, ckpt_path=state, weights_only=True)
@@ -105,7 +112,7 @@ def fit_and_test(
     if result["status"] == "finished":
         try:
             trainer.test(learner, datamodule=datamodule, verbose=False)
-            result |= scored(learner).summary
+            scored(learner)
         except Diverged as error:
             result |= {"status": error.status, "reason": str(error)}
     return result
@@ -114,8 +121,7 @@ def fit_and_test(
 def test_further(cfg: DictConfig, folder: Path, best_step: int) -> None:
     """The tests on the data sets of `data.test`, unless the folder holds those of this state."""
     for tested in further_tests(cfg):
-        table = table_name(tested)
-        place = folder / "evaluations" / f"{name_of_test(protocol(tested), table)}.json"
-        if (read_result(place) or {}).get("best_step") != best_step:
-            with optional(f"the test on {table}", Diverged):
+        name = name_of_test(protocol(tested) | {"data": table_name(tested)})
+        if (read_result(folder / "evaluations" / name) or {}).get("best_step") != best_step:
+            with optional(f"the test {name}", Diverged):
                 test_run(folder, cfg, tested)

@@ -3,7 +3,7 @@
 import os
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,23 @@ from fewshot.config.compose import choices_of, plain
 from fewshot.config.run_id import is_reduced, run_name
 from fewshot.errors import brief
 from fewshot.files import atomic_write
-from fewshot.plots.episodes import as_image
-from fewshot.results.paper import paper_figure
-from fewshot.results.predictions import confusions
-from fewshot.results.record import Scores
+from fewshot.results.paper import paper_numbers
+from fewshot.results.record import Result
 
 PUBLIC = ("sine", "omniglot", "glyphs")  # data sets whose images may be published without being asked
-OF_RUN = ("status", "best_step", "best_validation", "parameters", "train_tasks")
-SPEED = ("tasks_per_second", "peak_memory_bytes")
+OF_RUN = ["status", "best_step", "best_validation", "parameters"]
+OF_RUN += ["train_tasks", "tasks_per_second", "peak_memory_bytes"]
 PROTOCOL = ("tasks", "ways", "shots", "test_queries", "bn", "run_status")
 OF_MODEL = ("method", "data", "shots", "metric", "mean", "best_validation", "best_step")
 
 
-def wandb_settings(folder: Path, id_file: str = "wandb_id") -> dict[str, Any]:
+def wandb_settings(folder: Path) -> dict[str, Any]:
     """W&B's settings for what is kept in `folder`: offline unless the user is logged in or sets WANDB_MODE.
 
     The id is kept in a file, so that a resumed run continues the same W&B run.
     """
     os.environ.setdefault("WANDB_SILENT", "true")
-    if not (kept := folder / id_file).exists():
+    if not (kept := folder / "wandb_id").exists():
         atomic_write(kept, secrets.token_hex(4))
     mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
     settings = wandb.Settings(silent=True, console="off")
@@ -52,10 +50,11 @@ def first_and_number(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def start_wandb(cfg: DictConfig, folder: Path, test: str = "") -> Any:
-    """The W&B run of a run, or of a later `test` of it, named as its file in `evaluations`."""
+    """The W&B run of a run, or of a later `test` of it, named as its folder in `evaluations`."""
     config, data, variant = plain(cfg), cfg.data.name, cfg.variant
     group = [cfg.study, data, f"{cfg.shots}shot", variant, "reduced" if is_reduced(cfg) else ""]
-    settings = wandb_settings(folder, f"evaluations/{test}.wandb_id" if test else "wandb_id") | {
+    settings = wandb_settings(folder / "evaluations" / test if test else folder) | {
+        "dir": folder,
         "project": cfg.logger.project,
         "entity": cfg.logger.entity,
         "group": cfg.logger.group or "-".join(filter(None, group)),
@@ -76,14 +75,40 @@ def start_wandb(cfg: DictConfig, folder: Path, test: str = "") -> Any:
     return run
 
 
-def log_test(
-    run: Any, prefix: str, result: Mapping[str, Any], scores: Scores, predictions: DataFrame | None = None
+def log(
+    cfg: DictConfig, folder: Path, result: Result, tables: dict[str, DataFrame], drawn: dict[str, Figure]
 ) -> None:
-    """Logs a test under `<prefix>/`: its score, interval and protocol, each task's score, and confusions.
+    """Logs a run that has ended, or a later test in `folder` as a W&B run of its own.
+
+    Images of data sets that are not public only if they may be published: an offline run may be synced later.
+    """
+    if not cfg.logger.pictures and result["data"] not in PUBLIC:
+        drawn = {}
+    if "run" in result:  # a later test
+        with start_wandb(cfg, folder.parents[1], folder.name) as own:
+            log_test(own, f"test/{result['data']}", result, tables, drawn)
+        return
+    run: Any = wandb.run
+    run.summary.update({name: result.get(name) for name in OF_RUN})
+    measures = result["interpretability"].items()
+    run.summary.update({f"interpretability/{name}": value for name, value in measures})
+    if result["status"] == "finished":
+        log_test(run, "test", result, tables, drawn)
+        if cfg.logger.checkpoint:
+            metadata = {name: result[name] for name in OF_MODEL}
+            model = wandb.Artifact(f"model-{run.id}", "model", metadata=metadata)
+            model.add_file(str(folder / "best.ckpt"), skip_cache=True, policy="immutable")  # no staged copy
+            run.log_artifact(model, aliases=["best", "latest"])
+
+
+def log_test(
+    run: Any, prefix: str, result: Result, tables: dict[str, DataFrame], drawn: dict[str, Figure]
+) -> None:
+    """Logs a test under `<prefix>/`: its score, interval, protocol, tables and pictures.
 
     If the protocol is the paper's, also the paper's mean over three runs and our difference from it.
     """
-    mean, ci95, paper = result["mean"], result["ci95"], paper_figure(result)
+    mean, ci95, paper = result["mean"], result["ci95"], paper_numbers(result).get("value")
     values = {result["metric"]: mean} | result["baselines"]
     values |= {name: result[name] for name in PROTOCOL if name in result}
     if ci95 is not None:
@@ -91,30 +116,8 @@ def log_test(
     if paper is not None:
         values |= {"paper_mean": paper, "paper_difference": mean - paper}
     run.summary.update({f"{prefix}/{name}": value for name, value in values.items()})
-    rows = [list(row) for row in zip(scores.tasks, scores.values, scores.baselines, strict=True)]
-    table = wandb.Table(columns=["task", "score", next(iter(result["baselines"]))], data=rows)
-    run.log({f"{prefix}/task_scores": table, f"{prefix}/scores": wandb.Histogram(scores.values)})
-    if predictions is not None and "true" in predictions:
-        run.log({f"{prefix}/confusion": wandb.Table(dataframe=confusions(predictions))})
-
-
-def log_result(
-    run: Any, result: Mapping[str, Any], figures: Sequence[tuple[int, float, Figure]], publish: bool
-) -> None:
-    """Logs how a run ended, and pictures of some test tasks: number, score and figure.
-
-    Images of data sets that are not public only with `publish`: an offline run may be synced later.
-    """
-    run.summary.update({key: result.get(key) for key in OF_RUN + SPEED})
-    measures = result.get("interpretability", {})
-    run.summary.update({f"interpretability/{name}": value for name, value in measures.items()})
-    if figures and (publish or result["data"] in PUBLIC):
-        named = {f"test task {task}: {score:.4g}": as_image(figure) for task, score, figure in figures}
-        run.log({"test/pictures": [wandb.Image(image, caption=name) for name, image in named.items()]})
-
-
-def log_checkpoint(run: Any, best: Path, result: Mapping[str, Any]) -> None:
-    """Logs the best validated state as the run's model, uploaded without a staged copy."""
-    artifact = wandb.Artifact(f"model-{run.id}", "model", metadata={key: result[key] for key in OF_MODEL})
-    artifact.add_file(str(best), best.name, skip_cache=True, policy="immutable")
-    run.log_artifact(artifact, aliases=["best", "latest"])
+    logged: dict[str, Any] = {name: wandb.Table(dataframe=table) for name, table in tables.items()}
+    logged["scores"] = wandb.Histogram(tables["task_scores"]["score"].tolist())
+    if drawn:
+        logged["pictures"] = [wandb.Image(figure, caption=name) for name, figure in drawn.items()]
+    run.log({f"{prefix}/{name}": value for name, value in logged.items()})
