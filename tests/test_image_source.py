@@ -33,7 +33,7 @@ def test_training_tasks_may_have_more_ways():
     for split, ways in (("train", 7), ("val", 3), ("test", 3)):
         drawn = source.draw(split, tasks, 2, 4)
         expected = draw_images(0, split, tasks, classes.starts, classes.counts, ways, 6)
-        assert np.array_equal(drawn["index"], expected)
+        assert np.array_equal(drawn[0], expected)
         assert source.episode(drawn, 2).query_y.unique().tolist() == list(range(ways))
         assert [len(names) for names in source.class_names(split, tasks)] == [ways] * 4
     assert (source.task.outputs, source.task.train_outputs) == (3, 7)

@@ -29,7 +29,7 @@ class ImageSource:
         ways: Annotated[Ways, "classes of a task"] = 5,
         train_ways: Annotated[Ways | None, "classes of a training task; null: the same"] = None,
     ) -> None:
-        self.seed, self.table, self.note = seed, table, table.note
+        self.seed, self.table = seed, table
         self.ways = {"train": train_ways or ways, "val": ways, "test": ways}
         height, width, channels = table.images.shape[1:]
         self.task = Task((channels, height, width), ways, regression=False, train_outputs=train_ways)
@@ -71,20 +71,21 @@ class ImageSource:
         _, starts, counts = self.drawn[split]
         return draw_images(self.seed, split, tasks, starts, counts, self.ways[split], examples)
 
-    def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]:
-        """Rows of images, (B, ways, shots + queries), by label; the order of labels in the support set."""
+    def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> tuple[Tensor, ...]:
+        """Rows of images, (B, ways, shots + queries), by label; the order of labels in the support set,
+        (B, ways); the task numbers."""
         index = torch.from_numpy(self._rows(split, tasks, shots + queries))
         order = torch.from_numpy(draw_order(self.seed, split, tasks, self.ways[split]))
-        return {"index": index, "order": order, "tasks": torch.from_numpy(tasks)}
+        return index, order, torch.from_numpy(tasks)
 
-    def episode(self, drawn: dict[str, Tensor], shots: int) -> Episode:
+    def episode(self, drawn: tuple[Tensor, ...], shots: int) -> Episode:
         """The Episode of what `draw` drew: pixels in [0, 1], x (B, M, C, H, W); queries sorted by label."""
-        index, order = drawn["index"], drawn["order"]
+        index, order, tasks = drawn
         self.images = self.images.to(index.device)
         shown = index[:, :, :shots].take_along_dim(order.unsqueeze(-1), 1)
         support_x, support_y = self._gather(shown, order)
         query_x, query_y = self._gather(index[:, :, shots:], order.sort(1).values)
-        return Episode(support_x, support_y, query_x, query_y, drawn["tasks"])
+        return Episode(support_x, support_y, query_x, query_y, tasks)
 
     def _gather(self, index_BNE: Tensor, labels_BN: Tensor) -> tuple[Tensor, Tensor]:
         pixels = self.images[index_BNE.flatten(1)].to(torch.get_default_dtype()) / 255
