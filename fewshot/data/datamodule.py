@@ -46,8 +46,7 @@ class TaskStream:
         self.next, self.rank, self.ranks = 0, 0, 1
 
     def __len__(self) -> int:
-        steps = math.ceil(self.total / self.batch)
-        return steps - (len(self.share(steps - 1)) == 0)
+        return math.ceil((self.total - self.rank) / self.batch)  # the last batch may lack a share for a rank
 
     def share(self, step: int) -> NDArray[np.int64]:
         """The numbers of this process's tasks in batch `step`."""
@@ -127,10 +126,6 @@ class EpisodicDataModule(L.LightningDataModule):
         stream = self.streams[split]
         drawn = stream.draw(np.array(tasks, dtype=np.int64), queries or stream.queries)
         return self.source.episode(drawn, stream.shots)
-
-    def class_names(self, split: str, tasks: Sequence[int]) -> list[list[str]]:
-        """The names of the classes of some tasks, by label; none where there are no classes."""
-        return self.source.class_names(split, np.array(tasks, dtype=np.int64))
 
     def train_dataloader(self) -> TaskStream:
         return self.streams["train"]

@@ -1,24 +1,33 @@
-"""A user's own images, in class folders or listed in a csv file; what can be read in two ways is an error."""
+"""Images in class folders or listed in csv files, also inside zips and tars, which are read in place.
 
+What can be read in two ways is an error.
+"""
+
+import glob
 import hashlib
 import io
+import posixpath
 import re
+import tarfile
+import tempfile
+import zipfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from fewshot.data.archives import Files, files_below
 from fewshot.data.table import Content, Example
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 
 READING = 6  # raise it when the same files make another table
+TARS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 SPLIT_FOLDER = re.compile(r"((?:.*/)?)(train|val|test)/(.+)/[^/]+")
 SEEDED_NOTE = "classes split 64/16/20% in the order of sha256('0/' + class name)"
+Files = dict[str, Callable[[], bytes]]  # relative path -> what reads the file
 
 
 def table_name(path: Path | None) -> str:
@@ -30,6 +39,46 @@ def table_name(path: Path | None) -> str:
         facts.append(f"{name} {file.stat().st_size} {file.stat().st_mtime_ns}")
     digest = hashlib.sha256("\n".join(facts).encode(errors="surrogateescape")).hexdigest()[:10]
     return f"folder-{re.sub(r'[^A-Za-z0-9.-]+', '_', path.resolve().name)}-{digest}"
+
+
+def files_below(root: Path) -> dict[str, Path]:
+    """The files below `root` by their relative paths, without hidden ones; `root` itself if it is a file."""
+    if root.is_file():
+        return {root.name: root}
+    names = sorted(glob.glob("**", root_dir=root, recursive=True))
+    return {name: root / name for name in names if (root / name).is_file()}
+
+
+def files_in(root: Path) -> Files:
+    """All files below `root` and in archives there, by their paths; UserError for two files of one path."""
+    found: Files = {}
+    for name, path in files_below(root).items():
+        inside = files_of(path) if name.endswith((".zip", *TARS)) else {name: path.read_bytes}
+        for inner, read in inside.items():
+            if inner in found and found[inner]() != read():
+                raise UserError(f"{inner} is there twice with different content, once in {name}: keep one")
+        found |= inside
+    return found
+
+
+def files_of(path: Path) -> Files:
+    """The files in an archive; UserError if it is damaged."""
+    try:
+        archive = zipfile.ZipFile(path) if path.name.endswith(".zip") else as_zip(path)
+    except Exception as error:  # a damaged file can fail in any way
+        raise UserError(f"cannot read {path.name}: {error}") from error
+    names = [name for name in archive.namelist() if not re.search(r"(^|/)\.|/$", name)]  # hidden or a folder
+    return {name: partial(archive.read, name) for name in names}
+
+
+def as_zip(path: Path) -> zipfile.ZipFile:
+    """A tar as an uncompressed zip: in a compressed tar it takes long to find a file."""
+    copy = zipfile.ZipFile(tempfile.TemporaryFile(), "w")  # noqa: SIM115 (open as long as it is read)
+    with tarfile.open(path) as tar:
+        for member in tar:
+            if member.isfile() and (file := tar.extractfile(member)):
+                copy.writestr(posixpath.normpath(member.name), file.read())
+    return copy
 
 
 def read(files: Files) -> Content:

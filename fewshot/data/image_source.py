@@ -38,19 +38,15 @@ class ImageSource:
 
     def check(self, split: str, shots: int, queries: int) -> None:
         """Leave out, and print, a split's classes with too few images; UserError if too few are left."""
-        classes, ways = self.table.splits[split], self.ways[split]
-        enough = classes.counts >= shots + queries
-        kept = Classes(tuple(compress(classes.names, enough)), classes.starts[enough], classes.counts[enough])
-        few = list(compress(classes.names, ~enough))
+        (names, starts, counts), ways = self.table.splits[split], self.ways[split]
+        enough = counts >= shots + queries
+        kept = Classes(tuple(compress(names, enough)), starts[enough], counts[enough])
         asked = f"{shots + queries} images (shots={shots} + data.{split}_queries={queries})"
         if ways > len(kept.names):
-            name = "data.ways" if ways == self.ways["test"] else "data.train_ways"
-            problem = f"{name}={ways} is more than the {len(kept.names)} {split} classes with {asked}"
-            raise UserError(f"{problem}: ask for fewer ways, shots or queries, or add classes or images")
-        if few and kept.names != self.drawn[split].names:
-            which = ", ".join(few[:5]) + ", …" * (len(few) > 5)
-            said = f"{len(few)} of {len(enough)} {split} classes have fewer than {asked}"
-            print(f"{said} and are left out: {which}", file=sys.stderr)
+            raise UserError(f"{ways} ways are more than the {len(kept.names)} {split} classes with {asked}")
+        if kept.names not in (names, self.drawn[split].names):
+            said = f"{sum(~enough)} of {len(names)} {split} classes have fewer than {asked} and are left out"
+            print(f"{said}, as {names[enough.argmin()]}", file=sys.stderr)
         self.drawn = self.drawn | {split: kept}
 
     def left_out(self) -> dict[str, list[str]]:
@@ -63,6 +59,7 @@ class ImageSource:
         return {s: list(zip(c.names, c.counts.tolist(), strict=True)) for s, c in self.table.splits.items()}
 
     def class_names(self, split: str, tasks: NDArray[np.int64]) -> list[list[str]]:
+        """The names of the classes of some tasks, by label."""
         starts_BN = self._rows(split, tasks, 1)[..., 0]
         numbers_BN = np.searchsorted(self.drawn[split].starts, starts_BN, side="right") - 1
         return np.array(self.drawn[split].names)[numbers_BN].tolist()

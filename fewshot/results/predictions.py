@@ -25,7 +25,7 @@ def predictions_of(learner: MetaLearner, datamodule: EpisodicDataModule) -> pd.D
     frame = pd.DataFrame({"task": numbers.repeat(queries), "query": query})
     if learner.task.regression:
         return frame.assign(target=first.ravel(), prediction=second.ravel())
-    names = np.array(datamodule.class_names("test", numbers.tolist()), dtype=object)
+    names = np.array(datamodule.source.class_names("test", numbers), dtype=object)
     true, predicted = (np.take_along_axis(names, labels.astype(int), 1).ravel() for labels in (first, second))
     return frame.assign(true=true, predicted=predicted, probability=others[0].ravel())
 
