@@ -80,7 +80,7 @@ def test_cub_split_and_grey_images(tmp_path):
 @pytest.mark.parametrize("name", ["omniglot", "mini", "cub"])
 def test_nothing_there_says_where_to_put_what(tmp_path, name):
     files = {"omniglot": "images_background.zip", "mini": "train.csv", "cub": "CUB_200_2011.tgz"}
-    fails(tmp_path, str(tmp_path / "raw" / name), f"put {files[name]}", name=name)
+    fails(tmp_path, str(tmp_path / "raw" / name), files[name], name=name)
 
 
 def test_a_download_is_checked(tmp_path):

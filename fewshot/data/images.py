@@ -91,35 +91,35 @@ class Download(NamedTuple):
     pattern: str
     images: int
     split_of: Callable[[str], str]  # class -> split
-    site: str
-    files: dict[str, str]  # name -> md5, those of torchvision (Omniglot) and CaltechDATA (CUB)
+    urls: dict[str, str]  # url -> md5, those of torchvision (Omniglot) and CaltechDATA (CUB)
 
 
 CHARACTER = r"(images_(?:background|evaluation)/[^/]+/character\d\d)/([^/]+\.png)"
 LAKE = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
-ZIPS = {
-    "images_background.zip": "68d2efa1b9178cc56df9314c21c6e718",
-    "images_evaluation.zip": "6b91aef0f799c5bb55b94e3f2daec811",
+OMNIGLOT = {
+    f"{LAKE}/images_background.zip": "68d2efa1b9178cc56df9314c21c6e718",
+    f"{LAKE}/images_evaluation.zip": "6b91aef0f799c5bb55b94e3f2daec811",
 }
 CALTECH = "https://data.caltech.edu/records/65de6-vp158/files"
-TGZ = {"CUB_200_2011.tgz": "97eceeb196236b17998738112f37df78"}
+CUB = {f"{CALTECH}/CUB_200_2011.tgz": "97eceeb196236b17998738112f37df78"}
 DOWNLOADS = {
-    "omniglot": Download(CHARACTER, 1623 * 20, split_of_character, LAKE, ZIPS),
-    "cub": Download(r"(\d{3}\.\w+)/([^/]+\.jpg)", 11_788, split_of_bird, CALTECH, TGZ),
-    "cub50": Download(r"((?:0[0-4]\d|050)\.\w+)/([^/]+\.jpg)", 2_889, split_of_bird, CALTECH, TGZ),
+    "omniglot": Download(CHARACTER, 1623 * 20, split_of_character, OMNIGLOT),
+    "cub": Download(r"(\d{3}\.\w+)/([^/]+\.jpg)", 11_788, split_of_bird, CUB),
+    "cub50": Download(r"((?:0[0-4]\d|050)\.\w+)/([^/]+\.jpg)", 2_889, split_of_bird, CUB),
 }
 
 
 def read_download(name: str, home: Path) -> Content:
     """One of DOWNLOADS, from the files in `home`; UserError if they are incomplete, also after a download."""
     known = DOWNLOADS[name]
-    if len(found := find(known, home)) != known.images:
-        for file, md5 in known.files.items():
-            download(f"{known.site}/{file}", md5, home)
-        if len(found := find(known, home)) != known.images:
-            raise UserError(
-                f"{len(found)} of {known.images} images found: put {' and '.join(known.files)} there"
-            )
+    found = find(known, home)
+    if len(found) != known.images:
+        for url, md5 in known.urls.items():
+            download(url, md5, home)
+        found = find(known, home)
+    if len(found) != known.images:
+        files = " and ".join(known.urls)
+        raise UserError(f"{len(found)} of {known.images} images found: put {files} there")
     return Content(found, invert=name == "omniglot")  # so that ink is 255
 
 
