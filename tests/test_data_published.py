@@ -6,6 +6,7 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -101,16 +102,11 @@ def test_a_download_is_checked(tmp_path):
 
 
 def test_download_only_what_is_missing(tmp_path, monkeypatch):
-    fetched = []
-
-    def fetch(url, _md5, folder):
-        fetched.append(url)
-        fill_tar(folder / "CUB_200_2011.tgz", birds(200))
-
+    fetch = Mock(side_effect=lambda _url, _md5, home: fill_tar(home / "CUB_200_2011.tgz", birds(200)))
     monkeypatch.setattr(images, "download", fetch)
     for _ in range(2):
         assert len(prepare(tmp_path, "cub").images) == 200
-    assert len(fetched) == 1
+    fetch.assert_called_once()
 
 
 def test_mini_from_csv_files(tmp_path):
