@@ -34,9 +34,8 @@ def table_name(path: Path | None) -> str:
     """The folder's name, and a hash of its place and of its files' names, sizes and dates."""
     if path is None or not path.exists():
         raise UserError(f"data=folder: {path} does not exist: give a folder of class folders as data.path=…")
-    facts = [f"{READING}{path.resolve()}"]
-    for name, file in files_below(path).items():
-        facts.append(f"{name} {file.stat().st_size} {file.stat().st_mtime_ns}")
+    files = [(name, file.stat()) for name, file in files_below(path).items()]
+    facts = [f"{READING}{path.resolve()}", *(f"{name} {f.st_size} {f.st_mtime_ns}" for name, f in files)]
     digest = hashlib.sha256("\n".join(facts).encode(errors="surrogateescape")).hexdigest()[:10]
     return f"folder-{re.sub(r'[^A-Za-z0-9.-]+', '_', path.resolve().name)}-{digest}"
 
