@@ -78,7 +78,7 @@ def check_four(table: Table) -> None:
 
 
 def prepare(tmp_path: Path, name: str, channels: int = 3, path: Path | None = None) -> Table:
-    return open_or_prepare(name, tmp_path / "raw", tmp_path / "prepared", 8, channels, path, download=False)
+    return open_or_prepare(name, tmp_path / "raw", tmp_path / "prepared", 8, channels, path)
 
 
 def names(table: Table) -> dict[str, tuple[str, ...]]:

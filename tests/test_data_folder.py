@@ -84,6 +84,7 @@ REFUSED = [
     (in_folders() | {"validation/animal9/1.png": picture()}, "in and beside folders train"),
     (in_folders() | {"val/animal0/1.png": picture(9)}, "class animal0 is in 2 splits"),
     (animals(2), "train, val and test each need a class"),
+    (animals() | {"a.csv": ALL.replace(b"test", b"dev")}, "and are the only splits"),
     (animals() | {"a.csv": b"filename,label\nanimal0/1.png"}, "a.csv: the columns of a csv"),
     (placed("{c}{v}.png") | csv_files() | {"val.csv": ALL}, "val.csv: cannot insert split"),
     (animals() | {"a.csv": b"filename,label\nanimal0/1.png,a\nanimal0/2.jpeg,big, fat"}, "a.csv: "),
@@ -105,3 +106,6 @@ def test_a_folder_missing_empty_or_damaged(tmp_path):
     fails(tmp_path, "each need a class", path=tmp_path / "zoo")
     fill_folder(tmp_path / "zoo", animals(10) | {"animal3/1.png": b"no image"})
     fails(tmp_path, "animal3/1.png is no readable image", path=tmp_path / "zoo")
+    FILLS["zip"](tmp_path, animals(10))
+    (tmp_path / "some.zip").write_bytes((tmp_path / "some.zip").read_bytes().replace(b"IDAT", b"IDAt"))
+    fails(tmp_path, "animal0/1.png is no readable image", "Bad CRC", path=tmp_path / "some.zip")

@@ -6,12 +6,13 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from fewshot.data import published
-from fewshot.data.images import open_or_prepare
+from fewshot.data import images
+from fewshot.data.images import download
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 from tests.made_files import (
@@ -37,10 +38,10 @@ PLACES = [
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Fewer images and classes than are published."""
-    monkeypatch.setattr(published, "MINI", {"train": 2, "val": 1, "test": 1})
-    for name, images in {"omniglot": 80, "cub": 200, "cub50": 50}.items():
-        known = published.DOWNLOADS[name]._replace(images=images)
-        monkeypatch.setitem(published.DOWNLOADS, name, known)
+    monkeypatch.setattr(images, "MINI", {"train": 2, "val": 1, "test": 1})
+    monkeypatch.setattr(images, "download", lambda *_: None)
+    for name, number in {"omniglot": 80, "cub": 200, "cub50": 50}.items():
+        monkeypatch.setitem(images.DOWNLOADS, name, images.DOWNLOADS[name]._replace(images=number))
 
 
 def test_omniglot_from_a_zip_and_a_folder(tmp_path):
@@ -80,7 +81,7 @@ def test_cub_split_and_grey_images(tmp_path):
 @pytest.mark.parametrize("name", ["omniglot", "mini", "cub"])
 def test_nothing_there_says_where_to_put_what(tmp_path, name):
     files = {"omniglot": "images_background.zip", "mini": "train.csv", "cub": "CUB_200_2011.tgz"}
-    fails(tmp_path, str(tmp_path / "raw" / name), f"put {files[name]}", name=name)
+    fails(tmp_path, str(tmp_path / "raw" / name), files[name], name=name)
 
 
 def test_a_download_is_checked(tmp_path):
@@ -92,25 +93,20 @@ def test_a_download_is_checked(tmp_path):
         url = f"http://127.0.0.1:{server.server_port}/a.zip"
         for place, md5 in ((url, "0" * 32), (f"{url}.gone", right), ("http://127.0.0.1:9/b.zip", right)):
             with pytest.raises(UserError, match=f"cannot download .*: get {place}"):
-                published.download(place, md5, raw)
+                download(place, md5, raw)
         assert not (raw / "a.zip").exists()
-        published.download(url, right, raw)
+        download(url, right, raw)
         server.shutdown()
-    published.download(url, right, raw)  # it is there
+    download(url, right, raw)  # it is there
     assert (raw / "a.zip").read_bytes() == b"data"
 
 
 def test_download_only_what_is_missing(tmp_path, monkeypatch):
-    fetched = []
-
-    def fetch(url, _md5, folder):
-        fetched.append(url)
-        fill_tar(folder / "CUB_200_2011.tgz", birds(200))
-
-    monkeypatch.setattr(published, "download", fetch)
-    load = partial(open_or_prepare, "cub", tmp_path / "raw", tmp_path / "prepared", 8, 3)
-    assert len(load().images) == len(load().images) == 200
-    assert len(fetched) == 1
+    fetch = Mock(side_effect=lambda _url, _md5, home: fill_tar(home / "CUB_200_2011.tgz", birds(200)))
+    monkeypatch.setattr(images, "download", fetch)
+    for _ in range(2):
+        assert len(prepare(tmp_path, "cub").images) == 200
+    fetch.assert_called_once()
 
 
 def test_mini_from_csv_files(tmp_path):
@@ -131,10 +127,10 @@ def test_mini_from_class_folders(tmp_path):
     check_four(prepare(tmp_path, "mini"))
 
 
-def pickles(protocol=2, images=FOUR):
+def pickles(protocol=2, four=FOUR):
     files = {}
     for split in SPLITS:
-        rows = [(c, v) for s, c, v in images if s == split]
+        rows = [(c, v) for s, c, v in four if s == split]
         greys = np.array([v for _, v in rows], dtype=np.uint8)
         pixels = np.tile(greys[:, None, None, None], (1, 8, 8, 3))
         classes = {
@@ -173,5 +169,5 @@ def test_a_damaged_pickle_or_a_class_in_two_is_named(tmp_path):
     fill_folder(tmp_path / "raw" / "mini", cut)
     fails(tmp_path, ".pkl is no usable pickle", name="mini")
     twice = [(s, "n1" if s == "val" else c, v) for s, c, v in FOUR]
-    fill_folder(tmp_path / "raw" / "mini", pickles(images=twice))
+    fill_folder(tmp_path / "raw" / "mini", pickles(four=twice))
     fails(tmp_path, "class n1 is in 2 splits", name="mini")

@@ -8,57 +8,42 @@ import numpy as np
 import pytest
 import torch
 
-from fewshot.data import glyphs
+from fewshot.data import glyphs, images
 from fewshot.data.images import open_or_prepare
-from fewshot.data.table import Content, Example, open_or_write, open_table
+from fewshot.data.table import Content, Example, open_table, write_table
 from fewshot.errors import UserError
 
-CLASSES = {"train": {"a": 2, "b": 3}, "val": {"c": 1}, "test": {"d": 2}}
-PLACES = [
-    (split, name, i) for split, of in CLASSES.items() for name, number in of.items() for i in range(number)
-]
+LABELS = [*["train a"] * 2, *["train b"] * 3, "val c", *["test d"] * 2]
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 3), dtype=np.uint8)
 
 
 def content():
     """Not in the table's order, which is that of file names whatever their folder."""
     loads = [partial(PIXELS.__getitem__, row) for row in range(8)]
-    rows = [Example(s, c, f"{9 - i}/{i}.png", load) for (s, c, i), load in zip(PLACES, loads, strict=True)]
+    rows = [Example(*LABELS[i].split(), f"{9 - i}/{i}.png", load) for i, load in enumerate(loads)]
     return Content(rows[::-1], "a note")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    open_or_write(tmp_path / "made", 4, 3, content)
-    return tmp_path / "made"
 
 
 def left_in(folder):
     return [file.name for file in folder.iterdir() if not file.name.endswith(".lock")]
 
 
-def test_round_trip(folder):
+def test_round_trip(tmp_path):
+    folder = tmp_path / "made"
+    (tmp_path / ".made.partial").mkdir()  # what a killed process left
+    (tmp_path / ".made.partial" / "images.npy.part").write_bytes(b"half")
+    write_table(folder, 4, 3, content())
     table = open_table(folder)
     assert np.array_equal(table.images, PIXELS)
     assert table.note == "a note"
     assert table.splits["train"].names == ("a", "b")
     assert table.splits["train"].counts.tolist() == [2, 3]
-    assert [table.splits[split].starts.tolist() for split in CLASSES] == [[0, 2], [5], [6]]
-    assert left_in(folder.parent) == ["made"]
+    assert [classes.starts.tolist() for classes in table.splits.values()] == [[0, 2], [5], [6]]
+    assert left_in(tmp_path) == ["made"]
+    assert sorted(left_in(folder)) == ["images.npy", "index.json"]
     torch.from_numpy(table.images)  # without torch's warning about read-only memory
     table.images[:] = 0
     assert np.array_equal(open_table(folder).images, PIXELS)  # the file does not change
-
-
-@pytest.mark.parametrize("name", ["images.npy", "index.json"])
-def test_an_incomplete_copy_is_named(folder, name):
-    data = (folder / name).read_bytes()
-    (folder / name).write_bytes(data[:-1])
-    with pytest.raises(UserError, match="is incomplete"):
-        open_or_write(folder, 4, 3, content)
-    (folder / name).unlink()
-    with pytest.raises(UserError, match="is incomplete"):
-        open_or_write(folder, 4, 3, content)
 
 
 @pytest.mark.parametrize("error", [UserError("a bad image"), KeyboardInterrupt()])
@@ -70,16 +55,8 @@ def test_a_failure_leaves_nothing(tmp_path, error):
         return Content([*content().examples, Example("val", "c", "z.png", failing)])
 
     with pytest.raises(type(error)):
-        open_or_write(tmp_path / "made", 4, 3, broken)
+        write_table(tmp_path / "made", 4, 3, broken())
     assert left_in(tmp_path) == []
-
-
-def test_what_a_killed_process_left_is_removed(tmp_path):
-    (tmp_path / ".made.partial").mkdir()
-    (tmp_path / ".made.partial" / "images.npy.part").write_bytes(b"half")
-    open_or_write(tmp_path / "made", 4, 3, content)
-    assert left_in(tmp_path) == ["made"]
-    assert sorted(file.name for file in (tmp_path / "made").iterdir()) == ["images.npy", "index.json"]
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
@@ -88,21 +65,22 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        open_or_write(tmp_path / "made", 4, 3, content)
+        write_table(tmp_path / "made", 4, 3, content())
     assert left_in(tmp_path) == []
 
 
-def test_two_at_once_prepare_once(tmp_path):
+def test_two_at_once_prepare_once(tmp_path, monkeypatch):
     calls = []
 
-    def slow():
+    def slow(*_):
         calls.append(1)
         time.sleep(0.2)
         return content()
 
+    monkeypatch.setattr(images, "read", slow)
     with ThreadPoolExecutor(2) as pool:
-        tables = list(pool.map(lambda _: open_or_write(tmp_path / "made", 4, 3, slow), range(2)))
-    assert (len(calls), len(tables)) == (1, 2)
+        made = list(pool.map(lambda _: open_or_prepare("glyphs", tmp_path, tmp_path, 4, 3), range(2)))
+    assert (len(calls), len(made)) == (1, 2)
 
 
 @pytest.fixture(scope="module")

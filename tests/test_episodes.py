@@ -59,7 +59,7 @@ def test_draws_are_recorded(split):
 def test_waves_are_recorded(sign):
     """In millionths, so that the last digits of a platform's sine do not matter."""
     drawn = SineSource(seed=1337, sign=sign).draw("test", np.arange(20), 5, 10)
-    assert tuple(digest(np.round(drawn[name].numpy() * 1e6)) for name in ("x", "y")) == WAVES[sign]
+    assert tuple(digest(np.round(values.numpy() * 1e6)) for values in drawn[:2]) == WAVES[sign]
 
 
 @quick
@@ -98,16 +98,16 @@ def test_draws_nest(seed, split, task, few, more, ways, others):
 def test_sine_is_what_it_says():
     """y = A sin(x + sign p) with uniform A, p and x; the same A, p and x for both signs."""
     one, other = (SineSource(0, sign).draw("train", np.arange(3000), 5, 15) for sign in (1, -1))
-    assert torch.equal(one["x"], other["x"])
+    assert torch.equal(one[0], other[0])
     keys = task_keys(0, "train", np.arange(3000))
     amplitude = 0.1 + 4.9 * (random_bits(keys, np.uint64(0)) >> np.uint64(11)) * 2.0**-53
     phase = np.pi * (random_bits(keys, np.uint64(1)) >> np.uint64(11)) * 2.0**-53
-    for sign, drawn in ((1, one), (-1, other)):
-        expected = amplitude[:, None] * np.sin(drawn["x"].numpy() + sign * phase[:, None])
-        np.testing.assert_allclose(drawn["y"].numpy(), expected, rtol=1e-12, atol=1e-12)
-    for values, low, width in ((amplitude, 0.1, 4.9), (phase, 0, np.pi), (one["x"].numpy().ravel(), -5, 10)):
+    for sign, (x, y, _) in ((1, one), (-1, other)):
+        expected = amplitude[:, None] * np.sin(x.numpy() + sign * phase[:, None])
+        np.testing.assert_allclose(y.numpy(), expected, rtol=1e-12, atol=1e-12)
+    for values, low, width in ((amplitude, 0.1, 4.9), (phase, 0, np.pi), (x.numpy().ravel(), -5, 10)):
         assert stats.kstest((values - low) / width, "uniform").pvalue > 1e-3
-    joint = np.stack([amplitude, phase, *one["x"].numpy().T[:4]])
+    joint = np.stack([amplitude, phase, *x.numpy().T[:4]])
     assert np.abs(np.corrcoef(joint) - np.eye(6)).max() < 0.07  # no word serves twice
 
 
@@ -137,12 +137,12 @@ def test_a_resumed_stream_continues_with_the_next_batch(batch, updates):
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_only_training_has_new_tasks_in_each_epoch(split):
-    held_out, training = stream(2, 5, split), stream(2, 5)
+    held_out, training = stream(2, 5, split), stream(2, 6)
     for _ in range(2):
         assert torch.cat([episode.tasks for episode in held_out]).tolist() == list(range(5))
-    next(iter(training))  # looking at a task changes nothing
-    for start in (0, 5):
-        assert torch.cat([e.tasks for e in training]).tolist() == list(range(start, start + 5))
+    next(iter(training))  # an epoch that is left early
+    for start in (2, 8):
+        assert torch.cat([e.tasks for e in training]).tolist() == list(range(start, start + 6))
 
 
 def test_the_data_module_has_one_stream_per_split():
@@ -153,6 +153,6 @@ def test_the_data_module_has_one_stream_per_split():
     loaders = (module.train_dataloader(), module.val_dataloader(), module.test_dataloader())
     found = [(s.split, s.shots, s.queries, s.batch, s.total, len(s)) for s in loaders]
     assert found == [("train", 2, 4, 2, 14, 7), ("val", 3, 5, 4, 10, 3), ("test", 3, 6, 4, 9, 3)]
-    episode, drawn = next(iter(loaders[1])), SineSource(0, 1).draw("val", np.arange(4), 3, 5)
-    assert torch.equal(torch.cat([episode.support_x, episode.query_x], 1)[..., 0], drawn["x"].float())
-    assert torch.equal(torch.cat([episode.support_y, episode.query_y], 1)[..., 0], drawn["y"].float())
+    episode, (x, y, _) = next(iter(loaders[1])), SineSource(0, 1).draw("val", np.arange(4), 3, 5)
+    assert torch.equal(torch.cat([episode.support_x, episode.query_x], 1)[..., 0], x)
+    assert torch.equal(torch.cat([episode.support_y, episode.query_y], 1)[..., 0], y)

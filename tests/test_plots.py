@@ -42,9 +42,9 @@ def test_wave_figure():
     assert figure.get_suptitle() == "a title"
     [axes] = figure.axes
     (x, wave), (_, predicted), (support_x, _) = (np.array(line.get_data()) for line in axes.lines)
-    drawn = datamodule.source.draw("test", np.array([2]), 5, episodes.POINTS)
-    assert np.allclose(support_x, drawn["x"][0, :5])
-    assert np.allclose(wave, drawn["y"][0, 5:][drawn["x"][0, 5:].argsort()])
+    [x_true], [y_true], _ = datamodule.source.draw("test", np.array([2]), 5, episodes.POINTS)
+    assert np.allclose(support_x, x_true[:5])
+    assert np.allclose(wave, y_true[5:][x_true[5:].argsort()])
     assert (np.diff(x) >= 0).all()
     assert f"mse {np.mean((wave - predicted) ** 2):.4f}" in axes.get_title(loc="left")
 

@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from fewshot.config.run_id import run_folder
-from fewshot.data.archives import files_in
-from fewshot.data.images import open_or_prepare
-from fewshot.data.published import MINI, split_of_bird
+from fewshot.data.folder import files_in
+from fewshot.data.images import MINI, open_or_prepare, split_of_bird
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run
 from tests.helpers import config, evaluation
@@ -36,7 +35,7 @@ def test_a_run_and_a_test_on_other_data(data, other, method, raw, prepared, tmp_
 
 
 def test_omniglot(raw, prepared):
-    table = open_or_prepare("omniglot", Path(raw), prepared, 28, 1, download=False)
+    table = open_or_prepare("omniglot", Path(raw), prepared, 28, 1)
     assert table.images.shape == (1623 * 20, 28, 28, 1)
     published = json.loads((Path(raw) / "omniglot" / "split_vinyals.json").read_text())
     assert {split: list(classes.names) for split, classes in table.splits.items()} == published
@@ -57,14 +56,14 @@ def test_closer_look_split_by_rule(raw, classes):
 
 
 def test_cub50(raw, prepared):
-    table = open_or_prepare("cub50", Path(raw), prepared, 84, 3, download=False)
+    table = open_or_prepare("cub50", Path(raw), prepared, 84, 3)
     assert table.images.shape == (2889, 84, 84, 3)
     published = json.loads((Path(raw) / "cub50" / "split_closerlook_50.json").read_text())
     assert [list(table.splits[split].names) for split in ("train", "val", "test")] == list(published.values())
 
 
 def test_mini(raw, prepared):
-    table = open_or_prepare("mini", Path(raw), prepared, 84, 3, download=False)
+    table = open_or_prepare("mini", Path(raw), prepared, 84, 3)
     assert {split: len(classes.names) for split, classes in table.splits.items()} == MINI
     assert all((classes.counts == 600).all() for classes in table.splits.values())
     files = files_in(Path(raw) / "mini")

@@ -14,7 +14,6 @@ from fewshot.errors import UserError, brief
 from fewshot.options import Text
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which these models expect
-File = Annotated[Text | None, "file of pretrained weights, .pth or .safetensors; null: random ones"]
 Statistics = Literal["transductive", "support", "stored"]
 
 
@@ -32,7 +31,7 @@ class LibraryBody(Body):
         input_shape: Sequence[int],
         library: Annotated[Literal["torchvision", "timm"], "whose model"],
         model: Annotated[Text, "its name there, as resnet18"],
-        weights: File = None,
+        weights: Annotated[Text | None, "file of pretrained weights; null: random ones"] = None,
         bn: Annotated[Statistics, "whose statistics normalise; stored: the weights'"] = "transductive",
     ) -> None:
         super().__init__()
@@ -86,15 +85,14 @@ class BatchNormBySets(nn.Module):
 
 def make_model(library: str, name: str) -> nn.Module:
     """A library's model with random weights; UserError where it has none of that name."""
-    from torchvision import models
-
-    make, known = models.get_model, models.list_models(models)
     if library == "timm":
-        try:
-            import timm
-        except ImportError as error:
-            raise UserError(f"{error}: pip install timm") from error
+        import timm
+
         make, known = timm.create_model, timm.list_models()
+    else:
+        from torchvision import models
+
+        make, known = models.get_model, models.list_models(models)
     if name not in known:
         raise UserError(f"backbone.model={name}: {library} has no such model")
     return make(name)

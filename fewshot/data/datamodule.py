@@ -1,7 +1,9 @@
 """The one LightningDataModule: seeded streams of episodes for training, validation and test."""
 
+import math
 from collections.abc import Iterator, Sequence
 from copy import copy
+from itertools import islice
 from typing import Annotated, Protocol, runtime_checkable
 
 import lightning as L
@@ -10,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.episodes import SPLITS, Episode, Task
+from fewshot.episodes import Episode, Task
 from fewshot.options import Few, Many, Units, validated
 
 STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
@@ -19,22 +21,21 @@ STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
 @runtime_checkable
 class Source(Protocol):
     """Where tasks come from: `draw` on the CPU, tensors with a leading task axis; `episode` on the device, of
-    some of these tasks. `note` is what a user should know of it."""
+    some of these tasks. `check` is a UserError if the data are too few."""
 
-    note: str
     task: Task
 
     def check(self, split: str, shots: int, queries: int) -> None: ...
-    def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]: ...
-    def episode(self, drawn: dict[str, Tensor], shots: int) -> Episode: ...
+    def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> tuple[Tensor, ...]: ...
+    def episode(self, drawn: tuple[Tensor, ...], shots: int) -> Episode: ...
     def class_names(self, split: str, tasks: NDArray[np.int64]) -> list[list[str]]: ...
 
 
 class TaskStream:
-    """Episodes: batch s holds tasks s * batch ... s * batch + batch - 1 of a split, `total` tasks an epoch.
+    """Episodes of a split, `total` tasks an epoch; batch s has tasks s * batch ... (s + 1) * batch - 1.
 
-    Training counts them across epochs: each has new tasks, and one that was left early begins again. The
-    state is the number of the next batch. Of `ranks` processes `rank` has its share of a batch.
+    An epoch of training continues after the last batch seen; validation and test always begin with task 0.
+    The state is the number of the next batch. Of `ranks` processes `rank` has its share of each batch.
     """
 
     at_once = 128  # tasks drawn together: a draw's cost is numpy's calls, and a copy to the device
@@ -42,43 +43,37 @@ class TaskStream:
     def __init__(self, source: Source, split: str, shots: int, queries: int, batch: int, total: int) -> None:
         self.source, self.split, self.shots, self.queries = source, split, shots, queries
         self.batch, self.total, self.device = batch, total, torch.device("cpu")
-        self.start = self.next = 0
-        self.rank, self.ranks = 0, 1
-
-    @property
-    def steps(self) -> int:
-        return -(-self.total // self.batch)
+        self.next, self.rank, self.ranks = 0, 0, 1
 
     def __len__(self) -> int:
-        return self.steps - (len(self.share(self.steps - 1)) == 0)
+        return math.ceil((self.total - self.rank) / self.batch)  # the last batch may lack a share for a rank
 
     def share(self, step: int) -> NDArray[np.int64]:
-        epoch, step = divmod(step, self.steps)
-        tasks = np.arange(step * self.batch, min((step + 1) * self.batch, self.total)) + epoch * self.total
-        return np.array_split(tasks, self.ranks)[self.rank]
+        """The numbers of this process's tasks in batch `step`."""
+        end = (step + 1) * self.batch
+        if self.split != "train":
+            end = min(end, self.total)
+        return np.array_split(np.arange(step * self.batch, end), self.ranks)[self.rank]
 
     def __iter__(self) -> Iterator[Episode]:
-        steps = range(self.start, self.start // self.steps * self.steps + len(self))
-        together = max(self.at_once // self.batch, 1)
-        for first in steps[::together]:
-            shares = [self.share(step) for step in range(first, min(first + together, steps.stop))]
-            drawn = self.draw(np.concatenate(shares), self.queries)
-            parts = zip(*(x.split([len(tasks) for tasks in shares]) for x in drawn.values()), strict=True)
-            for step, part in enumerate(parts, first):
-                self.next = step + 1
-                if self.split == "train":  # here, as nobody may ask for more than the last batch of an epoch
-                    self.start = self.next // self.steps * self.steps
-                yield self.source.episode(dict(zip(drawn, part, strict=True)), self.shots)
+        first = self.next if self.split == "train" else 0
+        shares = map(self.share, range(first, first + len(self)))
+        while some := list(islice(shares, max(self.at_once // self.batch, 1))):
+            drawn = self.draw(np.concatenate(some), self.queries)
+            sizes = [len(tasks) for tasks in some]
+            for part in zip(*(x.split(sizes) for x in drawn), strict=True):
+                self.next += 1  # now, as nobody may ask for more than the last batch of an epoch
+                yield self.source.episode(part, self.shots)
 
-    def draw(self, tasks: NDArray[np.int64], queries: int) -> dict[str, Tensor]:
+    def draw(self, tasks: NDArray[np.int64], queries: int) -> tuple[Tensor, ...]:
         drawn = self.source.draw(self.split, tasks, self.shots, queries)
-        return {name: x.to(self.device, non_blocking=True) for name, x in drawn.items()}
+        return tuple(x.to(self.device, non_blocking=True) for x in drawn)
 
     def state_dict(self) -> dict[str, int]:
         return {"next": self.next}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.start = self.next = state["next"]
+        self.next = state["next"]
 
 
 class EpisodicDataModule(L.LightningDataModule):
@@ -117,7 +112,7 @@ class EpisodicDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         if stage == "fit":  # each fit begins with the first task, unless it restores a checkpoint
             self.load_state_dict({"next": 0})
-        for split in STAGES.get(stage, SPLITS):
+        for split in STAGES[stage]:
             stream = self.streams[split]
             self.source.check(split, stream.shots, stream.queries)
             if self.trainer is not None:
@@ -131,10 +126,6 @@ class EpisodicDataModule(L.LightningDataModule):
         stream = self.streams[split]
         drawn = stream.draw(np.array(tasks, dtype=np.int64), queries or stream.queries)
         return self.source.episode(drawn, stream.shots)
-
-    def class_names(self, split: str, tasks: Sequence[int]) -> list[list[str]]:
-        """The names of the classes of some tasks, by label; none where there are no classes."""
-        return self.source.class_names(split, np.array(tasks, dtype=np.int64))
 
     def train_dataloader(self) -> TaskStream:
         return self.streams["train"]

@@ -1,35 +1,83 @@
-"""A user's own images, in class folders or listed in a csv file; what can be read in two ways is an error."""
+"""Images in class folders or listed in csv files, also inside zips and tars, which are read in place.
 
+What can be read in two ways is an error.
+"""
+
+import glob
 import hashlib
 import io
+import posixpath
 import re
+import tarfile
+import tempfile
+import zipfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from fewshot.data.archives import Files, files_below
 from fewshot.data.table import Content, Example
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 
 READING = 6  # raise it when the same files make another table
+TARS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 SPLIT_FOLDER = re.compile(r"((?:.*/)?)(train|val|test)/(.+)/[^/]+")
 SEEDED_NOTE = "classes split 64/16/20% in the order of sha256('0/' + class name)"
+Files = dict[str, Callable[[], bytes]]  # relative path -> what reads the file
 
 
 def table_name(path: Path | None) -> str:
     """The folder's name, and a hash of its place and of its files' names, sizes and dates."""
     if path is None or not path.exists():
         raise UserError(f"data=folder: {path} does not exist: give a folder of class folders as data.path=…")
-    facts = [f"{READING}{path.resolve()}"]
-    for name, file in files_below(path).items():
-        facts.append(f"{name} {file.stat().st_size} {file.stat().st_mtime_ns}")
+    files = [(name, file.stat()) for name, file in files_below(path).items()]
+    facts = [f"{READING}{path.resolve()}", *(f"{name} {f.st_size} {f.st_mtime_ns}" for name, f in files)]
     digest = hashlib.sha256("\n".join(facts).encode(errors="surrogateescape")).hexdigest()[:10]
     return f"folder-{re.sub(r'[^A-Za-z0-9.-]+', '_', path.resolve().name)}-{digest}"
+
+
+def files_below(root: Path) -> dict[str, Path]:
+    """The files below `root` by their relative paths, without hidden ones; `root` itself if it is a file."""
+    if root.is_file():
+        return {root.name: root}
+    names = sorted(glob.glob("**", root_dir=root, recursive=True))
+    return {name: root / name for name in names if (root / name).is_file()}
+
+
+def files_in(root: Path) -> Files:
+    """All files below `root` and in archives there, by their paths; UserError for two files of one path."""
+    found: Files = {}
+    for name, path in files_below(root).items():
+        inside = files_of(path) if name.endswith((".zip", *TARS)) else {name: path.read_bytes}
+        for inner, read in inside.items():
+            if inner in found and found[inner]() != read():
+                raise UserError(f"{inner} is there twice with different content, once in {name}: keep one")
+        found |= inside
+    return found
+
+
+def files_of(path: Path) -> Files:
+    """The files in an archive; UserError if it is damaged."""
+    try:
+        archive = zipfile.ZipFile(path) if path.name.endswith(".zip") else as_zip(path)
+    except Exception as error:  # a damaged file can fail in any way
+        raise UserError(f"cannot read {path.name}: {error}") from error
+    names = [name for name in archive.namelist() if not re.search(r"(^|/)\.|/$", name)]  # hidden or a folder
+    return {name: partial(archive.read, name) for name in names}
+
+
+def as_zip(path: Path) -> zipfile.ZipFile:
+    """A tar as an uncompressed zip: in a compressed tar it takes long to find a file."""
+    copy = zipfile.ZipFile(tempfile.TemporaryFile(), "w")  # noqa: SIM115 (open as long as it is read)
+    with tarfile.open(path) as tar:
+        for member in tar:
+            if member.isfile() and (file := tar.extractfile(member)):
+                copy.writestr(posixpath.normpath(member.name), file.read())
+    return copy
 
 
 def read(files: Files) -> Content:
@@ -45,7 +93,7 @@ def read(files: Files) -> Content:
         moved = {("train", label) for label in train[: round(0.2 * len(train)) or 1]}
         examples = [e._replace(split="val") if e[:2] in moved else e for e in examples]
     if {example.split for example in examples} != set(SPLITS):
-        raise UserError(f"train, val and test each need a class or more: {note}")
+        raise UserError(f"train, val and test each need a class or more, and are the only splits: {note}")
     return Content(examples, note)
 
 
@@ -88,8 +136,6 @@ def from_lists(lists: Files, images: Files) -> list[Example]:
     rows = rows.assign(split=rows.get("split", ""))
     if set(rows) != {"filename", "label", "split"} or not rows["label"].str.len().gt(0).all():
         raise UserError(f"{source}: the columns of a csv file are filename,label or filename,label,split")
-    if rows["split"].any() and not rows["split"].isin(SPLITS).all():
-        raise UserError(f"{source}: a split is train, val or test")
     ends = defaultdict(list)
     for name in images:
         ends[Path(name).name].append(name)

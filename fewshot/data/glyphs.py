@@ -8,7 +8,7 @@ import hashlib
 import unicodedata
 from collections import ChainMap, Counter
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 import matplotlib
@@ -50,10 +50,9 @@ def read(size: int) -> Content:
     classes = {name: faces for name, faces in faces_of.items() if len(faces) >= MIN_FACES}
     examples = []
     for name, split in seeded(classes).items():
-        for face, picture in classes[name].items():
-            for hand in range(HANDS):
-                load = partial(_distorted, picture, f"{name} {face} {hand}", size)
-                examples.append(Example(split, name, f"{face} {hand}", load))
+        for (face, picture), hand in product(classes[name].items(), range(HANDS)):
+            load = partial(_distorted, picture, f"{name} {face} {hand}", size)
+            examples.append(Example(split, name, f"{face} {hand}", load))
     note = f"{len(groups) - len(classes)} characters with fewer than {MIN_FACES} distinct faces left out"
     return Content(examples, f"{SEEDED_NOTE}; {note}, {len(drawn) - len(groups)} merged with look-alikes")
 

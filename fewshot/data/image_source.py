@@ -29,7 +29,7 @@ class ImageSource:
         ways: Annotated[Ways, "classes of a task"] = 5,
         train_ways: Annotated[Ways | None, "classes of a training task; null: the same"] = None,
     ) -> None:
-        self.seed, self.table, self.note = seed, table, table.note
+        self.seed, self.table = seed, table
         self.ways = {"train": train_ways or ways, "val": ways, "test": ways}
         height, width, channels = table.images.shape[1:]
         self.task = Task((channels, height, width), ways, regression=False, train_outputs=train_ways)
@@ -38,19 +38,15 @@ class ImageSource:
 
     def check(self, split: str, shots: int, queries: int) -> None:
         """Leave out, and print, a split's classes with too few images; UserError if too few are left."""
-        classes, ways = self.table.splits[split], self.ways[split]
-        enough = classes.counts >= shots + queries
-        kept = Classes(tuple(compress(classes.names, enough)), classes.starts[enough], classes.counts[enough])
-        few = list(compress(classes.names, ~enough))
+        (names, starts, counts), ways = self.table.splits[split], self.ways[split]
+        enough = counts >= shots + queries
+        kept = Classes(tuple(compress(names, enough)), starts[enough], counts[enough])
         asked = f"{shots + queries} images (shots={shots} + data.{split}_queries={queries})"
         if ways > len(kept.names):
-            name = "data.ways" if ways == self.ways["test"] else "data.train_ways"
-            problem = f"{name}={ways} is more than the {len(kept.names)} {split} classes with {asked}"
-            raise UserError(f"{problem}: ask for fewer ways, shots or queries, or add classes or images")
-        if few and kept.names != self.drawn[split].names:
-            which = ", ".join(few[:5]) + ", …" * (len(few) > 5)
-            said = f"{len(few)} of {len(enough)} {split} classes have fewer than {asked}"
-            print(f"{said} and are left out: {which}", file=sys.stderr)
+            raise UserError(f"{ways} ways are more than the {len(kept.names)} {split} classes with {asked}")
+        if kept.names not in (names, self.drawn[split].names):
+            said = f"{sum(~enough)} of {len(names)} {split} classes have fewer than {asked} and are left out"
+            print(f"{said}, as {names[enough.argmin()]}", file=sys.stderr)
         self.drawn = self.drawn | {split: kept}
 
     def left_out(self) -> dict[str, list[str]]:
@@ -63,6 +59,7 @@ class ImageSource:
         return {s: list(zip(c.names, c.counts.tolist(), strict=True)) for s, c in self.table.splits.items()}
 
     def class_names(self, split: str, tasks: NDArray[np.int64]) -> list[list[str]]:
+        """The names of the classes of some tasks, by label."""
         starts_BN = self._rows(split, tasks, 1)[..., 0]
         numbers_BN = np.searchsorted(self.drawn[split].starts, starts_BN, side="right") - 1
         return np.array(self.drawn[split].names)[numbers_BN].tolist()
@@ -71,20 +68,21 @@ class ImageSource:
         _, starts, counts = self.drawn[split]
         return draw_images(self.seed, split, tasks, starts, counts, self.ways[split], examples)
 
-    def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]:
-        """Rows of images, (B, ways, shots + queries), by label; the order of labels in the support set."""
+    def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> tuple[Tensor, ...]:
+        """Rows of images, (B, ways, shots + queries), by label; the order of labels in the support set,
+        (B, ways); the task numbers."""
         index = torch.from_numpy(self._rows(split, tasks, shots + queries))
         order = torch.from_numpy(draw_order(self.seed, split, tasks, self.ways[split]))
-        return {"index": index, "order": order, "tasks": torch.from_numpy(tasks)}
+        return index, order, torch.from_numpy(tasks)
 
-    def episode(self, drawn: dict[str, Tensor], shots: int) -> Episode:
+    def episode(self, drawn: tuple[Tensor, ...], shots: int) -> Episode:
         """The Episode of what `draw` drew: pixels in [0, 1], x (B, M, C, H, W); queries sorted by label."""
-        index, order = drawn["index"], drawn["order"]
+        index, order, tasks = drawn
         self.images = self.images.to(index.device)
         shown = index[:, :, :shots].take_along_dim(order.unsqueeze(-1), 1)
         support_x, support_y = self._gather(shown, order)
         query_x, query_y = self._gather(index[:, :, shots:], order.sort(1).values)
-        return Episode(support_x, support_y, query_x, query_y, drawn["tasks"])
+        return Episode(support_x, support_y, query_x, query_y, tasks)
 
     def _gather(self, index_BNE: Tensor, labels_BN: Tensor) -> tuple[Tensor, Tensor]:
         pixels = self.images[index_BNE.flatten(1)].to(torch.get_default_dtype()) / 255

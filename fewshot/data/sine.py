@@ -22,7 +22,6 @@ class SineSource:
     """
 
     task = Task((1,), 1, regression=True)
-    note = ""
 
     @validated
     def __init__(
@@ -33,7 +32,7 @@ class SineSource:
     def check(self, split: str, shots: int, queries: int) -> None:
         """A wave has examples enough."""
 
-    def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> dict[str, Tensor]:
+    def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> tuple[Tensor, ...]:
         """Inputs x and targets y of some tasks, each (B, shots + queries), and the task numbers (B,)."""
         keys = task_keys(self.seed, split, tasks)[:, None]
         x = uniform(random_bits(keys, np.arange(2, 2 + shots + queries, dtype=np.uint64)), *X_RANGE)
@@ -41,13 +40,12 @@ class SineSource:
         phase = uniform(random_bits(keys, np.uint64(1)), *PHASE)
         y = amplitude * np.sin(x + self.sign * phase)
         dtype = torch.get_default_dtype()  # there are devices without float64
-        waves = {"x": torch.from_numpy(x).to(dtype), "y": torch.from_numpy(y).to(dtype)}
-        return waves | {"tasks": torch.from_numpy(tasks)}
+        return torch.from_numpy(x).to(dtype), torch.from_numpy(y).to(dtype), torch.from_numpy(tasks)
 
-    def episode(self, drawn: dict[str, Tensor], shots: int) -> Episode:
+    def episode(self, drawn: tuple[Tensor, ...], shots: int) -> Episode:
         """The Episode of what `draw` drew, in the default dtype; x and y get a trailing axis of 1."""
-        x, y = drawn["x"][..., None], drawn["y"][..., None]
-        return Episode(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:], drawn["tasks"])
+        x, y, tasks = drawn[0][..., None], drawn[1][..., None], drawn[2]
+        return Episode(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:], tasks)
 
     def class_names(self, split: str, tasks: NDArray[np.int64]) -> list[list[str]]:
         return [[] for _ in tasks]

@@ -50,7 +50,7 @@ def test_figures(
     if learner.task.regression:
         figures = [wave_figure(learner, datamodule, task, title) for task in tasks]
     else:
-        names = datamodule.class_names("test", tasks)
+        names = datamodule.source.class_names("test", np.array(tasks))
         figures = [episode_figure(episode, predictions, n, title, names[n]) for n in range(len(tasks))]
     return list(zip(tasks, scores, figures, strict=True))
 

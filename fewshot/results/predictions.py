@@ -23,7 +23,7 @@ def predictions_of(learner: MetaLearner, datamodule: EpisodicDataModule) -> pd.D
     index = pd.MultiIndex.from_product([numbers, range(rows.shape[1])], names=["task", "query"])
     frame = pd.DataFrame(rows.reshape(len(index), -1), index, columns).reset_index()
     if not learner.task.regression:
-        names = np.array(datamodule.class_names("test", numbers), dtype=object)
+        names = np.array(datamodule.source.class_names("test", np.array(numbers)), dtype=object)
         for column, labels in (("true", rows[..., 0]), ("predicted", rows[..., 1])):
             frame[column] = np.take_along_axis(names, labels.astype(int), 1).ravel()
     return frame

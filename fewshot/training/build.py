@@ -66,9 +66,9 @@ def make_datamodule(cfg: DictConfig, *stages: str) -> EpisodicDataModule:
         path = Path(cfg.data.path) if "path" in cfg.data else None
         raw, prepared = Path(cfg.paths.raw), Path(cfg.paths.prepared)
         own["table"] = open_or_prepare(cfg.data.name, raw, prepared, cfg.data.size, cfg.data.channels, path)
+        if note := own["table"].note:
+            print(f"data={cfg.data.name}: {note}", file=sys.stderr)
     source = target(**own)
-    if source.note:
-        print(f"data={cfg.data.name}: {source.note}", file=sys.stderr)
     sizes = {name: settings[name] for name in settings_of(EpisodicDataModule)}
     datamodule = EpisodicDataModule(source, **sizes)
     for stage in stages:
