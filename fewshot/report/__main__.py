@@ -6,7 +6,6 @@ tests that evaluate.py made with so many queries a class. W&B gets the report as
 logger=csv.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from fewshot.config.compose import choices_of, plain
-from fewshot.errors import UserError, exit_code, optional
+from fewshot.errors import UserError, optional
 from fewshot.report import figures, table
-from fewshot.report.jobs import Job, jobs, runs_of, title
+from fewshot.report.jobs import Job, command, jobs, runs_of, title
 from fewshot.report.write import Report, log_to_wandb, markdown, write
 from fewshot.results.record import as_override
 
@@ -102,12 +101,8 @@ def settings_of(found: Sequence[Job]) -> pd.DataFrame:
     return own.rename(columns=lambda name: name.removeprefix("method."))
 
 
-def main(arguments: Sequence[str]) -> int:
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
-    study, *overrides = arguments
-    said, _, [job, *_] = report(study, overrides)
+def main(study: str, arguments: Sequence[str]) -> None:
+    said, _, [job, *_] = report(study, arguments)
     print(markdown(said))
     folder = Path(job.cfg.paths.outputs) / "reports" / said.title.replace(" ", "-").replace("/", "_")[:150]
     write(said, folder)
@@ -115,8 +110,7 @@ def main(arguments: Sequence[str]) -> int:
         with optional("logging to W&B"):
             log_to_wandb(said, job.cfg, folder)
     print(folder)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main, sys.argv[1:]))
+    command(main, __doc__)
