@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -28,7 +26,7 @@ MOST = 8  # support images and queries of a class that are shown
 POINTS = 400  # of a wave
 # Decorates functions that draw or save figures, which do not use pyplot, so that none stays in memory.
 STYLE: dict[Any, Any] = {"font.size": 8, "figure.constrained_layout.use": True, "axes.titlelocation": "left"}
-STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "figure.dpi": 120}
 styled = rc_context(STYLE | {"pdf.fonttype": 42})  # TrueType, which journals ask for
 
 
@@ -86,11 +84,10 @@ def episode_figure(
     ways, side = predictions.shape[2], episode.support_x.shape[-1] + 2
     support_x, support_y, query_x, query_y = (x[number].cpu() for x in episode[:4])
     predicted = predictions[number].argmax(-1).cpu()
-    tiles = []
+    gap, tiles = torch.ones_like(support_x[:1]), []
     for label in range(ways):
-        gap = torch.ones_like(support_x[:1])
         tiles += [support_x[support_y == label][:MOST], gap, query_x[query_y == label][:MOST]]
-    shots, columns = len(tiles[0]), len(tiles[0]) + 1 + len(tiles[2])
+    shots, columns = len(tiles[0]), sum(map(len, tiles[:3]))
     grid = make_grid(torch.cat(tiles).float().clamp(0, 1), columns, pad_value=1)
     figure = Figure(figsize=(0.6 * columns + 2, 0.6 * ways + 0.9))
     figure.suptitle(title)
@@ -144,14 +141,6 @@ def draw_all(learner: MetaLearner, datamodule: EpisodicDataModule, folder: Path,
     for name, figure in figures.items():
         save_figure(figure, folder / name)
     return [folder / f"{name}.png" for name in figures]
-
-
-def as_image(figure: Figure, dpi: int = 120) -> Image.Image:
-    """The figure as pixels, RGB."""
-    figure.set_dpi(dpi)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 @styled

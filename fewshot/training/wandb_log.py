@@ -16,7 +16,6 @@ from fewshot.config.compose import choices_of, plain
 from fewshot.config.run_id import is_reduced, run_name
 from fewshot.errors import brief
 from fewshot.files import atomic_write
-from fewshot.plots.episodes import as_image
 from fewshot.results.paper import paper_figure
 from fewshot.results.predictions import confusions
 from fewshot.results.record import Scores
@@ -109,8 +108,8 @@ def log_result(
     measures = result.get("interpretability", {})
     run.summary.update({f"interpretability/{name}": value for name, value in measures.items()})
     if figures and (publish or result["data"] in PUBLIC):
-        named = {f"test task {task}: {score:.4g}": as_image(figure) for task, score, figure in figures}
-        run.log({"test/pictures": [wandb.Image(image, caption=name) for name, image in named.items()]})
+        images = [wandb.Image(image, caption=f"test task {n}: {score:.4g}") for n, score, image in figures]
+        run.log({"test/pictures": images})
 
 
 def log_checkpoint(run: Any, best: Path, result: Mapping[str, Any]) -> None:
