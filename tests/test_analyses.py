@@ -8,28 +8,19 @@ import torch.nn.functional as F
 
 from fewshot.config.run_id import run_folder
 from fewshot.errors import UserError
-from fewshot.methods.oplstm import OPLSTM
-from fewshot.methods.sap import SAP
 from fewshot.plots.similarity import similarities
 from fewshot.report import load
 from fewshot.training.evaluate import draw, evaluate
 from fewshot.training.run import run as train
-from tests.conftest import BACKBONES, CLASSES, RELEASED, Task, episode, make
-from tests.conftest import OPLSTM as OPTIONS
-from tests.conftest import SAP as SAP_OPTIONS
+from tests.conftest import BACKBONES, CLASSES, OPLSTM, RELEASED, SAP, Task, episode, make
 from tests.helpers import evaluation, images_of, rows
 from tests.offline import records, summary
 from tests.test_curves import images as own_images
 from tests.test_plots import images
 
-DRAW = draw
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 
 def oplstm(backbone="conv4"):
-    learner = make("oplstm", backbone, **OPTIONS | RELEASED | {"normalisation": "matrix"})
-    assert isinstance(learner, OPLSTM)
-    return learner
+    return make("oplstm", backbone, **OPLSTM | RELEASED | {"normalisation": "matrix"})
 
 
 def plain_similarity(learner, support_x, support_y, final, paper):
@@ -56,25 +47,18 @@ def test_similarities_equal_their_definition(definition):
     learner = oplstm()
     batch = episode(learner)
     found = similarities(learner, batch, definition)
-    finals = learner.output_layer(batch.support_x, batch.support_y)[2].detach()
+    _, initial, final = learner.output_layer(batch.support_x, batch.support_y)
     names = ("cosine_gradient", "distance_gradient", "cosine_prototypes", "distance_prototypes")
     for b in range(3):
-        task = (batch.support_x[b], batch.support_y[b], finals[b])
+        task = (batch.support_x[b], batch.support_y[b], final[b].detach())
         expected = plain_similarity(learner, *task, definition == "paper")
         assert [float(found[name][b]) for name in names] == pytest.approx(expected, rel=1e-9)
-
-
-def test_the_output_layer_makes_the_predictions():
-    learner = oplstm()
-    batch = episode(learner)
-    _, initial, final = learner.output_layer(batch.support_x, batch.support_y)
     assert torch.equal(initial[0], learner.head.weight)
     predicted = learner.body(batch.query_x) @ final.mT + learner.head.bias
     torch.testing.assert_close(predicted, learner.predict(batch))
 
 
-def test_figure_6_is_logged_and_drawn(tmp_path, monkeypatch):
-    monkeypatch.setattr("fewshot.training.evaluate.draw", DRAW)
+def test_figure_6_is_logged_and_drawn(tmp_path):
     small = ["method=oplstm", "backbone=conv4", "trainer.max_steps=10"]
     cfg = own_images(tmp_path, *small, "trainer.similarity=paper")
     other = cfg.copy()
@@ -87,18 +71,16 @@ def test_figure_6_is_logged_and_drawn(tmp_path, monkeypatch):
     assert all(-1 <= float(r["value"]) <= 1 for r in logged)
     assert (folder / "similarity-paper.png").exists()
     assert (folder / "test_task_0.png").exists()
-    with pytest.raises(UserError, match=r"began without trainer\.similarity=released"):
-        train(other)
-    (folder / "result.json").unlink()  # as if it had been interrupted
-    with pytest.raises(UserError, match=r"began without trainer\.similarity=released"):
-        train(other)
+    for _ in range(2):  # finished, and as if it had been interrupted
+        with pytest.raises(UserError, match=r"began without trainer\.similarity=released"):
+            train(other)
+        (folder / "result.json").unlink(missing_ok=True)
     assert train(cfg)["status"] == "finished"
 
 
 @pytest.mark.parametrize(("backbone", "layers"), [("conv4", 4), ("fc", 2)])
 def test_interpretability_is_the_activation_strengths(backbone, layers):
-    learner = make("sap", backbone, **SAP_OPTIONS)
-    assert isinstance(learner, SAP)
+    learner = make("sap", backbone, **SAP)
     found = learner.interpretability()
     # three levels of multiplications and shifts, two of scales, the head
     assert len(found) == 3 * layers + 3 * 3 + 2 * 3 + 1
@@ -114,8 +96,7 @@ def test_interpretability_is_the_activation_strengths(backbone, layers):
 @pytest.mark.parametrize("backbone", ["conv4", "fc"])
 def test_sap_starts_as_the_plain_network(backbone, centred):
     shape = (2, 8, 8) if backbone == "conv4" else (1, 3, 3)
-    options = SAP_OPTIONS | {"centred": centred}
-    learner = CLASSES["sap"](Task(shape, 3, False), BACKBONES[backbone], **options)
+    learner = CLASSES["sap"](Task(shape, 3, False), BACKBONES[backbone], **SAP | {"centred": centred})
     x, net = torch.randn(2, 5, *shape), learner.net
     with torch.no_grad():
         weights = {n: p.expand(2, *p.shape) for n, p in net.named_parameters() if learner.adapts(n)}
@@ -124,6 +105,7 @@ def test_sap_starts_as_the_plain_network(backbone, centred):
         torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_later_evaluations(tmp_path):
     cfg = own_images(tmp_path, "logger=wandb")
     one, two = str(tmp_path / "images"), str(tmp_path / "two")
@@ -157,6 +139,6 @@ def wandb_runs(folder):
 
 
 def test_weights_are_drawn(tmp_path):
-    DRAW(tmp_path, images()[1], oplstm("fc").float(), "", "none")
+    draw(tmp_path, images()[1], oplstm("fc").float(), "", "none")
     drawn = {path.stem for path in tmp_path.glob("*.png")}
     assert drawn == {*(f"test_task_{n}" for n in range(4)), "weights"}

@@ -7,7 +7,7 @@ from fewshot.methods.base import MetaLearner
 from fewshot.plots.curves import learning_curve
 from fewshot.training.callbacks import MetricsCsv
 from fewshot.training.run import run as train
-from tests.helpers import config, kill_at, rows
+from tests.helpers import config, images_of, kill_at, rows
 from tests.made_files import fill_folder, picture
 
 FEW = ["trainer.max_steps=20", "trainer.val_check_interval=10", "trainer.log_every_n_steps=5"]
@@ -17,11 +17,10 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 def images(tmp_path, *overrides):
     """A small run on own images, two classes a task that are hard to tell apart."""
+    settings = images_of(tmp_path)
     files = {f"class{c}/{i}.png": picture(c + 12 * i) for c in range(12) for i in range(20)}
     fill_folder(tmp_path / "images", files)
-    small = [f"data.path={tmp_path / 'images'}", "data.size=8", "data.channels=1", "data.ways=2"]
-    small += ["data.train_queries=3", "data.val_queries=3", "backbone.widths=[4,4]"]
-    return config(tmp_path, "data=folder", "method=protonet", *small, *overrides)
+    return config(tmp_path, "method=protonet", *settings, *overrides)
 
 
 def curve(folder, metric):
@@ -48,9 +47,7 @@ def test_training_accuracy_of_logged_steps(method, tmp_path, monkeypatch):
     train(cfg)
     folder = run_folder(cfg)
     logged = curve(folder, "train/accuracy")
-    assert logged == {
-        step: pytest.approx(expected) for step, expected in zip((5, 10, 15, 20), scored, strict=True)
-    }
+    assert logged == pytest.approx(dict(zip((5, 10, 15, 20), scored, strict=True)))
     assert len(set(logged.values())) > 1
     assert curve(folder, "train/loss").keys() == logged.keys()
     assert [*curve(folder, "val/loss")] == [*curve(folder, "val/accuracy")] == [0, 10, 20]

@@ -99,7 +99,7 @@ def test_figures_are_of_the_predictions_of_the_test(make_case):
 
 def test_figures_are_saved_as_png_and_pdf(tmp_path):
     learner, datamodule = images()
-    [(_, _, figure)] = episodes.test_figures(learner, datamodule, (0,))
+    [(_, _, figure)] = episodes.test_figures(learner, datamodule, [0])
     episodes.save_figure(figure, tmp_path / "a.picture")
     with Image.open(tmp_path / "a.picture.png") as image:
         assert image.size[0] == pytest.approx(episodes.DPI * figure.get_figwidth(), abs=1)

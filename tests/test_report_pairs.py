@@ -23,6 +23,7 @@ def test_pairing_cancels_what_tasks_have_in_common():
     assert test["p_tasks"] == pytest.approx(expected.pvalue)
     low, high = expected.confidence_interval(0.95)
     assert [test["difference"], test["ci95_tasks"]] == pytest.approx([(low + high) / 2, (high - low) / 2])
+    assert test["ci95_seeds"] == pytest.approx(half_width((one - other).mean(1)))
     equal, single = paired(np.zeros((2, 5))), paired(np.array([[0.3]]))
     assert (equal["p_tasks"], equal["p_seeds"], equal["effect"]) == (1, 1, 0)
     assert (np.isnan(single["p_tasks"]), single["effect"], np.isnan(single["p_seeds"])) == (True, 0, True)
@@ -58,7 +59,7 @@ def test_a_task_that_has_much_of_the_error_is_marked():
     scores = some(0.04, 0)
     scores[7] = 30.0
     store(next(job for job in found if job.name == "maml" and job.cfg.seed == 0), scores)
-    tables = report("table1", narrow)[0].tables
+    tables = report("table1", narrow).tables
     assert list(tables["in full"]["one task"]) == ["", "11%"]
     assert tables["pairs"]["one task"].str.endswith("%").all()
 
@@ -67,12 +68,12 @@ def test_variants_are_compared_on_the_tests_of_evaluate():
     narrow = ["method=oplstm", "shots=1", "variant=released,paper"]
     for job in store_study("table2", narrow, 80):
         evaluated(job, some(80, job.cfg.seed, 600) - 3 * (job.cfg.variant == "released"))
-    said, runs, _ = report("table2", [*narrow, "queries=15"])
-    [pair] = pairs(runs).to_dict("records")
+    said = report("table2", [*narrow, "queries=15"])
+    [pair] = pairs(said.runs).to_dict("records")
     assert (pair["first"], pair["column"], pair["seeds"]) == ("oplstm variant=released", "omniglot 1-shot", 3)
     assert (pair["difference"], pair["ci95_seeds"]) == (pytest.approx(-3), pytest.approx(0, abs=1e-9))
-    assert runs["paper"].isna().all()  # it has one query
+    assert said.runs["paper"].isna().all()  # it has one query
     assert said.title == "table2 method=oplstm queries=15 shots=1 variant=released,paper"
-    said, runs, _ = report("table2", narrow)  # of 1 and of 15 queries, which are never compared
-    assert {"omniglot 1-shot, test_queries=1", "omniglot 1-shot, test_queries=15"} == set(runs["column"])
+    said = report("table2", narrow)  # of 1 and of 15 queries, which are never compared
+    assert {"omniglot 1-shot, test_queries=1", "omniglot 1-shot, test_queries=15"} == set(said.runs["column"])
     assert "pairs" not in said.tables

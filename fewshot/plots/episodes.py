@@ -84,11 +84,10 @@ def episode_figure(
     ways, side = predictions.shape[2], episode.support_x.shape[-1] + 2
     support_x, support_y, query_x, query_y = (x[number].cpu() for x in episode[:4])
     predicted = predictions[number].argmax(-1).cpu()
-    tiles = []
+    gap, tiles = torch.ones_like(support_x[:1]), []
     for label in range(ways):
-        gap = torch.ones_like(support_x[:1])
         tiles += [support_x[support_y == label][:MOST], gap, query_x[query_y == label][:MOST]]
-    shots, columns = len(tiles[0]), len(tiles[0]) + 1 + len(tiles[2])
+    shots, columns = len(tiles[0]), sum(map(len, tiles[:3]))
     grid = make_grid(torch.cat(tiles).float().clamp(0, 1), columns, pad_value=1)
     figure = Figure(figsize=(0.6 * columns + 2, 0.6 * ways + 0.9))
     figure.suptitle(title)

@@ -41,6 +41,7 @@ class Similarity(Callback):
         self.seen.clear()
 
 
+@torch.no_grad()
 def similarities(learner: OPLSTM, episode: Episode, definition: str) -> dict[str, Tensor]:
     """Cosine similarity and Euclidean distance of the output layer's updates, (B,) each.
 
@@ -52,24 +53,21 @@ def similarities(learner: OPLSTM, episode: Episode, definition: str) -> dict[str
     features that the layer sees under H_0, with its bias unchanged. H_Proto has rows 2 c_n, the linear part
     of the squared distance to the mean c_n of a class's features: -|x - c|² = 2 cᵀx - |c|² - |x|².
     """
-    with torch.no_grad():
-        features_BMD, initial_BND, final_BND = learner.output_layer(episode.support_x, episode.support_y)
-        targets_BMN = learner.targets(episode.support_y)
-        descended_BND = initial_BND
-        for _ in range(learner.passes):  # the gradient of the mean cross-entropy is (p - y)ᵀ a / M
-            error_BMN = (features_BMD @ descended_BND.mT + learner.head.bias).softmax(-1) - targets_BMN
-            descended_BND = descended_BND - STEP * error_BMN.mT @ features_BMD / features_BMD.shape[1]
-        prototypes_BND = targets_BMN.mT @ features_BMD / targets_BMN.sum(1).unsqueeze(-1)
-        origin = initial_BND if definition == "paper" else torch.zeros_like(initial_BND)
-        pairs = {
-            "gradient": (final_BND - initial_BND, descended_BND - initial_BND),
-            "prototypes": (final_BND - origin, 2 * prototypes_BND - origin),
-        }
-        found = {}
-        for name, (ours, other) in pairs.items():
-            found[f"cosine_{name}"] = F.cosine_similarity(ours.flatten(1), other.flatten(1))
-            found[f"distance_{name}"] = (ours - other).flatten(1).norm(dim=1)
-        return found
+    features_BMD, initial_BND, final_BND = learner.output_layer(episode.support_x, episode.support_y)
+    targets_BMN = learner.targets(episode.support_y)
+    descended_BND = initial_BND
+    for _ in range(learner.passes):  # the gradient of the mean cross-entropy is (p - y)ᵀ a / M
+        error_BMN = (features_BMD @ descended_BND.mT + learner.head.bias).softmax(-1) - targets_BMN
+        descended_BND = descended_BND - STEP * error_BMN.mT @ features_BMD / features_BMD.shape[1]
+    prototypes_BND = targets_BMN.mT @ features_BMD / targets_BMN.sum(1).unsqueeze(-1)
+    origin = initial_BND if definition == "paper" else torch.zeros_like(initial_BND)
+    pairs = {"gradient": (final_BND - initial_BND, descended_BND - initial_BND)}
+    pairs |= {"prototypes": (final_BND - origin, 2 * prototypes_BND - origin)}
+    found = {}
+    for name, (ours, other) in pairs.items():
+        found[f"cosine_{name}"] = F.cosine_similarity(ours.flatten(1), other.flatten(1))
+        found[f"distance_{name}"] = (ours - other).flatten(1).norm(dim=1)
+    return found
 
 
 @styled

@@ -6,85 +6,107 @@ tests that evaluate.py made with so many queries a class. W&B gets the report as
 logger=csv.
 """
 
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
 
 from fewshot.config.compose import choices_of, plain
-from fewshot.errors import UserError, exit_code, optional
+from fewshot.errors import UserError, optional
+from fewshot.files import atomic_write
+from fewshot.plots.episodes import save_figure
 from fewshot.report import figures, table
-from fewshot.report.jobs import Job, jobs, runs_of, title
-from fewshot.report.write import Report, log_to_wandb, markdown, write
+from fewshot.report.jobs import Job, command, jobs, runs_of, title, wandb_name
 from fewshot.results.record import as_override
 
 LEGEND = """Scores are ours ± 95% over tasks [the paper's]; * is reduced, - out of time, · missing.
 Where one task has much of the error, ± tasks is too narrow.
 Pairs are on equal tasks, the first less the second; p-values have Holm's correction. Significance (5%) over
 tasks is that of these trained runs, over seeds that of the methods. Costs are means of the runs."""
+HEAD = """<!doctype html><meta charset=utf-8><style>body{font:15px sans-serif;margin:2em}
+th,td{padding:.3em .7em;text-align:right;border-bottom:1px solid #ddd}img{max-width:100%}</style>"""
 
 
-def report(study: str, arguments: Sequence[str] = ()) -> tuple[Report, pd.DataFrame, list[Job]]:
-    """A study's report, the tests that it is made from, and their jobs.
+@dataclass
+class Report:
+    """What a report says, in whatever format, by the names of tables and figures."""
+
+    title: str
+    jobs: list[Job]
+    runs: pd.DataFrame  # the tests of the jobs
+    notes: list[str] = field(default_factory=list)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # of text
+    figures: dict[str, Figure] = field(default_factory=dict)
+    numbers: dict[str, pd.DataFrame] = field(default_factory=dict)  # csv files
+
+
+def report(study: str, arguments: Sequence[str] = ()) -> Report:
+    """A study's report.
 
     Raises:
         UserError: there is no such study, or its metrics have no common table.
     """
     overrides, queries = split_queries(arguments)
-    found, said = jobs(study, overrides), Report(title(study, arguments))
+    found = jobs(study, overrides)
     runs = runs_of(found, queries)
+    said = Report(title(study, arguments), found, runs, numbers={"runs": runs.drop(columns="scores")})
     if runs["metric"].nunique() > 1:
         raise UserError(f"{said.title}: errors on sine and accuracies do not fit one table: narrow data=")
-    add = add_trials if study in choices_of("search") else add_tables
-    add(said, found, runs)
+    if study in choices_of("search"):
+        add_trials(said)
+    else:
+        add_tables(said)
     said.figures = {f"{study}-{kind}": figure for kind, figure in said.figures.items()}
-    said.numbers["runs"] = runs.drop(columns="scores")
-    return said, runs, found
+    return said
 
 
 def split_queries(arguments: Sequence[str]) -> tuple[list[str], int | None]:
     """The overrides of runs, and the queries a class of the tests to report."""
-    given = [argument for argument in arguments if argument.startswith("queries=")]
-    if given and not given[-1].removeprefix("queries=").isdecimal():
-        raise UserError(f"{given[-1]} is not an integer")
-    queries = int(given[-1].removeprefix("queries=")) if given else None
-    return [argument for argument in arguments if argument not in given], queries
+    overrides = [argument for argument in arguments if not argument.startswith("queries=")]
+    queries = [argument.removeprefix("queries=") for argument in arguments if argument not in overrides]
+    if queries and not queries[-1].isdecimal():
+        raise UserError(f"queries={queries[-1]} is not an integer")
+    return overrides, int(queries[-1]) if queries else None
 
 
-def add_tables(said: Report, found: Sequence[Job], runs: pd.DataFrame) -> None:
-    cells, compared = table.summarise(runs), table.pairs(runs)
+def add_tables(said: Report) -> None:
+    cells, compared = table.summarise(said.runs), table.pairs(said.runs)
     said.notes.append(LEGEND)
     said.numbers["in_full"] = cells
     said.tables = {"table": table.as_published(cells), "in full": table.as_text(cells, table.IN_FULL)}
     if len(compared):
         said.numbers["pairs"] = compared
-        said.tables |= {"pairs": table.as_text(compared, table.PAIRS), "mean rank": table.ranks(runs)}
+        said.tables |= {"pairs": table.as_text(compared, table.PAIRS), "mean rank": table.ranks(said.runs)}
     if cells["seeds"].any():
         said.tables["costs"] = table.as_text(cells[cells["seeds"] > 0], table.COSTS)
-        said.figures = figures.of_study(said.title, found[0].cfg, runs, cells)
+        said.figures = figures.of_study(said.title, said.jobs[0].cfg, said.runs, cells)
 
 
-def add_trials(said: Report, found: Sequence[Job], runs: pd.DataFrame) -> None:
-    """Adds a search's tables, figure and best trial to its report.
+def add_trials(said: Report) -> None:
+    """Adds a search's table, figure and best trial to its report.
 
     Raises:
         UserError: the trials are of several data sets, methods or tasks, which have no common best.
     """
-    if len({str((job.cfg.method.name, job.cfg.shots, job.cfg.variant, job.cfg.data)) for job in found}) > 1:
+    cfgs, runs = [job.cfg for job in said.jobs], said.runs
+    if len({str((cfg.method.name, cfg.shots, cfg.variant, cfg.data)) for cfg in cfgs}) > 1:
         raise UserError("trials are ranked within one method, data, shots and variant: choose one")
-    settings, metric = settings_of(found), runs["metric"].iloc[0]
-    own = runs[runs["data"] == runs["trained_on"]].reset_index(drop=True)
-    own["trial"] = [str(job.cfg.get("trial", n)) for n, job in enumerate(found)]  # a grid has no trials
+    own, metric = runs[runs["data"] == runs["trained_on"]].reset_index(drop=True), runs["metric"].iloc[0]
+    own["trial"] = [str(cfg.get("trial", n)) for n, cfg in enumerate(cfgs)]  # a grid has no trials
     done = own[own["scores"].notna()].sort_values("best_validation", ascending=metric == "mse")
     said.notes.append(f"{len(done)} of {len(own)} trials have a result")
     if done.empty:
         return
-    best, settings = done.iloc[0], settings.loc[done.index]
+    best, settings = done.iloc[0], varied_settings(cfgs).loc[done.index]
     test = f"{best['mean']:.4g} ± {best['ci95']:.2g} (median of its tasks {np.median(best['scores']):.3g})"
     said.notes.append(f"best, by validation alone: trial {best['trial']}; test on {best['data']}: {test}")
-    said.notes.append(found[done.index[0]].command)
+    said.notes.append(said.jobs[done.index[0]].command)
     shown = {"trial": done["trial"], "best validation": done["best_validation"].map("{:.4g}".format)}
     for name, values in settings.items():
         shown[str(name)] = values.map("{:.3g}".format if values.dtype == float else as_override)
@@ -94,29 +116,76 @@ def add_trials(said: Report, found: Sequence[Job], runs: pd.DataFrame) -> None:
         said.figures["trials"] = figures.trials(done["best_validation"], settings, metric, said.title)
 
 
-def settings_of(found: Sequence[Job]) -> pd.DataFrame:
-    """The settings of method and backbone in which the jobs differ, one row per job."""
-    settings = pd.json_normalize([plain(job.cfg) for job in found])
-    own = settings.filter(regex=r"^(method|backbone)\..*(?<!\.name)$")
-    own = own.loc[:, own.astype(str).nunique() > 1]
-    return own.rename(columns=lambda name: name.removeprefix("method."))
+def varied_settings(cfgs: Sequence[DictConfig]) -> pd.DataFrame:
+    """The settings of method and backbone that are not the same in all configurations, a row each."""
+    settings = pd.json_normalize(list(map(plain, cfgs))).filter(regex=r"^(method|backbone)\..*(?<!\.name)$")
+    settings = settings.loc[:, settings.astype(str).nunique() > 1]
+    return settings.rename(columns=lambda name: name.removeprefix("method."))
 
 
-def main(arguments: Sequence[str]) -> int:
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
-    study, *overrides = arguments
-    said, _, [job, *_] = report(study, overrides)
+def as_markdown(frame: pd.DataFrame) -> str:
+    """A Markdown table whose columns are aligned as text too."""
+    rows = [list(frame.columns), *frame.to_numpy().tolist()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [" | ".join(map(str.rjust, row, widths)) for row in rows]
+    lines.insert(1, " | ".join("-" * (width - 1) + ":" for width in widths))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def markdown(said: Report) -> str:
+    tables = [f"**{name}**\n\n{as_markdown(frame)}" for name, frame in said.tables.items()]
+    return "\n\n".join([f"# {said.title}", *said.notes, *tables]) + "\n"
+
+
+def write(said: Report, folder: Path) -> None:
+    """Writes report.md, .tex (for booktabs and T1 fonts) and .html, csv files and figures."""
+    md, tex, page = markdown(said), "", f"{HEAD}<h1>{escape(said.title)}</h1>"
+    page += "".join(f"<p>{escape(note)}</p>" for note in said.notes)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in said.figures.items():
+        save_figure(figure, folder / name)
+        md += f"\n![{name}]({name}.png)\n"
+        page += f'<img src="{name}.png">'
+    for name, text in said.tables.items():
+        tex += text.to_latex(index=False, escape=True, caption=name)
+        page += f"<h2>{name}</h2>{text.to_html(index=False, border=0)}"
+    files = {f"{name}.csv": frame.to_csv(index=False) for name, frame in said.numbers.items()}
+    for name, content in {**files, "report.md": md, "report.tex": tex, "report.html": page}.items():
+        atomic_write(folder / name, content)
+
+
+@optional("logging to W&B")
+def log_to_wandb(said: Report, cfg: DictConfig, folder: Path) -> None:
+    """Logs tables and figures as a W&B run, the same each time, offline unless the user is logged in."""
+    import wandb
+
+    from fewshot.training.wandb_log import wandb_settings
+
+    run = wandb.init(
+        entity=cfg.logger.entity,
+        project=cfg.logger.project,
+        group=cfg.logger.group or cfg.study,
+        name=wandb_name(said.title),
+        job_type="report",
+        tags=[cfg.study, "report", *cfg.logger.tags],
+        **wandb_settings(folder),
+    )
+    shown: dict[str, Any] = {name: wandb.Image(figure) for name, figure in said.figures.items()}
+    run.log(shown | {name: wandb.Table(dataframe=frame) for name, frame in said.tables.items()})
+    run.summary["notes"] = "\n".join(said.notes)
+    run.finish()
+
+
+def main(study: str, arguments: Sequence[str]) -> None:
+    said = report(study, arguments)
     print(markdown(said))
-    folder = Path(job.cfg.paths.outputs) / "reports" / said.title.replace(" ", "-").replace("/", "_")[:150]
+    cfg, name = said.jobs[0].cfg, said.title.replace(" ", "-").replace("/", "_")[:150]
+    folder = Path(cfg.paths.outputs) / "reports" / name
     write(said, folder)
-    if job.cfg.logger.name == "wandb":
-        with optional("logging to W&B"):
-            log_to_wandb(said, job.cfg, folder)
+    if cfg.logger.name == "wandb":
+        log_to_wandb(said, cfg, folder)
     print(folder)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main, sys.argv[1:]))
+    command(main, __doc__)

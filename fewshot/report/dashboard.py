@@ -4,74 +4,62 @@ It shows the study's runs, their further tests and its report, by their names. U
 `wandb sync`: those in outputs/*/*/*/*/wandb and outputs/reports/*/wandb.
 """
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
-from fewshot.config.compose import choices_of
 from fewshot.config.run_id import run_name
-from fewshot.errors import exit_code
-from fewshot.report.jobs import Job, jobs, sweep, title, wandb_name
+from fewshot.report.jobs import command, jobs, sweep, title, wandb_name
 from fewshot.results.record import name_of_test
 
 MEAN: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}  # over the runs of a group
 
 
-def sections(study: str, found: Sequence[Job]) -> dict[str, list[Any]]:
-    """The panels, by the names of their sections."""
-
-    def bars(names: Sequence[str]) -> list[Any]:
-        return [wr.BarPlot(title=name, metrics=[wr.SummaryMetric(name)], **MEAN) for name in names]
-
-    metric = found[0].metric
-    curves = (f"val/{metric}", "val/loss", "train/loss")
-    further = sorted({f"test/{test['data']}/{metric}" for job in found for test in job.tests[1:]})
-    searched = study in choices_of("search")
-    tables = ["trials"] if searched else ["table", "in full", "pairs", "mean rank", "costs"]
-    return {
-        "learning": [wr.LinePlot(title=name, x="tasks", y=[name], **MEAN) for name in curves],
-        "test": bars([f"test/{metric}", *further]),
-        "throughput and memory": bars(["tasks_per_second", "peak_memory_bytes"]),
-        "search": [wr.ParameterImportancePlot(with_respect_to="best_validation")] * searched,
-        "the report": [wr.WeavePanelSummaryTable(table_name=name) for name in tables],
-    }
+def bars(names: Iterable[str]) -> list[Any]:
+    return [wr.BarPlot(title=name, metrics=[wr.SummaryMetric(name)], **MEAN) for name in names]
 
 
-def workspace(study: str, overrides: Sequence[str], found: Sequence[Job]) -> ws.Workspace:
+def workspace(study: str, overrides: Sequence[str] = ()) -> ws.Workspace:
     """The saved view of the study's runs, grouped over seeds, their further tests and the report."""
+    swept, found = sweep(study, overrides), jobs(study, overrides)
     name, logger = wandb_name(title(study, overrides)), found[0].cfg.logger
-    shown = [name]
+    metric = found[0].tests[0]["metric"]
+    shown, scores = [name], [f"test/{metric}"]
     for job in found:
         run = run_name(job.cfg, job.folder)
         shown += [run, *(f"{run}-on-{name_of_test(test)}" for test in job.tests[1:])]
+        scores += [f"test/{test['data']}/{metric}" for test in job.tests[1:]]
+    curves, costs = (f"val/{metric}", "val/loss", "train/loss"), ("tasks_per_second", "peak_memory_bytes")
+    panels: dict[str, list[Any]] = {
+        "learning": [wr.LinePlot(title=curve, x="tasks", y=[curve], **MEAN) for curve in curves],
+        "test": bars(dict.fromkeys(scores)),
+        "throughput and memory": bars(costs),
+    }
     groups: list[Any] = []
-    if study not in choices_of("search"):
-        swept = [o.key_or_group for o in sweep(study, overrides).values() if o.is_sweep_override()]
-        keys = [f"{key}.name" if key in ("method", "data") else key for key in swept if key != "seed"]
-        groups = [ws.Config(key) for key in keys]
-    panels = sections(study, found).items()
+    if "search" in swept:
+        tables = ["trials"]
+        panels["search"] = [wr.ParameterImportancePlot(with_respect_to="best_validation")]
+    else:
+        tables = ["table", "in full", "pairs", "mean rank", "costs"]
+        varied = [key for key, values in swept.items() if len(values) > 1 and key != "seed"]
+        groups = [ws.Config(f"{key}.name" if key in ("method", "data") else key) for key in varied]
+    panels["the report"] = [wr.WeavePanelSummaryTable(table_name=name) for name in tables]
     return ws.Workspace(
         entity=logger.entity or "",
         project=logger.project,
         name=name,
-        sections=[ws.Section(name=name, panels=of, is_open=True) for name, of in panels if of],
+        sections=[ws.Section(name=name, panels=of, is_open=True) for name, of in panels.items()],
         runset_settings=ws.RunsetSettings(filters=ws.And(ws.Metric("Name").isin(shown)), groupby=groups),
     )
 
 
-def main(arguments: Sequence[str]) -> int:
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
-    study, *overrides = arguments
-    view = workspace(study, overrides, jobs(study, overrides))
+def main(study: str, overrides: Sequence[str]) -> None:
+    view = workspace(study, overrides)
     view.save()
     print(view.url)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main, sys.argv[1:]))
+    command(main, __doc__)

@@ -20,16 +20,14 @@ UNITS = {"mse": "mean squared error", "accuracy": "accuracy, %"}
 def of_study(title: str, cfg: DictConfig, runs: pd.DataFrame, cells: pd.DataFrame) -> dict[str, Figure]:
     """The figures that fit a study's runs, by their names."""
     own = runs[(runs["data"] == runs["trained_on"]) & runs["scores"].notna()]
-    paths = {folder: Path(folder) / "metrics.csv" for folder in own["folder"]}
-    logs = {folder: read_curves(path) for folder, path in paths.items() if path.exists()}
+    logs = {f: read_curves(path) for f in own["folder"] if (path := Path(f, "metrics.csv")).exists()}
     figures = {"scores": scores(cells, title)}
     if own["shots"].nunique() > 3 and own["data"].nunique() == 1:
         figures["shots"] = by_shots(own, cells, title)
     if logs:
         figures["validation"] = learning(own[own["folder"].isin(list(logs))], logs, title)
-    one_line = runs["name"].nunique() == runs["column"].nunique() == 1
     measured = f"similarity_{cfg.trainer.similarity}/cosine_gradient"
-    if one_line and all(measured in log for log in logs.values()):
+    if logs and len(cells) == 1 and all(measured in log for log in logs.values()):
         figures["similarity"] = similarity(own, logs, cfg, title)
     return figures
 
@@ -51,10 +49,9 @@ def scores(cells: pd.DataFrame, title: str) -> Figure:
 
 def by_shots(own: pd.DataFrame, cells: pd.DataFrame, title: str) -> Figure:
     """A line a row: the mean by the number of shots, the band over seeds, the paper's dashed."""
-    shots = own.drop_duplicates(["name", "column"])[["name", "column", "shots"]]
-    rows = shots.merge(cells, on=["name", "column"]).sort_values("shots").groupby("name", sort=False)
+    rows = cells.merge(own[["name", "column", "shots"]].drop_duplicates()).sort_values("shots")
     figure, [axes] = panels(1, (5, 2.9), f"{title}: bands are 95% over seeds, the paper's dashed")
-    for place, (name, row) in enumerate(rows):
+    for place, (name, row) in enumerate(rows.groupby("name", sort=False)):
         low, high = row["mean"] - row["ci95_seeds"], row["mean"] + row["ci95_seeds"]
         axes.plot(row["shots"], row["mean"], f"C{place}o-", ms=4, label=name)
         axes.fill_between(row["shots"], low, high, color=f"C{place}", alpha=0.2, lw=0)

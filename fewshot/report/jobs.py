@@ -2,7 +2,9 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +18,7 @@ from omegaconf import DictConfig
 from fewshot.config.compose import choices_of, composed
 from fewshot.config.eval_config import further_tests, protocol
 from fewshot.config.run_id import config_diff, is_reduced, run_folder, table_name
-from fewshot.errors import UserError
+from fewshot.errors import UserError, exit_code
 from fewshot.results.paper import NUMBERS, comparison_key, paper_numbers
 from fewshot.results.record import as_overrides, read_result
 
@@ -31,63 +33,63 @@ class Job(NamedTuple):
     cfg: DictConfig
     folder: Path
     command: str
-    reduced: bool  # whether its budget is smaller than the paper's
     tests: list[dict[str, Any]]  # the protocol of each of its tests, as a result has it; its own test first
 
-    @property
-    def metric(self) -> str:
-        return "mse" if self.cfg.data.name == "sine" else "accuracy"
 
+def sweep(study: str, overrides: Sequence[str] = ()) -> dict[str, list[str]]:
+    """`key=value` for every value that a study or the command line gives a setting, by the setting's key.
 
-def sweep(study: str, overrides: Sequence[str] = ()) -> dict[str, Override]:
-    """What a study sweeps over by its YAML and the command line, and the other overrides, by their keys."""
+    The first key is the group of the study.
+    """
     parse = OverridesParser.create().parse_overrides
-    given = parse(list(overrides))
-    single = [str(override.input_line) for override in given if not override.is_sweep_override()]
-    params = composed([choice(study), *single], with_hydra=True).hydra.sweeper.params
+    group = "search" if study in choices_of("search") else "experiment"
+    params = composed([f"{group}={study}"], with_hydra=True).hydra.sweeper.params
     if not params:
         raise UserError(f"{study} is a single run: see the result in its folder")
-    swept = parse([f"{key}={values}" for key, values in params.items()])
-    return {override.get_key_element(): override for override in [*swept, *given]}
-
-
-def choice(study: str) -> str:
-    """The override of train.py that chooses a study."""
-    return f"{'search' if study in choices_of('search') else 'experiment'}={study}"
+    swept = parse([f"{group}={study}", *(f"{key}={values}" for key, values in params.items()), *overrides])
+    return {override.key_or_group: assignments(override) for override in swept}
 
 
 def assignments(override: Override) -> list[str]:
-    """`key=value` for every value of an override."""
-    key = override.get_key_element()
-    if override.is_sweep_override():
-        return [f"{key}={value}" for value in override.sweep_string_iterator()]
-    return [f"{key}={override.get_value_element_as_str()}"]
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
 def jobs(study: str, overrides: Sequence[str] = ()) -> list[Job]:
     """The jobs of a study, narrowed or changed by overrides as a multirun of train.py would be."""
     swept, found = sweep(study, overrides), dict[Path, Job]()
-    named = [key for key, o in swept.items() if o.is_sweep_override() and key not in NOT_IN_NAME]
-    seeds = assignments(swept.pop("seed")) if "seed" in swept else []
-    for settings in product(*map(assignments, swept.values())):
-        base = composed([choice(study), *settings])
-        own = [setting.removeprefix("method.") for setting in settings if setting.split("=")[0] in named]
-        name, reduced, tests = " ".join([base.method.name, *own]), is_reduced(base), planned_tests(base)
+    seeds = swept.pop("seed", [])
+    named = [key for key, values in swept.items() if len(values) > 1 and key not in NOT_IN_NAME]
+    for settings in product(*swept.values()):
+        base = composed(list(settings))
+        own = [value for key, value in zip(swept, settings, strict=True) if key in named]
+        name = " ".join([base.method.name, *(value.lstrip("+").removeprefix("method.") for value in own)])
+        tests = planned_tests(base)
         for seed in seeds or [f"seed={base.seed}"]:
             cfg = base.copy()
             cfg.merge_with_dotlist([seed])
-            folder = run_folder(cfg)
-            command = shlex.join(["python", "train.py", choice(study), *settings, seed])
-            found[folder] = Job(name, cfg, folder, command, reduced, tests)
+            folder, command = run_folder(cfg), shlex.join(["python", "train.py", *settings, seed])
+            found[folder] = Job(name, cfg, folder, command, tests)
     return list(found.values())
 
 
 def planned_tests(cfg: DictConfig) -> list[dict[str, Any]]:
-    """The protocol of a run's own test and of those on further data."""
-    common = {"status": "finished", "method": cfg.method.name, "variant": cfg.variant}
+    """What is known of a run's own test and of those on further data before they are made."""
+    common = {"status": "finished", "method": cfg.method.name, "variant": cfg.variant, "study": cfg.study}
     common |= {"trained_on": cfg.data.name, "val_shots": cfg.shots, "config_diff": config_diff(cfg)}
+    common |= {"metric": "mse" if cfg.data.name == "sine" else "accuracy", "reduced": is_reduced(cfg)}
     own = common | protocol(cfg) | {"data": cfg.data.name}
     return [own, *(common | protocol(test) | {"data": table_name(test)} for test in further_tests(cfg))]
+
+
+def command(program: Callable[[str, Sequence[str]], None], description: str | None) -> None:
+    """Runs a program on the study and the overrides of the command line, and exits."""
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("study")
+    parser.add_argument("overrides", nargs="*")
+    given = parser.parse_args()
+    sys.exit(exit_code(program, given.study, given.overrides))
 
 
 def title(study: str, overrides: Sequence[str]) -> str:
@@ -139,13 +141,12 @@ def runs_of(jobs: Iterable[Job], queries: int | None = None) -> pd.DataFrame:
     """
     rows = []
     for job in jobs:
-        stored, data = stored_tests(job.folder), job.cfg.data
+        stored = stored_tests(job.folder)
         for planned in job.tests:
             test = planned | ({"test_queries": queries} if queries else {})
             where = " → ".join(dict.fromkeys([test["trained_on"], test["data"]]))
-            row = {"name": job.name, "column": f"{where} {test['shots']}-shot", "study": job.cfg.study}
-            row |= {"seed": job.cfg.seed, "metric": job.metric}
-            row |= {"reduced": job.reduced, "sign": data.get("sign"), "path": data.get("path")}
+            row = {"name": job.name, "column": f"{where} {test['shots']}-shot", "seed": job.cfg.seed}
+            row |= {name: job.cfg.data.get(name) for name in ("sign", "path")}
             row |= {f"paper_{name}": paper_numbers(test).get(name) for name in NUMBERS}
             rows.append(test | row | outcome(job, test, stored))
     runs = pd.DataFrame(rows).rename(columns={"paper_value": "paper"})
