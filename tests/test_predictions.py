@@ -16,7 +16,6 @@ from tests.test_curves import images
 FEW = ["trainer.max_steps=2", "trainer.val_check_interval=2"]
 
 
-@pytest.mark.usefixtures("composed_once")
 def test_a_run_and_an_evaluation_keep_their_predictions(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("fewshot.plots.episodes.test_figures", lambda *_, **__: [])
     plain = images(tmp_path, *FEW)
@@ -42,7 +41,7 @@ def test_a_run_and_an_evaluation_keep_their_predictions(tmp_path, capsys, monkey
     assert len([*(folder / "evaluations").glob("*-confusion.png")]) == 1
 
 
-@pytest.mark.usefixtures("composed_once", "undrawn")
+@pytest.mark.usefixtures("undrawn")
 def test_predictions_and_pictures_of_waves(tmp_path):
     cfg = config(tmp_path, "shots=5", "method.hidden=[4]", *FEW, "predictions=true")
     train(cfg)

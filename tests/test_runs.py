@@ -19,7 +19,7 @@ from fewshot.training.run import run
 from tests.helpers import check_same, config, evaluation, images_of, kill_at, rows, same, stored
 from tests.made_files import fill_folder, picture
 
-pytestmark = pytest.mark.usefixtures("composed_once", "undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 PROTONET = ["method=protonet", "trainer.max_steps=10"]
 FIELDS = """warnings status method variant data shots ways test_queries seed backbone bn train_bn parameters

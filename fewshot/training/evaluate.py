@@ -7,15 +7,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from fewshot.config.compose import plain
 from fewshot.config.eval_config import eval_config, load_config, protocol, same_data
 from fewshot.config.run_id import table_name
-from fewshot.config.settings import Evaluation
+from fewshot.config.settings import check_values
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import optional
 from fewshot.files import atomic_write
 from fewshot.methods import MetaLearner
-from fewshot.options import check_settings
 from fewshot.plots import curves, episodes, similarity
 from fewshot.results import predictions
 from fewshot.results import record as results
@@ -33,7 +31,7 @@ def evaluate(cfg: DictConfig) -> Result:
 
     Raises UserError where the run or the data cannot be used, Diverged where a score is not finite.
     """
-    check_settings(Evaluation, plain(cfg))
+    check_values(cfg)
     trained = load_config(Path(cfg.run))
     return test_run(Path(cfg.run), trained, eval_config(cfg, trained), cfg.pictures)
 
