@@ -99,7 +99,9 @@ def test_joblib_runs_jobs_in_processes(tmp_path, monkeypatch, capfd):
     assert call(monkeypatch, command, tmp_path) == 0
     [folder] = (tmp_path / "outputs" / "multirun").iterdir()
     assert sorted(read_jobs(folder).status) == ["finished", "finished"]
-    assert "job 1, " in capfd.readouterr().err
+    err = capfd.readouterr().err
+    assert "job 1, " in err
+    assert "finished (2 of 2, 0:00:00 left" in err
 
 
 def test_a_job_that_slurm_requeued_counts_once(tmp_path):

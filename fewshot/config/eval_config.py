@@ -24,8 +24,7 @@ def load_config(folder: Path) -> DictConfig:
     text = path.read_text(encoding="utf-8")
     if "${" in text:
         raise UserError(f"{path} is not a run's configuration: it has interpolations")
-    cfg = OmegaConf.create(text)
-    assert isinstance(cfg, DictConfig)
+    cfg: Any = OmegaConf.create(text)
     OmegaConf.set_struct(cfg, True)
     known = composed([f"{group}={cfg[group].name}" for group in CLASSES])
     for group in CLASSES:

@@ -84,20 +84,13 @@ def is_reduced(cfg: DictConfig) -> bool:
     all_tasks = theirs.max_steps * published.method.meta_batch_size
     fewer_tasks = (ours.max_steps + 1) * cfg.method.meta_batch_size <= all_tasks
     shorter = ours.max_steps < theirs.max_steps and fewer_tasks
-    fewer_val_tasks = ours.num_val_tasks < theirs.num_val_tasks
-    fewer_tests = ours.num_test_tasks < theirs.num_test_tasks
-    return "path" not in cfg.data and (shorter or fewer_val_tasks or fewer_tests)
+    fewer_tests = any(ours[name] < theirs[name] for name in ("num_val_tasks", "num_test_tasks"))
+    return "path" not in cfg.data and (shorter or fewer_tests)
 
 
 def config_diff(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
     """The training settings that differ from the published ones; `table` as in `identity`."""
     published, unpublished = published_config(cfg)
     ours, theirs = flatten(identity(cfg, table)), flatten(identity(published, table))
-    for name in unpublished:
-        theirs.pop(name, None)
-    missing = object()
-    return {
-        name: value
-        for name, value in ours.items()
-        if name not in TEST_ONLY and theirs.get(name, missing) != value
-    }
+    same = {name for name in ours if name in theirs and ours[name] == theirs[name]} - {*unpublished}
+    return {name: ours[name] for name in ours if name not in same and name not in TEST_ONLY}

@@ -4,6 +4,7 @@ Those of a learner, a backbone, a source of data and the data module are the ann
 constructors; the others are declared here.
 """
 
+from inspect import signature
 from typing import Annotated, Any, Literal
 
 import lightning as L
@@ -36,7 +37,7 @@ RUN: Settings = {
     **BOTH,
     "seed": Annotated[Seed, "of the tasks and of the initial weights"],
     "shots": EPISODES["shots"],
-    "variant": Annotated[Literal["released", "paper"], "code of the paper's tables, or its equations"],
+    "variant": Annotated[Literal["released", "paper"], "code behind the tables, or the paper's equations"],
     "overwrite": Annotated[bool, "train from scratch although the run is finished"],
     "study": Annotated[Text | None, "the table, figure or search that the run is part of"],
     "trial": Annotated[int, Field(ge=0, le=10**6), "number of the trial of a random search"],
@@ -51,6 +52,7 @@ RUN: Settings = {
     "logger.checkpoint": Annotated[bool, "also upload best.ckpt of a finished run, as an artifact"],
 }
 TRAINER: Settings = {
+    **dict.fromkeys(signature(L.Trainer).parameters, Any),  # Lightning checks these
     **COMPUTED,
     **{name: EPISODES[name] for name in ("max_steps", "num_val_tasks", "num_test_tasks", "eval_batch_size")},
     "val_check_interval": Annotated[Many, "updates between validations"],
@@ -89,9 +91,8 @@ def declarations(cfg: DictConfig) -> Settings:
     """The settings of a configuration of train.py, or of evaluate.py, by `group.name`."""
     if "method" not in cfg:
         return EVALUATION
-    declared, of_lightning = RUN.copy(), dict.fromkeys(settings_of(L.Trainer), Any)  # which checks its own
-    groups = {"trainer": of_lightning | TRAINER, "data": DATA, "backbone": {}}
-    groups["method"] = {"meta_batch_size": EPISODES["meta_batch_size"]}
+    declared, of_method = RUN.copy(), {"meta_batch_size": EPISODES["meta_batch_size"]}
+    groups: dict[str, Settings] = {"trainer": TRAINER, "data": DATA, "method": of_method, "backbone": {}}
     for group, settings in groups.items():
         if "_target_" in cfg[group]:
             settings = settings | settings_of(get_class(cfg[group]._target_)) | {"name": str, "_target_": str}

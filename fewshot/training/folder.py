@@ -18,7 +18,7 @@ from fewshot.data.datamodule import Source
 from fewshot.data.image_source import ImageSource
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
-from fewshot.files import atomic_write
+from fewshot.files import atomic_open, atomic_write
 from fewshot.methods import MetaLearner
 from fewshot.results.environment import environment, git_commit
 from fewshot.results.record import final_result, show
@@ -94,7 +94,8 @@ def extend(cfg: DictConfig, folder: Path, learner: MetaLearner, trainer: L.Train
     state: dict[str, Any] = torch.load(path / "last.ckpt", map_location="cpu", weights_only=True)
     state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False  # there are more now
     for name in ("metrics.csv", "best.ckpt"):
-        shutil.copyfile(path / name, folder / name)
+        with atomic_open(folder / name, "wb") as file:
+            file.write((path / name).read_bytes())
     AtomicCheckpointIO().save_checkpoint(state, folder / "last.ckpt")  # last: with it a folder is resumed
     print(f"continues {path}", file=sys.stderr)
 
