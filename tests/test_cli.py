@@ -19,7 +19,7 @@ MISTAKES = {  # a command, and what is said
     "method=oplst": "Could not find 'method/oplst' Available options in 'method': lstm maml oplstm",
     "trainer.update=3": "Could not override 'trainer.update'.",
     "variant=text": "variant=text: Input should be 'released' or 'paper'",
-    "seed=1.5": "seed=1.5: Input should be a valid integer",
+    "seed=1.0": "seed=1.0: Input should be a valid integer",
     "seed=0,1": "To sweep over it, add --multirun",
     "+method.steps=3 data=sine": "method.steps=3: Extra inputs are not permitted",
     "method.lstm_units=[5,5] data=sine": "lstm_units=[5, 5]: the last is 1",
