@@ -1,30 +1,29 @@
-"""The command line: Hydra's entry, errors in one line, exit codes, and the table of a multirun's jobs."""
+"""The command line: Hydra's entry, exit codes, and how the jobs of a multirun ended."""
 
 import math
 import os
 import sys
-import traceback
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
 import pandas as pd
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import FOLDERS
-from fewshot.errors import MISTAKES, Diverged, LostProcess, OutOfTime, UserError, one_line
+from fewshot.errors import EXIT_CODES, UserError, exit_code, one_line, show_error
 from fewshot.training import signals
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run
-
-PATHS = ("paths.raw", "paths.prepared", "paths.outputs", "data.path", "backbone.weights", "run", "path")
-# by severity
-EXIT_CODES = {"finished": 0, "out of time": 124, "requeued": 143, "stopped": 143, "failed": 1, "invalid": 2}
 
 
 @hydra.main(version_base="1.3", config_path=FOLDERS["train"], config_name="train")
@@ -44,19 +43,19 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
     there is.
     """
     signals.install()
-    score, status, message, stopped = None, "finished", "", None
+    outcome, score, stopped = "finished", None, None
     try:
         check_study()
-        result = function(expand_paths(cfg))
+        result = function(cfg)
         score = result.get("best_validation", result.get("mean"))
     except signals.Stopped as stop:
-        status, message, stopped = stop.status, str(stop), stop
+        outcome, stopped = f"{stop.status}: {stop}", stop
     except Exception as error:
-        status, message = report(error), one_line(error)
+        outcome = f"{show_error(error)}: {one_line(error)}"
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        note(f"{status}: {message}" if message else status, score)
+        keep_outcome(outcome, score)
     elif stopped is None:
-        sys.exit(EXIT_CODES[status])
+        sys.exit(EXIT_CODES[outcome.partition(":")[0]])
     if stopped is not None:
         signals.end_job(stopped)
     worst = math.inf if OmegaConf.select(cfg, "data.name") == "sine" else -math.inf
@@ -72,31 +71,12 @@ def check_study() -> None:
         raise UserError(f"this study sweeps {', '.join(left)}: add -m, or choose a value of each")
 
 
-def expand_paths(cfg: DictConfig) -> DictConfig:
-    """The configuration with `~` in its paths replaced by the home folder."""
-    for name in PATHS:
-        if value := OmegaConf.select(cfg, name):
-            OmegaConf.update(cfg, name, str(Path(value).expanduser()))
-    return cfg
-
-
-def report(error: Exception) -> str:
-    """Prints an error, and the traceback of an unknown one. Returns the status of the job that it ended."""
-    if not isinstance(error, (*MISTAKES, OutOfTime, Diverged, LostProcess)):
-        traceback.print_exc()
-    print(f"error: {one_line(error)}", file=sys.stderr)
-    if isinstance(error, MISTAKES):
-        return "invalid"
-    return "out of time" if isinstance(error, OutOfTime) else "failed"
-
-
-def note(outcome: str, score: float | None) -> None:
-    """Prints how a job of a multirun ended, and adds it to `jobs.csv` in the sweep's folder."""
+def keep_outcome(outcome: str, score: float | None) -> None:
+    """Adds how a job of a multirun ended to `jobs.csv` in the sweep's folder."""
     hydra = HydraConfig.get()
     overrides: Any = OmegaConf.to_container(hydra.overrides.task)  # as given, not resolved
     row = pd.DataFrame([[hydra.job.num, " ".join(overrides), outcome, score]])
     row.to_csv(Path(hydra.sweep.dir, "jobs.csv"), mode="a", header=False, index=False)
-    print(f"job {hydra.job.num}, {' '.join(overrides)}: {outcome}", file=sys.stderr)
 
 
 def read_jobs(folder: Path) -> pd.DataFrame:
@@ -107,11 +87,30 @@ def read_jobs(folder: Path) -> pd.DataFrame:
 
 
 class JobTable(Callback):
-    """Hydra's callback that ends a multirun with a table of its jobs, and the exit code of the worst."""
+    """Hydra's callback that says how each job of a multirun ended, and at the end shows a table of all.
+
+    A launcher sends it to the processes of the jobs. The exit code is that of the worst job.
+    """
+
+    total, began = 0, 0.0  # jobs of the multirun; seconds
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        sweeper, given = config.hydra.sweeper, config.hydra.overrides.task
         if "joblib" in config.hydra.launcher._target_:
             signals.install_in_joblib()
+        if (trials := sweeper.get("n_trials")) is None:  # which Optuna's has
+            swept = [f"{name}={values}" for name, values in (sweeper.get("params") or {}).items()]
+            overrides = OverridesParser.create().parse_overrides([*swept, *given])
+            trials = len(BasicSweeper.split_arguments(overrides, None)[0])
+        self.total, self.began = trials, time.time()
+
+    def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
+        if self.total:
+            rows = read_jobs(Path(config.hydra.sweep.dir)).set_index("job")
+            job = rows.loc[str(config.hydra.job.num)]
+            left = (time.time() - self.began) / len(rows) * (self.total - len(rows))
+            done = f"{len(rows)} of {self.total}, {timedelta(seconds=round(left))} left at this rate"
+            print(f"job {job.name}, {job.overrides}: {job.status} ({done})", file=sys.stderr)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         rows = read_jobs(Path(config.hydra.sweep.dir))
@@ -124,13 +123,7 @@ def main(program: Callable[[], None]) -> int:
     """Runs a program and returns the most severe exit code of its jobs; 128 + its number for a signal."""
     signals.install()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors of the command line come here
-    try:
-        program()
-    except SystemExit as end:
-        return int(end.code or 0)
-    except Exception as error:
-        return EXIT_CODES[report(error)]
-    return 0
+    return exit_code(program)
 
 
 train = partial(main, train_job)

@@ -1,6 +1,7 @@
 """What ends a run without a traceback: a user's mistake, no time left, numbers that are no longer finite."""
 
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,15 +31,28 @@ class OutOfTime(Exception):
 
 
 MISTAKES = (UserError, HydraException, OmegaConfBaseException, ImportError, OSError)
+# of how a program or a job of a multirun ends, by severity
+EXIT_CODES = {"finished": 0, "out of time": 124, "requeued": 143, "stopped": 143, "failed": 1, "invalid": 2}
+
+
+def show_error(error: Exception) -> str:
+    """Prints an error in one line, and the traceback of an unknown one. Returns how it ends a program."""
+    if not isinstance(error, (*MISTAKES, OutOfTime, Diverged, LostProcess)):
+        traceback.print_exc()
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    if isinstance(error, MISTAKES):
+        return "invalid"
+    return "out of time" if isinstance(error, OutOfTime) else "failed"
 
 
 def exit_code(program: Callable[..., int | None], *arguments: Any) -> int:
-    """Runs a program; a user's mistake is one line on stderr and exit code 2."""
+    """Runs a program, shows an error that ends it, and returns its exit code."""
     try:
         return program(*arguments) or 0
-    except MISTAKES as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+    except SystemExit as end:
+        return int(end.code or 0)
+    except Exception as error:
+        return EXIT_CODES[show_error(error)]
 
 
 @contextmanager

@@ -6,11 +6,11 @@ pydantic, strictly: neither 1.0 nor true is taken for 1.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, validate_call
+from pydantic import ConfigDict, Field, ValidationError, validate_call
 
 from fewshot.errors import UserError
 
@@ -66,21 +66,13 @@ def first_error(error: ValidationError, names: Sequence[str] = ()) -> str:
     return f"{name}{value}: {found['msg'].removeprefix('Value error, ')}"
 
 
-def check_settings(model: type[BaseModel], values: Mapping[str, Any]) -> None:
-    """UserError for the first value that `model` does not allow."""
-    try:
-        model.model_validate(values)
-    except ValidationError as error:
-        raise UserError(first_error(error)) from None
-
-
 def settings_of(target: Callable[..., Any]) -> dict[str, Any]:
-    """Name → annotation of the settings of a constructor, a function or a pydantic model."""
-    parameters, found = inspect.signature(target).parameters, dict[str, Any]()
+    """Name → annotation of the settings of a constructor or a function."""
+    parameters, found = inspect.signature(target, eval_str=True).parameters, dict[str, Any]()
     if isinstance(target, type) and any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
         found = settings_of(target.__mro__[1])  # which takes the others
     own = {name: p for name, p in parameters.items() if p.kind not in VARIABLE and name not in NOT_SETTINGS}
-    return found | {name: p.annotation for name, p in own.items()}
+    return found | {name: Any if p.annotation is p.empty else p.annotation for name, p in own.items()}
 
 
 def help_of(annotation: Any) -> str:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from omegaconf import DictConfig
 
 from fewshot import methods
 from fewshot.backbones.task_weight import TaskWeight
-from fewshot.config.compose import composed
 from fewshot.episodes import Episode, Task
 from fewshot.methods import MetaLearner
 from fewshot.plots import episodes as figures
@@ -78,18 +76,6 @@ def start() -> Iterator[Start]:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-@cache
-def _once(overrides: tuple[str, ...], **options: bool) -> DictConfig:
-    return composed(list(overrides), **options)
-
-
-@pytest.fixture
-def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A study's jobs are composed once for all tests: each takes a fifth of a second."""
-    for module in ("fewshot.report.jobs", "fewshot.config.run_id"):
-        monkeypatch.setattr(f"{module}.composed", lambda words, **how: _once(tuple(words), **how).copy())
 
 
 @pytest.fixture

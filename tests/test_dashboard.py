@@ -13,8 +13,6 @@ from tests.offline import history, summary
 pytest.importorskip("wandb_workspaces")
 from fewshot.report import dashboard
 
-pytestmark = pytest.mark.usefixtures("composed_once")
-
 
 @pytest.mark.slow
 def test_a_dashboard_shows_what_runs_log(tmp_path, monkeypatch):

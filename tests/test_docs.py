@@ -69,7 +69,6 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("archive", [*DOCS.glob("**/runs.tar.xz")], ids=lambda path: path.parent.name)
-@pytest.mark.usefixtures("composed_once")
 @pytest.mark.slow
 def test_unpacked_runs_count_as_finished(archive, tmp_path, monkeypatch):
     monkeypatch.setenv("FEWSHOT_OUTPUTS", str(tmp_path))

@@ -14,7 +14,7 @@ from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run
 from tests.helpers import config, contents, evaluation, images_of, kill_at
 
-pytestmark = pytest.mark.usefixtures("composed_once", "undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from fewshot.config.run_id import run_folder
 from fewshot.training.run import run
 from tests.helpers import check_same, config, contents, images_of, kill_at
 
-pytestmark = pytest.mark.usefixtures("composed_once", "undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture(scope="module")

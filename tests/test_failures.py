@@ -14,7 +14,7 @@ from fewshot.training import run as run_module
 from fewshot.training.run import run
 from tests.helpers import config, images_of, kill_at, stored
 
-pytestmark = pytest.mark.usefixtures("composed_once", "undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 WILD = ["method=maml", "method.inner_steps=1", "method.eval_inner_steps=200", "method.inner_lr=1e30"]

@@ -16,7 +16,7 @@ from tests.test_curves import images
 FEW = ["trainer.max_steps=2", "trainer.val_check_interval=2"]
 
 
-@pytest.mark.usefixtures("composed_once", "undrawn")
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_and_an_evaluation_keep_their_predictions(tmp_path, capsys):
     plain = images(tmp_path, *FEW)
     cfg = images(tmp_path, *FEW, "predictions=true", f"paths.outputs={tmp_path / 'kept'}")
@@ -47,7 +47,6 @@ def test_a_run_and_an_evaluation_keep_their_predictions(tmp_path, capsys):
     assert all((again / name).read_bytes() == (folder / name).read_bytes() for name in tables)
 
 
-@pytest.mark.usefixtures("composed_once")
 def test_predictions_and_pictures_of_waves(tmp_path):
     cfg = config(tmp_path, "shots=5", "method.hidden=[4]", *FEW, "predictions=true")
     train(cfg)

@@ -17,7 +17,7 @@ from fewshot.results.paper import read_csv
 from tests.helpers import evaluated, some, store, store_study
 from tests.offline import history, records, summary
 
-pytestmark = pytest.mark.usefixtures("composed_once", "outputs")
+pytestmark = pytest.mark.usefixtures("outputs")
 
 LSTM = ["shots=5", "method=lstm"]  # three jobs of table1
 

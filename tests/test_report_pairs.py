@@ -11,7 +11,7 @@ from fewshot.report.table import corrected, one_task, paired, pairs, ranks
 from fewshot.results.statistics import half_width
 from tests.helpers import evaluated, some, store, store_study
 
-pytestmark = pytest.mark.usefixtures("composed_once", "outputs")
+pytestmark = pytest.mark.usefixtures("outputs")
 
 
 def test_pairing_cancels_what_tasks_have_in_common():

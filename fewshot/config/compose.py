@@ -8,16 +8,18 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import hydra
 import numpy as np
+import pandas as pd
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from fewshot.episodes import random_bits, uniform
 
@@ -45,17 +47,14 @@ def choices_of(group: str) -> list[str]:
 
 def composed(overrides: list[str], program: str = "train", with_hydra: bool = False) -> DictConfig:
     """The configuration that a program with these overrides would get, with or without Hydra's own part."""
+    return compose_once(tuple(overrides), program, with_hydra).copy()
+
+
+@lru_cache(256)  # composing takes a fifth of a second
+def compose_once(overrides: tuple[str, ...], program: str, with_hydra: bool) -> DictConfig:
     GlobalHydra.instance().clear()  # of the job that this is called in
     with hydra.initialize_config_dir(FOLDERS[program], version_base="1.3"):
-        return hydra.compose(program, overrides, return_hydra_config=with_hydra)
-
-
-def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted key → value of nested dictionaries."""
-    if not isinstance(node, dict):
-        return {prefix: node}
-    flat = [flatten(inner, f"{prefix}.{name}" if prefix else name) for name, inner in node.items()]
-    return {name: value for part in flat for name, value in part.items()}
+        return hydra.compose(program, list(overrides), return_hydra_config=with_hydra)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -63,15 +62,20 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 
-def unset(values: Any) -> list[str]:
-    """The dotted names of the values that are still to be given."""
-    return [name for name, value in flatten(values).items() if value == "???"]
+def flatten(settings: Any) -> dict[str, Any]:
+    """`group.name` → value of settings in groups."""
+    return pd.json_normalize(settings, max_level=1).to_dict("records")[0]
+
+
+def unset(cfg: DictConfig, resolve: bool = False) -> list[str]:
+    """The settings that are `???` in conf/; with `resolve` also those for which `by` has no entry."""
+    settings = flatten(OmegaConf.to_container(cfg, resolve=resolve))
+    return [name for name, value in settings.items() if value == "???"]
 
 
 def by(key: str, table: Mapping[Any, Any], *, _root_: DictConfig) -> Any:
     """The entry of `table` for the value of setting `key`, or `other`; "???" where there is none."""
-    found = table.get(OmegaConf.select(_root_, key), table.get("other", "???"))
-    return OmegaConf.create(found) if isinstance(found, list) else found
+    return table.get(OmegaConf.select(_root_, key), table.get("other", "???"))
 
 
 def per_meta_batch(amount: float, size: int) -> float:
@@ -94,8 +98,7 @@ def draw(name: str, kind: str, *among: Any, _root_: DictConfig) -> Any:
     where = float(uniform(random_bits(key, np.uint64(_root_.trial)), 0, 1)[0])
     if kind == "choice":
         [options] = among
-        chosen = options[int(where * len(options))]
-        return OmegaConf.create(chosen) if isinstance(chosen, list) else chosen
+        return options[int(where * len(options))]
     low, high = among
     if kind == "int":
         return int(low) + int(where * (int(high) - int(low) + 1))
@@ -103,9 +106,9 @@ def draw(name: str, kind: str, *among: Any, _root_: DictConfig) -> Any:
     return value if kind == "log" else round(value)
 
 
-def stacked(units: int, layers: int, *last: int) -> ListConfig:
+def stacked(units: int, layers: int, *last: int) -> list[int]:
     """A stack of equal layers, with the units of further ones."""
-    return OmegaConf.create([units] * layers + list(last))
+    return [units] * layers + list(last)
 
 
 for resolver in (by, per_meta_batch, quarter, draw, stacked):

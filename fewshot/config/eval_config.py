@@ -6,13 +6,14 @@ The folder may be somebody else's: it is data, not code.
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import choices_of, composed
 from fewshot.config.settings import check
 from fewshot.errors import UserError
 
 CROSS_DOMAIN_QUERIES = 15
+CLASSES = ("data", "method", "backbone")  # the groups that name one
 
 
 def load_config(folder: Path) -> DictConfig:
@@ -23,16 +24,12 @@ def load_config(folder: Path) -> DictConfig:
     text = path.read_text(encoding="utf-8")
     if "${" in text:
         raise UserError(f"{path} is not a run's configuration: it has interpolations")
-    stored = OmegaConf.create(text)
-    assert isinstance(stored, DictConfig)
-    stored.data.pop("test", None)  # folders that may be gone
-    choices = [f"{group}={stored[group].name}" for group in ("data", "method", "backbone", "logger")]
-    of_search = [f"+{name}=0" for name in ("trial", "search_seed") if name in stored]
-    cfg = composed([*choices, *of_search])
-    for group in ("data", "method", "backbone"):
-        if stored[group]._target_ != cfg[group]._target_:
-            raise UserError(f"{path}: {group}={stored[group].name} is another class here")
-    cfg.merge_with(stored)
+    cfg: Any = OmegaConf.create(text)
+    OmegaConf.set_struct(cfg, True)
+    known = composed([f"{group}={cfg[group].name}" for group in CLASSES])
+    for group in CLASSES:
+        if cfg[group]._target_ != known[group]._target_:
+            raise UserError(f"{path}: {group}={cfg[group].name} is another class here")
     check(cfg)
     return cfg
 
@@ -85,10 +82,8 @@ def across(trained: DictConfig, name: str, path: str | None = None) -> DictConfi
         raise UserError(f"the run was trained on {trained.data.name}: data={name} has other inputs")
     if name == "folder" and not (path and Path(path).exists()):
         raise UserError(f"{path} does not exist: give a folder of class folders as path=…")
-    tested = trained.copy()
-    data = composed([f"data={name}", f"method={trained.method.name}", "variant=paper"]).data
     changes = {key: trained.data[key] for key in ("size", "channels", "ways")}
     changes |= {"test_queries": CROSS_DOMAIN_QUERIES} | ({"path": path} if path else {})
-    with open_dict(tested):
-        tested.data = OmegaConf.merge(data, changes)
+    tested = trained.copy()
+    tested.data = OmegaConf.merge(composed([f"data={name}"]).data, changes)
     return tested

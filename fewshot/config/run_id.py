@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,11 @@ from fewshot.data.images import full_name
 from fewshot.files import weights_file
 
 # settings that do not change a score, left out of a run's identity
-NOT_SCORE = (
-    *("logger", "paths", "overwrite", "predictions", "study", "trial", "search_seed", "data.test"),
-    *("trainer.eval_batch_size", "trainer.micro_batch_size", "trainer.save_every_n_steps"),
-    *("trainer.log_every_n_steps", "trainer.accelerator", "trainer.devices", "trainer.num_threads"),
-    *("trainer.compile", "trainer.max_time", "trainer.enable_progress_bar", "trainer.similarity"),
-    *("trainer.deterministic", "trainer.benchmark", "trainer.profiler", "trainer.detect_anomaly"),
-    "trainer.enable_model_summary",
+NOT_SCORE = ("logger", "paths", "overwrite", "predictions", "study", "trial", "search_seed")
+NOT_SCORE_OF_TRAINER = (
+    *("eval_batch_size", "micro_batch_size", "save_every_n_steps", "log_every_n_steps", "accelerator"),
+    *("devices", "num_threads", "compile", "max_time", "enable_progress_bar", "similarity", "deterministic"),
+    *("benchmark", "profiler", "detect_anomaly", "enable_model_summary"),
 )
 TEST_ONLY = ("data.test_queries", "trainer.num_test_tasks")
 
@@ -27,10 +24,12 @@ TEST_ONLY = ("data.test_queries", "trainer.num_test_tasks")
 def identity(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
     """The settings that determine a run's score; `table` names a folder's data, as the folder may be gone."""
     settings = plain(cfg)
+    data, backbone, trainer = settings["data"], settings["backbone"], settings["trainer"]
     for name in NOT_SCORE:
-        group, _, key = name.rpartition(".")
-        (settings[group] if group else settings).pop(key, None)
-    data, backbone = settings["data"], settings["backbone"]
+        settings.pop(name, None)
+    for name in NOT_SCORE_OF_TRAINER:
+        trainer.pop(name, None)
+    data.pop("test", None)
     if data.get("train_ways") == data.get("ways"):
         data["train_ways"] = None
     if "path" in data:
@@ -64,20 +63,18 @@ def run_name(cfg: DictConfig, folder: Path) -> str:
     return f"{cfg.data.name}-{cfg.method.name}-{cfg.shots}-shot-{folder.resolve().name}"
 
 
-@cache
-def composed_once(data: str, method: str, shots: int, variant: str) -> DictConfig:
-    """Published settings: a run and its report compare with the same ones several times."""
-    return composed([f"data={data}", f"method={method}", f"shots={shots}", f"variant={variant}"])
-
-
 def published_config(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
-    """The published settings for a run; its own where there are none, and the names of these."""
-    published = composed_once(cfg.data.name, cfg.method.name, cfg.shots, cfg.variant).copy()
+    """The published settings of a run's method, data, shots and variant.
+
+    Also the names of those that have no published value: there the run's own stand in.
+    """
+    groups = {"data": cfg.data.name, "method": cfg.method.name, "shots": cfg.shots, "variant": cfg.variant}
+    published = composed([f"{name}={value}" for name, value in groups.items()])
     published.seed = cfg.seed
-    names = unset(OmegaConf.to_container(published)) or unset(plain(published))
-    for name in names:
+    unpublished = unset(published) or unset(published, resolve=True)
+    for name in unpublished:
         OmegaConf.update(published, name, OmegaConf.select(cfg, name))
-    return published, names
+    return published, unpublished
 
 
 def is_reduced(cfg: DictConfig) -> bool:
@@ -87,17 +84,13 @@ def is_reduced(cfg: DictConfig) -> bool:
     all_tasks = theirs.max_steps * published.method.meta_batch_size
     fewer_tasks = (ours.max_steps + 1) * cfg.method.meta_batch_size <= all_tasks
     shorter = ours.max_steps < theirs.max_steps and fewer_tasks
-    fewer_val_tasks = ours.num_val_tasks < theirs.num_val_tasks
-    fewer_tests = ours.num_test_tasks < theirs.num_test_tasks
-    return "path" not in cfg.data and (shorter or fewer_val_tasks or fewer_tests)
+    fewer_tests = any(ours[name] < theirs[name] for name in ("num_val_tasks", "num_test_tasks"))
+    return "path" not in cfg.data and (shorter or fewer_tests)
 
 
 def config_diff(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
     """The training settings that differ from the published ones; `table` as in `identity`."""
-    published, own = published_config(cfg)
-    theirs, missing = flatten(identity(published, table)), object()
-    return {
-        name: value
-        for name, value in flatten(identity(cfg, table)).items()
-        if name not in TEST_ONLY and (name in own or theirs.get(name, missing) != value)
-    }
+    published, unpublished = published_config(cfg)
+    ours, theirs = flatten(identity(cfg, table)), flatten(identity(published, table))
+    same = {name for name in ours if name in theirs and ours[name] == theirs[name]} - {*unpublished}
+    return {name: ours[name] for name in ours if name not in same and name not in TEST_ONLY}

@@ -79,14 +79,12 @@ def make_datamodule(cfg: DictConfig, *stages: str) -> EpisodicDataModule:
 def make_learner(cfg: DictConfig, task: Task, trained: bool = False) -> MetaLearner:
     """The learner that `cfg` names; a `trained` one gets its weights later, none of backbone.weights."""
     get_class(cfg.backbone._target_)  # imports a module of the user's own
-    settings = plain(cfg)
-    method, backbone = settings["method"], settings["backbone"]
+    options, backbone = plain(cfg.method), plain(cfg.backbone)
     if trained and "weights" in backbone:
         backbone["weights"] = None
-    target = get_class(method["_target_"])
-    for name in ("name", "_target_", "meta_batch_size"):
-        del method[name]
-    learner: MetaLearner = target(task=task, backbone=backbone, **method)
+    target = get_class(options.pop("_target_"))
+    del options["name"], options["meta_batch_size"]
+    learner: MetaLearner = target(task=task, backbone=backbone, **options)
     if not (trained or learner.uses_backbone):
         unused = [f"{key}={value}" for key, value in config_diff(cfg).items() if key.startswith("backbone.")]
         if unused:
@@ -108,9 +106,9 @@ def make_trainer(**settings: Any) -> L.Trainer:
     """Lightning's trainer, whose `precision` may also be "tf32": 19 of the 32 bits in a GPU's products."""
     tf32 = settings.get("precision") == "tf32"
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+    settings = {"devices": 1, "enable_model_summary": False, "use_distributed_sampler": False} | settings
     if tf32:
         settings["precision"] = "32-true"
-    settings = {"devices": 1, "enable_model_summary": False, "use_distributed_sampler": False} | settings
     try:
         return L.Trainer(inference_mode=False, **settings)  # learners differentiate in a test
     except (MisconfigurationException, ValueError) as error:

@@ -11,15 +11,13 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from pandas import DataFrame
 
-from fewshot.config.compose import plain
 from fewshot.config.eval_config import eval_config, load_config, same_data
 from fewshot.config.run_id import table_name
-from fewshot.config.settings import Evaluation
+from fewshot.config.settings import check_values
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import optional
 from fewshot.files import atomic_write
 from fewshot.methods import OPLSTM, MetaLearner
-from fewshot.options import check_settings
 from fewshot.plots import curves, episodes, similarity
 from fewshot.results.environment import environment
 from fewshot.results.predictions import confusion_figure, confusions, predictions_of, show_predictions
@@ -35,7 +33,7 @@ def evaluate(cfg: DictConfig) -> Result:
 
     Raises UserError where the run or the data cannot be used, Diverged where a score is not finite.
     """
-    check_settings(Evaluation, plain(cfg))
+    check_values(cfg)
     trained = load_config(Path(cfg.run))
     return test_run(Path(cfg.run), trained, eval_config(cfg, trained), cfg.pictures)
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from fewshot.files import atomic_open, atomic_write
 from fewshot.methods import MetaLearner
 from fewshot.results.environment import environment, git_commit
 from fewshot.results.record import final_result, show
+from fewshot.training.checkpoints import AtomicCheckpointIO
 from fewshot.training.update import kind_of_update
 
 SAME = (  # what is not in a run's identity and yet changes the rounding of a sum, or the curves
@@ -80,32 +82,31 @@ def check_split(folder: Path, source: Source) -> None:
 
 def extend(cfg: DictConfig, folder: Path, learner: MetaLearner, trainer: L.Trainer) -> None:
     """Copies the final state of the longest run that is only shorter, where no bit of the result changes."""
-    for result, path in shorter_runs(cfg, folder):
-        now = {**cfg.trainer, **environment(trainer), "git_commit": git_commit()}
-        now["update"] = kind_of_update(cfg.trainer.compile, learner, trainer)
-        then = {**OmegaConf.load(path / "config.yaml").trainer, **result}
-        if differing := [name for name in SAME if then.get(name) != now[name]]:
-            print(f"does not continue {path}, which has another {differing[0]}", file=sys.stderr)
-            continue
-        state: dict[str, Any] = torch.load(path / "last.ckpt", map_location="cpu", weights_only=True)
-        state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False  # there are more now
-        for name in ("metrics.csv", "best.ckpt"):
-            with atomic_open(folder / name, "wb") as file:
-                file.write((path / name).read_bytes())
-        with atomic_open(folder / "last.ckpt", "wb") as file:  # last: a folder with this file is resumed
-            torch.save(state, file)
-        print(f"continues {path}", file=sys.stderr)
+    steps, path, result = max(shorter_runs(cfg, folder), default=(0, folder, {}))
+    if steps == 0:
         return
+    now = {**cfg.trainer, **environment(trainer), "git_commit": git_commit()}
+    now["update"] = kind_of_update(cfg.trainer.compile, learner, trainer)
+    then = {**OmegaConf.load(path / "config.yaml").trainer, **result}
+    if differing := [name for name in SAME if then.get(name) != now[name]]:
+        print(f"does not continue {path}, which has another {differing[0]}", file=sys.stderr)
+        return
+    state: dict[str, Any] = torch.load(path / "last.ckpt", map_location="cpu", weights_only=True)
+    state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False  # there are more now
+    for name in ("metrics.csv", "best.ckpt"):
+        with atomic_open(folder / name, "wb") as file:
+            file.write((path / name).read_bytes())
+    AtomicCheckpointIO().save_checkpoint(state, folder / "last.ckpt")  # last: with it a folder is resumed
+    print(f"continues {path}", file=sys.stderr)
 
 
-def shorter_runs(cfg: DictConfig, folder: Path) -> list[tuple[dict[str, Any], Path]]:
-    """Results and folders of finished runs with fewer updates and otherwise equal identity, longest first."""
-    shorter, found = OmegaConf.create(plain(cfg)), []
+def shorter_runs(cfg: DictConfig, folder: Path) -> Iterator[tuple[int, Path, dict[str, Any]]]:
+    """Updates, folder and result of each finished run that differs in having fewer updates only."""
+    shorter = OmegaConf.create(plain(cfg))
     for path in folder.parent.glob(f"seed{cfg.seed}-*"):
-        result, files = final_result(path), {file.name for file in path.iterdir()}
-        complete = {"last.ckpt", "best.ckpt", "metrics.csv"} <= files
+        complete = all((path / name).exists() for name in ("last.ckpt", "best.ckpt", "metrics.csv"))
+        result = final_result(path)
         if complete and result and result["status"] == "finished":
             shorter.trainer.max_steps = steps = result["train_tasks"] // cfg.method.meta_batch_size
             if steps < cfg.trainer.max_steps and path.name == run_folder(shorter).name:
-                found.append((result, path))
-    return sorted(found, key=lambda run: -run[0]["train_tasks"])
+                yield steps, path, result
