@@ -52,11 +52,11 @@ def quick_or_slow(name):
     return pytest.param(name, marks=pytest.mark.slow if name in ("maml", "warpmaml", "sap") else ())
 
 
-@pytest.mark.parametrize("name", map(quick_or_slow, CASES))
+@pytest.mark.parametrize("name", [quick_or_slow(name) for name in CASES])
 def test_torch_export_gives_the_same_predictions(name):
     learner, first, other, wanted = case(name)
     with torch.no_grad():
-        graph = make_fx(learner)(*first) if hasattr(learner, "inner_loop") else learner
+        graph = make_fx(learner)(*first) if hasattr(learner, "inner_step") else learner
         program = torch.export.export(graph, first)
         assert torch.equal(program.module()(*other), wanted)
 

@@ -11,8 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fewshot.episodes import Episode
-from fewshot.methods import MAML as MAMLearner
-from fewshot.methods import ProtoNet
+from fewshot.methods import PlainLSTM, ProtoNet
 from fewshot.training.run import run as train
 from fewshot.training.update import LONG, Captured, kind_of_update, update_function
 from tests.conftest import FC, MAML, episode, make
@@ -164,14 +163,9 @@ def test_where_an_update_is_one_function(choice, settings, kind):
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("no_compiler", [True, False])
 def test_what_cannot_be_compiled_is_trained_eagerly(no_compiler, monkeypatch, tmp_path, capsys):
-    settings = [
-        "method=maml",
-        "method.grad_clip=0.1",
-        "method.grad_clip_each=true",
-        "method.eval_inner_steps=1",
-    ]
+    settings = ["method.hidden=[4]", "method.passes=1"]
     expected = train(config(tmp_path, *settings, "trainer.compile=false"))
-    losses = MAMLearner.losses
+    losses = PlainLSTM.losses
 
     def unclear(self, episode):
         torch._dynamo.graph_break()
@@ -180,7 +174,7 @@ def test_what_cannot_be_compiled_is_trained_eagerly(no_compiler, monkeypatch, tm
     if no_compiler:
         monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/nowhere",))
     else:
-        monkeypatch.setattr(MAMLearner, "losses", unclear)
+        monkeypatch.setattr(PlainLSTM, "losses", unclear)
     result = train(config(tmp_path, *settings, "overwrite=true", "trainer.compile=true"))
     assert (result["update"], result["mean"]) == ("eager", expected["mean"])
     assert capsys.readouterr().err.count("trains eagerly, since it cannot be compiled: ") == 1
