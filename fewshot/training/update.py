@@ -20,7 +20,10 @@ from fewshot.episodes import Episode
 from fewshot.errors import brief
 from fewshot.methods import MetaLearner
 
-LONG = 10_000  # updates: compiling takes a minute or so the first time on a machine
+LONG = 10_000  # updates: compiling takes half a minute to some minutes the first time on a machine
+# C++ around the kernels instead of Python, not optimised: that takes minutes for OP-LSTM's many passes
+ON_CPU: Any = {"cpp_wrapper": True, "cpp_wrapper_build_separate": True}
+ON_CPU |= {"aot_inductor.compile_wrapper_opt_level": "O0"}
 Update = Callable[..., dict[str, Tensor]]  # of an episode's tensors
 
 
@@ -48,7 +51,7 @@ class WholeUpdate(Callback):
         if kind == "eager":
             return
         if kind == "compiled":
-            print("compiling: a minute or so the first time (trainer.compile)", file=sys.stderr)
+            print("compiling: half a minute to some minutes the first time (trainer.compile)", file=sys.stderr)
         update = faster(update_function(pl_module, trainer.optimizers[0]), kind, pl_module.device)
 
         def update_or_train(episode: Episode) -> dict[str, Tensor]:
@@ -105,7 +108,7 @@ def state_of(parameter: Tensor, optimizer: Any) -> dict[str, Tensor]:
 def faster(update: Update, kind: str, device: torch.device) -> Update:
     """The update compiled or captured."""
     torch._dynamo.reset()  # what an earlier job of a multirun has compiled
-    options: Any = {"cpp_wrapper": True} if device.type == "cpu" else {"force_layout_optimization": True}
+    options = ON_CPU if device.type == "cpu" else {"force_layout_optimization": True}
     if kind == "compiled":
         update = torch.compile(update, fullgraph=True, dynamic=False, options=options)
     if device.type == "cuda":
