@@ -134,6 +134,13 @@ class Derived(ProtoNet):  # may count its steps
     pass
 
 
+class SGD(ProtoNet):
+    pure = True
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
 @pytest.mark.parametrize(
     ("choice", "settings", "kind"),
     [
@@ -156,8 +163,8 @@ def test_where_an_update_is_one_function(choice, settings, kind):
     learner = make_named("protonet", "fc")
     assert kind_of_update(choice, learner, trainer) == kind
     learner.micro_batch_size = 1
-    derived = Derived(learner.task, FC, lr=1e-3)
-    assert {kind_of_update(choice, other, trainer) for other in (learner, derived)} == {"eager"}
+    others = [learner, Derived(learner.task, FC, lr=1e-3), SGD(learner.task, FC, lr=1e-3)]
+    assert {kind_of_update(choice, other, trainer) for other in others} == {"eager"}
 
 
 @pytest.mark.usefixtures("undrawn")

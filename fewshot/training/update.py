@@ -29,11 +29,14 @@ Update = Callable[..., dict[str, Tensor]]  # of an episode's tensors
 
 def kind_of_update(choice: bool | str, learner: MetaLearner, trainer: L.Trainer) -> str:
     """How `trainer.compile` lets a run be trained: "eager", "compiled" or "captured"."""
-    pure = vars(type(learner)).get("pure", False)  # not inherited: a derived learner declares it itself
+    kind = type(learner)
+    pure = vars(kind).get("pure", False)  # not inherited: a derived learner declares it itself
+    own = kind.training_step is not MetaLearner.training_step
+    own = own or kind.configure_optimizers is not MetaLearner.configure_optimizers
     needs_grad = trainer.gradient_clip_val or trainer.accumulate_grad_batches > 1 or trainer.world_size > 1
     needs_grad = needs_grad or learner.micro_batch_size or "mixed" in str(trainer.precision)
     on_gpu = trainer.strategy.root_device.type == "cuda"
-    if not pure or needs_grad or not choice:
+    if not pure or own or needs_grad or not choice:
         return "eager"
     if choice == "auto" and on_gpu:
         return "captured"
@@ -51,7 +54,7 @@ class WholeUpdate(Callback):
         if kind == "eager":
             return
         if kind == "compiled":
-            print("compiling: half a minute to some minutes the first time (trainer.compile)", file=sys.stderr)
+            print("compiling, which takes minutes the first time (trainer.compile)", file=sys.stderr)
         update = faster(update_function(pl_module, trainer.optimizers[0]), kind, pl_module.device)
 
         def update_or_train(episode: Episode) -> dict[str, Tensor]:
