@@ -37,6 +37,7 @@ GRID = [*SINE, "method=lstm", "seed=0,1,2"]
 CASES = {  # {here}: the command's own folder; {run}: the folder of a finished run
     "lstm": [*training(1500, 250, 50), "data=sine", "shots=5", "method=lstm"],
     "maml": [*SINE, "method=maml"],
+    "compiled": [*training(1500, 250, 50), "data=sine", "shots=5", "method=lstm", "trainer.compile=true"],
     "oplstm": [*training(200, 50, 9), "data=glyphs", "method=oplstm"],
     "protonet": [*training(200, 50, 9), "data=glyphs", "method=protonet", "predictions=true"],
     "large states": [*training(12, 5, 1), "data=glyphs", "method=lstm"],
