@@ -40,19 +40,18 @@ def validated(
     arguments by name, first by the constructors of its base classes.
     """
     check, signature = validate_call(config=STRICT)(init), inspect.signature(init)
-    named = [name for name, p in signature.parameters.items() if name != "self" and p.kind not in VARIABLE]
+    named = [name for name, p in signature.parameters.items() if p.kind not in VARIABLE]
 
     @wraps(init)
     def construct(self: Any, *args: Any, **kwargs: Any) -> None:
         try:
             check(self, *args, **kwargs)
         except ValidationError as error:
-            problem = first_error(error, list(signature.parameters))
-            raise UserError(f"{type(self).__name__}: {problem}") from None
+            raise UserError(f"{type(self).__name__}: {first_error(error, named)}") from None
         if remember is not None:
             bound = signature.bind(self, *args, **kwargs)
             bound.apply_defaults()
-            remember(self, {name: bound.arguments[name] for name in named})
+            remember(self, {name: bound.arguments[name] for name in named[1:]})
 
     return construct
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision import models
 
 from fewshot.backbones.base import Body, load
 from fewshot.backbones.layers import batch_norm
@@ -39,8 +40,8 @@ class LibraryBody(Body):
         modules = dict(self.net.named_modules())
         head = [name for name, module in modules.items() if isinstance(module, nn.Linear)][-1]
         norms = {name: module for name, module in modules.items() if isinstance(module, _BatchNorm)}
-        load(self.net, weights, head)
         self.net.set_submodule(head, nn.Identity())
+        load(self.net, weights, without=f"{head}.")
         self.bn = bn if norms else "none"
         self.sets = SimpleNamespace(tasks=1, reference=None)  # how the examples in a batch belong together
         if bn != "stored":
@@ -59,10 +60,9 @@ class LibraryBody(Body):
 
     def train(self, mode: bool = True) -> "LibraryBody":
         super().train(mode)
-        if self.bn == "stored":
-            for module in self.net.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+        for module in self.net.modules():
+            if isinstance(module, _BatchNorm):  # with bn=stored
+                module.eval()
         return self
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
@@ -85,14 +85,11 @@ class BatchNormBySets(nn.Module):
 
 def make_model(library: str, name: str) -> nn.Module:
     """A library's model with random weights; UserError where it has none of that name."""
+    make, known = models.get_model, models.list_models(models)
     if library == "timm":
         import timm
 
         make, known = timm.create_model, timm.list_models()
-    else:
-        from torchvision import models
-
-        make, known = models.get_model, models.list_models(models)
     if name not in known:
         raise UserError(f"backbone.model={name}: {library} has no such model")
     return make(name)

@@ -131,24 +131,17 @@ def check(cfg: DictConfig) -> None:
         raise UserError("trainer.similarity is for method=oplstm on images, on one device")
 
 
-def seconds(time: str) -> int:
-    """A time limit, written days:hours:minutes:seconds, in seconds."""
-    days, hours, minutes, rest = map(int, time.split(":"))
-    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
-
-
 def settings_help(*, _root_: DictConfig) -> str:
     """A line a setting: its value, what it does, and its choices."""
     lines, declared = [], declarations(_root_)
     for name in flatten(OmegaConf.to_container(_root_)):
-        if name not in declared or name.endswith((".name", "._target_")):
-            continue
-        try:
-            value = OmegaConf.select(_root_, name, throw_on_missing=True)
-        except OmegaConfBaseException:  # missing, or following from one that is
-            value = "???"
-        shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
-        lines.append(f"{f'  {name}={shown}':<38} {help_of(declared[name])}".replace("$", "$$"))
+        if name in declared and not name.endswith((".name", "._target_")):
+            try:
+                value = OmegaConf.select(_root_, name, throw_on_missing=True)
+            except OmegaConfBaseException:  # missing, or following from one that is
+                value = "???"
+            shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+            lines.append(f"{f'  {name}={shown}':<38} {help_of(declared[name])}".replace("$", "$$"))
     return "\n".join(lines)
 
 
