@@ -36,7 +36,7 @@ EXIT_CODES = {"finished": 0, "out of time": 124, "requeued": 143, "stopped": 143
 
 
 def show_error(error: Exception) -> str:
-    """Prints an error in one line, an unknown one with its traceback. Returns how it ends a program, and why."""
+    """Prints an error in one line, an unknown one after its traceback. Returns how a program ends: why."""
     why, outcome = " ".join(str(error).split()) or type(error).__name__, "failed"
     if isinstance(error, (*MISTAKES, OutOfTime)):
         outcome = "out of time" if isinstance(error, OutOfTime) else "invalid"

@@ -15,7 +15,6 @@ from fewshot.errors import UserError, brief
 from fewshot.options import Text
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which these models expect
-Statistics = Literal["transductive", "support", "stored"]
 
 
 class LibraryBody(Body):
@@ -33,7 +32,7 @@ class LibraryBody(Body):
         library: Annotated[Literal["torchvision", "timm"], "whose model"],
         model: Annotated[Text, "its name there, as resnet18"],
         weights: Annotated[Text | None, "file of pretrained weights; null: random ones"] = None,
-        bn: Annotated[Statistics, "whose statistics normalise; stored: the weights'"] = "transductive",
+        bn: Annotated[Literal["transductive", "support", "stored"], "batch norm statistics"] = "transductive",
     ) -> None:
         super().__init__()
         self.net = make_model(library, model)

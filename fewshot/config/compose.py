@@ -23,9 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from fewshot.episodes import random_bits, uniform
 
-PACKAGE = Path(__file__).parent.parent
-# in an installed package; in a checkout
-CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
+# fewshot/conf in an installed package, conf/ in a checkout
+CONF = next(path / "conf" for path in Path(__file__).parents[1:3] if (path / "conf").is_dir())
 FOLDERS = {"train": str(CONF), "evaluate": str(CONF / "evaluate")}
 
 

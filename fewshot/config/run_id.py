@@ -25,7 +25,10 @@ TEST_ONLY = ("data.test_queries", "trainer.num_test_tasks")
 
 
 def identity(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
-    """The settings that determine a run's score; `table` names a folder's data, as the folder may be gone."""
+    """The settings that determine a run's score; `table` names a folder's data, as the folder may be gone.
+
+    Pretrained weights are named by their file or run folder, with a hash of its content if it is there.
+    """
     settings = {name: value for name, value in plain(cfg).items() if name not in NOT_SCORE}
     data, backbone, trainer = settings["data"], settings["backbone"], settings["trainer"]
     settings["trainer"] = {key: value for key, value in trainer.items() if key not in NOT_SCORE_OF_TRAINER}
@@ -35,20 +38,16 @@ def identity(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
     if "path" in data:
         data["path"] = table or table_name(cfg)
     if backbone.get("weights"):
-        backbone["weights"] = with_digest(Path(backbone["weights"]))
+        path = Path(backbone["weights"])
+        weights = path / "best.ckpt" if path.is_dir() else path
+        digest = f"-{hashlib.sha256(weights.read_bytes()).hexdigest()[:10]}" if weights.is_file() else ""
+        backbone["weights"] = path.name + digest
     return settings
 
 
 def table_name(cfg: DictConfig) -> str:
     """The name of a run's data; of a folder one that says where it is and which state of it this is."""
     return full_name(cfg.data.name, Path(cfg.data.path) if "path" in cfg.data else None)
-
-
-def with_digest(path: Path) -> str:
-    """The name of a file of weights, or of a run's folder, with a hash of its content, if it is there."""
-    weights = path / "best.ckpt" if path.is_dir() else path
-    digest = f"-{hashlib.sha256(weights.read_bytes()).hexdigest()[:10]}" if weights.is_file() else ""
-    return path.name + digest
 
 
 def run_folder(cfg: DictConfig) -> Path:
@@ -122,9 +121,8 @@ def eval_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
     path = (cfg.path or trained.data.get("path")) if name == "folder" else None
     tested = trained.copy() if same_data(trained, name, path) else across(trained, name, path)
     changes = {f"trainer.{name}": cfg[name] for name in (*COMPUTED, "eval_batch_size")}
-    changes |= {"shots": cfg.shots, "data.ways": cfg.ways, "data.test_queries": cfg.queries}
-    changes |= {"trainer.num_test_tasks": cfg.tasks, "backbone.bn": cfg.bn}
-    changes |= {"paths": cfg.paths, "predictions": cfg.predictions}
+    changes |= {"data.ways": cfg.ways, "data.test_queries": cfg.queries, "trainer.num_test_tasks": cfg.tasks}
+    changes |= {"shots": cfg.shots, "backbone.bn": cfg.bn, "paths": cfg.paths, "predictions": cfg.predictions}
     for key, value in changes.items():
         if value is not None:
             OmegaConf.update(tested, key, value)

@@ -66,11 +66,9 @@ class SAPNetwork(Network):
             raise UserError("SAP transforms what is between blocks: choose backbone=conv4, fc or mlp")
         super().__init__(body, outputs)
         self.is_conv, self.centre = not body.flat, 1 if centred else 0  # of a 3×3 kernel
-        self.choices = {
-            "multiplication": ("identity", "1x1", "3x3", "svd") if self.is_conv else ("identity", "matrix"),
-            "shift": ("none", "scalar", "vector"),
-            "scale": ("none", "mtl", "simple"),
-        }
+        operations = ("identity", "1x1", "3x3", "svd") if self.is_conv else ("identity", "matrix")
+        shifts, scales = ("none", "scalar", "vector"), ("none", "mtl", "simple")
+        self.choices = {"multiplication": operations, "shift": shifts, "scale": scales}
         weights = [block.weight for block in body]
         self.transforms = nn.ModuleList([self.operations(weights[0].shape[1])])
         self.transforms.extend(self.operations(len(w), w.shape[:2]) for w in weights)
