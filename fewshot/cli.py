@@ -12,15 +12,13 @@ from typing import Any
 
 import hydra
 import pandas as pd
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot.config.compose import FOLDERS
-from fewshot.errors import EXIT_CODES, UserError, exit_code, one_line, show_error
+from fewshot.config.compose import FOLDERS, swept
+from fewshot.errors import EXIT_CODES, UserError, exit_code, show_error
 from fewshot.training import signals
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run
@@ -37,7 +35,7 @@ def evaluate_job(cfg: DictConfig) -> float:
 
 
 def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> float:
-    """One run or evaluation. In a multirun an error does not stop the jobs after it.
+    """One run or evaluation. In a multirun no error stops the jobs after it: `jobs.csv` has how each ended.
 
     Returns what a sweeper may optimise: the best validation score, of a test its mean, without one the worst
     there is.
@@ -51,9 +49,12 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
     except signals.Stopped as stop:
         outcome, stopped = f"{stop.status}: {stop}", stop
     except Exception as error:
-        outcome = f"{show_error(error)}: {one_line(error)}"
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        keep_outcome(outcome, score)
+        outcome = show_error(error)
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:
+        given: Any = OmegaConf.to_container(hydra.overrides.task)  # not resolved
+        row = pd.DataFrame([[hydra.job.num, " ".join(given), outcome, score]])
+        row.to_csv(Path(hydra.sweep.dir, "jobs.csv"), mode="a", header=False, index=False)
     elif stopped is None:
         sys.exit(EXIT_CODES[outcome.partition(":")[0]])
     if stopped is not None:
@@ -71,14 +72,6 @@ def check_study() -> None:
         raise UserError(f"this study sweeps {', '.join(left)}: add -m, or choose a value of each")
 
 
-def keep_outcome(outcome: str, score: float | None) -> None:
-    """Adds how a job of a multirun ended to `jobs.csv` in the sweep's folder."""
-    hydra = HydraConfig.get()
-    overrides: Any = OmegaConf.to_container(hydra.overrides.task)  # as given, not resolved
-    row = pd.DataFrame([[hydra.job.num, " ".join(overrides), outcome, score]])
-    row.to_csv(Path(hydra.sweep.dir, "jobs.csv"), mode="a", header=False, index=False)
-
-
 def read_jobs(folder: Path) -> pd.DataFrame:
     """How the jobs of a sweep ended, at last: what a cluster puts back into the queue ends more than once."""
     names = ["job", "overrides", "status", "score"]
@@ -92,24 +85,23 @@ class JobTable(Callback):
     A launcher sends it to the processes of the jobs. The exit code is that of the worst job.
     """
 
-    total, began = 0, 0.0  # jobs of the multirun; seconds
+    total, began = 0, 0.0  # jobs, 0 if unknown; the time at the start of a multirun
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        sweeper, given = config.hydra.sweeper, config.hydra.overrides.task
+        self.began, sweeper = time.time(), config.hydra.sweeper
         if "joblib" in config.hydra.launcher._target_:
             signals.install_in_joblib()
-        if (trials := sweeper.get("n_trials")) is None:  # which Optuna's has
-            swept = [f"{name}={values}" for name, values in (sweeper.get("params") or {}).items()]
-            overrides = OverridesParser.create().parse_overrides([*swept, *given])
-            trials = len(BasicSweeper.split_arguments(overrides, None)[0])
-        self.total, self.began = trials, time.time()
+        if sweeper._target_.endswith(".BasicSweeper"):  # others, as Optuna's, choose while they run
+            choices = swept(sweeper.params or {}, config.hydra.overrides.task)
+            self.total = math.prod(map(len, choices.values()))
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
-        if self.total:
+        if self.began:
             rows = read_jobs(Path(config.hydra.sweep.dir)).set_index("job")
-            job = rows.loc[str(config.hydra.job.num)]
-            left = (time.time() - self.began) / len(rows) * (self.total - len(rows))
-            done = f"{len(rows)} of {self.total}, {timedelta(seconds=round(left))} left at this rate"
+            job, done = rows.loc[str(config.hydra.job.num)], f"{len(rows)} done"
+            if self.total:
+                left = (time.time() - self.began) / len(rows) * (self.total - len(rows))
+                done = f"{len(rows)} of {self.total}, {timedelta(seconds=round(left))} left at this rate"
             print(f"job {job.name}, {job.overrides}: {job.status} ({done})", file=sys.stderr)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

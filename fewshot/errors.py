@@ -36,13 +36,14 @@ EXIT_CODES = {"finished": 0, "out of time": 124, "requeued": 143, "stopped": 143
 
 
 def show_error(error: Exception) -> str:
-    """Prints an error in one line, and the traceback of an unknown one. Returns how it ends a program."""
-    if not isinstance(error, (*MISTAKES, OutOfTime, Diverged, LostProcess)):
+    """Prints an error in one line, an unknown one after its traceback. Returns how a program ends: why."""
+    why, outcome = " ".join(str(error).split()) or type(error).__name__, "failed"
+    if isinstance(error, (*MISTAKES, OutOfTime)):
+        outcome = "out of time" if isinstance(error, OutOfTime) else "invalid"
+    elif not isinstance(error, (Diverged, LostProcess)):
         traceback.print_exc()
-    print(f"error: {one_line(error)}", file=sys.stderr)
-    if isinstance(error, MISTAKES):
-        return "invalid"
-    return "out of time" if isinstance(error, OutOfTime) else "failed"
+    print(f"error: {why}", file=sys.stderr)
+    return f"{outcome}: {why}"
 
 
 def exit_code(program: Callable[..., int | None], *arguments: Any) -> int:
@@ -52,7 +53,7 @@ def exit_code(program: Callable[..., int | None], *arguments: Any) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     except Exception as error:
-        return EXIT_CODES[show_error(error)]
+        return EXIT_CODES[show_error(error).partition(":")[0]]
 
 
 @contextmanager
@@ -64,10 +65,6 @@ def optional(what: str, kind: type[Exception] = Exception) -> Iterator[None]:
         print(f"{what} failed: {brief(error, 200)}", file=sys.stderr)
 
 
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def brief(error: BaseException, letters: int) -> str:
     """Its kind and what it says, in one line."""
-    return f"{type(error).__name__}: {one_line(error)}"[:letters]
+    return " ".join(f"{type(error).__name__}: {error}".split())[:letters]

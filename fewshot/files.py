@@ -24,8 +24,3 @@ def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 def atomic_write(path: Path, text: str) -> None:
     with atomic_open(path) as file:
         file.write(text)
-
-
-def weights_file(path: Path) -> Path:
-    """The file that holds the weights: of a run's folder its best state."""
-    return path / "best.ckpt" if path.is_dir() else path

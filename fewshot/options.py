@@ -22,37 +22,31 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Positive = Annotated[float, Field(gt=0, lt=1e300, allow_inf_nan=False)]
 UnitsOfLayers = Annotated[Sequence[Units], Field(min_length=1)]
 Text = Annotated[str, Field(min_length=1)]
-Sign = Literal[1, -1]
-Channels = Literal[1, 3]
 
 VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, extra="forbid")
-# arguments that are built before
-NOT_SETTINGS = ("self", "task", "backbone", "input_shape", "source", "table")
+NOT_SETTINGS = ("self", "task", "backbone", "input_shape", "source", "table")  # are made from others
 
 
-def validated(
-    init: Callable[..., None], remember: Callable[[Any, dict[str, Any]], None] | None = None
-) -> Callable[..., None]:
+def validated(init: Callable[..., None]) -> Callable[..., None]:
     """A constructor whose arguments are checked by their annotations.
 
-    UserError names the first wrong one, in pydantic's words. `remember` is called with a new object and its
-    arguments by name, first by the constructors of its base classes.
+    UserError names the first wrong one, in pydantic's words. A new object's method `remember`, if it has one,
+    gets the arguments by name, first from the constructors of its base classes.
     """
     check, signature = validate_call(config=STRICT)(init), inspect.signature(init)
-    named = [name for name, p in signature.parameters.items() if name != "self" and p.kind not in VARIABLE]
+    named = [name for name, p in signature.parameters.items() if p.kind not in VARIABLE]
 
     @wraps(init)
     def construct(self: Any, *args: Any, **kwargs: Any) -> None:
         try:
             check(self, *args, **kwargs)
         except ValidationError as error:
-            problem = first_error(error, list(signature.parameters))
-            raise UserError(f"{type(self).__name__}: {problem}") from None
-        if remember is not None:
+            raise UserError(f"{type(self).__name__}: {first_error(error, named)}") from None
+        if hasattr(self, "remember"):
             bound = signature.bind(self, *args, **kwargs)
             bound.apply_defaults()
-            remember(self, {name: bound.arguments[name] for name in named})
+            self.remember({name: bound.arguments[name] for name in named[1:]})
 
     return construct
 

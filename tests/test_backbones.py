@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fewshot.backbones import make_body
+from fewshot.backbones.base import make_body
 from fewshot.backbones.resnet12 import ResNet12
 from fewshot.errors import UserError
 from fewshot.methods.base import Task

@@ -11,10 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from fewshot.config.compose import CONF, composed
+from fewshot.config.compose import CONF, composed, swept
 from fewshot.config.settings import check
 from fewshot.report.__main__ import split_queries
 from fewshot.report.jobs import jobs as jobs_of
@@ -53,10 +51,9 @@ def test_the_commands_of_the_documentation_compose(program, line):
     if program != "train.py":
         assert jobs_of(args[0], split_queries(args[1:])[0])
         return
-    overrides = OverridesParser.create().parse_overrides([a for a in args if "=" in a])
-    [jobs] = BasicSweeper.split_arguments(overrides, None)
-    for job in (jobs[0], jobs[-1]):  # up to the data
-        check(composed(list(job)))
+    values_of = swept({}, [a for a in args if "=" in a]).values()
+    for place in (0, -1):  # the first job and the last, up to the data
+        check(composed([values[place] for values in values_of]))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from fewshot.backbones import make_body
+from fewshot.backbones.base import make_body
 from fewshot.config.run_id import identity, run_folder
 from fewshot.errors import UserError
 from fewshot.methods.base import Task

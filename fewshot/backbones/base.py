@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from fewshot.backbones.layers import linear
 from fewshot.errors import UserError, brief
-from fewshot.files import weights_file
 from fewshot.options import Text, validated
 
 Weights = Annotated[Text | None, "file of pretrained weights, or a run's folder; null: random ones"]
@@ -45,9 +44,8 @@ def make_body(input_shape: Sequence[int], backbone: Mapping[str, Any]) -> Body:
     `{"layer": "linear", "widths": [64, 64]}`. Settings may come from a checkpoint: a class outside this
     package has to be imported already, else UserError.
     """
-    options = dict(backbone)
-    options.pop("name", None)
-    target = options.pop("_target_", "fewshot.backbones.blocks.Blocks")
+    options = {key: value for key, value in backbone.items() if key not in ("name", "_target_")}
+    target = backbone.get("_target_", "fewshot.backbones.blocks.Blocks")
     module = target.rpartition(".")[0]
     if not module.startswith("fewshot.backbones.") and module not in sys.modules:
         raise UserError(f"backbone {target}: import {module} first")
@@ -66,18 +64,17 @@ class Network(nn.Module):
         return linear(self.body(x, reference), self.head.weight, self.head.bias)
 
 
-def load(net: nn.Module, weights: str | None, head: str | None = None) -> None:
+def load(net: nn.Module, weights: str | None, without: str | tuple[()] = ()) -> None:
     """Loads weights, if any: a file, .pt, .pth, .ckpt or .safetensors, or a run's folder; or UserError.
 
-    Nothing in the file is executed. A classifier called `head` keeps its own weights.
+    Nothing in the file is executed. Names that begin with `without` are left out.
     """
     if weights is None:
         return
     try:
-        state = dict(read(weights_file(Path(weights))))
-        if head is not None:
-            state |= {name: value for name, value in net.state_dict().items() if name.startswith(f"{head}.")}
-        net.load_state_dict(state)
+        path = Path(weights)
+        state = read(path / "best.ckpt" if path.is_dir() else path)
+        net.load_state_dict({name: w for name, w in state.items() if not name.startswith(without)})
     except Exception as error:  # whatever the file holds
         raise UserError(f"backbone.weights={weights} cannot be loaded: {brief(error, 400)}") from error
 

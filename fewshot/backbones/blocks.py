@@ -57,9 +57,7 @@ class Blocks(Body, nn.ModuleList):
         input_shape: Sequence[int],
         layer: Annotated[Literal["linear", "conv"], "kind of the blocks"],
         widths: Annotated[UnitsOfLayers, "outputs, or feature maps, of each block"],
-        bn: Annotated[
-            Literal["none", "transductive", "support"], "whose statistics normalise"
-        ] = "transductive",
+        bn: Annotated[Literal["none", "transductive", "support"], "batch norm statistics"] = "transductive",
         zero_bias: Annotated[bool, "biases start at 0"] = False,
         weights: Weights = None,
     ) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision import models
 
 from fewshot.backbones.base import Body, load
 from fewshot.backbones.layers import batch_norm
@@ -14,7 +15,6 @@ from fewshot.errors import UserError, brief
 from fewshot.options import Text
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which these models expect
-Statistics = Literal["transductive", "support", "stored"]
 
 
 class LibraryBody(Body):
@@ -32,15 +32,15 @@ class LibraryBody(Body):
         library: Annotated[Literal["torchvision", "timm"], "whose model"],
         model: Annotated[Text, "its name there, as resnet18"],
         weights: Annotated[Text | None, "file of pretrained weights; null: random ones"] = None,
-        bn: Annotated[Statistics, "whose statistics normalise; stored: the weights'"] = "transductive",
+        bn: Annotated[Literal["transductive", "support", "stored"], "batch norm statistics"] = "transductive",
     ) -> None:
         super().__init__()
         self.net = make_model(library, model)
         modules = dict(self.net.named_modules())
         head = [name for name, module in modules.items() if isinstance(module, nn.Linear)][-1]
         norms = {name: module for name, module in modules.items() if isinstance(module, _BatchNorm)}
-        load(self.net, weights, head)
         self.net.set_submodule(head, nn.Identity())
+        load(self.net, weights, without=f"{head}.")
         self.bn = bn if norms else "none"
         self.sets = SimpleNamespace(tasks=1, reference=None)  # how the examples in a batch belong together
         if bn != "stored":
@@ -59,10 +59,9 @@ class LibraryBody(Body):
 
     def train(self, mode: bool = True) -> "LibraryBody":
         super().train(mode)
-        if self.bn == "stored":
-            for module in self.net.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+        for module in self.net.modules():
+            if isinstance(module, _BatchNorm):  # with bn=stored
+                module.eval()
         return self
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
@@ -85,14 +84,11 @@ class BatchNormBySets(nn.Module):
 
 def make_model(library: str, name: str) -> nn.Module:
     """A library's model with random weights; UserError where it has none of that name."""
+    make, known = models.get_model, models.list_models(models)
     if library == "timm":
         import timm
 
         make, known = timm.create_model, timm.list_models()
-    else:
-        from torchvision import models
-
-        make, known = models.get_model, models.list_models(models)
     if name not in known:
         raise UserError(f"backbone.model={name}: {library} has no such model")
     return make(name)

@@ -28,7 +28,7 @@ class ResNet12(Body):
         self,
         input_shape: Sequence[int],
         widths: Annotated[Sequence[Units], Field(min_length=4, max_length=4), "feature maps of each block"],
-        bn: Annotated[Literal["transductive", "support"], "whose statistics normalise"] = "transductive",
+        bn: Annotated[Literal["transductive", "support"], "batch norm statistics"] = "transductive",
         weights: Weights = None,
     ) -> None:
         super().__init__()

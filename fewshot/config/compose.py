@@ -7,7 +7,7 @@ YAML says `lr: ${draw:lr,log,1e-5,4e-2}`, and is swept over `trial`: the same in
 import hashlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,24 @@ from typing import Any
 import hydra
 import numpy as np
 import pandas as pd
-from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.episodes import random_bits, uniform
 
-PACKAGE = Path(__file__).parent.parent
-# in an installed package; in a checkout
-CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
-OWN = "FEWSHOT_CONF"  # a folder of a user's own configs, searched before ours
+# fewshot/conf in an installed package, conf/ in a checkout
+CONF = next(path / "conf" for path in Path(__file__).parents[1:3] if (path / "conf").is_dir())
 FOLDERS = {"train": str(CONF), "evaluate": str(CONF / "evaluate")}
 
 
 class OwnFirst(SearchPathPlugin):
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        if own := os.environ.get(OWN):
+    """Searches the folder of a user's own configs before ours."""
+
+    def manipulate_search_path(self, search_path: Any) -> None:
+        if own := os.environ.get("FEWSHOT_CONF"):
             search_path.prepend("own", f"file://{Path(own).absolute()}", anchor="main")
 
 
@@ -41,7 +41,7 @@ Plugins.instance().register(OwnFirst)
 
 def choices_of(group: str) -> list[str]:
     """What `group=` may be."""
-    folders = [CONF, Path(os.environ.get(OWN) or CONF)]
+    folders = [CONF, Path(os.environ.get("FEWSHOT_CONF") or CONF)]
     return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
 
@@ -55,6 +55,20 @@ def compose_once(overrides: tuple[str, ...], program: str, with_hydra: bool) -> 
     GlobalHydra.instance().clear()  # of the job that this is called in
     with hydra.initialize_config_dir(FOLDERS[program], version_base="1.3"):
         return hydra.compose(program, list(overrides), return_hydra_config=with_hydra)
+
+
+def swept(params: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, list[str]]:
+    """The overrides by which a multirun sets each setting, by its key: one, or one for each of its values.
+
+    `params` are those of Hydra's sweeper; `overrides`, the command line's, replace them.
+    """
+    given, found = [f"{key}={values}" for key, values in params.items()], dict[str, list[str]]()
+    for override in OverridesParser.create().parse_overrides([*given, *overrides]):
+        key, choices = override.get_key_element(), [str(override.input_line)]
+        if override.is_sweep_override():
+            choices = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        found[override.key_or_group] = choices
+    return found
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from fewshot.data.images import open_or_prepare
 from fewshot.errors import UserError
 from fewshot.options import STRICT, Few, Many, Seed, Text, Units, Ways, first_error, help_of, settings_of
 
-Time = Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")]
 Folder = Annotated[str, Field(pattern="^[^~]")]  # which only a shell replaces
 Settings = dict[str, Any]  # name → annotation
 EPISODES, TABLE = settings_of(EpisodicDataModule), settings_of(open_or_prepare)
@@ -62,7 +61,7 @@ TRAINER: Settings = {
     "log_every_n_steps": Annotated[Many, "updates between logged losses"],
     "precision": Annotated[Literal["32-true", "tf32", "bf16-mixed"], "tf32: 19 bits in a GPU's products"],
     "devices": Annotated[Few, "processes, a device each, that share the tasks: speed, not the scores"],
-    "max_time": Annotated[Time, "days:hours:minutes:seconds, over all restarts of a run"],
+    "max_time": Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$"), "days:hours:minutes:seconds, in all"],
     "similarity": Annotated[Literal["none", "paper", "released"], "compare OP-LSTM's updates (Figure 6)"],
 }
 DATA: Settings = {
@@ -91,9 +90,8 @@ def declarations(cfg: DictConfig) -> Settings:
     """The settings of a configuration of train.py, or of evaluate.py, by `group.name`."""
     if "method" not in cfg:
         return EVALUATION
-    declared, of_method = RUN.copy(), {"meta_batch_size": EPISODES["meta_batch_size"]}
-    groups: dict[str, Settings] = {"trainer": TRAINER, "data": DATA, "method": of_method, "backbone": {}}
-    for group, settings in groups.items():
+    declared, method = RUN.copy(), {"meta_batch_size": EPISODES["meta_batch_size"]}
+    for group, settings in {"trainer": TRAINER, "data": DATA, "method": method, "backbone": {}}.items():
         if "_target_" in cfg[group]:
             settings = settings | settings_of(get_class(cfg[group]._target_)) | {"name": str, "_target_": str}
         declared |= {f"{group}.{name}": kind for name, kind in settings.items()}
@@ -131,24 +129,17 @@ def check(cfg: DictConfig) -> None:
         raise UserError("trainer.similarity is for method=oplstm on images, on one device")
 
 
-def seconds(time: str) -> int:
-    """A time limit, written days:hours:minutes:seconds, in seconds."""
-    days, hours, minutes, rest = map(int, time.split(":"))
-    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
-
-
 def settings_help(*, _root_: DictConfig) -> str:
     """A line a setting: its value, what it does, and its choices."""
     lines, declared = [], declarations(_root_)
     for name in flatten(OmegaConf.to_container(_root_)):
-        if name not in declared or name.endswith((".name", "._target_")):
-            continue
-        try:
-            value = OmegaConf.select(_root_, name, throw_on_missing=True)
-        except OmegaConfBaseException:  # missing, or following from one that is
-            value = "???"
-        shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
-        lines.append(f"{f'  {name}={shown}':<38} {help_of(declared[name])}".replace("$", "$$"))
+        if name in declared and not name.endswith((".name", "._target_")):
+            try:
+                value = OmegaConf.select(_root_, name, throw_on_missing=True)
+            except OmegaConfBaseException:  # missing, or following from one that is
+                value = "???"
+            shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+            lines.append(f"{f'  {name}={shown}':<38} {help_of(declared[name])}".replace("$", "$$"))
     return "\n".join(lines)
 
 

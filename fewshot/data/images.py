@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from filelock import FileLock
 
@@ -15,7 +15,7 @@ from fewshot.data.folder import Files, files_in
 from fewshot.data.table import Content, Example, Table, open_table, write_table
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
-from fewshot.options import Channels, Few
+from fewshot.options import Few
 
 
 def open_or_prepare(
@@ -23,7 +23,7 @@ def open_or_prepare(
     raw: Path,
     prepared: Path,
     size: Annotated[Few, "height and width of the images in pixels"],
-    channels: Annotated[Channels, "1 (grey) or 3 (RGB)"],
+    channels: Annotated[Literal[1, 3], "1 (grey) or 3 (RGB)"],
     path: Path | None = None,
 ) -> Table:
     """The table of data set `name`, prepared on first use.

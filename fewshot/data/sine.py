@@ -1,6 +1,6 @@
 """Sine waves (Finn et al. 2017; section 5 of the paper): few-shot regression that needs no files."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.episodes import Episode, Task, random_bits, task_keys, uniform
-from fewshot.options import Seed, Sign, validated
+from fewshot.options import Seed, validated
 
 AMPLITUDE = (0.1, 5.0)
 PHASE = (0.0, float(np.pi))
@@ -25,7 +25,7 @@ class SineSource:
 
     @validated
     def __init__(
-        self, seed: Seed, sign: Annotated[Sign, "of the phase p in y = A sin(x + sign * p)"] = -1
+        self, seed: Seed, sign: Annotated[Literal[1, -1], "of the phase p in y = A sin(x + sign * p)"] = -1
     ) -> None:
         self.seed, self.sign = seed, sign
 

@@ -7,5 +7,3 @@ from fewshot.methods.oplstm import OPLSTM
 from fewshot.methods.protonet import ProtoNet
 from fewshot.methods.sap import SAP
 from fewshot.methods.warpmaml import WarpMAML
-
-__all__ = ["MAML", "OPLSTM", "SAP", "MetaLearner", "PlainLSTM", "ProtoNet", "WarpMAML"]

@@ -41,7 +41,7 @@ class MetaLearner(L.LightningModule):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
-            cls.__init__ = validated(cls.__init__, MetaLearner.remember)  # type: ignore[method-assign]
+            cls.__init__ = validated(cls.__init__)  # type: ignore[method-assign]
 
     def remember(self, arguments: dict[str, Any]) -> None:
         """Saves the arguments as plain data, from which `load_from_checkpoint` builds the learner."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fewshot.backbones import make_body
+from fewshot.backbones.base import make_body
 from fewshot.backbones.layers import linear
 from fewshot.errors import UserError
 from fewshot.methods.base import Lr, MetaLearner, Task, query_pass

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from fewshot.backbones import make_body
-from fewshot.backbones.base import Body, Network
+from fewshot.backbones.base import Body, Network, make_body
 from fewshot.backbones.task_weight import ClippedCopies, TaskWeight, Weights, functional_call, gradients
 from fewshot.errors import UserError
 from fewshot.methods.base import Lr, MetaLearner, Task, query_pass

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.backbones import make_body
+from fewshot.backbones.base import make_body
 from fewshot.backbones.blocks import Block, Blocks
 from fewshot.backbones.task_weight import TaskWeight
 from fewshot.errors import UserError

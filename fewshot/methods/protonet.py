@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewshot.backbones import make_body
+from fewshot.backbones.base import make_body
 from fewshot.methods.base import Lr, MetaLearner, Task, query_pass
 
 

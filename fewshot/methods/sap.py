@@ -16,11 +16,6 @@ from fewshot.backbones.layers import conv, linear
 from fewshot.errors import UserError
 from fewshot.methods.maml import MAML
 
-CONV = ("identity", "1x1", "3x3", "svd")
-LINEAR = ("identity", "matrix")
-SHIFTS = ("none", "scalar", "vector")
-SCALES = ("none", "mtl", "simple")
-
 
 class SAP(MAML):
     """Learns in which subspaces to adapt: each level mixes candidate operations by meta-learned strengths.
@@ -36,9 +31,7 @@ class SAP(MAML):
     def __init__(
         self,
         *args: Any,
-        centred: Annotated[
-            bool, "3x3 operations are centred; false: padded right and below, as released"
-        ] = True,
+        centred: Annotated[bool, "3x3 operations are centred; false: padded as released"] = True,
         **kwargs: Any,
     ) -> None:
         self.centred = centred
@@ -73,7 +66,9 @@ class SAPNetwork(Network):
             raise UserError("SAP transforms what is between blocks: choose backbone=conv4, fc or mlp")
         super().__init__(body, outputs)
         self.is_conv, self.centre = not body.flat, 1 if centred else 0  # of a 3×3 kernel
-        self.choices = {"multiplication": CONV if self.is_conv else LINEAR, "shift": SHIFTS, "scale": SCALES}
+        operations = ("identity", "1x1", "3x3", "svd") if self.is_conv else ("identity", "matrix")
+        shifts, scales = ("none", "scalar", "vector"), ("none", "mtl", "simple")
+        self.choices = {"multiplication": operations, "shift": shifts, "scale": scales}
         weights = [block.weight for block in body]
         self.transforms = nn.ModuleList([self.operations(weights[0].shape[1])])
         self.transforms.extend(self.operations(len(w), w.shape[:2]) for w in weights)

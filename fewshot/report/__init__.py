@@ -1,3 +1,3 @@
 """Tables, figures and comparisons of a study's runs, beside the paper's numbers."""
 
-from fewshot.report.jobs import load as load
+from fewshot.report.jobs import load

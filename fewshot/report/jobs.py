@@ -11,13 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from fewshot.config.compose import choices_of, composed
-from fewshot.config.eval_config import further_tests, protocol
-from fewshot.config.run_id import config_diff, is_reduced, run_folder, table_name
+from fewshot.config.compose import choices_of, composed, swept
+from fewshot.config.run_id import config_diff, further_tests, is_reduced, protocol, run_folder, table_name
 from fewshot.errors import UserError, exit_code
 from fewshot.results.paper import NUMBERS, comparison_key, paper_numbers
 from fewshot.results.record import as_overrides, read_result
@@ -37,33 +34,22 @@ class Job(NamedTuple):
 
 
 def sweep(study: str, overrides: Sequence[str] = ()) -> dict[str, list[str]]:
-    """`key=value` for every value that a study or the command line gives a setting, by the setting's key.
-
-    The first key is the group of the study.
-    """
-    parse = OverridesParser.create().parse_overrides
+    """The overrides of a study and of the command line by key, as in `swept`; the study comes first."""
     group = "search" if study in choices_of("search") else "experiment"
     params = composed([f"{group}={study}"], with_hydra=True).hydra.sweeper.params
     if not params:
         raise UserError(f"{study} is a single run: see the result in its folder")
-    swept = parse([f"{group}={study}", *(f"{key}={values}" for key, values in params.items()), *overrides])
-    return {override.key_or_group: assignments(override) for override in swept}
-
-
-def assignments(override: Override) -> list[str]:
-    if not override.is_sweep_override():
-        return [str(override.input_line)]
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    return swept({group: study, **params}, overrides)
 
 
 def jobs(study: str, overrides: Sequence[str] = ()) -> list[Job]:
     """The jobs of a study, narrowed or changed by overrides as a multirun of train.py would be."""
-    swept, found = sweep(study, overrides), dict[Path, Job]()
-    seeds = swept.pop("seed", [])
-    named = [key for key, values in swept.items() if len(values) > 1 and key not in NOT_IN_NAME]
-    for settings in product(*swept.values()):
+    values_of, found = sweep(study, overrides), dict[Path, Job]()
+    seeds = values_of.pop("seed", [])
+    named = [key for key, values in values_of.items() if len(values) > 1 and key not in NOT_IN_NAME]
+    for settings in product(*values_of.values()):
         base = composed(list(settings))
-        own = [value for key, value in zip(swept, settings, strict=True) if key in named]
+        own = [value for key, value in zip(values_of, settings, strict=True) if key in named]
         name = " ".join([base.method.name, *(value.lstrip("+").removeprefix("method.") for value in own)])
         tests = planned_tests(base)
         for seed in seeds or [f"seed={base.seed}"]:

@@ -9,8 +9,7 @@ import numpy as np
 from omegaconf import DictConfig
 from pandas import DataFrame
 
-from fewshot.config.eval_config import protocol
-from fewshot.config.run_id import config_diff
+from fewshot.config.run_id import config_diff, protocol
 from fewshot.errors import Diverged
 from fewshot.methods.base import MetaLearner
 from fewshot.methods.losses import baseline_name

@@ -10,7 +10,6 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, Timer
 from omegaconf import DictConfig
 
-from fewshot.config.settings import seconds
 from fewshot.errors import Diverged, OutOfTime, UserError, brief
 from fewshot.files import atomic_open
 from fewshot.methods.base import MetaLearner
@@ -75,7 +74,7 @@ class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the
 
     def __init__(self, folder: Path, cfg: DictConfig, timer: Timer) -> None:
         self.path, self.timer = folder / "last.ckpt", timer
-        self.max_time, self.seconds = cfg.trainer.max_time, seconds(cfg.trainer.max_time)
+        self.max_time, self.seconds = cfg.trainer.max_time, Timer(cfg.trainer.max_time).time_remaining() or 0
         self.save_every, self.val_every = cfg.trainer.save_every_n_steps, cfg.trainer.val_check_interval
         self.command = "the same command" + " without overwrite=true" * cfg.overwrite
         self.saved = 0  # the update of the last save

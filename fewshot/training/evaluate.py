@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from pandas import DataFrame
 
-from fewshot.config.eval_config import eval_config, load_config, same_data
-from fewshot.config.run_id import table_name
+from fewshot.config.run_id import eval_config, load_config, same_data, table_name
 from fewshot.config.settings import check_values
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import optional

@@ -10,8 +10,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import plain
-from fewshot.config.eval_config import further_tests, protocol
-from fewshot.config.run_id import run_folder, table_name
+from fewshot.config.run_id import further_tests, protocol, run_folder, table_name
 from fewshot.config.settings import check
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import Diverged, OutOfTime, UserError, optional
