@@ -1,20 +1,15 @@
-"""Figure 6: how OP-LSTM's update of the output layer compares with gradient descent and with prototypes."""
+"""Measures of Figure 6: OP-LSTM's update of the output layer, gradient descent's, and prototypes."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
-from matplotlib.figure import Figure
-from pandas import DataFrame, concat
 from torch import Tensor
 
 from fewshot.episodes import Episode
 from fewshot.methods.oplstm import OPLSTM
-from fewshot.plots.curves import by_tasks, panels
-from fewshot.plots.episodes import BLUE, ORANGE, styled
 from fewshot.results.statistics import mean_and_ci95
 
 STEP = 0.01  # of gradient descent, section 5.4
@@ -68,31 +63,3 @@ def similarities(learner: OPLSTM, episode: Episode, definition: str) -> dict[str
         found[f"cosine_{name}"] = F.cosine_similarity(ours.flatten(1), other.flatten(1))
         found[f"distance_{name}"] = (ours - other).flatten(1).norm(dim=1)
     return found
-
-
-@styled
-def similarity_figure(
-    runs: Sequence[DataFrame], definition: str, title: str, published: DataFrame | None = None
-) -> Figure:
-    """Figure 6: both measures against the training tasks, with the range of several runs.
-
-    Args:
-        runs: the curves of each, from `read_curves`.
-        published: the paper's values, as columns measure, tasks and value; drawn hollow.
-    """
-    title = f"{title}: similarity of updates of the output layer, as {definition}"
-    figure, all_axes = panels(2, (4, 3), title)
-    for axes, measure in zip(all_axes, ("cosine", "distance"), strict=True):
-        for other, colour in (("gradient", BLUE), ("prototypes", ORANGE)):
-            name = f"similarity_{definition}/{measure}_{other}"
-            values = concat([curves[name].dropna() for curves in runs], axis=1)
-            axes.plot(values.mean(axis=1), "o-", color=colour, ms=3, lw=1.4, label=f"to {other}")
-            axes.fill_between(values.index, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.25)
-            if published is not None:
-                points = published[published["measure"] == f"{measure}_{other}"]
-                axes.plot(points["tasks"], points["value"], "o", color=colour, mfc="white", ms=6)
-        axes.set_title(measure)
-        by_tasks(axes)
-    axes.set_yscale("log")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
