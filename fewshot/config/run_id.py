@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import composed, flatten, plain, unset
-from fewshot.data.images import full_name
+from fewshot.data.folder import full_name
 from fewshot.files import weights_file
 
 # settings that do not change a score, left out of a run's identity

@@ -58,10 +58,7 @@ def report(study: str, overrides: Sequence[str] = ()) -> Report:
     said = Report(title(study, overrides), found, runs, numbers={"runs": runs.drop(columns="scores")})
     if runs["metric"].nunique() > 1:
         raise UserError(f"{said.title}: errors on sine and accuracies do not fit one table: narrow data=")
-    if study in choices_of("search"):
-        add_trials(said)
-    else:
-        add_tables(said)
+    (add_trials if study in choices_of("search") else add_tables)(said)
     said.figures = {f"{study}-{kind}": figure for kind, figure in said.figures.items()}
     return said
 
@@ -152,19 +149,14 @@ def log_to_wandb(said: Report, cfg: DictConfig, folder: Path) -> None:
 
     from fewshot.training.wandb_log import wandb_settings
 
-    run = wandb.init(
-        entity=cfg.logger.entity,
-        project=cfg.logger.project,
-        group=cfg.logger.group or cfg.study,
-        name=wandb_name(said.title),
-        job_type="report",
-        tags=[cfg.study, "report", *cfg.logger.tags],
-        **wandb_settings(folder),
-    )
+    settings = wandb_settings(folder) | {"job_type": "report", "name": wandb_name(said.title)}
+    settings |= {"entity": cfg.logger.entity, "project": cfg.logger.project}
+    settings |= {"group": cfg.logger.group or cfg.study, "tags": [cfg.study, "report", *cfg.logger.tags]}
     shown: dict[str, Any] = {name: wandb.Image(figure) for name, figure in said.figures.items()}
-    run.log(shown | {name: wandb.Table(dataframe=frame) for name, frame in said.tables.items()})
-    run.summary["notes"] = "\n".join(said.notes)
-    run.finish()
+    shown |= {name: wandb.Table(dataframe=frame) for name, frame in said.tables.items()}
+    with wandb.init(**settings) as run:
+        run.log(shown)
+        run.summary["notes"] = "\n".join(said.notes)
 
 
 def main(study: str, overrides: Sequence[str]) -> None:

@@ -5,14 +5,14 @@ import shlex
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import choices_of, composed
@@ -41,15 +41,19 @@ def sweep(study: str, overrides: Sequence[str] = ()) -> dict[str, list[str]]:
 
     The first key is the group of the study.
     """
+    parse = OverridesParser.create().parse_overrides
     group = "search" if study in choices_of("search") else "experiment"
     params = composed([f"{group}={study}"], with_hydra=True).hydra.sweeper.params
     if not params:
         raise UserError(f"{study} is a single run: see the result in its folder")
-    swept, own = dict[str, list[str]](), [f"{key}={values}" for key, values in params.items()]
-    for override in OverridesParser.create().parse_overrides([f"{group}={study}", *own, *overrides]):
-        [values] = BasicSweeper.split_arguments([override], max_batch_size=None)
-        swept[override.key_or_group] = list(chain(*values))
-    return swept
+    swept = parse([f"{group}={study}", *(f"{key}={values}" for key, values in params.items()), *overrides])
+    return {override.key_or_group: assignments(override) for override in swept}
+
+
+def assignments(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
 def jobs(study: str, overrides: Sequence[str] = ()) -> list[Job]:
