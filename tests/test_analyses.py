@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from fewshot.config.run_id import run_folder
 from fewshot.errors import UserError
-from fewshot.plots.similarity import similarities
 from fewshot.report import load
+from fewshot.training.callbacks import similarities
 from fewshot.training.evaluate import draw, evaluate
 from fewshot.training.run import run as train
 from tests.conftest import BACKBONES, CLASSES, OPLSTM, RELEASED, SAP, Task, episode, make

@@ -10,7 +10,7 @@ import torch
 
 from fewshot.data import glyphs, images
 from fewshot.data.images import open_or_prepare
-from fewshot.data.table import Content, Example, open_table, write_table
+from fewshot.data.table import Example, open_table, write_table
 from fewshot.errors import UserError
 
 LABELS = [*["train a"] * 2, *["train b"] * 3, "val c", *["test d"] * 2]
@@ -21,7 +21,7 @@ def content():
     """Not in the table's order, which is that of file names whatever their folder."""
     loads = [partial(PIXELS.__getitem__, row) for row in range(8)]
     rows = [Example(*LABELS[i].split(), f"{9 - i}/{i}.png", load) for i, load in enumerate(loads)]
-    return Content(rows[::-1], "a note")
+    return rows[::-1], "a note"
 
 
 def left_in(folder):
@@ -32,7 +32,7 @@ def test_round_trip(tmp_path):
     folder = tmp_path / "made"
     (tmp_path / ".made.partial").mkdir()  # what a killed process left
     (tmp_path / ".made.partial" / "images.npy.part").write_bytes(b"half")
-    write_table(folder, 4, 3, content())
+    write_table(folder, 4, 3, *content())
     table = open_table(folder)
     assert np.array_equal(table.images, PIXELS)
     assert table.note == "a note"
@@ -51,11 +51,9 @@ def test_a_failure_leaves_nothing(tmp_path, error):
     def failing():
         raise error
 
-    def broken():
-        return Content([*content().examples, Example("val", "c", "z.png", failing)])
-
+    broken = [*content()[0], Example("val", "c", "z.png", failing)]
     with pytest.raises(type(error)):
-        write_table(tmp_path / "made", 4, 3, broken())
+        write_table(tmp_path / "made", 4, 3, broken)
     assert left_in(tmp_path) == []
 
 
@@ -65,7 +63,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_table(tmp_path / "made", 4, 3, content())
+        write_table(tmp_path / "made", 4, 3, *content())
     assert left_in(tmp_path) == []
 
 

@@ -14,7 +14,6 @@ import torch
 
 from fewshot.config.compose import CONF, composed, swept
 from fewshot.config.settings import check
-from fewshot.report.__main__ import split_queries
 from fewshot.report.jobs import jobs as jobs_of
 from fewshot.report.jobs import runs_of
 from tests.helpers import tables
@@ -49,7 +48,7 @@ def test_the_notebook_page_runs(tmp_path, monkeypatch):
 def test_the_commands_of_the_documentation_compose(program, line):
     args = shlex.split(line)
     if program != "train.py":
-        assert jobs_of(args[0], split_queries(args[1:])[0])
+        assert jobs_of(args[0], args[1:])
         return
     values_of = swept({}, [a for a in args if "=" in a]).values()
     for place in (0, -1):  # the first job and the last, up to the data

@@ -141,7 +141,7 @@ def test_no_class_that_was_trained_on_is_tested(tmp_path):
     (folder / "result.json").unlink()
     assert run(cfg)["mean"] == first["mean"]
     split = json.loads((folder / "split.json").read_text())
-    assert split["left_out"] == {"test": ["few"]}
+    assert split["left_out"] == {"train": [], "val": [], "test": ["few"]}
     split["val"][0], split["test"][1] = split["test"][1], split["val"][0]
     (folder / "split.json").write_text(json.dumps(split))
     (folder / "result.json").unlink()

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import choices_of, composed, flatten, plain, unset
 from fewshot.config.settings import COMPUTED, check
-from fewshot.data.images import full_name
+from fewshot.data.folder import full_name
 from fewshot.errors import UserError
 
 # settings that do not change a score, left out of a run's identity

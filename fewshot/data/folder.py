@@ -18,20 +18,23 @@ from pathlib import Path
 
 import pandas as pd
 
-from fewshot.data.table import Content, Example
+from fewshot.data.table import Example
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 
 READING = 6  # raise it when the same files make another table
 TARS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+HIDDEN_OR_FOLDER = r"(^|/)\.|/$"  # in an archive
 SPLIT_FOLDER = re.compile(r"((?:.*/)?)(train|val|test)/(.+)/[^/]+")
 SEEDED_NOTE = "classes split 64/16/20% in the order of sha256('0/' + class name)"
 Files = dict[str, Callable[[], bytes]]  # relative path -> what reads the file
 
 
-def table_name(path: Path | None) -> str:
-    """The folder's name, and a hash of its place and of its files' names, sizes and dates."""
+def full_name(name: str, path: Path | None) -> str:
+    """The data set's name; of a folder its own, and a hash of its place and files."""
+    if name != "folder":
+        return name
     if path is None or not path.exists():
         raise UserError(f"data=folder: {path} does not exist: give a folder of class folders as data.path=…")
     files = [(name, file.stat()) for name, file in files_below(path).items()]
@@ -52,7 +55,11 @@ def files_in(root: Path) -> Files:
     """All files below `root` and in archives there, by their paths; UserError for two files of one path."""
     found: Files = {}
     for name, path in files_below(root).items():
-        inside = files_of(path) if name.endswith((".zip", *TARS)) else {name: path.read_bytes}
+        inside: Files = {name: path.read_bytes}
+        if name.endswith((".zip", *TARS)):
+            archive = opened(path)
+            names = [name for name in archive.namelist() if not re.search(HIDDEN_OR_FOLDER, name)]
+            inside = {name: partial(archive.read, name) for name in names}
         for inner, read in inside.items():
             if inner in found and found[inner]() != read():
                 raise UserError(f"{inner} is there twice with different content, once in {name}: keep one")
@@ -60,28 +67,23 @@ def files_in(root: Path) -> Files:
     return found
 
 
-def files_of(path: Path) -> Files:
-    """The files in an archive; UserError if it is damaged."""
+def opened(path: Path) -> zipfile.ZipFile:
+    """An archive; a tar as an uncompressed zip, for in a compressed tar it takes long to find a file."""
     try:
-        archive = zipfile.ZipFile(path) if path.name.endswith(".zip") else as_zip(path)
+        if path.name.endswith(".zip"):
+            return zipfile.ZipFile(path)
+        copy = zipfile.ZipFile(tempfile.TemporaryFile(), "w")  # noqa: SIM115 (open as long as it is read)
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.isfile() and (file := tar.extractfile(member)):
+                    copy.writestr(posixpath.normpath(member.name), file.read())
     except Exception as error:  # a damaged file can fail in any way
         raise UserError(f"cannot read {path.name}: {error}") from error
-    names = [name for name in archive.namelist() if not re.search(r"(^|/)\.|/$", name)]  # hidden or a folder
-    return {name: partial(archive.read, name) for name in names}
-
-
-def as_zip(path: Path) -> zipfile.ZipFile:
-    """A tar as an uncompressed zip: in a compressed tar it takes long to find a file."""
-    copy = zipfile.ZipFile(tempfile.TemporaryFile(), "w")  # noqa: SIM115 (open as long as it is read)
-    with tarfile.open(path) as tar:
-        for member in tar:
-            if member.isfile() and (file := tar.extractfile(member)):
-                copy.writestr(posixpath.normpath(member.name), file.read())
     return copy
 
 
-def read(files: Files) -> Content:
-    """Every image that has a class; UserError where there are two ways to read the files, or none."""
+def read(files: Files) -> tuple[list[Example], str]:
+    """Every image that has a class, and how classes and split were read; UserError for two ways or none."""
     examples, note = labelled(files)
     if not any(example.split for example in examples):
         note += f"; {SEEDED_NOTE}"
@@ -94,7 +96,7 @@ def read(files: Files) -> Content:
         examples = [e._replace(split="val") if e[:2] in moved else e for e in examples]
     if {example.split for example in examples} != set(SPLITS):
         raise UserError(f"train, val and test each need a class or more, and are the only splits: {note}")
-    return Content(examples, note)
+    return examples, note
 
 
 def labelled(files: Files) -> tuple[list[Example], str]:

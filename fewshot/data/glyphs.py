@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.cluster.hierarchy import DisjointSet
 
 from fewshot.data.folder import SEEDED_NOTE, seeded
-from fewshot.data.table import Content, Example
+from fewshot.data.table import Example
 from fewshot.episodes import random_bits, uniform
 
 READING = 2  # raise it when the same fonts make other images
@@ -34,8 +34,8 @@ SKIPPED = ("LastResort", "cmex", "cmsy")
 Faces = dict[str, bytes]  # face -> a character in it, (size, size) pixels
 
 
-def read(size: int) -> Content:
-    """One class a character, HANDS images a distinct face, ink 255."""
+def read(size: int) -> tuple[list[Example], str]:
+    """One class a character, HANDS images a distinct face, ink 255; and how they came about."""
     fonts = sorted((Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("*.ttf"))
     cover = {font: _characters(font) for font in fonts if not font.name.startswith(SKIPPED)}
     held = Counter(chain.from_iterable(cover.values()))
@@ -46,15 +46,18 @@ def read(size: int) -> Content:
             if picture := _draw(loaded, character, size):
                 drawn[character][font.stem] = picture
     groups = _look_alikes(drawn)
-    faces_of = {f"U+{ord(alike[0]):04X} {alike[0]}": _distinct([drawn[c] for c in alike]) for alike in groups}
-    classes = {name: faces for name, faces in faces_of.items() if len(faces) >= MIN_FACES}
-    examples = []
+    classes, examples = {}, []
+    for alike in groups:
+        faces = ChainMap(*(drawn[c] for c in alike))  # each from the first character that has it
+        distinct = {picture: face for face, picture in sorted(faces.items(), reverse=True)}
+        if len(distinct) >= MIN_FACES:
+            classes[f"U+{ord(alike[0]):04X} {alike[0]}"] = distinct
     for name, split in seeded(classes).items():
-        for (face, picture), hand in product(classes[name].items(), range(HANDS)):
+        for (picture, face), hand in product(classes[name].items(), range(HANDS)):
             load = partial(_distorted, picture, f"{name} {face} {hand}", size)
             examples.append(Example(split, name, f"{face} {hand}", load))
     note = f"{len(groups) - len(classes)} characters with fewer than {MIN_FACES} distinct faces left out"
-    return Content(examples, f"{SEEDED_NOTE}; {note}, {len(drawn) - len(groups)} merged with look-alikes")
+    return examples, f"{SEEDED_NOTE}; {note}, {len(drawn) - len(groups)} merged with look-alikes"
 
 
 def _characters(font: Path) -> set[str]:
@@ -92,13 +95,6 @@ def _look_alikes(drawn: dict[str, Faces]) -> list[list[str]]:
         for drawing in faces.items():
             groups.merge(first.setdefault(drawing, character), character)
     return [sorted(alike) for alike in groups.subsets()]
-
-
-def _distinct(members: list[Faces]) -> Faces:
-    """One picture a face, from the first character that has it, each once."""
-    faces = ChainMap(*members)
-    first = {picture: face for face, picture in sorted(faces.items(), reverse=True)}
-    return {face: picture for picture, face in first.items()}
 
 
 def _distorted(picture: bytes, key: str, size: int) -> NDArray[np.uint8]:

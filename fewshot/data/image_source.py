@@ -35,6 +35,7 @@ class ImageSource:
         self.task = Task((channels, height, width), ways, regression=False, train_outputs=train_ways)
         self.images = torch.from_numpy(table.images)
         self.drawn = table.splits  # the classes that tasks are drawn from
+        self.left_out: dict[str, list[str]] = {}  # by split those with too few images for the tasks asked for
 
     def check(self, split: str, shots: int, queries: int) -> None:
         """Leave out, and print, a split's classes with too few images; UserError if too few are left."""
@@ -44,15 +45,11 @@ class ImageSource:
         asked = f"{shots + queries} images (shots={shots} + data.{split}_queries={queries})"
         if ways > len(kept.names):
             raise UserError(f"{ways} ways are more than the {len(kept.names)} {split} classes with {asked}")
-        if kept.names not in (names, self.drawn[split].names):
-            said = f"{sum(~enough)} of {len(names)} {split} classes have fewer than {asked} and are left out"
-            print(f"{said}, as {names[enough.argmin()]}", file=sys.stderr)
-        self.drawn = self.drawn | {split: kept}
-
-    def left_out(self) -> dict[str, list[str]]:
-        """The classes, by split, that have too few images for the tasks asked for."""
-        few = {s: sorted({*c.names} - {*self.drawn[s].names}) for s, c in self.table.splits.items()}
-        return {split: names for split, names in few.items() if names}
+        few = list(compress(names, ~enough))
+        if few and few != self.left_out.get(split):
+            said = f"{len(few)} of {len(names)} {split} classes have fewer than {asked} and are left out"
+            print(f"{said}, as {few[0]}", file=sys.stderr)
+        self.drawn, self.left_out = self.drawn | {split: kept}, self.left_out | {split: few}
 
     def classes(self) -> dict[str, list[tuple[str, int]]]:
         """Name and number of images of every class, by split."""

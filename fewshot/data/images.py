@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from fewshot.data import folder, glyphs
 from fewshot.data.folder import Files, files_in
-from fewshot.data.table import Content, Example, Table, open_table, write_table
+from fewshot.data.table import Example, Table, open_table, write_table
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 from fewshot.options import Few
@@ -40,32 +40,28 @@ def open_or_prepare(
     """
     if name not in (names := [*DOWNLOADS, "mini", "glyphs", "folder"]) or channels not in (1, 3):
         raise UserError(f"no image data {name} with channels={channels}: names are {', '.join(names)}")
-    reading = f"-{glyphs.READING}" if name == "glyphs" else ""
-    table = prepared / f"{full_name(name, path)}{reading}-{size}-{'grey' if channels == 1 else 'rgb'}"
+    source = f"glyphs-{glyphs.READING}" if name == "glyphs" else folder.full_name(name, path)
+    table = prepared / f"{source}-{size}-{'grey' if channels == 1 else 'rgb'}"
     if not table.exists():
         prepared.mkdir(parents=True, exist_ok=True)
         with FileLock(prepared / f".{table.name}.lock"):
             if not table.exists():  # another process may have written it meanwhile
-                write_table(table, size, channels, read(name, raw, path, size))
+                examples, note = read(name, raw, path, size)
+                write_table(table, size, channels, examples, note, invert=name == "omniglot")  # ink is 255
     return open_table(table)
 
 
-def full_name(name: str, path: Path | None) -> str:
-    """The data set's name; for a folder one that also says where it is and which state of it this is."""
-    return folder.table_name(path) if name == "folder" else name
-
-
-def read(name: str, raw: Path, path: Path | None, size: int) -> Content:
-    """What the table is made from; UserError says where files are missing or wrong."""
+def read(name: str, raw: Path, path: Path | None, size: int) -> tuple[list[Example], str]:
+    """What the table is made from, and a note on it; UserError says where files are missing or wrong."""
     if name == "glyphs":
         return glyphs.read(size)
     home = path if path and name == "folder" else raw / name
     if name == "cub50" and not home.exists():
         home = raw / "cub"
     try:
-        if name in DOWNLOADS:
-            return read_download(name, home)
-        return read_mini(files_in(home)) if name == "mini" else folder.read(files_in(home))
+        if name == "folder":
+            return folder.read(files_in(home))
+        return read_mini(files_in(home)) if name == "mini" else read_download(DOWNLOADS[name], home), ""
     except UserError as error:
         raise UserError(f"{home}: {error}") from error
 
@@ -109,18 +105,15 @@ DOWNLOADS = {
 }
 
 
-def read_download(name: str, home: Path) -> Content:
+def read_download(known: Download, home: Path) -> list[Example]:
     """One of DOWNLOADS, from the files in `home`; UserError if they are incomplete, also after a download."""
-    known = DOWNLOADS[name]
-    found = find(known, home)
-    if len(found) != known.images:
+    if len(found := find(known, home)) != known.images:
         for url, md5 in known.urls.items():
             download(url, md5, home)
         found = find(known, home)
     if len(found) != known.images:
-        files = " and ".join(known.urls)
-        raise UserError(f"{len(found)} of {known.images} images found: put {files} there")
-    return Content(found, invert=name == "omniglot")  # so that ink is 255
+        raise UserError(f"{len(found)} of {known.images} images found: put {' and '.join(known.urls)} there")
+    return found
 
 
 def find(known: Download, home: Path) -> list[Example]:
@@ -149,7 +142,7 @@ PICKLE = r"(?:.*/)?mini-imagenet-cache-(train|val|test)\.pkl"
 ARRAYS = ("ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer")  # what numpy's pickles call
 
 
-def read_mini(files: Files) -> Content:
+def read_mini(files: Files) -> list[Example]:
     """miniImageNet in the split of Ravi and Larochelle (2017): the well-known pickles, or the three csv files
     with their images, or class folders per split; UserError if they are incomplete."""
     pickles = [name for name in files if re.fullmatch(PICKLE, name)]
@@ -159,7 +152,7 @@ def read_mini(files: Files) -> Content:
     found = {split: len({e.label for e in examples if e.split == split}) for split in SPLITS}
     if found != MINI:
         raise UserError(f"{found} classes, not {MINI}: put {MINI_FILES} there")
-    return Content(examples)
+    return examples
 
 
 def unpickled(name: str, data: bytes) -> Iterator[Example]:

@@ -33,14 +33,6 @@ class Example(NamedTuple):
     load: Callable[[], bytes | NDArray[np.uint8]]  # its file, or 8-bit pixels
 
 
-class Content(NamedTuple):
-    """What a data set's table is made from: its images, and what a user should know of them."""
-
-    examples: list[Example]
-    note: str = ""
-    invert: bool = False  # once the images have their size
-
-
 class Classes(NamedTuple):
     """The classes of one split: class i is rows starts[i] ... starts[i] + counts[i] - 1 of the table."""
 
@@ -71,14 +63,19 @@ def open_table(folder: Path) -> Table:
     return Table(images, splits, index["note"])
 
 
-def write_table(folder: Path, size: int, channels: int, content: Content) -> None:
-    """Write the new `folder`, all or nothing; UserError where two splits share a class."""
-    rows = sorted(content.examples, key=lambda e: (SPLITS.index(e.split), e.label, Path(e.name).name, e.name))
+def write_table(
+    folder: Path, size: int, channels: int, examples: list[Example], note: str = "", invert: bool = False
+) -> None:
+    """Write the new `folder`, all or nothing; UserError where two splits share a class.
+
+    `note` is what a user should know. `invert` makes black white, once the images have their size.
+    """
+    rows = sorted(examples, key=lambda e: (SPLITS.index(e.split), e.label, Path(e.name).name, e.name))
     counts = {split: Counter(row.label for row in rows if row.split == split) for split in SPLITS}
     for label, splits in Counter(chain(*counts.values())).items():
         if splits > 1:
             raise UserError(f"class {label} is in {splits} splits: give it to one")
-    index = {"splits": {s: list(classes.items()) for s, classes in counts.items()}, "note": content.note}
+    index = {"splits": {s: list(classes.items()) for s, classes in counts.items()}, "note": note}
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), size, size, channels)}
     chunks = track(range(0, len(rows), 64), f"preparing {folder.name}", console=Console(stderr=True))
     part = folder.with_name(f".{folder.name}.partial")
@@ -90,7 +87,7 @@ def write_table(folder: Path, size: int, channels: int, content: Content) -> Non
             np.lib.format.write_array_header_1_0(out, header)
             for start in chunks:  # a few at a time, since photographs are large
                 for pixels in pool.map(partial(decode, size, channels), rows[start : start + 64]):
-                    out.write((255 - pixels if content.invert else pixels).tobytes())
+                    out.write((255 - pixels if invert else pixels).tobytes())
         atomic_write(part / "index.json", json.dumps(index))
         part.replace(folder)
     finally:

@@ -20,8 +20,9 @@ from omegaconf import DictConfig
 from fewshot.config.compose import choices_of, plain
 from fewshot.errors import UserError, optional
 from fewshot.files import atomic_write
+from fewshot.plots import curves
 from fewshot.plots.episodes import save_figure
-from fewshot.report import figures, table
+from fewshot.report import table
 from fewshot.report.jobs import Job, command, jobs, runs_of, title, wandb_name
 from fewshot.results.record import as_override
 
@@ -46,33 +47,20 @@ class Report:
     numbers: dict[str, pd.DataFrame] = field(default_factory=dict)  # csv files
 
 
-def report(study: str, arguments: Sequence[str] = ()) -> Report:
+def report(study: str, overrides: Sequence[str] = ()) -> Report:
     """A study's report.
 
     Raises:
         UserError: there is no such study, or its metrics have no common table.
     """
-    overrides, queries = split_queries(arguments)
     found = jobs(study, overrides)
-    runs = runs_of(found, queries)
-    said = Report(title(study, arguments), found, runs, numbers={"runs": runs.drop(columns="scores")})
+    runs = runs_of(found)
+    said = Report(title(study, overrides), found, runs, numbers={"runs": runs.drop(columns="scores")})
     if runs["metric"].nunique() > 1:
         raise UserError(f"{said.title}: errors on sine and accuracies do not fit one table: narrow data=")
-    if study in choices_of("search"):
-        add_trials(said)
-    else:
-        add_tables(said)
+    (add_trials if study in choices_of("search") else add_tables)(said)
     said.figures = {f"{study}-{kind}": figure for kind, figure in said.figures.items()}
     return said
-
-
-def split_queries(arguments: Sequence[str]) -> tuple[list[str], int | None]:
-    """The overrides of runs, and the queries a class of the tests to report."""
-    overrides = [argument for argument in arguments if not argument.startswith("queries=")]
-    queries = [argument.removeprefix("queries=") for argument in arguments if argument not in overrides]
-    if queries and not queries[-1].isdecimal():
-        raise UserError(f"queries={queries[-1]} is not an integer")
-    return overrides, int(queries[-1]) if queries else None
 
 
 def add_tables(said: Report) -> None:
@@ -85,7 +73,7 @@ def add_tables(said: Report) -> None:
         said.tables |= {"pairs": table.as_text(compared, table.PAIRS), "mean rank": table.ranks(said.runs)}
     if cells["seeds"].any():
         said.tables["costs"] = table.as_text(cells[cells["seeds"] > 0], table.COSTS)
-        said.figures = figures.of_study(said.title, said.jobs[0].cfg, said.runs, cells)
+        said.figures = curves.of_study(said.title, said.jobs[0].cfg, said.runs, cells)
 
 
 def add_trials(said: Report) -> None:
@@ -113,7 +101,7 @@ def add_trials(said: Report) -> None:
     shown["minutes"] = (done["train_seconds"] / 60).map("{:.1f}".format)
     said.tables["trials"] = pd.DataFrame(shown)
     if len(settings.columns):
-        said.figures["trials"] = figures.trials(done["best_validation"], settings, metric, said.title)
+        said.figures["trials"] = curves.trials(done["best_validation"], settings, metric, said.title)
 
 
 def varied_settings(cfgs: Sequence[DictConfig]) -> pd.DataFrame:
@@ -161,23 +149,18 @@ def log_to_wandb(said: Report, cfg: DictConfig, folder: Path) -> None:
 
     from fewshot.training.wandb_log import wandb_settings
 
-    run = wandb.init(
-        entity=cfg.logger.entity,
-        project=cfg.logger.project,
-        group=cfg.logger.group or cfg.study,
-        name=wandb_name(said.title),
-        job_type="report",
-        tags=[cfg.study, "report", *cfg.logger.tags],
-        **wandb_settings(folder),
-    )
+    settings = wandb_settings(folder) | {"job_type": "report", "name": wandb_name(said.title)}
+    settings |= {"entity": cfg.logger.entity, "project": cfg.logger.project}
+    settings |= {"group": cfg.logger.group or cfg.study, "tags": [cfg.study, "report", *cfg.logger.tags]}
     shown: dict[str, Any] = {name: wandb.Image(figure) for name, figure in said.figures.items()}
-    run.log(shown | {name: wandb.Table(dataframe=frame) for name, frame in said.tables.items()})
-    run.summary["notes"] = "\n".join(said.notes)
-    run.finish()
+    shown |= {name: wandb.Table(dataframe=frame) for name, frame in said.tables.items()}
+    with wandb.init(**settings) as run:
+        run.log(shown)
+        run.summary["notes"] = "\n".join(said.notes)
 
 
-def main(study: str, arguments: Sequence[str]) -> None:
-    said = report(study, arguments)
+def main(study: str, overrides: Sequence[str]) -> None:
+    said = report(study, overrides)
     print(markdown(said))
     cfg, name = said.jobs[0].cfg, said.title.replace(" ", "-").replace("/", "_")[:150]
     folder = Path(cfg.paths.outputs) / "reports" / name

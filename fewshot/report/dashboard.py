@@ -4,7 +4,7 @@ It shows the study's runs, their further tests and its report, by their names. U
 `wandb sync`: those in outputs/*/*/*/*/wandb and outputs/reports/*/wandb.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
@@ -15,10 +15,6 @@ from fewshot.report.jobs import command, jobs, sweep, title, wandb_name
 from fewshot.results.record import name_of_test
 
 MEAN: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}  # over the runs of a group
-
-
-def bars(names: Iterable[str]) -> list[Any]:
-    return [wr.BarPlot(title=name, metrics=[wr.SummaryMetric(name)], **MEAN) for name in names]
 
 
 def workspace(study: str, overrides: Sequence[str] = ()) -> ws.Workspace:
@@ -32,17 +28,15 @@ def workspace(study: str, overrides: Sequence[str] = ()) -> ws.Workspace:
         shown += [run, *(f"{run}-on-{name_of_test(test)}" for test in job.tests[1:])]
         scores += [f"test/{test['data']}/{metric}" for test in job.tests[1:]]
     curves, costs = (f"val/{metric}", "val/loss", "train/loss"), ("tasks_per_second", "peak_memory_bytes")
-    panels: dict[str, list[Any]] = {
-        "learning": [wr.LinePlot(title=curve, x="tasks", y=[curve], **MEAN) for curve in curves],
-        "test": bars(dict.fromkeys(scores)),
-        "throughput and memory": bars(costs),
-    }
-    groups: list[Any] = []
+    panels = dict[str, list[Any]]()
+    panels["learning"] = [wr.LinePlot(title=curve, x="tasks", y=[curve], **MEAN) for curve in curves]
+    for section, names in (("test", dict.fromkeys(scores)), ("throughput and memory", costs)):
+        panels[section] = [wr.BarPlot(title=n, metrics=[wr.SummaryMetric(n)], **MEAN) for n in names]
+    tables, groups = ["table", "in full", "pairs", "mean rank", "costs"], list[Any]()
     if "search" in swept:
         tables = ["trials"]
         panels["search"] = [wr.ParameterImportancePlot(with_respect_to="best_validation")]
     else:
-        tables = ["table", "in full", "pairs", "mean rank", "costs"]
         varied = [key for key, values in swept.items() if len(values) > 1 and key != "seed"]
         groups = [ws.Config(f"{key}.name" if key in ("method", "data") else key) for key in varied]
     panels["the report"] = [wr.WeavePanelSummaryTable(table_name=name) for name in tables]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import choices_of, composed, swept
 from fewshot.config.run_id import config_diff, further_tests, is_reduced, protocol, run_folder, table_name
@@ -43,15 +43,21 @@ def sweep(study: str, overrides: Sequence[str] = ()) -> dict[str, list[str]]:
 
 
 def jobs(study: str, overrides: Sequence[str] = ()) -> list[Job]:
-    """The jobs of a study, narrowed or changed by overrides as a multirun of train.py would be."""
+    """The jobs of a study, narrowed or changed by overrides as a multirun of train.py would be.
+
+    With `queries=15` the tests are those that evaluate.py made with so many queries a class.
+    """
     values_of, found = sweep(study, overrides), dict[Path, Job]()
-    seeds = values_of.pop("seed", [])
+    seeds, asked = values_of.pop("seed", []), values_of.pop("queries", ["queries=null"])
+    queries = OmegaConf.from_dotlist(asked).queries
+    if len(asked) > 1 or not isinstance(queries, int | None):
+        raise UserError(f"{', '.join(asked)} is not one integer")
     named = [key for key, values in values_of.items() if len(values) > 1 and key not in NOT_IN_NAME]
     for settings in product(*values_of.values()):
         base = composed(list(settings))
         own = [value for key, value in zip(values_of, settings, strict=True) if key in named]
         name = " ".join([base.method.name, *(value.lstrip("+").removeprefix("method.") for value in own)])
-        tests = planned_tests(base)
+        tests = planned_tests(base, queries)
         for seed in seeds or [f"seed={base.seed}"]:
             cfg = base.copy()
             cfg.merge_with_dotlist([seed])
@@ -60,13 +66,14 @@ def jobs(study: str, overrides: Sequence[str] = ()) -> list[Job]:
     return list(found.values())
 
 
-def planned_tests(cfg: DictConfig) -> list[dict[str, Any]]:
+def planned_tests(cfg: DictConfig, queries: int | None = None) -> list[dict[str, Any]]:
     """What is known of a run's own test and of those on further data before they are made."""
     common = {"status": "finished", "method": cfg.method.name, "variant": cfg.variant, "study": cfg.study}
     common |= {"trained_on": cfg.data.name, "val_shots": cfg.shots, "config_diff": config_diff(cfg)}
     common |= {"metric": "mse" if cfg.data.name == "sine" else "accuracy", "reduced": is_reduced(cfg)}
-    own = common | protocol(cfg) | {"data": cfg.data.name}
-    return [own, *(common | protocol(test) | {"data": table_name(test)} for test in further_tests(cfg))]
+    tests = [(cfg.data.name, cfg), *((table_name(test), test) for test in further_tests(cfg))]
+    changes = {"test_queries": queries} if queries else {}
+    return [common | protocol(test) | {"data": name} | changes for name, test in tests]
 
 
 def command(program: Callable[[str, Sequence[str]], None], description: str | None) -> None:
@@ -119,22 +126,27 @@ def load(folder: str | Path) -> pd.DataFrame:
     return pd.DataFrame(tests).drop_duplicates(kind, ignore_index=True) if tests else pd.DataFrame()
 
 
-def runs_of(jobs: Iterable[Job], queries: int | None = None) -> pd.DataFrame:
-    """One row per job and test, run or not: protocol, status of the run, scores, and the paper's numbers.
+def runs_of(jobs: Iterable[Job]) -> pd.DataFrame:
+    """One row per job and test, run or not: protocol, status, scores, and the paper's numbers.
 
-    With `queries` the rows are the tests that evaluate.py made with so many queries a class. Tests share a
-    `column` only if they are on the same tasks.
+    `status` is how the run ended, or "missing", "unfinished" or "untested": finished without this test. Tests
+    share a `column` only if they are on the same tasks.
     """
     rows = []
     for job in jobs:
         stored = stored_tests(job.folder)
-        for planned in job.tests:
-            test = planned | ({"test_queries": queries} if queries else {})
+        begun = (job.folder / "last.ckpt").exists()
+        run = stored[0] if stored else {"status": "unfinished" if begun else "missing"}
+        for test in job.tests:
             where = " → ".join(dict.fromkeys([test["trained_on"], test["data"]]))
             row = {"name": job.name, "column": f"{where} {test['shots']}-shot", "seed": job.cfg.seed}
             row |= {name: job.cfg.data.get(name) for name in ("sign", "path")}
             row |= {f"paper_{name}": paper_numbers(test).get(name) for name in NUMBERS}
-            rows.append(test | row | outcome(job, test, stored))
+            made = next((found for found in stored if comparison_key(found) == comparison_key(test)), {})
+            row |= {name: run.get(name) for name in OF_RUN} | {name: made.get(name) for name in OF_TEST}
+            if run["status"] == "finished" and not made:
+                row["status"] = "untested"
+            rows.append(test | row | {"folder": str(job.folder)})
     runs = pd.DataFrame(rows).rename(columns={"paper_value": "paper"})
     numbers = ["mean", "ci95", "best_validation", *COSTS, *runs.filter(like="paper")]
     runs[numbers] = runs[numbers].astype(float)
@@ -144,18 +156,3 @@ def runs_of(jobs: Iterable[Job], queries: int | None = None) -> pd.DataFrame:
         differs = runs.groupby(places)[name].transform("nunique") > 1
         runs["column"] += (f", {name}=" + runs[name].astype(str)).where(differs, "")
     return runs
-
-
-def outcome(job: Job, test: dict[str, Any], stored: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a run's folder holds of a test.
-
-    `status` is how the run ended, or "missing", "unfinished" or "untested": finished without this test.
-    """
-    row = dict.fromkeys([*OF_RUN, *OF_TEST]) | {"folder": str(job.folder)}
-    if not stored:
-        return row | {"status": "unfinished" if (job.folder / "last.ckpt").exists() else "missing"}
-    row |= {name: stored[0].get(name) for name in OF_RUN}
-    for found in stored:
-        if comparison_key(found) == comparison_key(test):
-            return row | {name: found.get(name) for name in OF_TEST}
-    return row | {"status": "untested" if row["status"] == "finished" else row["status"]}

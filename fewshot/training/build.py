@@ -26,7 +26,6 @@ from fewshot.episodes import Task
 from fewshot.errors import UserError
 from fewshot.methods import MetaLearner
 from fewshot.options import settings_of
-from fewshot.plots.similarity import Similarity
 from fewshot.training import callbacks
 from fewshot.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from fewshot.training.distributed import strategy_settings
@@ -120,7 +119,7 @@ def run_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
     settings, timer = cfg.trainer, Timer()
     bar = settings.enable_progress_bar and sys.stdout.isatty()
     used: list[Callback] = [
-        *([Similarity(settings.similarity)] if settings.similarity != "none" else []),
+        *([callbacks.Similarity(settings.similarity)] if settings.similarity != "none" else []),
         WholeUpdate(settings.compile),
         callbacks.ValidateFirst(),
         callbacks.TrainMetrics(cfg.method.meta_batch_size, settings.log_every_n_steps),

@@ -17,7 +17,7 @@ from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import optional
 from fewshot.files import atomic_write
 from fewshot.methods import OPLSTM, MetaLearner
-from fewshot.plots import curves, episodes, similarity
+from fewshot.plots import curves, episodes
 from fewshot.results.environment import environment
 from fewshot.results.predictions import confusion_figure, confusions, predictions_of, show_predictions
 from fewshot.results.record import Result, describe, name_of_test, read_result, scored, show, title_of
@@ -109,6 +109,6 @@ def draw(
     if metrics.exists():
         episodes.save_figure(curves.learning_curve(metrics, title), folder / "learning_curve")
         if definition != "none":
-            figure = similarity.similarity_figure([curves.read_curves(metrics)], definition, title)
+            figure = curves.similarity_figure([curves.read_curves(metrics)], definition, title)
             episodes.save_figure(figure, folder / f"similarity-{definition}")
     return drawn

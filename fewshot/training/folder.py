@@ -61,7 +61,7 @@ def start_folder(cfg: DictConfig, folder: Path, source: Source) -> None:
     check_split(folder, source)
     atomic_write(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     if isinstance(source, ImageSource):
-        split = {"table": table_name(cfg)} | source.classes() | {"left_out": source.left_out()}
+        split = {"table": table_name(cfg)} | source.classes() | {"left_out": source.left_out}
         atomic_write(folder / "split.json", json.dumps(split) + "\n")
 
 
