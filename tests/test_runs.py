@@ -11,9 +11,9 @@ from lightning.pytorch.callbacks import Timer
 from fewshot.config.run_id import run_folder
 from fewshot.errors import Diverged, UserError
 from fewshot.methods import PlainLSTM, ProtoNet
-from fewshot.results.statistics import mean_and_ci95
+from fewshot.results.record import mean_and_ci95
 from fewshot.training import run as run_module
-from fewshot.training.checkpoints import LastCheckpoint
+from fewshot.training.checkpoints import Checkpoints
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run
 from tests.helpers import check_same, config, evaluation, images_of, kill_at, rows, same, stored
@@ -74,7 +74,7 @@ def test_every_learner_resumes_to_the_same_result(method, tmp_path, monkeypatch)
 
 def test_random_numbers_resume(tmp_path):
     """Those of dropout, of backbones that have it."""
-    saves = [LastCheckpoint(tmp_path, config(tmp_path), Timer()) for _ in range(2)]
+    saves = [Checkpoints(tmp_path, config(tmp_path), Timer()) for _ in range(2)]
     state = saves[0].state_dict()
     drawn = torch.rand(3)
     torch.manual_seed(5)

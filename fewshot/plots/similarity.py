@@ -15,7 +15,7 @@ from fewshot.episodes import Episode
 from fewshot.methods.oplstm import OPLSTM
 from fewshot.plots.curves import by_tasks, panels
 from fewshot.plots.episodes import BLUE, ORANGE, styled
-from fewshot.results.statistics import mean_and_ci95
+from fewshot.results.record import mean_and_ci95
 
 STEP = 0.01  # of gradient descent, section 5.4
 

@@ -14,7 +14,7 @@ import torch
 from hydra.utils import get_class
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.callbacks import Callback, Timer
+from lightning.pytorch.callbacks import Callback, RichProgressBar, Timer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig
 
@@ -28,7 +28,7 @@ from fewshot.methods import MetaLearner
 from fewshot.options import settings_of
 from fewshot.plots.similarity import Similarity
 from fewshot.training import callbacks
-from fewshot.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
+from fewshot.training.checkpoints import AtomicCheckpointIO, Checkpoints
 from fewshot.training.distributed import strategy_settings
 from fewshot.training.update import WholeUpdate
 
@@ -102,40 +102,35 @@ def assemble(cfg: DictConfig) -> tuple[EpisodicDataModule, MetaLearner]:
     return datamodule, learner
 
 
-def make_trainer(**settings: Any) -> L.Trainer:
-    """Lightning's trainer, whose `precision` may also be "tf32": 19 of the 32 bits in a GPU's products."""
-    tf32 = settings.get("precision") == "tf32"
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-    settings = {"devices": 1, "enable_model_summary": False, "use_distributed_sampler": False} | settings
-    if tf32:
-        settings["precision"] = "32-true"
-    try:
-        return L.Trainer(inference_mode=False, **settings)  # learners differentiate in a test
-    except (MisconfigurationException, ValueError) as error:
-        raise UserError(str(error)) from error
+def make_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
+    """Lightning's trainer, with its own settings as `cfg` has them, and the project's callbacks.
 
-
-def run_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
-    """Lightning's trainer, with its own settings as `cfg` has them, and the project's callbacks."""
+    Its `precision` may also be "tf32": 19 of the 32 bits in a GPU's products.
+    """
     settings, timer = cfg.trainer, Timer()
-    bar = settings.enable_progress_bar and sys.stdout.isatty()
+    bar, tf32 = settings.enable_progress_bar and sys.stdout.isatty(), settings.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     used: list[Callback] = [
         *([Similarity(settings.similarity)] if settings.similarity != "none" else []),
         WholeUpdate(settings.compile),
-        callbacks.ValidateFirst(),
         callbacks.TrainMetrics(cfg.method.meta_batch_size, settings.log_every_n_steps),
         timer,
-        BestCheckpoint(folder),
-        LastCheckpoint(folder, cfg, timer),
-        callbacks.ProgressBar(refresh_rate=20) if bar else callbacks.PrintValidation(),
+        Checkpoints(folder, cfg, timer),
+        RichProgressBar(refresh_rate=20) if bar else callbacks.PrintValidation(),
     ]
     own = {name: settings[name] for name in signature(L.Trainer).parameters if name in settings}
+    own |= {"precision": "32-true"} if tf32 else {}
+    own |= {"max_epochs": 1, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0}
+    own |= {"callbacks": used, "enable_progress_bar": bar, "default_root_dir": folder}
+    own |= {"log_every_n_steps": 0, "logger": False}  # TrainMetrics logs; the loggers come later
+    own |= {"max_time": None}  # Checkpoints end the run
+    own |= {"inference_mode": False, "use_distributed_sampler": False}  # learners differentiate in a test
     own |= strategy_settings(settings.devices)
     own["plugins"].append(AtomicCheckpointIO())
-    own |= {"check_val_every_n_epoch": None, "num_sanity_val_steps": 0, "default_root_dir": folder}
-    own |= {"log_every_n_steps": 0, "logger": False}  # TrainMetrics logs; the loggers come later
-    own |= {"max_time": None, "callbacks": used, "enable_progress_bar": bar}  # LastCheckpoint ends the run
-    return make_trainer(**own)
+    try:
+        return L.Trainer(**own)
+    except (MisconfigurationException, ValueError) as error:
+        raise UserError(str(error)) from error
 
 
 def make_loggers(cfg: DictConfig, folder: Path, done: int) -> list[Any]:

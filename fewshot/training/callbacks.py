@@ -9,8 +9,8 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, RichProgressBar
-from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
@@ -18,17 +18,6 @@ from fewshot.episodes import Episode
 from fewshot.files import atomic_open
 
 FIELDS = ["tasks", "step", "metric", "value"]
-
-
-class ProgressBar(RichProgressBar):
-    """Lightning's bar over updates, without epochs, which mean nothing here."""
-
-    @property
-    def total_train_batches(self) -> int:
-        return self.trainer.max_steps  # Lightning's is what is left, beside a count from the beginning
-
-    def _get_train_description(self, current_epoch: int) -> str:
-        return "Training"
 
 
 class PrintValidation(Callback):
@@ -40,18 +29,8 @@ class PrintValidation(Callback):
         print(f"update {trainer.global_step} of {trainer.max_steps}: {score}", file=sys.stderr)
 
 
-class ValidateFirst(Callback):
-    """Validates before the first update of a run, so that every curve starts at the untrained learner."""
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.global_step == 0:
-            trainer.validating = True
-            trainer.fit_loop.epoch_loop.val_loop.run()
-            trainer.training = True
-
-
 class TrainMetrics(Callback):
-    """Logs training every `every` updates, beside the number of training tasks seen.
+    """Validates before the first update, and logs training every `every` updates by training tasks seen.
 
     The gradient is that before any clipping. A row that Lightning logged itself would come after the save of
     its update, and be lost where a run stops there.
@@ -59,6 +38,12 @@ class TrainMetrics(Callback):
 
     def __init__(self, meta_batch_size: int, every: int) -> None:
         self.meta_batch_size, self.every, self.norm = meta_batch_size, every, torch.tensor(math.nan)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_step == 0:
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         if (trainer.global_step + 1) % self.every == 0:
@@ -89,14 +74,11 @@ class TrainMetrics(Callback):
         pl_module.log("step", step, sync_dist=True)  # which Lightning takes for its own, one less
 
 
-class MetricsCsv(Logger):
+class MetricsCsv(DummyLogger):
     """Appends every logged number to `metrics.csv`, one per row: tasks seen, step, metric, value.
 
     Lightning's CSVLogger replaces the file when a run resumes.
     """
-
-    name = "csv"
-    version = None
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -117,6 +99,3 @@ class MetricsCsv(Logger):
         rows = [(tasks, step, name, value) for name, value in metrics.items() if name != "tasks"]
         with self.path.open("a", newline="") as file:
             csv.writer(file).writerows(rows if file.tell() else [FIELDS, *rows])
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """The run's folder already holds its configuration."""

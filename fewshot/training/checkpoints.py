@@ -39,45 +39,22 @@ def load_weights(learner: MetaLearner, path: Path, method: str) -> int:
         raise UserError(f"{path} cannot be loaded as weights of method={method}: {why}") from error
 
 
-class BestCheckpoint(Checkpoint):
-    """Keeps the best validated weights, from those before the first update on, in `best.ckpt` of `folder`.
+class Checkpoints(Checkpoint):  # Lightning runs these last: the validation is logged by then
+    """Saves the best validated weights and the last state of a run; never a diverged one.
 
-    Lightning's ModelCheckpoint leaves these out, and loses the best score where the folder has moved.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "best.ckpt"
-        self.best_score: Any = None  # of a validation
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        metric = f"val/{pl_module.task.metric}"
-        score = float(trainer.callback_metrics[metric])
-        if not math.isfinite(score):
-            raise Diverged(f"{metric} was {score} after update {trainer.global_step}")
-        sign = -1 if pl_module.task.regression else 1
-        if trainer.global_step == 0 or sign * score > sign * self.best_score:
-            self.best_score = score
-            trainer.save_checkpoint(self.path, weights_only=True)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best_score": self.best_score}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_score = state_dict["best_score"]
-
-
-class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the best state is known by then
-    """Saves the state at each validation and every `save_every_n_steps` updates; never a diverged one.
-
-    Where a validation is due, only the state after it is saved: a run killed during a validation repeats it.
-    Raises Stopped after a signal and OutOfTime after `max_time`, both after a save.
+    `best.ckpt` holds the best weights from those before the first update on; Lightning's ModelCheckpoint
+    leaves these out, and loses the best score where the folder has moved. `last.ckpt` is saved at each
+    validation and every `save_every_n_steps` updates. Where a validation is due, only the state after it is
+    saved: a run killed during a validation repeats it. Raises Stopped after a signal and OutOfTime after
+    `max_time`, both after a save.
     """
 
     def __init__(self, folder: Path, cfg: DictConfig, timer: Timer) -> None:
-        self.path, self.timer = folder / "last.ckpt", timer
+        self.best, self.last, self.timer = folder / "best.ckpt", folder / "last.ckpt", timer
         self.max_time, self.seconds = cfg.trainer.max_time, seconds(cfg.trainer.max_time)
         self.save_every, self.val_every = cfg.trainer.save_every_n_steps, cfg.trainer.val_check_interval
         self.command = "the same command" + " without overwrite=true" * cfg.overwrite
+        self.best_score: Any = None  # of a validation
         self.saved = 0  # the update of the last save
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -94,7 +71,15 @@ class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the
         if signals.requested and trainer.world_size == 1:
             raise self.ending(trainer)
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        metric = f"val/{pl_module.task.metric}"
+        score = float(trainer.callback_metrics[metric])
+        if not math.isfinite(score):
+            raise Diverged(f"{metric} was {score} after update {trainer.global_step}")
+        sign = -1 if pl_module.task.regression else 1
+        if trainer.global_step == 0 or sign * score > sign * self.best_score:
+            self.best_score = score
+            trainer.save_checkpoint(self.best, weights_only=True)
         if trainer.global_step > 0:  # at 0 there is nothing to resume from
             self.save(trainer, pl_module, due=True)
 
@@ -107,7 +92,7 @@ class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the
             for name, parameter in pl_module.named_parameters():
                 if not torch.isfinite(parameter).all():
                     raise Diverged(f"{name} was not finite after update {trainer.global_step}")
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.last)
             self.saved = trainer.global_step
         if by:
             signals.requested = by
@@ -121,10 +106,12 @@ class LastCheckpoint(Checkpoint):  # Lightning runs these last and in order: the
         return signals.Stopped(signals.requested, f"{self.command} {then}")
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the random numbers, which dropout draws."""
-        return {"random": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]}
+        """The best score, and the state of the random numbers, which dropout draws."""
+        random = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+        return {"best_score": self.best_score, "random": random}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_score = state_dict["best_score"]
         on_cpu, *on_gpus = state_dict["random"]
         torch.set_rng_state(on_cpu)
         torch.cuda.set_rng_state_all(on_gpus[: torch.cuda.device_count()])

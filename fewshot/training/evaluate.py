@@ -22,7 +22,6 @@ from fewshot.plots import curves, episodes, similarity
 from fewshot.results.environment import environment
 from fewshot.results.predictions import confusion_figure, confusions, predictions_of, show_predictions
 from fewshot.results.record import Result, describe, name_of_test, read_result, scored, show, title_of
-from fewshot.results.statistics import diagnostics
 from fewshot.training.build import make_datamodule, make_learner, make_trainer, prepare_process
 from fewshot.training.checkpoints import load_weights
 from fewshot.training.folder import check_split, stored_split
@@ -41,8 +40,8 @@ def evaluate(cfg: DictConfig) -> Result:
 def test_run(folder: Path, trained: DictConfig, tested: DictConfig, pictures: bool = False) -> Result:
     """Tests the best state of the run of `folder`, trained as `trained` says, as `tested` says."""
     prepare_process(tested.trainer.num_threads)
-    settings = {name: tested.trainer[name] for name in ("accelerator", "precision", "enable_progress_bar")}
-    trainer = make_trainer(**settings, logger=False, enable_checkpointing=False)
+    tested.trainer.devices = 1
+    trainer = make_trainer(tested, folder)
     datamodule = make_datamodule(tested, "test")
     if own := same_data(trained, tested.data.name, tested.data.get("path")):
         check_split(folder, datamodule.source)
@@ -82,10 +81,10 @@ def record(
             if not learner.task.regression:
                 tables["confusion"] = confusions(predicted)
                 episodes.save_figure(confusion_figure(predicted, title_of(result)), folder / "confusion")
+                show_predictions(predicted)
         if pictures:
             with optional("drawing"):
                 drawn = draw(folder, datamodule, learner, title_of(result), cfg.trainer.similarity)
-    result["warnings"] = diagnostics(result)
     if cfg.logger.name == "wandb":
         from fewshot.training import wandb_log
 
@@ -93,8 +92,6 @@ def record(
             wandb_log.log(cfg, folder, result, tables, drawn)
     atomic_write(folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
     show(result, folder)
-    if "confusion" in tables:
-        show_predictions(predicted)
 
 
 def draw(

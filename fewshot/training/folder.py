@@ -16,12 +16,11 @@ from fewshot.config.compose import plain
 from fewshot.config.run_id import run_folder, table_name
 from fewshot.data.datamodule import Source
 from fewshot.data.image_source import ImageSource
-from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 from fewshot.files import atomic_open, atomic_write
 from fewshot.methods import MetaLearner
 from fewshot.results.environment import environment, git_commit
-from fewshot.results.record import final_result, show
+from fewshot.results.record import Result, read_result, show
 from fewshot.training.checkpoints import AtomicCheckpointIO
 from fewshot.training.update import kind_of_update
 
@@ -38,16 +37,18 @@ def overwrites(cfg: DictConfig, folder: Path) -> bool:
     return bool(cfg.overwrite and not restarted)
 
 
-def finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
+def finished(cfg: DictConfig, folder: Path) -> Result | None:
     """The result of a run that has ended for good, shown; None where it has to be trained."""
     if overwrites(cfg, folder):
         return None
     metrics, similarity = folder / "metrics.csv", cfg.trainer.similarity
     if similarity != "none" and metrics.exists() and f"similarity_{similarity}/" not in metrics.read_text():
         raise UserError(f"{folder} began without trainer.similarity={similarity}: use overwrite=true")
-    if (result := final_result(folder)) is not None:
-        print(f"already {result['status']}; overwrite=true trains it from scratch", file=sys.stderr)
-        show(result, folder)
+    result = read_result(folder)
+    if result is None or result["status"] not in ("finished", "diverged"):
+        return None
+    print(f"already {result['status']}; overwrite=true trains it from scratch", file=sys.stderr)
+    show(result, folder)
     return result
 
 
@@ -74,10 +75,9 @@ def stored_split(folder: Path) -> dict[str, Any]:
 def check_split(folder: Path, source: Source) -> None:
     """UserError where the classes are split otherwise than when the run began, say in a folder that grew."""
     stored = stored_split(folder)
-    if stored and isinstance(source, ImageSource):
-        then, now = ({split: dict(found[split]) for split in SPLITS} for found in (stored, source.classes()))
-        if then != now:
-            raise UserError(f"the data of the run have changed since it began: {folder}/split.json has them")
+    now = json.loads(json.dumps(source.classes())) if isinstance(source, ImageSource) else {}
+    if stored and stored != stored | now:
+        raise UserError(f"the data of the run have changed since it began: {folder}/split.json has them")
 
 
 def extend(cfg: DictConfig, folder: Path, learner: MetaLearner, trainer: L.Trainer) -> None:
@@ -105,7 +105,7 @@ def shorter_runs(cfg: DictConfig, folder: Path) -> Iterator[tuple[int, Path, dic
     shorter = OmegaConf.create(plain(cfg))
     for path in folder.parent.glob(f"seed{cfg.seed}-*"):
         complete = all((path / name).exists() for name in ("last.ckpt", "best.ckpt", "metrics.csv"))
-        result = final_result(path)
+        result = read_result(path)
         if complete and result and result["status"] == "finished":
             shorter.trainer.max_steps = steps = result["train_tasks"] // cfg.method.meta_batch_size
             if steps < cfg.trainer.max_steps and path.name == run_folder(shorter).name:
