@@ -19,7 +19,7 @@ from filelock import FileLock
 from fewshot.config.compose import CONF
 from fewshot.config.run_id import run_folder
 from fewshot.errors import OutOfTime
-from fewshot.training.checkpoints import Checkpoints
+from fewshot.training.callbacks import Checkpoints
 from fewshot.training.run import run
 from tests.helpers import Killed, check_same, command, config, images_of, rows, wait_for, within
 

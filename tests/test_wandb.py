@@ -123,7 +123,7 @@ def test_variables_and_settings(tmp_path, monkeypatch, started):
     first = started.call_args.kwargs
     assert [first[name] for name in names] == ["fewshot", None, "sine-1shot-released-reduced"]
     assert first["config"]["method"]["hidden"] == [40, 20, 20]
-    assert first["config"]["layers"] == {"method.hidden": 3, "backbone.widths": 2}
+    assert first["config"]["layers"] == {"method.hidden": 3, "backbone.widths": 3}
     assert first["config"]["units"] == {"method.hidden": 40, "backbone.widths": 40}
     best = {call.args[0]: call.kwargs.get("summary") for call in started().define_metric.call_args_list}
     assert (best["val/accuracy"], best["val/mse"], best["val/loss"]) == ("max", "min", "min")

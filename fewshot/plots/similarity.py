@@ -15,7 +15,7 @@ from fewshot.episodes import Episode
 from fewshot.methods.oplstm import OPLSTM
 from fewshot.plots.curves import by_tasks, panels
 from fewshot.plots.episodes import BLUE, ORANGE, styled
-from fewshot.results.record import mean_and_ci95
+from fewshot.results.record import half_width
 
 STEP = 0.01  # of gradient descent, section 5.4
 
@@ -35,9 +35,9 @@ class Similarity(Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         for name in self.seen[0]:
-            mean, ci95 = mean_and_ci95(torch.cat([values[name] for values in self.seen]).tolist())
-            pl_module.log(f"similarity_{self.definition}/{name}", mean)
-            pl_module.log(f"similarity_{self.definition}/{name}_ci95", ci95 or 0.0)
+            values = torch.cat([seen[name] for seen in self.seen]).double().cpu().numpy()
+            pl_module.log(f"similarity_{self.definition}/{name}", values.mean())
+            pl_module.log(f"similarity_{self.definition}/{name}_ci95", half_width(values))
         self.seen.clear()
 
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import resource
 import subprocess
 import sys
 from contextlib import suppress
@@ -17,8 +18,6 @@ PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "
 
 
 def environment(trainer: L.Trainer) -> dict[str, Any]:
-    import resource  # not on every platform
-
     device = trainer.strategy.root_device
     on_gpu = device.type == "cuda"
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

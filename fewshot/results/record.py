@@ -1,7 +1,7 @@
 """What is kept of a test in result.json, its mean and interval, and the line that shows a score."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,6 @@ def half_width(values: NDArray[np.float64]) -> float:
     return float(stats.sem(values) * stats.t.ppf(0.975, count - 1)) if count > 1 else np.nan
 
 
-def mean_and_ci95(scores: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and half-width of the 95% interval over independent task scores; one score has none."""
-    values = np.asarray(scores, dtype=np.float64)
-    return float(values.mean()), half_width(values) if len(values) > 1 else None
-
-
 def scored(learner: MetaLearner) -> tuple[dict[str, Any], DataFrame]:
     """The test just run: what result.json holds of it, and a row per task, in order: task, score, baseline.
 
@@ -74,7 +68,8 @@ def scored(learner: MetaLearner) -> tuple[dict[str, Any], DataFrame]:
     scores = DataFrame({name: values.cpu() for name, values in columns.items()}).astype({"task": int})
     if len(wrong := scores[~np.isfinite(scores["score"])]):
         raise Diverged("the score of test task {task:.0f} was {score}".format_map(wrong.iloc[0]))
-    mean, ci95 = mean_and_ci95(scores["score"])
+    values = scores["score"].to_numpy()
+    mean, ci95 = float(values.mean()), half_width(values) if len(values) > 1 else None
     baselines = {baseline: columns[baseline].mean().item()}
     if not learner.task.regression:
         baselines["chance"] = 100 / learner.task.outputs

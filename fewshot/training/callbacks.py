@@ -1,4 +1,4 @@
-"""What Lightning leaves to a project: validation at step 0, and curves by training tasks."""
+"""What Lightning leaves to a project: validation at step 0, curves by training tasks, and states to keep."""
 
 import csv
 import math
@@ -9,31 +9,27 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Checkpoint, Timer
 from lightning.pytorch.loggers.logger import DummyLogger
+from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from fewshot.config.settings import seconds
 from fewshot.episodes import Episode
+from fewshot.errors import Diverged, OutOfTime
 from fewshot.files import atomic_open
+from fewshot.training import signals
 
 FIELDS = ["tasks", "step", "metric", "value"]
-
-
-class PrintValidation(Callback):
-    """A line a validation with its score, where there is no bar: in a log file, or on a cluster."""
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        metric = f"val/{pl_module.task.metric}"
-        score = f"{metric} {trainer.callback_metrics[metric]:.4g}"
-        print(f"update {trainer.global_step} of {trainer.max_steps}: {score}", file=sys.stderr)
 
 
 class TrainMetrics(Callback):
     """Validates before the first update, and logs training every `every` updates by training tasks seen.
 
-    The gradient is that before any clipping. A row that Lightning logged itself would come after the save of
-    its update, and be lost where a run stops there.
+    Prints the validations where there is no bar: in a log file, or on a cluster. The gradient is that before
+    any clipping. A row that Lightning logged itself would come after the save of its update, and be lost
+    where a run stops there.
     """
 
     def __init__(self, meta_batch_size: int, every: int) -> None:
@@ -73,24 +69,27 @@ class TrainMetrics(Callback):
         pl_module.log("tasks", step * self.meta_batch_size, sync_dist=True)
         pl_module.log("step", step, sync_dist=True)  # which Lightning takes for its own, one less
 
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if trainer.progress_bar_callback is None:
+            metric = f"val/{pl_module.task.metric}"
+            score = f"{metric} {trainer.callback_metrics[metric]:.4g}"
+            print(f"update {trainer.global_step} of {trainer.max_steps}: {score}", file=sys.stderr)
+
 
 class MetricsCsv(DummyLogger):
     """Appends every logged number to `metrics.csv`, one per row: tasks seen, step, metric, value.
 
-    Lightning's CSVLogger replaces the file when a run resumes.
+    Rows after update `done`, which a resumed run logs again, are dropped, and a row that a kill left
+    incomplete. Lightning's CSVLogger replaces the file when a run resumes.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, done: int) -> None:
         super().__init__()
         self.path = path
-
-    def cut(self, step: int) -> None:
-        """Drops rows after a step, which a resumed run logs again, and a row that a kill left incomplete."""
-        if not self.path.exists():
-            return
-        with self.path.open(newline="", errors="replace") as old, atomic_open(self.path) as new:
-            rows = [row for row in csv.reader(old) if len(row) == len(FIELDS) and row[1].isdigit()]
-            csv.writer(new).writerows([FIELDS, *(row for row in rows if int(row[1]) <= step)])
+        if path.exists():
+            with path.open(newline="", errors="replace") as old, atomic_open(path) as new:
+                rows = [row for row in csv.reader(old) if len(row) == len(FIELDS) and row[1].isdigit()]
+                csv.writer(new).writerows([FIELDS, *(row for row in rows if int(row[1]) <= done)])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if "tasks" not in metrics:
@@ -99,3 +98,81 @@ class MetricsCsv(DummyLogger):
         rows = [(tasks, step, name, value) for name, value in metrics.items() if name != "tasks"]
         with self.path.open("a", newline="") as file:
             csv.writer(file).writerows(rows if file.tell() else [FIELDS, *rows])
+
+
+class Checkpoints(Checkpoint):  # Lightning runs these last: the validation is logged by then
+    """Saves the best validated weights and the last state of a run; never a diverged one.
+
+    `best.ckpt` holds the best weights from those before the first update on; Lightning's ModelCheckpoint
+    leaves these out, and loses the best score where the folder has moved. `last.ckpt` is saved at each
+    validation and every `save_every_n_steps` updates. Where a validation is due, only the state after it is
+    saved: a run killed during a validation repeats it. Raises Stopped after a signal and OutOfTime after
+    `max_time`, both after a save.
+    """
+
+    def __init__(self, folder: Path, cfg: DictConfig, timer: Timer) -> None:
+        self.best, self.last, self.timer = folder / "best.ckpt", folder / "last.ckpt", timer
+        self.max_time, self.seconds = cfg.trainer.max_time, seconds(cfg.trainer.max_time)
+        self.save_every, self.val_every = cfg.trainer.save_every_n_steps, cfg.trainer.val_check_interval
+        self.command = "the same command" + " without overwrite=true" * cfg.overwrite
+        self.best_score: Any = None  # of a validation
+        self.saved = 0  # the update of the last save
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.saved = trainer.global_step
+        signals.set_training(True)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        step = trainer.global_step
+        if step % self.val_every != 0:
+            self.save(trainer, pl_module, due=step % self.save_every == 0 or step == trainer.max_steps)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        # of several processes the others are elsewhere in the validation
+        if signals.requested and trainer.world_size == 1:
+            raise self.ending(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        metric = f"val/{pl_module.task.metric}"
+        score = float(trainer.callback_metrics[metric])
+        if not math.isfinite(score):
+            raise Diverged(f"{metric} was {score} after update {trainer.global_step}")
+        sign = -1 if pl_module.task.regression else 1
+        if trainer.global_step == 0 or sign * score > sign * self.best_score:
+            self.best_score = score
+            trainer.save_checkpoint(self.best, weights_only=True)
+        if trainer.global_step > 0:  # at 0 there is nothing to resume from
+            self.save(trainer, pl_module, due=True)
+
+    def save(self, trainer: L.Trainer, pl_module: L.LightningModule, due: bool) -> None:
+        """Saves the state where it is due or the run has to end; the first process decides for all."""
+        ended = trainer.global_step == trainer.max_steps
+        over = not ended and self.timer.time_elapsed("train") >= self.seconds
+        by, over = trainer.strategy.broadcast((signals.requested, over))
+        if due or by or over:
+            for name, parameter in pl_module.named_parameters():
+                if not torch.isfinite(parameter).all():
+                    raise Diverged(f"{name} was not finite after update {trainer.global_step}")
+            trainer.save_checkpoint(self.last)
+            self.saved = trainer.global_step
+        if by:
+            signals.requested = by
+            raise self.ending(trainer)
+        if over:
+            raise OutOfTime(f"trainer.max_time={self.max_time} is over: raise it")
+
+    def ending(self, trainer: L.Trainer) -> signals.Stopped:
+        assert signals.requested is not None
+        then = f"resumes from update {self.saved} of {trainer.max_steps}" if self.saved else "starts again"
+        return signals.Stopped(signals.requested, f"{self.command} {then}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score, and the state of the random numbers, which dropout draws."""
+        random = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+        return {"best_score": self.best_score, "random": random}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_score = state_dict["best_score"]
+        on_cpu, *on_gpus = state_dict["random"]
+        torch.set_rng_state(on_cpu)
+        torch.cuda.set_rng_state_all(on_gpus[: torch.cuda.device_count()])

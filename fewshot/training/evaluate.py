@@ -23,8 +23,7 @@ from fewshot.results.environment import environment
 from fewshot.results.predictions import confusion_figure, confusions, predictions_of, show_predictions
 from fewshot.results.record import Result, describe, name_of_test, read_result, scored, show, title_of
 from fewshot.training.build import make_datamodule, make_learner, make_trainer, prepare_process
-from fewshot.training.checkpoints import load_weights
-from fewshot.training.folder import check_split, stored_split
+from fewshot.training.folder import load_weights, stored_split
 
 
 def evaluate(cfg: DictConfig) -> Result:
@@ -43,11 +42,11 @@ def test_run(folder: Path, trained: DictConfig, tested: DictConfig, pictures: bo
     tested.trainer.devices = 1
     trainer = make_trainer(tested, folder)
     datamodule = make_datamodule(tested, "test")
-    if own := same_data(trained, tested.data.name, tested.data.get("path")):
-        check_split(folder, datamodule.source)
+    own = same_data(trained, tested.data.name, tested.data.get("path"))
+    split = stored_split(folder, datamodule.source if own else None)
     learner = make_learner(tested, datamodule.source.task, trained=True)
-    best_step = load_weights(learner, folder / "best.ckpt", tested.method.name)
-    result = describe(trained, tested, learner, stored_split(folder).get("table"))
+    best_step = load_weights(learner, folder / "best.ckpt")
+    result = describe(trained, tested, learner, split.get("table"))
     trainer.test(learner, datamodule=datamodule, verbose=False)
     run = read_result(folder) or {"status": "unfinished"}
     result |= {"status": "finished", "run": folder.name, "run_status": run["status"], "best_step": best_step}

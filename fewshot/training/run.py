@@ -16,13 +16,12 @@ from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import Diverged, OutOfTime, UserError, optional
 from fewshot.methods import MetaLearner
 from fewshot.results.environment import reset_peak_memory
-from fewshot.results.record import Result, describe, name_of_test, read_result, scored
+from fewshot.results.record import Result, describe, name_of_test, read_result
 from fewshot.training import signals
-from fewshot.training.build import assemble, make_datamodule, make_loggers, make_trainer
-from fewshot.training.checkpoints import load_weights
+from fewshot.training.build import assemble, make_datamodule, make_loggers
 from fewshot.training.distributed import processes
 from fewshot.training.evaluate import record, test_run
-from fewshot.training.folder import extend, finished, start_folder
+from fewshot.training.folder import extend, finished, load_weights, start_folder
 
 
 def run(cfg: DictConfig) -> Result:
@@ -48,8 +47,7 @@ def run(cfg: DictConfig) -> Result:
 
 def train(cfg: DictConfig, folder: Path) -> Result:
     """Fits from the last state, if there is one, tests the best state and records the result."""
-    datamodule, learner = assemble(cfg)
-    trainer = make_trainer(cfg, folder)
+    datamodule, learner, trainer = assemble(cfg, folder)
     for tested in further_tests(cfg):
         make_datamodule(tested, "test")  # an error now, not after the training
     start_folder(cfg, folder, datamodule.source)
@@ -59,7 +57,6 @@ def train(cfg: DictConfig, folder: Path) -> Result:
     reset_peak_memory()
     with processes(cfg.trainer.devices, train_in_process, cfg, folder):
         result |= fit_and_test(cfg, folder, datamodule, learner, trainer)
-    result["interpretability"] = {}
     with optional("interpretability()"):
         metrics = learner.interpretability().items()
         result["interpretability"] = {name: float(value) for name, value in metrics if math.isfinite(value)}
@@ -70,8 +67,7 @@ def train(cfg: DictConfig, folder: Path) -> Result:
 def train_in_process(cfg: DictConfig, folder: Path) -> None:
     """What a further process of `trainer.devices` does: its share of the tasks. It keeps nothing."""
     cfg.trainer.enable_progress_bar, cfg.logger = False, {"name": "none"}
-    datamodule, learner = assemble(cfg)
-    fit_and_test(cfg, folder, datamodule, learner, make_trainer(cfg, folder))
+    fit_and_test(cfg, folder, *assemble(cfg, folder))
 
 
 def fit_and_test(
@@ -81,12 +77,12 @@ def fit_and_test(
     saves: Any = trainer.checkpoint_callback
     state, done = None, -1
     if saves.last.exists():
-        load_weights(learner, saves.best, cfg.method.name)
-        state, done = saves.last, load_weights(learner, saves.last, cfg.method.name)
+        load_weights(learner, saves.best)
+        state, done = saves.last, load_weights(learner, saves.last)
         print(f"resumes at update {done} of {cfg.trainer.max_steps}", file=sys.stderr)
     trainer.loggers = make_loggers(cfg, folder, done)
     result: Result = dict.fromkeys(("mean", "ci95", "tasks", "reason", "best_step"))
-    result |= {"status": "finished", "baselines": {}, "warnings": []}
+    result |= {"status": "finished", "baselines": {}, "warnings": [], "interpretability": {}}
     try:
         trainer.fit(learner, datamodule=datamodule, ckpt_path=state, weights_only=True)
     except (OutOfTime, Diverged) as error:
@@ -100,13 +96,9 @@ def fit_and_test(
     result |= {"train_tasks": tasks, "train_seconds": took, "tasks_per_second": speed}
     result |= {"update": learner.update_kind, "best_validation": saves.best_score}
     if saves.best.exists():
-        result["best_step"] = load_weights(learner, saves.best, cfg.method.name)
+        result["best_step"] = load_weights(learner, saves.best)
     if result["status"] == "finished":
-        try:
-            trainer.test(learner, datamodule=datamodule, verbose=False)
-            scored(learner)
-        except Diverged as error:
-            result |= {"status": error.status, "reason": str(error)}
+        trainer.test(learner, datamodule=datamodule, verbose=False)
     return result
 
 
