@@ -118,12 +118,11 @@ def make_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
         *([RichProgressBar(refresh_rate=20)] if bar else []),
     ]
     own = {name: settings[name] for name in signature(L.Trainer).parameters if name in settings}
-    own |= {"precision": "32-true"} if tf32 else {}
     own |= {"max_epochs": 1, "max_time": None, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0}
     own |= {"callbacks": used, "enable_progress_bar": bar, "default_root_dir": folder}
     own |= {"log_every_n_steps": 0, "logger": False}  # TrainMetrics logs; the loggers come later
-    own |= {"inference_mode": False, "use_distributed_sampler": False}  # learners differentiate in a test
-    own |= strategy_settings(settings.devices)
+    own |= {"inference_mode": False}  # learners differentiate in a test
+    own |= {"precision": "32-true" if tf32 else settings.precision} | strategy_settings(settings.devices)
     own["plugins"].append(AtomicCheckpointIO())
     try:
         return L.Trainer(**own)

@@ -27,9 +27,8 @@ FIELDS = ["tasks", "step", "metric", "value"]
 class TrainMetrics(Callback):
     """Validates before the first update, and logs training every `every` updates by training tasks seen.
 
-    Prints the validations where there is no bar: in a log file, or on a cluster. The gradient is that before
-    any clipping. A row that Lightning logged itself would come after the save of its update, and be lost
-    where a run stops there.
+    The gradient is that before any clipping. A row that Lightning logged itself would come after the save of
+    its update, and be lost where a run stops there.
     """
 
     def __init__(self, meta_batch_size: int, every: int) -> None:
@@ -65,15 +64,8 @@ class TrainMetrics(Callback):
         pl_module.log("train/loss", row["train/loss"], prog_bar=True, logger=False)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        step = float(trainer.global_step)
-        pl_module.log("tasks", step * self.meta_batch_size, sync_dist=True)
-        pl_module.log("step", step, sync_dist=True)  # which Lightning takes for its own, one less
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if trainer.progress_bar_callback is None:
-            metric = f"val/{pl_module.task.metric}"
-            score = f"{metric} {trainer.callback_metrics[metric]:.4g}"
-            print(f"update {trainer.global_step} of {trainer.max_steps}: {score}", file=sys.stderr)
+        step = float(trainer.global_step)  # Lightning would log its own, one less
+        pl_module.log_dict({"tasks": step * self.meta_batch_size, "step": step}, sync_dist=True)
 
 
 class MetricsCsv(DummyLogger):
@@ -107,7 +99,7 @@ class Checkpoints(Checkpoint):  # Lightning runs these last: the validation is l
     leaves these out, and loses the best score where the folder has moved. `last.ckpt` is saved at each
     validation and every `save_every_n_steps` updates. Where a validation is due, only the state after it is
     saved: a run killed during a validation repeats it. Raises Stopped after a signal and OutOfTime after
-    `max_time`, both after a save.
+    `max_time`, both after a save. Prints each validation where there is no bar, as in a log file.
     """
 
     def __init__(self, folder: Path, cfg: DictConfig, timer: Timer) -> None:
@@ -133,15 +125,17 @@ class Checkpoints(Checkpoint):  # Lightning runs these last: the validation is l
             raise self.ending(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        metric = f"val/{pl_module.task.metric}"
+        step, metric = trainer.global_step, f"val/{pl_module.task.metric}"
         score = float(trainer.callback_metrics[metric])
+        if trainer.progress_bar_callback is None:
+            print(f"update {step} of {trainer.max_steps}: {metric} {score:.4g}", file=sys.stderr)
         if not math.isfinite(score):
-            raise Diverged(f"{metric} was {score} after update {trainer.global_step}")
+            raise Diverged(f"{metric} was {score} after update {step}")
         sign = -1 if pl_module.task.regression else 1
-        if trainer.global_step == 0 or sign * score > sign * self.best_score:
+        if step == 0 or sign * score > sign * self.best_score:
             self.best_score = score
             trainer.save_checkpoint(self.best, weights_only=True)
-        if trainer.global_step > 0:  # at 0 there is nothing to resume from
+        if step > 0:  # at 0 there is nothing to resume from
             self.save(trainer, pl_module, due=True)
 
     def save(self, trainer: L.Trainer, pl_module: L.LightningModule, due: bool) -> None:

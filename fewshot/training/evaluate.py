@@ -50,8 +50,7 @@ def test_run(folder: Path, trained: DictConfig, tested: DictConfig, pictures: bo
     trainer.test(learner, datamodule=datamodule, verbose=False)
     run = read_result(folder) or {"status": "unfinished"}
     result |= {"status": "finished", "run": folder.name, "run_status": run["status"], "best_step": best_step}
-    if not own:
-        result["data"] = table_name(tested)
+    result |= {} if own else {"data": table_name(tested)}
     place = folder / "evaluations" / name_of_test(result)
     record(trained, place, trainer, result, pictures=pictures, predictions=tested.predictions)
     return result
@@ -69,11 +68,11 @@ def record(
     drawn: dict[str, Figure] = {}
     result |= environment(trainer)
     if result["status"] == "finished":
-        summary, scores = scored(learner)
+        summary, tables["task_scores"] = scored(learner)
         result |= summary
-        tables["task_scores"] = scores
         folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(folder / "test_scores.csv", scores[["task", "score"]].to_csv(index=False))
+        scores = tables["task_scores"].to_csv(index=False, columns=["task", "score"])
+        atomic_write(folder / "test_scores.csv", scores)
         if predictions:
             predicted = predictions_of(learner, datamodule)
             atomic_write(folder / "predictions.csv", predicted.to_csv(index=False))

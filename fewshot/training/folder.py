@@ -48,8 +48,7 @@ def load_weights(learner: MetaLearner, path: Path) -> int:
         learner.load_state_dict(checkpoint["state_dict"])
         return int(checkpoint["global_step"])
     except Exception as error:
-        why = brief(error, 160)
-        raise UserError(f"{path} cannot be loaded as weights of {type(learner).__name__}: {why}") from error
+        raise UserError(f"{path} cannot be loaded as weights: {brief(error, 160)}") from error
 
 
 def overwrites(cfg: DictConfig, folder: Path) -> bool:
@@ -98,7 +97,7 @@ def stored_split(folder: Path, source: Source | None) -> dict[str, Any]:
     now = json.loads(json.dumps(source.classes())) if isinstance(source, ImageSource) else {}
     if stored and stored != stored | now:
         raise UserError(f"the data of the run have changed since it began: {path} has them")
-    return stored  # type: ignore[no-any-return]
+    return stored
 
 
 def extend(cfg: DictConfig, folder: Path, learner: MetaLearner, trainer: L.Trainer) -> None:

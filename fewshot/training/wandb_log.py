@@ -81,9 +81,8 @@ def log(
         return
     run: Any = wandb.run
     with run:  # which ends here
-        run.summary.update({name: result.get(name) for name in OF_RUN})
-        measures = result["interpretability"].items()
-        run.summary.update({f"interpretability/{name}": value for name, value in measures})
+        measures = {f"interpretability/{name}": value for name, value in result["interpretability"].items()}
+        run.summary.update({name: result.get(name) for name in OF_RUN} | measures)
         if result["status"] == "finished":
             log_test(run, "test", result, tables, drawn)
             if cfg.logger.checkpoint:
@@ -100,15 +99,13 @@ def log_test(
     If the protocol is the paper's, also the paper's mean over three runs and our difference from it.
     """
     mean, ci95, paper = result["mean"], result["ci95"], paper_numbers(result).get("value")
-    values = {result["metric"]: mean} | result["baselines"]
-    values |= {name: result[name] for name in PROTOCOL if name in result}
+    values = {result["metric"]: mean} | result["baselines"] | {name: result.get(name) for name in PROTOCOL}
     if ci95 is not None:
         values |= {"ci95_low": mean - ci95, "ci95_high": mean + ci95}
     if paper is not None:
         values |= {"paper_mean": paper, "paper_difference": mean - paper}
     run.summary.update({f"{prefix}/{name}": value for name, value in values.items()})
     logged: dict[str, Any] = {name: wandb.Table(dataframe=table) for name, table in tables.items()}
-    logged["scores"] = wandb.Histogram(tables["task_scores"]["score"].tolist())
     if drawn:
         logged["pictures"] = [wandb.Image(figure, caption=name) for name, figure in drawn.items()]
     run.log({f"{prefix}/{name}": value for name, value in logged.items()})
