@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from benchmarks.cases import build
 from benchmarks.clock import Times
-from fewshot.training.build import run_trainer
+from fewshot.training.build import make_trainer
 from fewshot.training.run import fit_and_test
 
 WARM_UP = 3  # steps
@@ -44,7 +44,7 @@ def lightning_times(name: str, device: str, settings: Sequence[str], steps: int)
     times, step_times = Times(), StepTimes()
     with TemporaryDirectory() as temporary, redirect_stderr(io.StringIO()):
         folder = Path(temporary)
-        trainer = run_trainer(case.cfg, folder)
+        trainer = make_trainer(case.cfg, folder)
         trainer.callbacks.append(step_times)  # type: ignore[attr-defined]
         fit_and_test(case.cfg, folder, case.datamodule, case.learner, trainer)
     for before, after in pairwise(step_times.ends[WARM_UP - 1 :]):

@@ -17,7 +17,6 @@ import pandas as pd
 
 from fewshot.config.compose import composed
 from fewshot.config.settings import check
-from fewshot.training.callbacks import PrintValidation
 from fewshot.training.run import run
 
 SMALL = "logger=csv trainer.enable_progress_bar=false trainer.num_threads=1 trainer.num_val_tasks=20"
@@ -36,15 +35,15 @@ def counts(overrides: list[str], folder: Path) -> pd.DataFrame:
     cfg, rows = composed([*SMALL.split(), *paths, *overrides]), dict[int, list[float]]()
     check(cfg)
 
-    def count(_: PrintValidation, trainer: L.Trainer, __: L.LightningModule) -> None:
+    def count(learner: L.LightningModule) -> None:
         gc.collect()
         memory = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
         files = [len(list((folder / name).rglob("*"))) for name in ("tmp", "outputs")]
         opened = len(os.listdir("/proc/self/fd"))
-        rows[trainer.global_step] = [memory, sys.getallocatedblocks(), opened, *files]
+        rows[learner.global_step] = [memory, sys.getallocatedblocks(), opened, *files]
 
     temporary = patch.object(tempfile, "tempdir", f"{folder}/tmp")
-    with temporary, patch.object(PrintValidation, "on_validation_end", count):
+    with temporary, patch.object(L.LightningModule, "on_validation_end", count):
         assert run(cfg)["status"] == "finished"
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(ALLOWED))
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from fewshot.config.run_id import run_folder
 from fewshot.errors import UserError
 from fewshot.report import load
-from fewshot.training.callbacks import similarities
 from fewshot.training.evaluate import draw, evaluate
 from fewshot.training.run import run as train
+from fewshot.training.similarity import similarities
 from tests.conftest import BACKBONES, CLASSES, OPLSTM, RELEASED, SAP, Task, episode, make
 from tests.helpers import evaluation, images_of, rows
 from tests.offline import records, summary

@@ -31,7 +31,7 @@ def movement(method, devices, tmp_path):
     data = ["data=sine"] if method in ("lstm", "oplstm") else images_of(tmp_path, f"images{os.getpid()}")
     settings = [*data, f"method={method}", "shots=5", "method.meta_batch_size=4"]
     settings += ["method.grad_clip_each=false"] * (method == "maml")
-    datamodule, learner = assemble(config(tmp_path, *settings))
+    datamodule, learner, _ = assemble(config(tmp_path, *settings), tmp_path)
     learner.double().configure_optimizers = lambda: torch.optim.SGD(learner.parameters(), lr=1e-3)
     before = parameters_to_vector(learner.parameters()).detach().clone()
     own = dict.fromkeys(QUIET, False) | distributed.strategy_settings(devices)

@@ -34,7 +34,7 @@ def copied(trained, data, tmp_path):
 
 
 def test_an_evaluation_repeats_the_runs_own_test(trained, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("fewshot.training.evaluate.diagnostics", lambda *_: ["at chance"])
+    monkeypatch.setattr("fewshot.results.record.diagnostics", lambda *_: ["at chance"])
     folder, result = copied(trained, "sine", tmp_path)
     before = contents(folder)
     again = evaluate(evaluation(folder, tmp_path))

@@ -33,9 +33,9 @@ def test_predictions_on_a_gpu(method):
     torch.testing.assert_close(learner.cuda().predict(moved).cpu(), expected, rtol=1e-7, atol=1e-9)
 
 
-def test_thirty_two_bits_are_thirty_two_on_a_gpu():
+def test_thirty_two_bits_are_thirty_two_on_a_gpu(tmp_path):
     """TF32 would be off by 1e-3."""
-    make_trainer(logger=False)
+    make_trainer(config(tmp_path), tmp_path)
     x, weight = torch.randn(8, 64, 21, 21), torch.randn(64, 64, 3, 3)
     exact = F.conv2d(x.double(), weight.double(), padding=1).float()
     found = F.conv2d(x.cuda(), weight.cuda(), padding=1).cpu()

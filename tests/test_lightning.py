@@ -12,8 +12,8 @@ from fewshot.config.run_id import config_diff, run_folder
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.sine import SineSource
 from fewshot.episodes import Task
-from fewshot.training.checkpoints import load_weights
 from fewshot.training.evaluate import evaluate
+from fewshot.training.folder import load_weights
 from fewshot.training.run import run as train
 from tests.conftest import CLASSES, FC, MAML, OPTIONS
 from tests.helpers import config, evaluation
@@ -135,7 +135,7 @@ def test_a_checkpoint_that_names_code_runs_nothing(tmp_path):
     torch.save(checkpoint, tmp_path / "x.ckpt")
     with pytest.raises(ValueError, match="blocked"):
         type(learner).load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
-    assert load_weights(learner, tmp_path / "x.ckpt", "maml") == 0
+    assert load_weights(learner, tmp_path / "x.ckpt") == 0
     assert not RAN
 
 

@@ -8,7 +8,7 @@ from scipy import stats
 from fewshot.report.__main__ import report
 from fewshot.report.jobs import jobs, runs_of
 from fewshot.report.table import corrected, one_task, paired, pairs, ranks
-from fewshot.results.statistics import half_width
+from fewshot.results.record import half_width
 from tests.helpers import evaluated, some, store, store_study
 
 pytestmark = pytest.mark.usefixtures("outputs")

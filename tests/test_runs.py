@@ -11,9 +11,9 @@ from lightning.pytorch.callbacks import Timer
 from fewshot.config.run_id import run_folder
 from fewshot.errors import Diverged, UserError
 from fewshot.methods import PlainLSTM, ProtoNet
-from fewshot.results.statistics import mean_and_ci95
+from fewshot.results.record import half_width
 from fewshot.training import run as run_module
-from fewshot.training.checkpoints import LastCheckpoint
+from fewshot.training.callbacks import Checkpoints
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run
 from tests.helpers import check_same, config, evaluation, images_of, kill_at, rows, same, stored
@@ -41,7 +41,8 @@ def test_a_result_holds_everything(finished):
     assert (result["precision"], result["tf32"]) == ("32-true", False)
     scores = pd.read_csv(folder / "test_scores.csv")
     assert scores["task"].tolist() == list(range(30))
-    assert mean_and_ci95(scores["score"].tolist()) == (result["mean"], result["ci95"])
+    values = scores["score"].to_numpy()
+    assert (values.mean(), half_width(values)) == (result["mean"], result["ci95"])
     logged = [row for row in rows(folder / "metrics.csv") if row["metric"] == "val/mse"]
     assert [(int(r["tasks"]), int(r["step"])) for r in logged] == [(2 * s, s) for s in (0, 10, 20, 30, 40)]
     others = {row["metric"]: float(row["value"]) for row in rows(folder / "metrics.csv")}
@@ -74,7 +75,7 @@ def test_every_learner_resumes_to_the_same_result(method, tmp_path, monkeypatch)
 
 def test_random_numbers_resume(tmp_path):
     """Those of dropout, of backbones that have it."""
-    saves = [LastCheckpoint(tmp_path, config(tmp_path), Timer()) for _ in range(2)]
+    saves = [Checkpoints(tmp_path, config(tmp_path), Timer()) for _ in range(2)]
     state = saves[0].state_dict()
     drawn = torch.rand(3)
     torch.manual_seed(5)

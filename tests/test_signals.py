@@ -19,7 +19,7 @@ from filelock import FileLock
 from fewshot.config.compose import CONF
 from fewshot.config.run_id import run_folder
 from fewshot.errors import OutOfTime
-from fewshot.training.checkpoints import LastCheckpoint
+from fewshot.training.callbacks import Checkpoints
 from fewshot.training.run import run
 from tests.helpers import Killed, check_same, command, config, images_of, rows, wait_for, within
 
@@ -40,13 +40,13 @@ def step_of(path):
 
 
 def test_a_run_out_of_time_resumes(tmp_path, monkeypatch):
-    save = LastCheckpoint.save
+    save = Checkpoints.save
 
     def second_an_update(self, trainer, *args, **options):
         self.timer = SimpleNamespace(time_elapsed=lambda _: trainer.global_step)
         save(self, trainer, *args, **options)
 
-    monkeypatch.setattr(LastCheckpoint, "save", second_an_update)
+    monkeypatch.setattr(Checkpoints, "save", second_an_update)
     # 5, 15, 35: where the log gets a row; 10, 20: where a validation is due
     for second in (3, 5, 10, 15, 20, 33, 35):
         cfg = config(tmp_path, f"trainer.max_time=00:00:00:{second:02}", outputs="stopped")

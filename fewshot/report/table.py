@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from fewshot.results.statistics import half_width
+from fewshot.results.record import half_width
 
 SCORES, WIDTHS = {"mse": ".3g", "accuracy": ".2f"}, {"mse": ".2g", "accuracy": ".2f"}  # formats
 LEVEL = 0.05  # of significance

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import resource
 import subprocess
 import sys
 from contextlib import suppress
@@ -17,12 +18,9 @@ PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "
 
 
 def environment(trainer: L.Trainer) -> dict[str, Any]:
-    import resource  # not on every platform
-
     device = trainer.strategy.root_device
     on_gpu = device.type == "cuda"
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    versions = {name: installed_version(name) for name in PACKAGES}
     return {
         # reserved: only that counts CUDA graphs
         "peak_memory_bytes": torch.cuda.max_memory_reserved(device) if on_gpu else resident,
@@ -31,7 +29,7 @@ def environment(trainer: L.Trainer) -> dict[str, Any]:
         "precision": str(trainer.precision),
         "tf32": torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32,
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version()} | versions,
+        "versions": {"python": platform.python_version()} | {p: installed_version(p) for p in PACKAGES},
     }
 
 

@@ -1,4 +1,4 @@
-"""What is kept of a test in result.json, the score of each of its tasks, and the line that shows a score."""
+"""What is kept of a test in result.json, its mean and interval, and the line that shows a score."""
 
 import json
 from collections.abc import Mapping
@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 from pandas import DataFrame
+from scipy import stats
 
 from fewshot.config.run_id import config_diff, protocol
 from fewshot.errors import Diverged
@@ -15,21 +17,14 @@ from fewshot.methods.base import MetaLearner
 from fewshot.methods.losses import baseline_name
 from fewshot.results.environment import git_commit
 from fewshot.results.paper import bn_in_test, paper_numbers
-from fewshot.results.statistics import mean_and_ci95
 
 Result = dict[str, Any]
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
+def read_result(folder: Path) -> Result | None:
     """The result of a run, or of a test in its `evaluations`; None where there is none."""
     path = folder / "result.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def final_result(folder: Path) -> dict[str, Any] | None:
-    """The result of a run that has ended for good, finished or diverged."""
-    result = read_result(folder)
-    return result if result and result["status"] in ("finished", "diverged") else None
 
 
 def describe(
@@ -54,6 +49,12 @@ def describe(
     return result | {"config_diff": config_diff(trained, table), "git_commit": git_commit()}
 
 
+def half_width(values: NDArray[np.float64]) -> float:
+    """Half of the 95% t-interval of a mean; NaN for fewer than two values."""
+    count = len(values)
+    return float(stats.sem(values) * stats.t.ppf(0.975, count - 1)) if count > 1 else np.nan
+
+
 def scored(learner: MetaLearner) -> tuple[dict[str, Any], DataFrame]:
     """The test just run: what result.json holds of it, and a row per task, in order: task, score, baseline.
 
@@ -66,11 +67,23 @@ def scored(learner: MetaLearner) -> tuple[dict[str, Any], DataFrame]:
     scores = DataFrame({name: values.cpu() for name, values in columns.items()}).astype({"task": int})
     if len(wrong := scores[~np.isfinite(scores["score"])]):
         raise Diverged("the score of test task {task:.0f} was {score}".format_map(wrong.iloc[0]))
-    mean, ci95 = mean_and_ci95(scores["score"])
+    values = scores["score"].to_numpy()
+    mean, ci95 = float(values.mean()), half_width(values) if len(values) > 1 else None
     baselines = {baseline: columns[baseline].mean().item()}
     if not learner.task.regression:
         baselines["chance"] = 100 / learner.task.outputs
-    return {"mean": mean, "ci95": ci95, "tasks": len(scores), "baselines": baselines}, scores
+    summary = {"mean": mean, "ci95": ci95, "tasks": len(scores), "baselines": baselines}
+    return summary | {"warnings": diagnostics(summary)}, scores
+
+
+def diagnostics(result: Mapping[str, Any]) -> list[str]:
+    """Whether the test's interval reaches chance; on sine that is the mean of the support set."""
+    mean, ci95, baselines = result["mean"], result["ci95"] or 0, result["baselines"]
+    if "chance" in baselines:
+        chance, learned = baselines["chance"], mean - ci95 > baselines["chance"]
+    else:
+        chance, learned = baselines["support_mean"], mean + ci95 < baselines["support_mean"]
+    return [] if learned else [f"at chance: {mean:.4g} ± {ci95:.4g} in the test, and chance is {chance:.4g}"]
 
 
 def name_of_test(result: Mapping[str, Any]) -> str:

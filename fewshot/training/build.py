@@ -14,7 +14,7 @@ import torch
 from hydra.utils import get_class
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.callbacks import Callback, Timer
+from lightning.pytorch.callbacks import Callback, RichProgressBar, Timer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig
 
@@ -26,9 +26,10 @@ from fewshot.episodes import Task
 from fewshot.errors import UserError
 from fewshot.methods import MetaLearner
 from fewshot.options import settings_of
-from fewshot.training import callbacks
-from fewshot.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
+from fewshot.training.callbacks import Checkpoints, MetricsCsv, TrainMetrics
 from fewshot.training.distributed import strategy_settings
+from fewshot.training.folder import AtomicCheckpointIO
+from fewshot.training.similarity import Similarity
 from fewshot.training.update import WholeUpdate
 
 DEFAULT_THREADS = torch.get_num_threads()
@@ -46,7 +47,7 @@ def prepare_process(num_threads: int, devices: int = 1) -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.simplefilter("ignore", PossibleUserWarning)
-    for message in ("Checkpoint directory", ".*LeafSpec", "The AccumulateGrad node's stream"):
+    for message in (".*LeafSpec", "The AccumulateGrad node's stream"):
         warnings.filterwarnings("ignore", message)
     torch.set_num_threads(num_threads or max(DEFAULT_THREADS // devices, 1))
     if sys.platform == "linux":
@@ -67,9 +68,8 @@ def make_datamodule(cfg: DictConfig, *stages: str) -> EpisodicDataModule:
         own["table"] = open_or_prepare(cfg.data.name, raw, prepared, cfg.data.size, cfg.data.channels, path)
         if note := own["table"].note:
             print(f"data={cfg.data.name}: {note}", file=sys.stderr)
-    source = target(**own)
     sizes = {name: settings[name] for name in settings_of(EpisodicDataModule)}
-    datamodule = EpisodicDataModule(source, **sizes)
+    datamodule = EpisodicDataModule(target(**own), **sizes)
     for stage in stages:
         datamodule.setup(stage)
     return datamodule
@@ -91,58 +91,50 @@ def make_learner(cfg: DictConfig, task: Task, trained: bool = False) -> MetaLear
     return learner
 
 
-def assemble(cfg: DictConfig) -> tuple[EpisodicDataModule, MetaLearner]:
-    """What a run trains on, and what it trains: the same in each process that shares a run."""
+def assemble(cfg: DictConfig, folder: Path) -> tuple[EpisodicDataModule, MetaLearner, L.Trainer]:
+    """What a run trains on, what it trains, and by what: the same in each process that shares a run."""
     prepare_process(cfg.trainer.num_threads, cfg.trainer.devices)
     datamodule = make_datamodule(cfg, "fit", "test")
     L.seed_everything(cfg.seed, verbose=False)
     learner = make_learner(cfg, datamodule.source.task)
     learner.micro_batch_size = cfg.trainer.micro_batch_size
-    return datamodule, learner
+    return datamodule, learner, make_trainer(cfg, folder)
 
 
-def make_trainer(**settings: Any) -> L.Trainer:
-    """Lightning's trainer, whose `precision` may also be "tf32": 19 of the 32 bits in a GPU's products."""
-    tf32 = settings.get("precision") == "tf32"
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-    settings = {"devices": 1, "enable_model_summary": False, "use_distributed_sampler": False} | settings
-    if tf32:
-        settings["precision"] = "32-true"
-    try:
-        return L.Trainer(inference_mode=False, **settings)  # learners differentiate in a test
-    except (MisconfigurationException, ValueError) as error:
-        raise UserError(str(error)) from error
+def make_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
+    """Lightning's trainer, with its own settings as `cfg` has them, and the project's callbacks.
 
-
-def run_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
-    """Lightning's trainer, with its own settings as `cfg` has them, and the project's callbacks."""
+    Its `precision` may also be "tf32": 19 of the 32 bits in a GPU's products.
+    """
     settings, timer = cfg.trainer, Timer()
-    bar = settings.enable_progress_bar and sys.stdout.isatty()
+    bar, tf32 = settings.enable_progress_bar and sys.stdout.isatty(), settings.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     used: list[Callback] = [
-        *([callbacks.Similarity(settings.similarity)] if settings.similarity != "none" else []),
+        *([Similarity(settings.similarity)] if settings.similarity != "none" else []),
         WholeUpdate(settings.compile),
-        callbacks.ValidateFirst(),
-        callbacks.TrainMetrics(cfg.method.meta_batch_size, settings.log_every_n_steps),
+        TrainMetrics(cfg.method.meta_batch_size, settings.log_every_n_steps),
         timer,
-        BestCheckpoint(folder),
-        LastCheckpoint(folder, cfg, timer),
-        callbacks.ProgressBar(refresh_rate=20) if bar else callbacks.PrintValidation(),
+        Checkpoints(folder, cfg, timer),
+        *([RichProgressBar(refresh_rate=20)] if bar else []),
     ]
     own = {name: settings[name] for name in signature(L.Trainer).parameters if name in settings}
-    own |= strategy_settings(settings.devices)
-    own["plugins"].append(AtomicCheckpointIO())
-    own |= {"check_val_every_n_epoch": None, "num_sanity_val_steps": 0, "default_root_dir": folder}
+    own |= {"max_epochs": 1, "max_time": None, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0}
+    own |= {"callbacks": used, "enable_progress_bar": bar, "default_root_dir": folder}
     own |= {"log_every_n_steps": 0, "logger": False}  # TrainMetrics logs; the loggers come later
-    own |= {"max_time": None, "callbacks": used, "enable_progress_bar": bar}  # LastCheckpoint ends the run
-    return make_trainer(**own)
+    own |= {"inference_mode": False}  # learners differentiate in a test
+    own |= {"precision": "32-true" if tf32 else settings.precision} | strategy_settings(settings.devices)
+    own["plugins"].append(AtomicCheckpointIO())
+    try:
+        return L.Trainer(**own)
+    except (MisconfigurationException, ValueError) as error:
+        raise UserError(str(error)) from error
 
 
 def make_loggers(cfg: DictConfig, folder: Path, done: int) -> list[Any]:
     """metrics.csv, and W&B or TensorBoard, as `cfg` says; what was logged after update `done` is dropped."""
     if cfg.logger.name == "none":
         return []
-    metrics = callbacks.MetricsCsv(folder / "metrics.csv")
-    metrics.cut(done)
+    metrics = MetricsCsv(folder / "metrics.csv", done)
     if cfg.logger.name == "wandb":
         from fewshot.training.wandb_log import start_wandb  # takes more than half a second
 

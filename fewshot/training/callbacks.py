@@ -1,4 +1,4 @@
-"""What Lightning leaves to a project: a validation at step 0, curves by training tasks, Figure 6."""
+"""What Lightning leaves to a project: validation at step 0, curves by training tasks, and states to keep."""
 
 import csv
 import math
@@ -9,53 +9,22 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
-from lightning.pytorch.callbacks import Callback, RichProgressBar
-from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.callbacks import Callback, Checkpoint, Timer
+from lightning.pytorch.loggers.logger import DummyLogger
+from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from fewshot.episodes import Episode
+from fewshot.errors import Diverged, OutOfTime
 from fewshot.files import atomic_open
-from fewshot.methods.oplstm import OPLSTM
-from fewshot.results.statistics import mean_and_ci95
+from fewshot.training import signals
 
 FIELDS = ["tasks", "step", "metric", "value"]
-STEP = 0.01  # of gradient descent in Figure 6, section 5.4
-
-
-class ProgressBar(RichProgressBar):
-    """Lightning's bar over updates, without epochs, which mean nothing here."""
-
-    @property
-    def total_train_batches(self) -> int:
-        return self.trainer.max_steps  # Lightning's is what is left, beside a count from the beginning
-
-    def _get_train_description(self, current_epoch: int) -> str:
-        return "Training"
-
-
-class PrintValidation(Callback):
-    """A line a validation with its score, where there is no bar: in a log file, or on a cluster."""
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        metric = f"val/{pl_module.task.metric}"
-        score = f"{metric} {trainer.callback_metrics[metric]:.4g}"
-        print(f"update {trainer.global_step} of {trainer.max_steps}: {score}", file=sys.stderr)
-
-
-class ValidateFirst(Callback):
-    """Validates before the first update of a run, so that every curve starts at the untrained learner."""
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.global_step == 0:
-            trainer.validating = True
-            trainer.fit_loop.epoch_loop.val_loop.run()
-            trainer.training = True
 
 
 class TrainMetrics(Callback):
-    """Logs training every `every` updates, beside the number of training tasks seen.
+    """Validates before the first update, and logs training every `every` updates by training tasks seen.
 
     The gradient is that before any clipping. A row that Lightning logged itself would come after the save of
     its update, and be lost where a run stops there.
@@ -63,6 +32,12 @@ class TrainMetrics(Callback):
 
     def __init__(self, meta_batch_size: int, every: int) -> None:
         self.meta_batch_size, self.every, self.norm = meta_batch_size, every, torch.tensor(math.nan)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_step == 0:
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         if (trainer.global_step + 1) % self.every == 0:
@@ -88,31 +63,24 @@ class TrainMetrics(Callback):
         pl_module.log("train/loss", row["train/loss"], prog_bar=True, logger=False)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        step = float(trainer.global_step)
-        pl_module.log("tasks", step * self.meta_batch_size, sync_dist=True)
-        pl_module.log("step", step, sync_dist=True)  # which Lightning takes for its own, one less
+        step = float(trainer.global_step)  # Lightning would log its own, one less
+        pl_module.log_dict({"tasks": step * self.meta_batch_size, "step": step}, sync_dist=True)
 
 
-class MetricsCsv(Logger):
+class MetricsCsv(DummyLogger):
     """Appends every logged number to `metrics.csv`, one per row: tasks seen, step, metric, value.
 
-    Lightning's CSVLogger replaces the file when a run resumes.
+    Rows after update `done`, which a resumed run logs again, are dropped, and a row that a kill left
+    incomplete. Lightning's CSVLogger replaces the file when a run resumes.
     """
 
-    name = "csv"
-    version = None
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, done: int) -> None:
         super().__init__()
         self.path = path
-
-    def cut(self, step: int) -> None:
-        """Drops rows after a step, which a resumed run logs again, and a row that a kill left incomplete."""
-        if not self.path.exists():
-            return
-        with self.path.open(newline="", errors="replace") as old, atomic_open(self.path) as new:
-            rows = [row for row in csv.reader(old) if len(row) == len(FIELDS) and row[1].isdigit()]
-            csv.writer(new).writerows([FIELDS, *(row for row in rows if int(row[1]) <= step)])
+        if path.exists():
+            with path.open(newline="", errors="replace") as old, atomic_open(path) as new:
+                rows = [row for row in csv.reader(old) if len(row) == len(FIELDS) and row[1].isdigit()]
+                csv.writer(new).writerows([FIELDS, *(row for row in rows if int(row[1]) <= done)])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if "tasks" not in metrics:
@@ -122,55 +90,82 @@ class MetricsCsv(Logger):
         with self.path.open("a", newline="") as file:
             csv.writer(file).writerows(rows if file.tell() else [FIELDS, *rows])
 
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """The run's folder already holds its configuration."""
 
+class Checkpoints(Checkpoint):  # Lightning runs these last: the validation is logged by then
+    """Saves the best validated weights and the last state of a run; never a diverged one.
 
-class Similarity(Callback):
-    """Logs, at every validation, means of `similarities` over the tasks and their 95% intervals."""
-
-    def __init__(self, definition: str) -> None:
-        self.definition = definition
-        self.seen: list[dict[str, Tensor]] = []
-
-    def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Episode, *_: Any
-    ) -> None:
-        assert isinstance(pl_module, OPLSTM)
-        self.seen.append(similarities(pl_module, batch, self.definition))
-
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        for name in self.seen[0]:
-            mean, ci95 = mean_and_ci95(torch.cat([values[name] for values in self.seen]).tolist())
-            pl_module.log(f"similarity_{self.definition}/{name}", mean)
-            pl_module.log(f"similarity_{self.definition}/{name}_ci95", ci95 or 0.0)
-        self.seen.clear()
-
-
-@torch.no_grad()
-def similarities(learner: OPLSTM, episode: Episode, definition: str) -> dict[str, Tensor]:
-    """Cosine similarity and Euclidean distance of the output layer's updates, (B,) each.
-
-    Args:
-        definition: "paper": H_T - H_0 against H_GD - H_0 and H_Proto - H_0 (section 5.4); "released": against
-            prototypes H_T itself and H_Proto itself, H_0 not subtracted.
-
-    H_GD is H_0 after as many gradient steps of 0.01 on the support loss as OP-LSTM makes passes, over the
-    features that the layer sees under H_0, with its bias unchanged. H_Proto has rows 2 c_n, the linear part
-    of the squared distance to the mean c_n of a class's features: -|x - c|² = 2 cᵀx - |c|² - |x|².
+    `best.ckpt` holds the best weights from those before the first update on; Lightning's ModelCheckpoint
+    leaves these out, and loses the best score where the folder has moved. `last.ckpt` is saved at each
+    validation and every `save_every_n_steps` updates. Where a validation is due, only the state after it is
+    saved: a run killed during a validation repeats it. Raises Stopped after a signal and OutOfTime after
+    `max_time`, both after a save. Prints each validation where there is no bar, as in a log file.
     """
-    features_BMD, initial_BND, final_BND = learner.output_layer(episode.support_x, episode.support_y)
-    targets_BMN = learner.targets(episode.support_y)
-    descended_BND = initial_BND
-    for _ in range(learner.passes):  # the gradient of the mean cross-entropy is (p - y)ᵀ a / M
-        error_BMN = (features_BMD @ descended_BND.mT + learner.head.bias).softmax(-1) - targets_BMN
-        descended_BND = descended_BND - STEP * error_BMN.mT @ features_BMD / features_BMD.shape[1]
-    prototypes_BND = targets_BMN.mT @ features_BMD / targets_BMN.sum(1).unsqueeze(-1)
-    origin = initial_BND if definition == "paper" else torch.zeros_like(initial_BND)
-    pairs = {"gradient": (final_BND - initial_BND, descended_BND - initial_BND)}
-    pairs |= {"prototypes": (final_BND - origin, 2 * prototypes_BND - origin)}
-    found = {}
-    for name, (ours, other) in pairs.items():
-        found[f"cosine_{name}"] = F.cosine_similarity(ours.flatten(1), other.flatten(1))
-        found[f"distance_{name}"] = (ours - other).flatten(1).norm(dim=1)
-    return found
+
+    def __init__(self, folder: Path, cfg: DictConfig, timer: Timer) -> None:
+        self.best, self.last, self.timer = folder / "best.ckpt", folder / "last.ckpt", timer
+        self.max_time, self.seconds = cfg.trainer.max_time, Timer(cfg.trainer.max_time).time_remaining() or 0
+        self.save_every, self.val_every = cfg.trainer.save_every_n_steps, cfg.trainer.val_check_interval
+        self.command = "the same command" + " without overwrite=true" * cfg.overwrite
+        self.best_score: Any = None  # of a validation
+        self.saved = 0  # the update of the last save
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.saved = trainer.global_step
+        signals.set_training(True)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        step = trainer.global_step
+        if step % self.val_every != 0:
+            self.save(trainer, pl_module, due=step % self.save_every == 0 or step == trainer.max_steps)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        # of several processes the others are elsewhere in the validation
+        if signals.requested and trainer.world_size == 1:
+            raise self.ending(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        step, metric = trainer.global_step, f"val/{pl_module.task.metric}"
+        score = float(trainer.callback_metrics[metric])
+        if trainer.progress_bar_callback is None:
+            print(f"update {step} of {trainer.max_steps}: {metric} {score:.4g}", file=sys.stderr)
+        if not math.isfinite(score):
+            raise Diverged(f"{metric} was {score} after update {step}")
+        sign = -1 if pl_module.task.regression else 1
+        if step == 0 or sign * score > sign * self.best_score:
+            self.best_score = score
+            trainer.save_checkpoint(self.best, weights_only=True)
+        if step > 0:  # at 0 there is nothing to resume from
+            self.save(trainer, pl_module, due=True)
+
+    def save(self, trainer: L.Trainer, pl_module: L.LightningModule, due: bool) -> None:
+        """Saves the state where it is due or the run has to end; the first process decides for all."""
+        ended = trainer.global_step == trainer.max_steps
+        over = not ended and self.timer.time_elapsed("train") >= self.seconds
+        by, over = trainer.strategy.broadcast((signals.requested, over))
+        if due or by or over:
+            for name, parameter in pl_module.named_parameters():
+                if not torch.isfinite(parameter).all():
+                    raise Diverged(f"{name} was not finite after update {trainer.global_step}")
+            trainer.save_checkpoint(self.last)
+            self.saved = trainer.global_step
+        if by:
+            signals.requested = by
+            raise self.ending(trainer)
+        if over:
+            raise OutOfTime(f"trainer.max_time={self.max_time} is over: raise it")
+
+    def ending(self, trainer: L.Trainer) -> signals.Stopped:
+        assert signals.requested is not None
+        then = f"resumes from update {self.saved} of {trainer.max_steps}" if self.saved else "starts again"
+        return signals.Stopped(signals.requested, f"{self.command} {then}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score, and the state of the random numbers, which dropout draws."""
+        random = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+        return {"best_score": self.best_score, "random": random}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_score = state_dict["best_score"]
+        on_cpu, *on_gpus = state_dict["random"]
+        torch.set_rng_state(on_cpu)
+        torch.cuda.set_rng_state_all(on_gpus[: torch.cuda.device_count()])

@@ -21,10 +21,8 @@ from fewshot.plots import curves, episodes
 from fewshot.results.environment import environment
 from fewshot.results.predictions import confusion_figure, confusions, predictions_of, show_predictions
 from fewshot.results.record import Result, describe, name_of_test, read_result, scored, show, title_of
-from fewshot.results.statistics import diagnostics
 from fewshot.training.build import make_datamodule, make_learner, make_trainer, prepare_process
-from fewshot.training.checkpoints import load_weights
-from fewshot.training.folder import check_split, stored_split
+from fewshot.training.folder import load_weights, stored_split
 
 
 def evaluate(cfg: DictConfig) -> Result:
@@ -40,19 +38,18 @@ def evaluate(cfg: DictConfig) -> Result:
 def test_run(folder: Path, trained: DictConfig, tested: DictConfig, pictures: bool = False) -> Result:
     """Tests the best state of the run of `folder`, trained as `trained` says, as `tested` says."""
     prepare_process(tested.trainer.num_threads)
-    settings = {name: tested.trainer[name] for name in ("accelerator", "precision", "enable_progress_bar")}
-    trainer = make_trainer(**settings, logger=False, enable_checkpointing=False)
+    tested.trainer.devices = 1
+    trainer = make_trainer(tested, folder)
     datamodule = make_datamodule(tested, "test")
-    if own := same_data(trained, tested.data.name, tested.data.get("path")):
-        check_split(folder, datamodule.source)
+    own = same_data(trained, tested.data.name, tested.data.get("path"))
+    split = stored_split(folder, datamodule.source if own else None)
     learner = make_learner(tested, datamodule.source.task, trained=True)
-    best_step = load_weights(learner, folder / "best.ckpt", tested.method.name)
-    result = describe(trained, tested, learner, stored_split(folder).get("table"))
+    best_step = load_weights(learner, folder / "best.ckpt")
+    result = describe(trained, tested, learner, split.get("table"))
     trainer.test(learner, datamodule=datamodule, verbose=False)
     run = read_result(folder) or {"status": "unfinished"}
     result |= {"status": "finished", "run": folder.name, "run_status": run["status"], "best_step": best_step}
-    if not own:
-        result["data"] = table_name(tested)
+    result |= {} if own else {"data": table_name(tested)}
     place = folder / "evaluations" / name_of_test(result)
     record(trained, place, trainer, result, pictures=pictures, predictions=tested.predictions)
     return result
@@ -70,21 +67,21 @@ def record(
     drawn: dict[str, Figure] = {}
     result |= environment(trainer)
     if result["status"] == "finished":
-        summary, scores = scored(learner)
+        summary, tables["task_scores"] = scored(learner)
         result |= summary
-        tables["task_scores"] = scores
         folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(folder / "test_scores.csv", scores[["task", "score"]].to_csv(index=False))
+        scores = tables["task_scores"].to_csv(index=False, columns=["task", "score"])
+        atomic_write(folder / "test_scores.csv", scores)
         if predictions:
             predicted = predictions_of(learner, datamodule)
             atomic_write(folder / "predictions.csv", predicted.to_csv(index=False))
             if not learner.task.regression:
                 tables["confusion"] = confusions(predicted)
                 episodes.save_figure(confusion_figure(predicted, title_of(result)), folder / "confusion")
+                show_predictions(predicted)
         if pictures:
             with optional("drawing"):
                 drawn = draw(folder, datamodule, learner, title_of(result), cfg.trainer.similarity)
-    result["warnings"] = diagnostics(result)
     if cfg.logger.name == "wandb":
         from fewshot.training import wandb_log
 
@@ -92,8 +89,6 @@ def record(
             wandb_log.log(cfg, folder, result, tables, drawn)
     atomic_write(folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
     show(result, folder)
-    if "confusion" in tables:
-        show_predictions(predicted)
 
 
 def draw(

@@ -1,4 +1,4 @@
-"""A run's folder before training: a finished result, the split of the classes, the state of a shorter run."""
+"""A run's folder: checkpoints, a finished result, the split of the classes, the state of a shorter run."""
 
 import json
 import os
@@ -10,25 +10,45 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import plain
 from fewshot.config.run_id import run_folder, table_name
 from fewshot.data.datamodule import Source
 from fewshot.data.image_source import ImageSource
-from fewshot.episodes import SPLITS
-from fewshot.errors import UserError
+from fewshot.errors import UserError, brief
 from fewshot.files import atomic_open, atomic_write
 from fewshot.methods import MetaLearner
 from fewshot.results.environment import environment, git_commit
-from fewshot.results.record import final_result, show
-from fewshot.training.checkpoints import AtomicCheckpointIO
+from fewshot.results.record import Result, read_result, show
 from fewshot.training.update import kind_of_update
 
 SAME = (  # what is not in a run's identity and yet changes the rounding of a sum, or the curves
     *("log_every_n_steps", "similarity", "micro_batch_size", "eval_batch_size", "deterministic", "benchmark"),
     *("compile", "update", "device", "devices", "tf32", "threads", "versions", "git_commit"),
 )
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target; Lightning moves a file from another folder, and a copy is not atomic."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        with atomic_open(Path(path), "wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch's word for a file that takes no more
+                raise OSError(f"{path} cannot be written: {brief(error, 160)}") from error
+
+
+def load_weights(learner: MetaLearner, path: Path) -> int:
+    """Loads the weights of a checkpoint, or raises UserError; returns the update that they are from."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        learner.load_state_dict(checkpoint["state_dict"])
+        return int(checkpoint["global_step"])
+    except Exception as error:
+        raise UserError(f"{path} cannot be loaded as weights: {brief(error, 160)}") from error
 
 
 def overwrites(cfg: DictConfig, folder: Path) -> bool:
@@ -38,16 +58,18 @@ def overwrites(cfg: DictConfig, folder: Path) -> bool:
     return bool(cfg.overwrite and not restarted)
 
 
-def finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
+def finished(cfg: DictConfig, folder: Path) -> Result | None:
     """The result of a run that has ended for good, shown; None where it has to be trained."""
     if overwrites(cfg, folder):
         return None
     metrics, similarity = folder / "metrics.csv", cfg.trainer.similarity
     if similarity != "none" and metrics.exists() and f"similarity_{similarity}/" not in metrics.read_text():
         raise UserError(f"{folder} began without trainer.similarity={similarity}: use overwrite=true")
-    if (result := final_result(folder)) is not None:
-        print(f"already {result['status']}; overwrite=true trains it from scratch", file=sys.stderr)
-        show(result, folder)
+    result = read_result(folder)
+    if result is None or result["status"] not in ("finished", "diverged"):
+        return None
+    print(f"already {result['status']}; overwrite=true trains it from scratch", file=sys.stderr)
+    show(result, folder)
     return result
 
 
@@ -58,26 +80,24 @@ def start_folder(cfg: DictConfig, folder: Path, source: Source) -> None:
             if path.name != ".lock":
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         atomic_write(folder / ".job", os.environ.get("SLURM_JOB_ID", ""))
-    check_split(folder, source)
+    stored_split(folder, source)  # or an error
     atomic_write(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     if isinstance(source, ImageSource):
         split = {"table": table_name(cfg)} | source.classes() | {"left_out": source.left_out}
         atomic_write(folder / "split.json", json.dumps(split) + "\n")
 
 
-def stored_split(folder: Path) -> dict[str, Any]:
-    """The run's table and, by split, its classes with their numbers of images; empty on sine waves."""
+def stored_split(folder: Path, source: Source | None) -> dict[str, Any]:
+    """The run's table and, by split, its classes with their numbers of images; empty on sine waves.
+
+    UserError where those of `source` are split otherwise, say in a folder that grew since the run began.
+    """
     path = folder / "split.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def check_split(folder: Path, source: Source) -> None:
-    """UserError where the classes are split otherwise than when the run began, say in a folder that grew."""
-    stored = stored_split(folder)
-    if stored and isinstance(source, ImageSource):
-        then, now = ({split: dict(found[split]) for split in SPLITS} for found in (stored, source.classes()))
-        if then != now:
-            raise UserError(f"the data of the run have changed since it began: {folder}/split.json has them")
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    now = json.loads(json.dumps(source.classes())) if isinstance(source, ImageSource) else {}
+    if stored and stored != stored | now:
+        raise UserError(f"the data of the run have changed since it began: {path} has them")
+    return stored
 
 
 def extend(cfg: DictConfig, folder: Path, learner: MetaLearner, trainer: L.Trainer) -> None:
@@ -105,7 +125,7 @@ def shorter_runs(cfg: DictConfig, folder: Path) -> Iterator[tuple[int, Path, dic
     shorter = OmegaConf.create(plain(cfg))
     for path in folder.parent.glob(f"seed{cfg.seed}-*"):
         complete = all((path / name).exists() for name in ("last.ckpt", "best.ckpt", "metrics.csv"))
-        result = final_result(path)
+        result = read_result(path)
         if complete and result and result["status"] == "finished":
             shorter.trainer.max_steps = steps = result["train_tasks"] // cfg.method.meta_batch_size
             if steps < cfg.trainer.max_steps and path.name == run_folder(shorter).name:

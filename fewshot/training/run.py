@@ -7,25 +7,23 @@ from typing import Any
 
 import lightning as L
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from fewshot.config.compose import plain
 from fewshot.config.run_id import further_tests, protocol, run_folder, table_name
 from fewshot.config.settings import check
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.errors import Diverged, OutOfTime, UserError, optional
 from fewshot.methods import MetaLearner
 from fewshot.results.environment import reset_peak_memory
-from fewshot.results.record import describe, name_of_test, read_result, scored
+from fewshot.results.record import Result, describe, name_of_test, read_result
 from fewshot.training import signals
-from fewshot.training.build import assemble, make_datamodule, make_loggers, run_trainer
-from fewshot.training.checkpoints import load_weights
+from fewshot.training.build import assemble, make_datamodule, make_loggers
 from fewshot.training.distributed import processes
 from fewshot.training.evaluate import record, test_run
-from fewshot.training.folder import extend, finished, start_folder
+from fewshot.training.folder import extend, finished, load_weights, start_folder
 
 
-def run(cfg: DictConfig) -> dict[str, Any]:
+def run(cfg: DictConfig) -> Result:
     """Trains, validates and tests the learner that `cfg` describes; the result, as the run's folder keeps it.
 
     Raises UserError for a wrong setting or a folder in use, Diverged or OutOfTime for a run without a score.
@@ -40,20 +38,15 @@ def run(cfg: DictConfig) -> dict[str, Any]:
                 result = finished(cfg, folder) or train(cfg, folder)  # another process may have ended it
         except Timeout:
             raise UserError(f"another process is working on {folder}") from None
-        finally:
-            if wandb := sys.modules.get("wandb"):  # the next job of a multirun has its own run
-                with optional("ending the run in W&B"):
-                    wandb.finish()
     if result["status"] != "finished":
         raise (OutOfTime if result["status"] == "timeout" else Diverged)(result["reason"])
     test_further(cfg, folder, result["best_step"])
     return result
 
 
-def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+def train(cfg: DictConfig, folder: Path) -> Result:
     """Fits from the last state, if there is one, tests the best state and records the result."""
-    datamodule, learner = assemble(cfg)
-    trainer = run_trainer(cfg, folder)
+    datamodule, learner, trainer = assemble(cfg, folder)
     for tested in further_tests(cfg):
         make_datamodule(tested, "test")  # an error now, not after the training
     start_folder(cfg, folder, datamodule.source)
@@ -61,9 +54,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if not cfg.overwrite and not (folder / "last.ckpt").exists():
         extend(cfg, folder, learner, trainer)
     reset_peak_memory()
-    with processes(cfg.trainer.devices, train_in_process, plain(cfg), folder):
+    with processes(cfg.trainer.devices, train_in_process, cfg, folder):
         result |= fit_and_test(cfg, folder, datamodule, learner, trainer)
-    result["interpretability"] = {}
     with optional("interpretability()"):
         metrics = learner.interpretability().items()
         result["interpretability"] = {name: float(value) for name, value in metrics if math.isfinite(value)}
@@ -71,49 +63,41 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return result
 
 
-def train_in_process(settings: dict[str, Any], folder: Path) -> None:
+def train_in_process(cfg: DictConfig, folder: Path) -> None:
     """What a further process of `trainer.devices` does: its share of the tasks. It keeps nothing."""
-    cfg = OmegaConf.create(settings)
     cfg.trainer.enable_progress_bar, cfg.logger = False, {"name": "none"}
-    datamodule, learner = assemble(cfg)
-    fit_and_test(cfg, folder, datamodule, learner, run_trainer(cfg, folder))
+    fit_and_test(cfg, folder, *assemble(cfg, folder))
 
 
 def fit_and_test(
     cfg: DictConfig, folder: Path, datamodule: EpisodicDataModule, learner: MetaLearner, trainer: L.Trainer
-) -> dict[str, Any]:
+) -> Result:
     """Trains from the last state in `folder`, tests the best one, and returns how that ended."""
-    checkpoints: Any = trainer.checkpoint_callbacks
-    best, last = checkpoints
-    best_state, last_state, done = folder / "best.ckpt", folder / "last.ckpt", -1
-    if last_state.exists():
-        load_weights(learner, best_state, cfg.method.name)
-        done = load_weights(learner, last_state, cfg.method.name)
+    saves: Any = trainer.checkpoint_callback
+    state, done = None, -1
+    if saves.last.exists():
+        load_weights(learner, saves.best)
+        state, done = saves.last, load_weights(learner, saves.last)
         print(f"resumes at update {done} of {cfg.trainer.max_steps}", file=sys.stderr)
     trainer.loggers = make_loggers(cfg, folder, done)
-    result: dict[str, Any] = {"mean": None, "ci95": None, "tasks": None, "baselines": {}}
-    result |= {"status": "finished", "reason": None, "best_step": None}
+    result: Result = dict.fromkeys(("mean", "ci95", "tasks", "reason", "best_step"))
+    result |= {"status": "finished", "baselines": {}, "warnings": [], "interpretability": {}}
     try:
-        state = last_state if done >= 0 else None
         trainer.fit(learner, datamodule=datamodule, ckpt_path=state, weights_only=True)
     except (OutOfTime, Diverged) as error:
         result |= {"status": error.status, "reason": str(error)}
     finally:
         signals.set_training(False)
     if signals.requested:  # between the last update and here
-        raise last.ending(trainer)
-    tasks, took = trainer.global_step * cfg.method.meta_batch_size, last.timer.time_elapsed("train")
+        raise saves.ending(trainer)
+    tasks, took = trainer.global_step * cfg.method.meta_batch_size, saves.timer.time_elapsed("train")
     speed = tasks / took if took else None
     result |= {"train_tasks": tasks, "train_seconds": took, "tasks_per_second": speed}
-    result |= {"update": learner.update_kind, "best_validation": best.best_score}
-    if best_state.exists():
-        result["best_step"] = load_weights(learner, best_state, cfg.method.name)
+    result |= {"update": learner.update_kind, "best_validation": saves.best_score}
+    if saves.best.exists():
+        result["best_step"] = load_weights(learner, saves.best)
     if result["status"] == "finished":
-        try:
-            trainer.test(learner, datamodule=datamodule, verbose=False)
-            scored(learner)
-        except Diverged as error:
-            result |= {"status": error.status, "reason": str(error)}
+        trainer.test(learner, datamodule=datamodule, verbose=False)
     return result
 
 

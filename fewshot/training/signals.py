@@ -16,8 +16,7 @@ from types import FrameType
 from typing import Any
 
 requested: signal.Signals | None = None  # a signal that came in training
-_training = False
-_installed = False
+_training = _installed = False
 _requeue: Any = None  # submitit's handler of SIGUSR2
 
 
@@ -68,8 +67,7 @@ def set_training(on: bool) -> None:
 def end_job(stop: Stopped) -> None:
     """Ends the process; returns in a cancelled job of Slurm, whose launcher waits for a result."""
     with suppress(Exception):  # the terminal may be gone, and stdout be written to just now
-        show_cursor = b"\x1b[?25h" * os.isatty(2)  # progress bars hide it
-        os.write(2, show_cursor + f"{stop}\n".encode())
+        os.write(2, b"\x1b[?25h" * os.isatty(2) + f"{stop}\n".encode())  # bars hide the cursor
         sys.stdout.flush()
     if _requeue is None:
         os._exit(128 + stop.by)  # without clean-up, which could fail: files are complete at any time

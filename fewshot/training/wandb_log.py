@@ -3,7 +3,6 @@
 import os
 import secrets
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from pandas import DataFrame
 
-from fewshot.config.compose import choices_of, plain
+from fewshot.config.compose import choices_of, flatten, plain
 from fewshot.config.run_id import is_reduced, run_name
 from fewshot.errors import brief
 from fewshot.files import atomic_write
@@ -23,7 +22,6 @@ PUBLIC = ("sine", "omniglot", "glyphs")  # data sets whose images may be publish
 OF_RUN = ["status", "best_step", "best_validation", "parameters"]
 OF_RUN += ["train_tasks", "tasks_per_second", "peak_memory_bytes"]
 PROTOCOL = ("tasks", "ways", "shots", "test_queries", "bn", "run_status")
-OF_MODEL = ("method", "data", "shots", "metric", "mean", "best_validation", "best_step")
 
 
 def wandb_settings(folder: Path) -> dict[str, Any]:
@@ -35,24 +33,17 @@ def wandb_settings(folder: Path) -> dict[str, Any]:
     if not (kept := folder / "wandb_id").exists():
         atomic_write(kept, secrets.token_hex(4))
     mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
-    settings = wandb.Settings(silent=True, console="off")
+    settings = wandb.Settings(silent=True, console="off", reinit="finish_previous")  # of a failed job
     return {"id": kept.read_text(), "resume": "allow", "dir": folder, "mode": mode, "settings": settings}
-
-
-def first_and_number(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The number of layers and the units of the first: W&B plots and ranks numbers, not lists of units."""
-    found: dict[str, Any] = {"layers": {}, "units": {}}
-    for group in ("method", "backbone"):
-        lists = {name: value for name, value in config[group].items() if isinstance(value, list) and value}
-        found["layers"][group] = {name: len(units) for name, units in lists.items()}
-        found["units"][group] = {name: units[0] for name, units in lists.items()}
-    return found
 
 
 def start_wandb(cfg: DictConfig, folder: Path, test: str = "") -> Any:
     """The W&B run of a run, or of a later `test` of it, named as its folder in `evaluations`."""
     config, data, variant = plain(cfg), cfg.data.name, cfg.variant
     group = [cfg.study, data, f"{cfg.shots}shot", variant, "reduced" if is_reduced(cfg) else ""]
+    lists = flatten({name: config[name] for name in ("method", "backbone")}).items()
+    numbers = {"layers": {name: len(value) for name, value in lists if isinstance(value, list)}}
+    numbers["units"] = {name: value[0] for name, value in lists if isinstance(value, list) and value}
     settings = wandb_settings(folder / "evaluations" / test if test else folder) | {
         "dir": folder,
         "project": cfg.logger.project,
@@ -61,7 +52,7 @@ def start_wandb(cfg: DictConfig, folder: Path, test: str = "") -> Any:
         "name": run_name(cfg, folder) + (f"-on-{test}" if test else ""),
         "job_type": "evaluate" if test else "search" if cfg.study in choices_of("search") else "train",
         "tags": [cfg.method.name, data, f"{cfg.shots}-shot", variant, cfg.backbone.name, *cfg.logger.tags],
-        "config": config | first_and_number(config),
+        "config": config | numbers,  # which W&B plots, unlike lists
     }
     try:
         run = wandb.init(**settings)
@@ -89,16 +80,15 @@ def log(
             log_test(own, f"test/{result['data']}", result, tables, drawn)
         return
     run: Any = wandb.run
-    run.summary.update({name: result.get(name) for name in OF_RUN})
-    measures = result["interpretability"].items()
-    run.summary.update({f"interpretability/{name}": value for name, value in measures})
-    if result["status"] == "finished":
-        log_test(run, "test", result, tables, drawn)
-        if cfg.logger.checkpoint:
-            metadata = {name: result[name] for name in OF_MODEL}
-            model = wandb.Artifact(f"model-{run.id}", "model", metadata=metadata)
-            model.add_file(str(folder / "best.ckpt"), skip_cache=True, policy="immutable")  # no staged copy
-            run.log_artifact(model, aliases=["best", "latest"])
+    with run:  # which ends here
+        measures = {f"interpretability/{name}": value for name, value in result["interpretability"].items()}
+        run.summary.update({name: result.get(name) for name in OF_RUN} | measures)
+        if result["status"] == "finished":
+            log_test(run, "test", result, tables, drawn)
+            if cfg.logger.checkpoint:
+                model = wandb.Artifact(f"model-{run.id}", "model", metadata=result)
+                model.add_file(str(folder / "best.ckpt"), skip_cache=True, policy="immutable")  # no copy
+                run.log_artifact(model, aliases=["best", "latest"])
 
 
 def log_test(
@@ -109,15 +99,13 @@ def log_test(
     If the protocol is the paper's, also the paper's mean over three runs and our difference from it.
     """
     mean, ci95, paper = result["mean"], result["ci95"], paper_numbers(result).get("value")
-    values = {result["metric"]: mean} | result["baselines"]
-    values |= {name: result[name] for name in PROTOCOL if name in result}
+    values = {result["metric"]: mean} | result["baselines"] | {name: result.get(name) for name in PROTOCOL}
     if ci95 is not None:
         values |= {"ci95_low": mean - ci95, "ci95_high": mean + ci95}
     if paper is not None:
         values |= {"paper_mean": paper, "paper_difference": mean - paper}
     run.summary.update({f"{prefix}/{name}": value for name, value in values.items()})
     logged: dict[str, Any] = {name: wandb.Table(dataframe=table) for name, table in tables.items()}
-    logged["scores"] = wandb.Histogram(tables["task_scores"]["score"].tolist())
     if drawn:
         logged["pictures"] = [wandb.Image(figure, caption=name) for name, figure in drawn.items()]
     run.log({f"{prefix}/{name}": value for name, value in logged.items()})
