@@ -4,6 +4,7 @@ Shape suffixes: B tasks, M support examples, Q queries, D features or units, N o
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -72,6 +73,7 @@ class PlainLSTM(MetaLearner):
         """Eq. 10: in each pass, the mean of the examples' new states."""
         unlabelled, state = self.lstm.input_gates(x_BMD), None  # the same in every pass
         labelled = unlabelled + self.lstm.label_gates(y_BMN)
+        mean = partial(torch.mean, dim=2, keepdim=True)
         for t in range(self.passes):
             new = step(self.lstm, labelled if t > 0 or self.first_labels else unlabelled, state)
             state = [(mean(h), mean(c) if self.pool_cell else c) for h, c in new]
@@ -100,8 +102,3 @@ class PlainLSTM(MetaLearner):
     def output(self, h_DBM: Tensor) -> Tensor:
         """The predictions of the top layer's h, (B, M, outputs)."""
         return linear(h_DBM.permute(1, 2, 0), self.head.weight, self.head.bias)
-
-
-def mean(values_DBM: Tensor) -> Tensor:
-    """The mean over the examples, (D, B, 1)."""
-    return values_DBM.mean(2, keepdim=True)
