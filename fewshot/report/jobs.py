@@ -141,14 +141,13 @@ def runs_of(jobs: Iterable[Job]) -> pd.DataFrame:
             where = " → ".join(dict.fromkeys([test["trained_on"], test["data"]]))
             row = {"name": job.name, "column": f"{where} {test['shots']}-shot", "seed": job.cfg.seed}
             row |= {name: job.cfg.data.get(name) for name in ("sign", "path")}
-            row |= {f"paper_{name}": paper_numbers(test).get(name) for name in NUMBERS}
+            row |= {f"paper_{name}".removesuffix("_value"): paper_numbers(test).get(name) for name in NUMBERS}
             made = next((found for found in stored if comparison_key(found) == comparison_key(test)), {})
             row |= {name: run.get(name) for name in OF_RUN} | {name: made.get(name) for name in OF_TEST}
             if run["status"] == "finished" and not made:
                 row["status"] = "untested"
             rows.append(test | row | {"folder": str(job.folder)})
-    runs = pd.DataFrame(rows).rename(columns={"paper_value": "paper"})
-    runs = runs.fillna(np.nan).infer_objects()  # of numbers where all are missing
+    runs = pd.DataFrame(rows).fillna(np.nan).infer_objects()  # numbers, where all are missing too
     places = runs["column"]
     for name in ("ways", "test_queries", "tasks", "sign", "path"):
         differs = runs.groupby(places)[name].transform("nunique") > 1
