@@ -23,7 +23,7 @@ from fewshot.files import atomic_write
 from fewshot.plots import curves
 from fewshot.plots.episodes import save_figure
 from fewshot.report import table
-from fewshot.report.jobs import Job, command, jobs, runs_of, title, wandb_name
+from fewshot.report.jobs import Job, command, jobs, name_of_report, runs_of, title
 from fewshot.results.record import as_override
 
 LEGEND = """Scores are ours ± 95% over tasks [the paper's]; * is reduced, - out of time, · missing.
@@ -91,7 +91,9 @@ def add_trials(said: Report) -> None:
     said.notes.append(f"{len(done)} of {len(own)} trials have a result")
     if done.empty:
         return
-    best, settings = done.iloc[0], varied_settings(cfgs).loc[done.index]
+    settings = pd.json_normalize(list(map(plain, cfgs))).filter(regex=r"^(method|backbone)\..*(?<!\.name)$")
+    settings = settings.loc[done.index, settings.astype(str).nunique() > 1]  # those that the search varies
+    settings, best = settings.rename(columns=lambda name: name.removeprefix("method.")), done.iloc[0]
     test = f"{best['mean']:.4g} ± {best['ci95']:.2g} (median of its tasks {np.median(best['scores']):.3g})"
     said.notes.append(f"best, by validation alone: trial {best['trial']}; test on {best['data']}: {test}")
     said.notes.append(said.jobs[done.index[0]].command)
@@ -102,13 +104,6 @@ def add_trials(said: Report) -> None:
     said.tables["trials"] = pd.DataFrame(shown)
     if len(settings.columns):
         said.figures["trials"] = curves.trials(done["best_validation"], settings, metric, said.title)
-
-
-def varied_settings(cfgs: Sequence[DictConfig]) -> pd.DataFrame:
-    """The settings of method and backbone that are not the same in all configurations, a row each."""
-    settings = pd.json_normalize(list(map(plain, cfgs))).filter(regex=r"^(method|backbone)\..*(?<!\.name)$")
-    settings = settings.loc[:, settings.astype(str).nunique() > 1]
-    return settings.rename(columns=lambda name: name.removeprefix("method."))
 
 
 def as_markdown(frame: pd.DataFrame) -> str:
@@ -122,23 +117,22 @@ def as_markdown(frame: pd.DataFrame) -> str:
 
 def markdown(said: Report) -> str:
     tables = [f"**{name}**\n\n{as_markdown(frame)}" for name, frame in said.tables.items()]
-    return "\n\n".join([f"# {said.title}", *said.notes, *tables]) + "\n"
+    figures = [f"![{name}]({name}.png)" for name in said.figures]
+    return "\n\n".join([f"# {said.title}", *said.notes, *tables, *figures]) + "\n"
 
 
 def write(said: Report, folder: Path) -> None:
     """Writes report.md, .tex (for booktabs and T1 fonts) and .html, csv files and figures."""
-    md, tex, page = markdown(said), "", f"{HEAD}<h1>{escape(said.title)}</h1>"
-    page += "".join(f"<p>{escape(note)}</p>" for note in said.notes)
+    files = {f"{name}.csv": frame.to_csv(index=False) for name, frame in said.numbers.items()}
+    page = [f"{HEAD}<h1>{escape(said.title)}</h1>", *(f"<p>{escape(note)}</p>" for note in said.notes)]
+    page += [f'<img src="{name}.png">' for name in said.figures]
+    page += [f"<h2>{name}</h2>{text.to_html(index=False, border=0)}" for name, text in said.tables.items()]
+    tex = [text.to_latex(index=False, escape=True, caption=name) for name, text in said.tables.items()]
+    files |= {"report.md": markdown(said), "report.tex": "".join(tex), "report.html": "".join(page)}
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in said.figures.items():
         save_figure(figure, folder / name)
-        md += f"\n![{name}]({name}.png)\n"
-        page += f'<img src="{name}.png">'
-    for name, text in said.tables.items():
-        tex += text.to_latex(index=False, escape=True, caption=name)
-        page += f"<h2>{name}</h2>{text.to_html(index=False, border=0)}"
-    files = {f"{name}.csv": frame.to_csv(index=False) for name, frame in said.numbers.items()}
-    for name, content in {**files, "report.md": md, "report.tex": tex, "report.html": page}.items():
+    for name, content in files.items():
         atomic_write(folder / name, content)
 
 
@@ -149,9 +143,8 @@ def log_to_wandb(said: Report, cfg: DictConfig, folder: Path) -> None:
 
     from fewshot.training.wandb_log import wandb_settings
 
-    settings = wandb_settings(folder) | {"job_type": "report", "name": wandb_name(said.title)}
-    settings |= {"entity": cfg.logger.entity, "project": cfg.logger.project}
-    settings |= {"group": cfg.logger.group or cfg.study, "tags": [cfg.study, "report", *cfg.logger.tags]}
+    settings = wandb_settings(folder) | {"job_type": "report", "name": folder.name}
+    settings |= {key: plain(cfg.logger)[key] for key in ("entity", "project", "group", "tags")}
     shown: dict[str, Any] = {name: wandb.Image(figure) for name, figure in said.figures.items()}
     shown |= {name: wandb.Table(dataframe=frame) for name, frame in said.tables.items()}
     with wandb.init(**settings) as run:
@@ -162,8 +155,8 @@ def log_to_wandb(said: Report, cfg: DictConfig, folder: Path) -> None:
 def main(study: str, overrides: Sequence[str]) -> None:
     said = report(study, overrides)
     print(markdown(said))
-    cfg, name = said.jobs[0].cfg, said.title.replace(" ", "-").replace("/", "_")[:150]
-    folder = Path(cfg.paths.outputs) / "reports" / name
+    cfg = said.jobs[0].cfg
+    folder = Path(cfg.paths.outputs) / "reports" / name_of_report(said.title)
     write(said, folder)
     if cfg.logger.name == "wandb":
         log_to_wandb(said, cfg, folder)

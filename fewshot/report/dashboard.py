@@ -11,7 +11,7 @@ import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
 from fewshot.config.run_id import run_name
-from fewshot.report.jobs import command, jobs, sweep, title, wandb_name
+from fewshot.report.jobs import command, jobs, name_of_report, sweep, title
 from fewshot.results.record import name_of_test
 
 MEAN: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}  # over the runs of a group
@@ -20,7 +20,7 @@ MEAN: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"
 def workspace(study: str, overrides: Sequence[str] = ()) -> ws.Workspace:
     """The saved view of the study's runs, grouped over seeds, their further tests and the report."""
     swept, found = sweep(study, overrides), jobs(study, overrides)
-    name, logger = wandb_name(title(study, overrides)), found[0].cfg.logger
+    name, logger = name_of_report(title(study, overrides)), found[0].cfg.logger
     metric = found[0].tests[0]["metric"]
     shown, scores = [name], [f"test/{metric}"]
     for job in found:

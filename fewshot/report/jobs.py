@@ -20,8 +20,8 @@ from fewshot.results.paper import NUMBERS, comparison_key, paper_numbers
 from fewshot.results.record import as_overrides, read_result
 
 NOT_IN_NAME = ("data", "shots", "seed", "method")  # of a row: its column, its repetitions, its first word
-COSTS = ["parameters", "train_tasks", "train_seconds", "tasks_per_second", "peak_memory_bytes"]
-OF_RUN = [*COSTS, "best_validation", "warnings", "status"]
+OF_RUN = ["parameters", "train_tasks", "train_seconds", "tasks_per_second", "peak_memory_bytes"]
+OF_RUN += ["best_validation", "warnings", "status"]
 OF_TEST = ["mean", "ci95", "scores", "device", "threads", "versions", "git_commit"]
 
 
@@ -91,9 +91,9 @@ def title(study: str, overrides: Sequence[str]) -> str:
     return " ".join([study, *sorted(own, key=lambda override: override.lstrip("+"))])
 
 
-def wandb_name(title: str) -> str:
-    """A report's title as a name that W&B's filters and workspaces take."""
-    return re.sub(r"[^\w ,.-]", " ", title)
+def name_of_report(title: str) -> str:
+    """A report's title as the name of its folder and in W&B, whose filters and workspaces take it."""
+    return re.sub(r"[^\w,.-]+", "-", title)[:150]
 
 
 def stored_tests(folder: Path) -> list[dict[str, Any]]:
@@ -117,8 +117,8 @@ def load(folder: str | Path) -> pd.DataFrame:
     """
     if not (root := Path(folder).expanduser()).is_dir():
         raise UserError(f"{root} is not a folder: give one of runs, as outputs")
-    folders = [path.parent for path in sorted(root.rglob("result.json"))]
-    runs = [folder for folder in folders if folder.parent.name != "evaluations"]
+    results = sorted(root.rglob("result.json"))
+    runs = [path.parent for path in results if path.parent.parent.name != "evaluations"]
     tests = [test for folder in runs for test in stored_tests(folder)]
     for test in tests:
         test |= {"paper": paper_numbers(test).get("value"), "config_diff": as_overrides(test["config_diff"])}
@@ -141,16 +141,13 @@ def runs_of(jobs: Iterable[Job]) -> pd.DataFrame:
             where = " → ".join(dict.fromkeys([test["trained_on"], test["data"]]))
             row = {"name": job.name, "column": f"{where} {test['shots']}-shot", "seed": job.cfg.seed}
             row |= {name: job.cfg.data.get(name) for name in ("sign", "path")}
-            row |= {f"paper_{name}": paper_numbers(test).get(name) for name in NUMBERS}
+            row |= {f"paper_{name}".removesuffix("_value"): paper_numbers(test).get(name) for name in NUMBERS}
             made = next((found for found in stored if comparison_key(found) == comparison_key(test)), {})
             row |= {name: run.get(name) for name in OF_RUN} | {name: made.get(name) for name in OF_TEST}
             if run["status"] == "finished" and not made:
                 row["status"] = "untested"
             rows.append(test | row | {"folder": str(job.folder)})
-    runs = pd.DataFrame(rows).rename(columns={"paper_value": "paper"})
-    numbers = ["mean", "ci95", "best_validation", *COSTS, *runs.filter(like="paper")]
-    runs[numbers] = runs[numbers].astype(float)
-    runs["threads"] = runs["threads"].astype("Int64")
+    runs = pd.DataFrame(rows).fillna(np.nan).infer_objects()  # numbers, where all are missing too
     places = runs["column"]
     for name in ("ways", "test_queries", "tasks", "sign", "path"):
         differs = runs.groupby(places)[name].transform("nunique") > 1

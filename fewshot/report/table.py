@@ -15,7 +15,6 @@ from statsmodels.stats.multitest import multipletests
 from fewshot.results.record import half_width
 
 SCORES, WIDTHS = {"mse": ".3g", "accuracy": ".2f"}, {"mse": ".2g", "accuracy": ".2f"}  # formats
-LEVEL = 0.05  # of significance
 IN_FULL = "name column seeds jobs mean ci95_tasks ci95_seeds median one_task paper paper_ci95 "
 IN_FULL += "paper_seeds_ci95 difference status"
 PAIRS = "first less column seeds difference ci95_tasks ci95_seeds p_tasks p_seeds effect one_task significant"
@@ -32,21 +31,20 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     the error that a single task has, where that makes `ci95_tasks` too narrow. `jobs` counts what the study
     defines, `seeds` what has a score, and `status` says why others have none.
     """
-    return pd.DataFrame([summary(of) for _, of in runs.groupby(["name", "column"], sort=False)])
-
-
-def summary(runs: pd.DataFrame) -> dict[str, Any]:
-    done, first = runs[runs["scores"].notna()], runs.iloc[0]
-    scores, metric = pd.Series(np.concatenate([*done["scores"], []])), first["metric"]
-    line: dict[str, Any] = first[["name", "column", "metric", *runs.filter(like="paper")]].to_dict()
-    line |= {"mean": scores.mean(), "ci95_tasks": half_width(scores), "ci95_seeds": half_width(done["mean"])}
-    line |= {"median": scores.median(), "one_task": one_task(scores, metric)}
-    line |= {"seeds": len(done), "jobs": len(runs)}
-    line |= {"status": ", ".join(sorted(set(runs.drop(done.index)["status"])))}
-    line |= {"reduced": runs["reduced"].any(), "minutes": done["train_seconds"].mean() / 60}
-    line |= {"peak_mb": done["peak_memory_bytes"].mean() / 1e6}
-    line |= done[["parameters", "train_tasks", "tasks_per_second"]].mean().to_dict()
-    return line | {"difference": line["mean"] - line["paper"]}
+    lines = []
+    for _, cell in runs.groupby(["name", "column"], sort=False):
+        done, first = cell[cell["scores"].notna()], cell.iloc[0]
+        scores = pd.Series(np.concatenate([*done["scores"], []]))
+        line = first[["name", "column", "metric", *runs.filter(like="paper")]].to_dict()
+        line |= {"mean": scores.mean(), "ci95_tasks": half_width(scores)}
+        line |= {"ci95_seeds": half_width(done["mean"]), "median": scores.median()}
+        line |= {"one_task": one_task(scores, first["metric"]), "seeds": len(done), "jobs": len(cell)}
+        line |= {"status": ", ".join(sorted(set(cell.drop(done.index)["status"])))}
+        line |= {"reduced": cell["reduced"].any(), "minutes": done["train_seconds"].mean() / 60}
+        line |= {"peak_mb": done["peak_memory_bytes"].mean() / 1e6}
+        line |= done[["parameters", "train_tasks", "tasks_per_second"]].mean().to_dict()
+        lines.append(line | {"difference": line["mean"] - line["paper"]})
+    return pd.DataFrame(lines)
 
 
 def one_task(scores: Any, metric: str) -> float:
@@ -87,10 +85,9 @@ def score(line: Mapping[str, Any]) -> str:
 
 def as_published(table: pd.DataFrame) -> pd.DataFrame:
     """Rows and columns as the paper has them."""
-    wide = table.assign(score=list(map(score, table.to_dict("records"))))
-    wide = wide.pivot(index="name", columns="column", values="score").rename_axis(columns=None)
-    wide = wide.loc[table["name"].unique(), table["column"].unique()]
-    return wide.fillna("").reset_index(names="")
+    cells = table.assign(score=list(map(score, table.to_dict("records"))))
+    wide = cells.pivot_table("score", "name", "column", aggfunc="first", fill_value="", sort=False)
+    return wide.rename_axis(columns=None).reset_index(names="")
 
 
 def paired(difference_SN: np.ndarray) -> dict[str, Any]:
@@ -133,13 +130,12 @@ def pairs(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def corrected(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Pairs with Holm's correction of both p-values, and what is significant after it."""
+    """Pairs with Holm's correction of both p-values, and what is significant (5%) after it."""
     pairs["significant"] = ""
     for over in ("tasks", "seeds"):
         p = pairs[f"p_{over}"].dropna()
-        if len(p):
-            pairs[f"p_{over}"] = pd.Series(multipletests(p, method="holm")[1], p.index)
-        pairs.loc[pairs[f"p_{over}"] < LEVEL, "significant"] += f"{over} "
+        pairs[f"p_{over}"] = pd.Series(multipletests(p, method="holm")[1], p.index)
+        pairs.loc[pairs[f"p_{over}"] < 0.05, "significant"] += f"{over} "
     return pairs
 
 
