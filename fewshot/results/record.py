@@ -79,11 +79,9 @@ def scored(learner: MetaLearner) -> tuple[dict[str, Any], DataFrame]:
 def diagnostics(result: Mapping[str, Any]) -> list[str]:
     """Whether the test's interval reaches chance; on sine that is the mean of the support set."""
     mean, ci95, baselines = result["mean"], result["ci95"] or 0, result["baselines"]
-    if "chance" in baselines:
-        chance, learned = baselines["chance"], mean - ci95 > baselines["chance"]
-    else:
-        chance, learned = baselines["support_mean"], mean + ci95 < baselines["support_mean"]
-    return [] if learned else [f"at chance: {mean:.4g} ± {ci95:.4g} in the test, and chance is {chance:.4g}"]
+    chance = baselines["chance" if "chance" in baselines else "support_mean"]
+    better = mean - chance if "chance" in baselines else chance - mean
+    return [] if better > ci95 else [f"at chance: {mean:.4g} ± {ci95:.4g} in the test, and chance is {chance:.4g}"]
 
 
 def name_of_test(result: Mapping[str, Any]) -> str:
