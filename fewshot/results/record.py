@@ -81,7 +81,8 @@ def diagnostics(result: Mapping[str, Any]) -> list[str]:
     mean, ci95, baselines = result["mean"], result["ci95"] or 0, result["baselines"]
     chance = baselines["chance" if "chance" in baselines else "support_mean"]
     better = mean - chance if "chance" in baselines else chance - mean
-    return [] if better > ci95 else [f"at chance: {mean:.4g} ± {ci95:.4g} in the test, and chance is {chance:.4g}"]
+    warning = f"at chance: {mean:.4g} ± {ci95:.4g} in the test, and chance is {chance:.4g}"
+    return [] if better > ci95 else [warning]
 
 
 def name_of_test(result: Mapping[str, Any]) -> str:
