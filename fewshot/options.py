@@ -51,6 +51,15 @@ def validated(init: Callable[..., None]) -> Callable[..., None]:
     return construct
 
 
+class Validated:
+    """A base class: the constructors of its subclasses check their arguments."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = validated(cls.__init__)  # type: ignore[method-assign]
+
+
 def first_error(error: ValidationError, names: Sequence[str] = ()) -> str:
     """`passes=0: Input should be greater than or equal to 1`; positional arguments by their `names`."""
     found = error.errors()[0]

@@ -9,19 +9,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewshot.data.datamodule import Source
 from fewshot.data.table import Classes, Table
 from fewshot.episodes import Episode, Task, draw_images, draw_order
 from fewshot.errors import UserError
-from fewshot.options import Seed, Ways, validated
+from fewshot.options import Seed, Validated, Ways
 
 
-class ImageSource:
+class ImageSource(Validated, Source):
     """Tasks of `ways` classes from `table`, whose uint8 images move to the device once.
 
     `train_ways` is the number of classes in training, for learners without an output per class.
     """
 
-    @validated
     def __init__(
         self,
         seed: Seed,
