@@ -78,7 +78,7 @@ def test_a_csv_of_labels(tmp_path):
 
 REFUSED = [
     (in_folders() | {"labels.csv": LABELS}, "labels.csv and folders train, val and test"),
-    (animals() | {"a.csv": ALL, "b.csv": LABELS}, "a.csv, b.csv: keep one"),
+    (animals() | {"a.csv": ALL, "b.csv": LABELS}, "a.csv, b.csv: cannot insert split"),
     (placed("{c}{v}.png") | csv_files() | {"b/train.csv": LABELS}, "b/train.csv"),
     (in_folders("a/{split}/{name}") | in_folders("b/{split}/{name}"), "in and beside folders train"),
     (in_folders() | {"validation/animal9/1.png": picture()}, "in and beside folders train"),
