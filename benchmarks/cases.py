@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from fewshot.config.compose import CONF, composed
 from fewshot.data.datamodule import EpisodicDataModule, Source
 from fewshot.data.image_source import ImageSource
-from fewshot.data.table import Classes, Table
+from fewshot.data.table import Table
 from fewshot.episodes import SPLITS, Episode
 from fewshot.methods.base import MetaLearner
 from fewshot.options import settings_of
@@ -125,7 +125,7 @@ def random_images(cfg: DictConfig) -> ImageSource:
     all_starts = np.arange(sum(counts)) * images
     splits = {}
     for split, starts in zip(SPLITS, np.split(all_starts, np.cumsum(counts)[:-1]), strict=True):
-        splits[split] = Classes(tuple(map(str, starts)), starts, np.full(len(starts), images))
+        splits[split] = {str(start): range(start, start + images) for start in starts.tolist()}
     shape = (sum(counts) * images, cfg.data.size, cfg.data.size, cfg.data.channels)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     return ImageSource(cfg.seed, Table(pixels, splits, ""), cfg.data.ways, cfg.data.train_ways)

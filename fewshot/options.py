@@ -28,27 +28,32 @@ STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, extra="forbid")
 NOT_SETTINGS = ("self", "task", "backbone", "input_shape", "source", "table")  # are made from others
 
 
-def validated(init: Callable[..., None]) -> Callable[..., None]:
-    """A constructor whose arguments are checked by their annotations.
+class Validated:
+    """A base class: the constructors of its subclasses check their arguments by the annotations.
 
     UserError names the first wrong one, in pydantic's words. A new object's method `remember`, if it has one,
     gets the arguments by name, first from the constructors of its base classes.
     """
-    check, signature = validate_call(config=STRICT)(init), inspect.signature(init)
-    named = [name for name, p in signature.parameters.items() if p.kind not in VARIABLE]
 
-    @wraps(init)
-    def construct(self: Any, *args: Any, **kwargs: Any) -> None:
-        try:
-            check(self, *args, **kwargs)
-        except ValidationError as error:
-            raise UserError(f"{type(self).__name__}: {first_error(error, named)}") from None
-        if hasattr(self, "remember"):
-            bound = signature.bind(self, *args, **kwargs)
-            bound.apply_defaults()
-            self.remember({name: bound.arguments[name] for name in named[1:]})
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" not in vars(cls):
+            return
+        check, signature = validate_call(config=STRICT)(cls.__init__), inspect.signature(cls.__init__)
+        named = [name for name, p in signature.parameters.items() if p.kind not in VARIABLE]
 
-    return construct
+        @wraps(cls.__init__)
+        def construct(self: Any, *args: Any, **kwargs: Any) -> None:
+            try:
+                check(self, *args, **kwargs)
+            except ValidationError as error:
+                raise UserError(f"{type(self).__name__}: {first_error(error, named)}") from None
+            if hasattr(self, "remember"):
+                bound = signature.bind(self, *args, **kwargs)
+                bound.apply_defaults()
+                self.remember({name: bound.arguments[name] for name in named[1:]})
+
+        cls.__init__ = construct  # type: ignore[method-assign]
 
 
 def first_error(error: ValidationError, names: Sequence[str] = ()) -> str:

@@ -82,7 +82,7 @@ def prepare(tmp_path: Path, name: str, channels: int = 3, path: Path | None = No
 
 
 def names(table: Table) -> dict[str, tuple[str, ...]]:
-    return {split: classes.names for split, classes in table.splits.items()}
+    return {split: tuple(classes) for split, classes in table.splits.items()}
 
 
 def fails(tmp_path: Path, *said: str, name: str = "folder", path: Path | None = None) -> None:

@@ -33,7 +33,7 @@ def test_class_folders_with_a_seeded_split(tmp_path, kind):
     files = {f"wild/{name}": data for name, data in animals(10).items()}
     FILLS[kind](tmp_path / "zoo", files | {"readme.txt": b"hello", "loose.png": picture()})
     table = prepare(tmp_path, "folder", path=tmp_path / "zoo")
-    assert [len(of.names) for of in table.splits.values()] == [6, 2, 2]
+    assert [len(of) for of in table.splits.values()] == [6, 2, 2]
     assert names(table)["val"] == ("wild/animal0", "wild/animal8")  # the same for ever
     assert names(table)["test"] == ("wild/animal2", "wild/animal6")
     assert table.images.shape == (50, 8, 8, 3)
@@ -55,7 +55,7 @@ def test_split_folders_and_a_csv_with_a_split(tmp_path):
 def test_a_split_without_validation_takes_it_from_training(tmp_path):
     files = {f"{'test' if name[6] in '789' else 'train'}/{name}": data for name, data in animals(10).items()}
     table = read(tmp_path, files)
-    assert [len(of.names) for of in table.splits.values()] == [6, 1, 3]
+    assert [len(of) for of in table.splits.values()] == [6, 1, 3]
     assert names(table)["test"] == ("animal7", "animal8", "animal9")
     assert "a fifth of the training classes for validation" in table.note
 
@@ -78,7 +78,7 @@ def test_a_csv_of_labels(tmp_path):
 
 REFUSED = [
     (in_folders() | {"labels.csv": LABELS}, "labels.csv and folders train, val and test"),
-    (animals() | {"a.csv": ALL, "b.csv": LABELS}, "a.csv, b.csv: keep one"),
+    (animals() | {"a.csv": ALL, "b.csv": LABELS}, "a.csv, b.csv: cannot insert split"),
     (placed("{c}{v}.png") | csv_files() | {"b/train.csv": LABELS}, "b/train.csv"),
     (in_folders("a/{split}/{name}") | in_folders("b/{split}/{name}"), "in and beside folders train"),
     (in_folders() | {"validation/animal9/1.png": picture()}, "in and beside folders train"),

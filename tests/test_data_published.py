@@ -71,10 +71,10 @@ def test_cub_split_and_grey_images(tmp_path):
     files[next(iter(files))] = picture(50, mode="L", form="JPEG")
     fill_tar(tmp_path / "raw" / "cub" / "CUB_200_2011.tgz", files)
     table = prepare(tmp_path, "cub")
-    assert [len(of.names) for of in table.splits.values()] == [100, 50, 50]
+    assert [len(of) for of in table.splits.values()] == [100, 50, 50]
     assert (table.images[0] == 50).all()
     part = prepare(tmp_path, "cub50")
-    assert [len(of.names) for of in part.splits.values()] == [25, 13, 12]
+    assert [len(of) for of in part.splits.values()] == [25, 13, 12]
     assert names(part)["val"][:2] == ("002.Bird_2", "006.Bird_6")
 
 

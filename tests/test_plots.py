@@ -9,7 +9,7 @@ from PIL import Image
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.image_source import ImageSource
 from fewshot.data.sine import SineSource
-from fewshot.data.table import Classes, Table
+from fewshot.data.table import Table
 from fewshot.episodes import Episode
 from fewshot.plots import episodes
 from tests.conftest import LSTM, MAML, episode, make
@@ -31,7 +31,7 @@ def images():
     """A learner of 3 ways on a table of 4 classes of 10 grey 3 x 3 images, mostly black."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 3, 3, 1), dtype=np.uint8)
     pixels[:, :2] = 0
-    split = Classes(tuple(NAMES), np.arange(0, 40, 10), np.full(4, 10))
+    split = {name: range(10 * i, 10 * i + 10) for i, name in enumerate(NAMES)}
     table = Table(pixels, {"test": split}, "")
     return make("maml", "fc", **MAML).float(), module(ImageSource(0, table, 3), shots=2)
 

@@ -38,8 +38,8 @@ def test_omniglot(raw, prepared):
     table = open_or_prepare("omniglot", Path(raw), prepared, 28, 1)
     assert table.images.shape == (1623 * 20, 28, 28, 1)
     published = json.loads((Path(raw) / "omniglot" / "split_vinyals.json").read_text())
-    assert {split: list(classes.names) for split, classes in table.splits.items()} == published
-    assert all((classes.counts == 20).all() for classes in table.splits.values())
+    assert {split: list(classes) for split, classes in table.splits.items()} == published
+    assert {len(rows) for classes in table.splits.values() for rows in classes.values()} == {20}
     assert 0.02 < (table.images > 127).mean() < 0.2  # ink is bright, and there is little of it
     files = files_in(Path(raw) / "omniglot")
     first = next(load for name, load in files.items() if published["train"][0] in name)
@@ -59,16 +59,16 @@ def test_cub50(raw, prepared):
     table = open_or_prepare("cub50", Path(raw), prepared, 84, 3)
     assert table.images.shape == (2889, 84, 84, 3)
     published = json.loads((Path(raw) / "cub50" / "split_closerlook_50.json").read_text())
-    assert [list(table.splits[split].names) for split in ("train", "val", "test")] == list(published.values())
+    assert [list(table.splits[split]) for split in ("train", "val", "test")] == list(published.values())
 
 
 def test_mini(raw, prepared):
     table = open_or_prepare("mini", Path(raw), prepared, 84, 3)
-    assert {split: len(classes.names) for split, classes in table.splits.items()} == MINI
-    assert all((classes.counts == 600).all() for classes in table.splits.values())
+    assert {split: len(classes) for split, classes in table.splits.items()} == MINI
+    assert {len(rows) for classes in table.splits.values() for rows in classes.values()} == {600}
     files = files_in(Path(raw) / "mini")
     for split, classes in table.splits.items():
         rows = [line.split(",") for line in files[f"{split}.csv"]().decode().split()]
-        first = min(name for name, label in rows if label == classes.names[0])
+        first = min(name for name, label in rows if label == next(iter(classes)))
         image = Image.open(io.BytesIO(files[f"images/{first}"]())).convert("RGB")
-        assert np.array_equal(table.images[classes.starts[0]], np.asarray(image))
+        assert np.array_equal(table.images[next(iter(classes.values())).start], np.asarray(image))

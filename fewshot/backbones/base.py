@@ -11,30 +11,22 @@ from torch import Tensor, nn
 
 from fewshot.backbones.layers import linear
 from fewshot.errors import UserError, brief
-from fewshot.options import Text, validated
+from fewshot.options import Text, Validated
 
 Weights = Annotated[Text | None, "file of pretrained weights, or a run's folder; null: random ones"]
 
 
-class Body(nn.Module):
-    """The base of backbones, (B, M, *input) → (B, M, features).
+class Body(Validated, nn.Module):
+    """The base of backbones: `body(x, reference=None)`, (B, M, *input) → (B, M, features).
 
-    A backbone's settings are the annotated parameters of its constructor after `input_shape`.
+    For `reference` see `layers.batch_norm`. A backbone's settings are the annotated parameters of its
+    constructor after `input_shape`.
     """
 
     features: int  # size of the output
     bn = "none"  # "transductive": each set has its own statistics; "support": both have the support set's
     flat = False  # whether it takes flat inputs, as linear layers do, and no images
     per_task = True  # whether its weights may have a leading task axis, so that a learner can adapt them
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "__init__" in vars(cls):
-            cls.__init__ = validated(cls.__init__)  # type: ignore[method-assign]
-
-    def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
-        """Features (B, M, features) of examples (B, M, *input); for `reference` see `layers.batch_norm`."""
-        raise NotImplementedError
 
 
 def make_body(input_shape: Sequence[int], backbone: Mapping[str, Any]) -> Body:

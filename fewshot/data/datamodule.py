@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.episodes import Episode, Task
-from fewshot.options import Few, Many, Units, validated
+from fewshot.options import Few, Many, Units, Validated
 
 STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
 
@@ -21,14 +21,19 @@ STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
 @runtime_checkable
 class Source(Protocol):
     """Where tasks come from: `draw` on the CPU, tensors with a leading task axis; `episode` on the device, of
-    some of these tasks. `check` is a UserError if the data are too few."""
+    some of these tasks."""
 
     task: Task
 
-    def check(self, split: str, shots: int, queries: int) -> None: ...
     def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> tuple[Tensor, ...]: ...
     def episode(self, drawn: tuple[Tensor, ...], shots: int) -> Episode: ...
-    def class_names(self, split: str, tasks: NDArray[np.int64]) -> list[list[str]]: ...
+
+    def check(self, split: str, shots: int, queries: int) -> None:
+        """UserError if the data are too few."""
+
+    def class_names(self, split: str, tasks: NDArray[np.int64]) -> list[list[str]]:
+        """The names of the classes of some tasks, by label."""
+        return [[] for _ in tasks]
 
 
 class TaskStream:
@@ -76,7 +81,7 @@ class TaskStream:
         self.next = state["next"]
 
 
-class EpisodicDataModule(L.LightningDataModule):
+class EpisodicDataModule(Validated, L.LightningDataModule):
     """Episodes of `source`, sine waves or an image table: `shots` support examples a class (on sine a wave),
     or `train_shots` in training, and some queries; validation and test have the same tasks every time.
 
@@ -84,7 +89,6 @@ class EpisodicDataModule(L.LightningDataModule):
         UserError: an argument is not what its annotation allows, or the data are too few (from `setup`).
     """
 
-    @validated
     def __init__(
         self,
         source: Source,

@@ -126,16 +126,16 @@ def from_folders(images: Files) -> list[Example]:
 
 def from_lists(lists: Files, images: Files) -> list[Example]:
     """Images listed in one csv, or in train.csv, val.csv and test.csv, by a unique end of their path."""
-    source, names = ", ".join(lists), sorted(Path(name).name for name in lists)
-    if len(lists) > 1 and names not in (["test.csv", "train.csv"], ["test.csv", "train.csv", "val.csv"]):
-        raise UserError(f"{source}: keep one csv file, or train.csv, val.csv and test.csv")
+    source, tables = ", ".join(lists), []
     try:
-        read = partial(pd.read_csv, dtype=str, keep_default_na=False)
-        tables = {Path(name).stem: read(io.BytesIO(load())) for name, load in lists.items()}
-        rows = pd.concat(tables, names=["split", "row"]).reset_index("split", drop=len(lists) == 1)
+        for name, load in lists.items():
+            table = pd.read_csv(io.BytesIO(load()), dtype=str, keep_default_na=False)
+            if len(lists) > 1 or "split" not in table:
+                table.insert(0, "split", Path(name).stem if len(lists) > 1 else "")
+            tables.append(table)
     except ValueError as error:
         raise UserError(f"{source}: {error}") from error
-    rows = rows.assign(split=rows.get("split", ""))
+    rows = pd.concat(tables)
     if set(rows) != {"filename", "label", "split"} or not rows["label"].str.len().gt(0).all():
         raise UserError(f"{source}: the columns of a csv file are filename,label or filename,label,split")
     ends = defaultdict(list)

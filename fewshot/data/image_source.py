@@ -1,7 +1,6 @@
 """Episodes from a prepared image table: indices drawn on the CPU, images gathered on the training device."""
 
 import sys
-from itertools import compress
 from typing import Annotated
 
 import numpy as np
@@ -9,19 +8,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.data.table import Classes, Table
+from fewshot.data.datamodule import Source
+from fewshot.data.table import Table
 from fewshot.episodes import Episode, Task, draw_images, draw_order
 from fewshot.errors import UserError
-from fewshot.options import Seed, Ways, validated
+from fewshot.options import Seed, Validated, Ways
 
 
-class ImageSource:
+class ImageSource(Validated, Source):
     """Tasks of `ways` classes from `table`, whose uint8 images move to the device once.
 
     `train_ways` is the number of classes in training, for learners without an output per class.
     """
 
-    @validated
     def __init__(
         self,
         seed: Seed,
@@ -39,30 +38,29 @@ class ImageSource:
 
     def check(self, split: str, shots: int, queries: int) -> None:
         """Leave out, and print, a split's classes with too few images; UserError if too few are left."""
-        (names, starts, counts), ways = self.table.splits[split], self.ways[split]
-        enough = counts >= shots + queries
-        kept = Classes(tuple(compress(names, enough)), starts[enough], counts[enough])
+        classes, ways = self.table.splits[split], self.ways[split]
+        kept = {name: rows for name, rows in classes.items() if len(rows) >= shots + queries}
         asked = f"{shots + queries} images (shots={shots} + data.{split}_queries={queries})"
-        if ways > len(kept.names):
-            raise UserError(f"{ways} ways are more than the {len(kept.names)} {split} classes with {asked}")
-        few = list(compress(names, ~enough))
+        if ways > len(kept):
+            raise UserError(f"{ways} ways are more than the {len(kept)} {split} classes with {asked}")
+        few = [name for name in classes if name not in kept]
         if few and few != self.left_out.get(split):
-            said = f"{len(few)} of {len(names)} {split} classes have fewer than {asked} and are left out"
+            said = f"{len(few)} of {len(classes)} {split} classes have fewer than {asked} and are left out"
             print(f"{said}, as {few[0]}", file=sys.stderr)
         self.drawn, self.left_out = self.drawn | {split: kept}, self.left_out | {split: few}
 
     def classes(self) -> dict[str, list[tuple[str, int]]]:
         """Name and number of images of every class, by split."""
-        return {s: list(zip(c.names, c.counts.tolist(), strict=True)) for s, c in self.table.splits.items()}
+        splits = self.table.splits.items()
+        return {split: [(name, len(rows)) for name, rows in classes.items()] for split, classes in splits}
 
     def class_names(self, split: str, tasks: NDArray[np.int64]) -> list[list[str]]:
-        """The names of the classes of some tasks, by label."""
-        starts_BN = self._rows(split, tasks, 1)[..., 0]
-        numbers_BN = np.searchsorted(self.drawn[split].starts, starts_BN, side="right") - 1
-        return np.array(self.drawn[split].names)[numbers_BN].tolist()
+        name_of = {row: name for name, rows in self.drawn[split].items() for row in rows}
+        return [[name_of[row] for row in rows] for rows in self._rows(split, tasks, 1)[..., 0].tolist()]
 
     def _rows(self, split: str, tasks: NDArray[np.int64], examples: int) -> NDArray[np.int64]:
-        _, starts, counts = self.drawn[split]
+        rows = self.drawn[split].values()
+        starts, counts = np.array([r.start for r in rows]), np.array([len(r) for r in rows])
         return draw_images(self.seed, split, tasks, starts, counts, self.ways[split], examples)
 
     def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> tuple[Tensor, ...]:

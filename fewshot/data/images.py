@@ -107,20 +107,15 @@ DOWNLOADS = {
 
 def read_download(known: Download, home: Path) -> list[Example]:
     """One of DOWNLOADS, from the files in `home`; UserError if they are incomplete, also after a download."""
-    if len(found := find(known, home)) != known.images:
-        for url, md5 in known.urls.items():
+    for missing in (known.urls, {}):
+        files = files_in(home)
+        matches = [match for name in files if (match := re.fullmatch(f"(?:.*/)?{known.pattern}", name))]
+        found = {m.groups(): Example(known.split_of(m[1]), m[1], m[0], files[m[0]]) for m in matches}
+        if len(found) == known.images:
+            return list(found.values())
+        for url, md5 in missing.items():
             download(url, md5, home)
-        found = find(known, home)
-    if len(found) != known.images:
-        raise UserError(f"{len(found)} of {known.images} images found: put {' and '.join(known.urls)} there")
-    return found
-
-
-def find(known: Download, home: Path) -> list[Example]:
-    files = files_in(home)
-    matches = [match for name in files if (match := re.fullmatch(f"(?:.*/)?{known.pattern}", name))]
-    found = {m.groups(): Example(known.split_of(m[1]), m[1], m[0], files[m[0]]) for m in matches}
-    return list(found.values())
+    raise UserError(f"{len(found)} of {known.images} images found: put {' and '.join(known.urls)} there")
 
 
 def download(url: str, md5: str, home: Path) -> None:

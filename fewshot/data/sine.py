@@ -7,15 +7,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewshot.data.datamodule import Source
 from fewshot.episodes import Episode, Task, random_bits, task_keys, uniform
-from fewshot.options import Seed, validated
+from fewshot.options import Seed, Validated
 
 AMPLITUDE = (0.1, 5.0)
 PHASE = (0.0, float(np.pi))
 X_RANGE = (-5.0, 5.0)
 
 
-class SineSource:
+class SineSource(Validated, Source):
     """Tasks y = A sin(x + sign * p), A and p uniform over AMPLITUDE and PHASE, x uniform over X_RANGE.
 
     `sign` is -1 in the paper's text and +1 in its released runs.
@@ -23,14 +24,10 @@ class SineSource:
 
     task = Task((1,), 1, regression=True)
 
-    @validated
     def __init__(
         self, seed: Seed, sign: Annotated[Literal[1, -1], "of the phase p in y = A sin(x + sign * p)"] = -1
     ) -> None:
         self.seed, self.sign = seed, sign
-
-    def check(self, split: str, shots: int, queries: int) -> None:
-        """A wave has examples enough."""
 
     def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> tuple[Tensor, ...]:
         """Inputs x and targets y of some tasks, each (B, shots + queries), and the task numbers (B,)."""
@@ -46,6 +43,3 @@ class SineSource:
         """The Episode of what `draw` drew, in the default dtype; x and y get a trailing axis of 1."""
         x, y, tasks = drawn[0][..., None], drawn[1][..., None], drawn[2]
         return Episode(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:], tasks)
-
-    def class_names(self, split: str, tasks: NDArray[np.int64]) -> list[list[str]]:
-        return [[] for _ in tasks]

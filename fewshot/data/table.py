@@ -33,19 +33,11 @@ class Example(NamedTuple):
     load: Callable[[], bytes | NDArray[np.uint8]]  # its file, or 8-bit pixels
 
 
-class Classes(NamedTuple):
-    """The classes of one split: class i is rows starts[i] ... starts[i] + counts[i] - 1 of the table."""
-
-    names: tuple[str, ...]
-    starts: NDArray[np.int64]
-    counts: NDArray[np.int64]
-
-
 class Table(NamedTuple):
-    """An open table: `images` uint8 (n, H, W, C), mapped from disk; `splits` by "train", "val" and "test"."""
+    """An open table: `images` uint8 (n, H, W, C), mapped from disk; of each split, every class's rows."""
 
     images: NDArray[np.uint8]
-    splits: dict[str, Classes]
+    splits: dict[str, dict[str, range]]
     note: str  # what was left out and how the split came about; "" if there is nothing to say
 
 
@@ -54,12 +46,12 @@ def open_table(folder: Path) -> Table:
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     # "c", copy on write, is as safe as "r" for the file, and torch.from_numpy warns about "r"
     images = np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False)
-    splits, start = {}, 0
-    for split in SPLITS:
-        names, numbers = zip(*index["splits"][split], strict=True)
-        counts = np.array(numbers, dtype=np.int64)
-        splits[split] = Classes(names, start + np.cumsum(counts) - counts, counts)
-        start += counts.sum()
+    splits: dict[str, dict[str, range]] = {split: {} for split in SPLITS}
+    start = 0
+    for split, classes in splits.items():
+        for name, count in index["splits"][split]:
+            classes[name] = range(start, start + count)
+            start += count
     return Table(images, splits, index["note"])
 
 

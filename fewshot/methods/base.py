@@ -21,12 +21,12 @@ from fewshot.methods.losses import (
     prediction_rows,
     squared_errors,
 )
-from fewshot.options import Positive, validated
+from fewshot.options import Positive, Validated
 
 Lr = Annotated[Positive, "learning rate of Adam; the loss is the sum over the meta-batch, as released"]
 
 
-class MetaLearner(L.LightningModule):
+class MetaLearner(Validated, L.LightningModule):
     """Base class of the learners; a learner's options are the annotated parameters of its constructor."""
 
     regression = True  # False: for classification only
@@ -37,11 +37,6 @@ class MetaLearner(L.LightningModule):
     micro_batch_size: int | None = None  # tasks per backward pass in an update; None: the whole meta-batch
     update: Callable[[Episode], dict[str, Tensor]] | None = None  # see fewshot.training.update
     update_kind = "eager"  # "compiled" or "captured" where the last training called `update`
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "__init__" in vars(cls):
-            cls.__init__ = validated(cls.__init__)  # type: ignore[method-assign]
 
     def remember(self, arguments: dict[str, Any]) -> None:
         """Saves the arguments as plain data, from which `load_from_checkpoint` builds the learner."""
