@@ -126,12 +126,12 @@ def test_later_evaluations(tmp_path):
     assert logged[f"test/{name}/accuracy"] == tested["mean"]
     assert logged[f"test/{name}/task_scores.nrows"] == 30
     evaluate(evaluation(folder, tmp_path, path=two))  # repeated, the same run of W&B
-    [_, *tests, again] = wandb_runs(folder)
+    tests = [run for run in wandb_runs(folder) if run.run_id != own.run_id]
     assert (own.job_type, {test.job_type for test in tests}) == ("train", {"evaluate"})
-    assert len({run.run_id for run in (own, *tests)}) == 4
-    assert again.run_id == tests[-1].run_id
+    ids, again = {test.run_id for test in tests}, f"{own.display_name}-on-{name}-2way-1shot-15queries-30tasks"
+    assert (len(tests), len(ids)) == (4, 3)
+    assert [test.display_name for test in tests].count(again) == 2
     assert {test.run_group for test in tests} == {own.run_group}
-    assert tests[-1].display_name == f"{own.display_name}-on-{name}-2way-1shot-15queries-30tasks"
 
 
 def wandb_runs(folder):
