@@ -49,9 +49,11 @@ class WholeUpdate(Callback):
     def __init__(self, choice: bool | str) -> None:
         self.choice = choice
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        pl_module.update_kind = kind_of_update(self.choice, pl_module, trainer)  # also if no update is left
+
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        pl_module.update_kind = kind = kind_of_update(self.choice, pl_module, trainer)
-        if kind == "eager":
+        if (kind := pl_module.update_kind) == "eager":
             return
         if kind == "compiled":
             print("compiling, which takes minutes the first time (trainer.compile)", file=sys.stderr)
