@@ -117,7 +117,7 @@ def test_the_pages_method_and_backbone_run(tmp_path):
     assert run("evaluate", f"run={folder} enable_progress_bar=false", tmp_path, **own).returncode == 0
     wrong = run("train", f"method=metasgd backbone=mine method.inner_steps=0 {TINY}", tmp_path, **own)
     assert wrong.returncode == 2
-    assert "MetaSGD: inner_steps=0: Input should be greater than or equal to 1" in wrong.stderr
+    assert "method.inner_steps=0: Input should be greater than or equal to 1" in wrong.stderr
     alone = run("evaluate", f"run={folder} enable_progress_bar=false", tmp_path)
     assert alone.returncode == 2
     assert "Could not find" in alone.stderr

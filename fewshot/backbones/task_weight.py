@@ -114,7 +114,8 @@ def functional_call(net: Any, weights: Weights, x: Tensor, reference: int | None
     if net.body.flat or not loop_over_tasks(x):
         with swapped(net, weights):
             return net(x, reference)
-    copied = {n: w.unbind() for n, w in weights.items() if w.dim() > net.get_parameter(n).dim()}
+    own = dict(net.named_parameters())
+    copied = {name: w.unbind() for name, w in weights.items() if w.dim() > own[name].dim()}
     predictions = []
     for task, task_x in enumerate(x.split(1)):
         with swapped(net, weights | {name: copies[task] for name, copies in copied.items()}):
