@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from fewshot.episodes import Episode
-from fewshot.errors import Diverged, OutOfTime
+from fewshot.errors import Diverged, OutOfTime, UserError
 from fewshot.files import atomic_open
 from fewshot.training import signals
 
@@ -111,6 +111,8 @@ class Checkpoints(Checkpoint):  # Lightning runs these last: the validation is l
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.saved = trainer.global_step
+        if self.saved and self.best_score is None:
+            raise UserError(f"{self.last} is of an earlier version: use overwrite=true")
         signals.set_training(True)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
