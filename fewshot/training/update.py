@@ -29,10 +29,10 @@ Update = Callable[..., dict[str, Tensor]]  # of an episode's tensors
 
 def kind_of_update(choice: bool | str, learner: MetaLearner, trainer: L.Trainer) -> str:
     """How `trainer.compile` lets a run be trained: "eager", "compiled" or "captured"."""
-    kind = type(learner)
-    pure = vars(kind).get("pure", False)  # not inherited: a derived learner declares it itself
-    own = kind.training_step is not MetaLearner.training_step
-    own = own or kind.configure_optimizers is not MetaLearner.configure_optimizers
+    cls = type(learner)
+    pure = vars(cls).get("pure", False)  # not inherited: a derived learner declares it itself
+    own = cls.training_step is not MetaLearner.training_step
+    own = own or cls.configure_optimizers is not MetaLearner.configure_optimizers
     needs_grad = trainer.gradient_clip_val or trainer.accumulate_grad_batches > 1 or trainer.world_size > 1
     needs_grad = needs_grad or learner.micro_batch_size or "mixed" in str(trainer.precision)
     on_gpu = trainer.strategy.root_device.type == "cuda"
@@ -113,17 +113,13 @@ def state_of(parameter: Tensor, optimizer: Any) -> dict[str, Tensor]:
 def faster(update: Update, kind: str, device: torch.device) -> Update:
     """The update compiled or captured."""
     torch._dynamo.reset()  # what an earlier job of a multirun has compiled
+    torch._dynamo.config.allow_rnn = True  # a learner may read the weights of an nn.LSTM
     options = ON_CPU if device.type == "cpu" else {"force_layout_optimization": True}
     if kind == "compiled":
         update = torch.compile(update, fullgraph=True, dynamic=False, options=options)
     if device.type == "cuda":
         update = Captured(update)
-
-    def without_autograd(*episode: Tensor) -> dict[str, Tensor]:
-        with torch.no_grad(), torch._dynamo.config.patch(allow_rnn=True):  # for the weights of an nn.LSTM
-            return update(*episode)
-
-    return without_autograd
+    return torch.no_grad()(update)
 
 
 class Captured:
