@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from fnmatch import fnmatch
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from benchmarks.grow import grow
 from benchmarks.in_a_run import lightning_times
 from benchmarks.tables import show
 from fewshot.errors import UserError
-from fewshot.results.environment import git_commit, installed_version, processor
+from fewshot.results.environment import git_commit, processor
 
 PACKAGES = ("torch", "lightning", "numpy", "jax", "jaxlib", "optax")
 
@@ -64,7 +65,7 @@ def chosen(patterns: str | None, slow: bool) -> list[str]:
 
 
 def environment(args: argparse.Namespace) -> dict[str, Any]:
-    packages = {name: installed_version(name, "not installed") for name in PACKAGES}
+    installed = {name: version(name) for name in PACKAGES if importlib.util.find_spec(name)}
     return {
         "date": datetime.now().isoformat(timespec="seconds"),
         "processor": processor(),
@@ -72,7 +73,7 @@ def environment(args: argparse.Namespace) -> dict[str, Any]:
         "threads": args.threads,
         "load": os.getloadavg()[0],  # of other processes
         "settings": args.set,
-        "versions": {"python": platform.python_version()} | packages,
+        "versions": {"python": platform.python_version()} | installed,
         "git_commit": git_commit(),
         "best_gflops": best_gflops(args.device),
     }

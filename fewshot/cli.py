@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import FOLDERS, swept
-from fewshot.errors import EXIT_CODES, UserError, exit_code, show_error
+from fewshot.errors import EXIT_CODES, exit_code, show_error
 from fewshot.training import signals
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run
@@ -43,7 +43,6 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
     signals.install()
     outcome, score, stopped = "finished", None, None
     try:
-        check_study()
         result = function(cfg)
         score = result.get("best_validation", result.get("mean"))
     except signals.Stopped as stop:
@@ -63,15 +62,6 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
     return worst if score is None else float(score)
 
 
-def check_study() -> None:
-    """UserError for a study without -m, of which one run would train that nobody has chosen."""
-    hydra = HydraConfig.get()
-    given = {override.lstrip("+").partition("=")[0] for override in hydra.overrides.task}
-    left = [name for name in hydra.sweeper.get("params") or {} if name not in given]
-    if left and hydra.mode == RunMode.RUN:
-        raise UserError(f"this study sweeps {', '.join(left)}: add -m, or choose a value of each")
-
-
 def read_jobs(folder: Path) -> pd.DataFrame:
     """How the jobs of a sweep ended, at last: what a cluster puts back into the queue ends more than once."""
     names = ["job", "overrides", "status", "score"]
@@ -89,8 +79,10 @@ class JobTable(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         self.began, sweeper = time.time(), config.hydra.sweeper
-        if "joblib" in config.hydra.launcher._target_:
-            signals.install_in_joblib()
+        if "joblib" in config.hydra.launcher._target_:  # its processes end with this one from their start on
+            from joblib.parallel import LokyBackend, register_parallel_backend
+
+            register_parallel_backend("loky", partial(LokyBackend, initializer=signals.install))
         if sweeper._target_.endswith(".BasicSweeper"):  # others, as Optuna's, choose while they run
             choices = swept(sweeper.params or {}, config.hydra.overrides.task)
             self.total = math.prod(map(len, choices.values()))

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 SPLITS = ("train", "val", "test")
@@ -39,6 +38,10 @@ class Task:
     def metric(self) -> str:
         return "mse" if self.regression else "accuracy"
 
+    @property
+    def baseline(self) -> str:
+        return "support_mean" if self.regression else "nearest_neighbour"
+
 
 class Episode(NamedTuple):
     """A batch of tasks, every tensor with a leading task axis of size B.
@@ -55,7 +58,7 @@ class Episode(NamedTuple):
     tasks: Tensor
 
 
-def random_bits(key: NDArray[np.uint64], counter: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
+def random_bits(key: np.ndarray, counter: np.ndarray | np.uint64) -> np.ndarray:
     """Word number `counter` of the stream `key` of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 
     Both arguments broadcast. 64 raw bits a word, the same for ever: no library's generator takes part.
@@ -67,19 +70,19 @@ def random_bits(key: NDArray[np.uint64], counter: NDArray[np.uint64] | np.uint64
     return z ^ (z >> np.uint64(31))
 
 
-def task_keys(seed: int, split: str, tasks: NDArray[np.int64]) -> NDArray[np.uint64]:
+def task_keys(seed: int, split: str, tasks: np.ndarray) -> np.ndarray:
     """One stream a task, (B,): the seed's stream gives each split a key, the split's stream each task."""
     seed_key = np.array([seed], dtype=np.uint64)
     split_key = random_bits(seed_key, np.array([SPLITS.index(split)], dtype=np.uint64))
     return random_bits(split_key, tasks.astype(np.uint64))
 
 
-def uniform(words: NDArray[np.uint64], low: float, high: float) -> NDArray[np.floating]:
+def uniform(words: np.ndarray, low: float, high: float) -> np.ndarray:
     """Floats in [low, high) from the top 53 bits of raw words."""
     return low + (high - low) * ((words >> np.uint64(11)) * 2.0**-53)
 
 
-def draw_order(seed: int, split: str, tasks: NDArray[np.int64], ways: int) -> NDArray[np.int64]:
+def draw_order(seed: int, split: str, tasks: np.ndarray, ways: int) -> np.ndarray:
     """The order in which the support sets of some tasks show their labels, (B, ways).
 
     In the order of labels a sequence would tell them by their position; the released code shuffles them a
@@ -92,12 +95,12 @@ def draw_order(seed: int, split: str, tasks: NDArray[np.int64], ways: int) -> ND
 def draw_images(
     seed: int,
     split: str,
-    tasks: NDArray[np.int64],
-    starts_C: NDArray[np.int64],
-    counts_C: NDArray[np.int64],
+    tasks: np.ndarray,
+    starts_C: np.ndarray,
+    counts_C: np.ndarray,
     ways: int,
     examples: int,
-) -> NDArray[np.int64]:
+) -> np.ndarray:
     """Row numbers in the image table, (B, ways, examples): classes and images without replacement.
 
     `starts_C` and `counts_C` are each class's first row and number of rows. The order of `ways` gives the

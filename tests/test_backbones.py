@@ -89,7 +89,7 @@ def test_one_query_alone_needs_bn_support(backbone, method):
     alone = batch.query_x[:, :1]
     with pytest.raises(UserError, match=r"set of one example.*backbone\.bn=support"):
         made(batch.support_x, batch.support_y, alone)
-    made.body.bn = "support"
+    getattr(made, "net", made).body.bn = "support"
     torch.testing.assert_close(made(batch.support_x, batch.support_y, alone), made.predict(batch)[:, :1])
 
 

@@ -41,7 +41,6 @@ MISTAKES = {  # a command, and what is said
     "data=folder data.path=nowhere": "nowhere does not exist",
     "seed=${nowhere}": "nowhere",
     "paths.outputs=\"'~/runs'\"": "paths.outputs=~/runs: String should match pattern",
-    "experiment=table1 method=lstm": "this study sweeps shots, seed: add -m",
 }
 OF_EVALUATE = {
     "": "Missing mandatory value: run",

@@ -88,7 +88,7 @@ def test_every_learner_starts_from_a_run_of_another(method, tmp_path):
         state = {"state_dict": pretrained.state_dict(), "pytorch-lightning_version": "2.6.6"}
         torch.save(state, folder / "best.ckpt")
         made = CLASSES[method](task, backbone | {"weights": str(folder)}, **OPTIONS[method])
-        own, body = pretrained.body.state_dict(), made.body.state_dict()
+        own, body = (getattr(learner, "net", learner).body.state_dict() for learner in (pretrained, made))
         assert all(torch.equal(value, own[name]) for name, value in body.items())
         assert made.hparams["backbone"]["weights"] is None
 

@@ -10,12 +10,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fewshot.config.run_id import run_folder
 from fewshot.episodes import Episode
 from fewshot.methods import PlainLSTM, ProtoNet
+from fewshot.training import update as updates
 from fewshot.training.run import run as train
-from fewshot.training.update import LONG, Captured, kind_of_update, update_function
+from fewshot.training.update import LONG, Captured, WholeUpdate, kind_of_update, update_function
 from tests.conftest import FC, MAML, episode, make
-from tests.helpers import config, kill_at
+from tests.helpers import check_same, config, kill_at
 from tests.test_learners import close, make_named
 
 TRACED = partial(torch.compile, fullgraph=True, dynamic=False, backend="aot_eager")  # all but the C++
@@ -184,7 +186,33 @@ def test_what_cannot_be_compiled_is_trained_eagerly(no_compiler, monkeypatch, tm
         monkeypatch.setattr(PlainLSTM, "losses", unclear)
     result = train(config(tmp_path, *settings, "overwrite=true", "trainer.compile=true"))
     assert (result["update"], result["mean"]) == ("eager", expected["mean"])
-    assert capsys.readouterr().err.count("trains eagerly, since it cannot be compiled: ") == 1
+    assert capsys.readouterr().err.count("trains eagerly: it cannot be compiled: ") == 1
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_many_updates_in_a_batch_change_no_number(monkeypatch, tmp_path):
+    """Short updates come up to five at a time; also a run that is killed between ends as one by one."""
+    monkeypatch.setattr(updates, "faster", lambda update, *_: torch.no_grad()(update))
+    original, sizes = WholeUpdate.run, []
+
+    def counting(self, trainer, optimizer, batch_idx, kwargs):
+        sizes.append(len(kwargs["batch"]) if isinstance(kwargs["batch"], list) else 1)
+        return original(self, trainer, optimizer, batch_idx, kwargs)
+
+    monkeypatch.setattr(WholeUpdate, "run", counting)
+    settings = ["trainer.compile=true", "trainer.save_every_n_steps=5"]
+    one_by_one, killed = (config(tmp_path, *settings, outputs=name) for name in ("one", "killed"))
+    monkeypatch.setattr(updates, "SHORT", 0)
+    train(one_by_one)
+    assert sizes == [1] * 40
+    monkeypatch.setattr(updates, "SHORT", 60)
+    kill_at(20, killed, monkeypatch)
+    assert sizes[40:] == [1] * 5 + [5] * 3
+    check_same(killed, one_by_one)
+    assert sizes[48:] == [1] * 5 + [5] * 4
+    last, other = (torch.load(run_folder(c) / "last.ckpt", weights_only=True) for c in (killed, one_by_one))
+    assert last["loops"] == other["loops"]
+    assert (last["global_step"], last["EpisodicDataModule"]) == (40, other["EpisodicDataModule"])
 
 
 @pytest.mark.slow

@@ -14,6 +14,8 @@ from fewshot.backbones.layers import batch_norm, conv, linear, loop_over_tasks, 
 from fewshot.errors import UserError
 from fewshot.options import UnitsOfLayers
 
+Function = Callable[[Tensor], Tensor]
+
 
 class Block(nn.Module):
     """Linear or 3×3 convolution, batch norm if `bn`, ReLU, and 2×2 max-pooling after a convolution.
@@ -25,7 +27,7 @@ class Block(nn.Module):
         super().__init__()
         self.is_conv, self.has_bn = layer == "conv", bn
         self.layer: Callable[..., Tensor] = conv if self.is_conv else linear
-        self.pool: Callable[[Tensor], Tensor] = max_pool if self.is_conv else nn.Identity()
+        self.pool: Function = max_pool if self.is_conv else nn.Identity()
         made: Any = nn.Conv2d(inputs, outputs, 3) if self.is_conv else nn.Linear(inputs, outputs)
         self.weight: nn.Parameter = made.weight
         self.bias: nn.Parameter = made.bias
@@ -38,9 +40,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         return self.activate(self.layer(x, self.weight, self.bias), reference)
 
-    def activate(
-        self, u: Tensor, reference: int | None = None, transform: Callable[[Tensor], Tensor] | None = None
-    ) -> Tensor:
+    def activate(self, u: Tensor, reference: int | None = None, transform: Function | None = None) -> Tensor:
         """What follows the weights: batch norm, ReLU, `transform`, pooling. `u` (B, M, outputs, ...)."""
         if self.has_bn:
             u = batch_norm(u, self.bn_weight, self.bn_bias, reference)

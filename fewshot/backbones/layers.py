@@ -23,8 +23,7 @@ def linear(x_BMI: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def conv(x_BMIHW: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Convolution that keeps the image size; `weight` (O, I, K, K) or (B, O, I, K, K), K odd, `bias` (O,) or
-    (B, O)."""
+    """Convolution to the same size; `weight` (O, I, K, K) or (B, O, I, K, K), K odd; `bias` (O,), (B, O)."""
     (tasks, examples), padding = x_BMIHW.shape[:2], weight.shape[-1] // 2
     bias = None if bias is None else bias.flatten()
     if weight.dim() == 4:

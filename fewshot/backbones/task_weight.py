@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fewshot.backbones.layers import linear, loop_over_tasks
 
+Products = tuple[Tensor, Tensor]
 SMALL = 2**14  # numbers in all tasks' weights
 
 
@@ -23,9 +24,7 @@ class TaskWeight:
     `products` are h (B, K, O) and a (B, K, I). `shift` (B, M, O) is added to the outputs.
     """
 
-    def __init__(
-        self, base: Tensor, products: tuple[Tensor, Tensor] | None = None, shift: Tensor | None = None
-    ) -> None:
+    def __init__(self, base: Tensor, products: Products | None = None, shift: Tensor | None = None) -> None:
         self.base, self.products, self.shift = base, products, shift
 
     def linear(self, x_BMI: Tensor, bias: Tensor) -> Tensor:
@@ -34,10 +33,8 @@ class TaskWeight:
         if self.products:
             h_BKO, a_BKI = self.products
             y_BMO = torch.baddbmm(y_BMO, x_BMI @ a_BKI.mT, h_BKO)
-        if self.shift is None:
-            return y_BMO
         self.inputs = x_BMI
-        return y_BMO + self.shift
+        return y_BMO if self.shift is None else y_BMO + self.shift
 
     def transposed(self, y_BMO: Tensor) -> Tensor:
         """y W, (B, M, I): the message from a layer's outputs to the layer below."""
@@ -71,6 +68,7 @@ def fewer(tasks: int, products: int, outputs: int, inputs: int) -> bool:
     return products * (outputs + inputs) < outputs * inputs and tasks * outputs * inputs > SMALL
 
 
+Tensors = dict[str, Tensor]  # by name
 Weights = dict[str, Any]  # by name: tensors, and `TaskWeight`s of linear layers
 
 
@@ -93,9 +91,7 @@ class ClippedCopies(torch.autograd.Function):
         return total, None, None
 
 
-def gradients(
-    loss: Callable[[dict[str, Tensor]], tuple[Tensor, Any]], at: dict[str, Tensor], create_graph: bool
-) -> tuple[dict[str, Tensor], Any]:
+def gradients(loss: Callable[[Tensors], Any], at: Tensors, create_graph: bool) -> tuple[Tensors, Any]:
     """The gradient of a function's first result at tensors by name, and its second result.
 
     Torch compiles gradients of gradients correctly only if torch.func takes them, which is slower elsewhere.

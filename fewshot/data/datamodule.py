@@ -4,34 +4,30 @@ import math
 from collections.abc import Iterator, Sequence
 from copy import copy
 from itertools import islice
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import lightning as L
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.episodes import Episode, Task
 from fewshot.options import Few, Many, Units, Validated
 
-STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
-
 
 @runtime_checkable
 class Source(Protocol):
-    """Where tasks come from: `draw` on the CPU, tensors with a leading task axis; `episode` on the device, of
-    some of these tasks."""
+    """Where tasks come from: `draw` (on the CPU, with a leading task axis), `episode` (on the device)."""
 
     task: Task
 
-    def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> tuple[Tensor, ...]: ...
+    def draw(self, split: str, tasks: np.ndarray, shots: int, queries: int) -> tuple[Tensor, ...]: ...
     def episode(self, drawn: tuple[Tensor, ...], shots: int) -> Episode: ...
 
     def check(self, split: str, shots: int, queries: int) -> None:
         """UserError if the data are too few."""
 
-    def class_names(self, split: str, tasks: NDArray[np.int64]) -> list[list[str]]:
+    def class_names(self, split: str, tasks: np.ndarray) -> list[list[str]]:
         """The names of the classes of some tasks, by label."""
         return [[] for _ in tasks]
 
@@ -40,7 +36,8 @@ class TaskStream:
     """Episodes of a split, `total` tasks an epoch; batch s has tasks s * batch ... (s + 1) * batch - 1.
 
     An epoch of training continues after the last batch seen; validation and test always begin with task 0.
-    The state is the number of the next batch. Of `ranks` processes `rank` has its share of each batch.
+    The state is the number of the next batch. Of `ranks` processes `rank` has its share of each batch. With a
+    `group` of more than one, batches come in lists, up to each whose number is a multiple of it.
     """
 
     at_once = 128  # tasks drawn together: a draw's cost is numpy's calls, and a copy to the device
@@ -48,29 +45,32 @@ class TaskStream:
     def __init__(self, source: Source, split: str, shots: int, queries: int, batch: int, total: int) -> None:
         self.source, self.split, self.shots, self.queries = source, split, shots, queries
         self.batch, self.total, self.device = batch, total, torch.device("cpu")
-        self.next, self.rank, self.ranks = 0, 0, 1
+        self.next, self.rank, self.ranks, self.group = 0, 0, 1, 1
 
     def __len__(self) -> int:
         return math.ceil((self.total - self.rank) / self.batch)  # the last batch may lack a share for a rank
 
-    def share(self, step: int) -> NDArray[np.int64]:
+    def share(self, step: int) -> np.ndarray:
         """The numbers of this process's tasks in batch `step`."""
         end = (step + 1) * self.batch
         if self.split != "train":
             end = min(end, self.total)
         return np.array_split(np.arange(step * self.batch, end), self.ranks)[self.rank]
 
-    def __iter__(self) -> Iterator[Episode]:
-        first = self.next if self.split == "train" else 0
+    def __iter__(self) -> Iterator[Any]:
+        first, grouped = self.next if self.split == "train" else 0, list[Episode]()
         shares = map(self.share, range(first, first + len(self)))
         while some := list(islice(shares, max(self.at_once // self.batch, 1))):
             drawn = self.draw(np.concatenate(some), self.queries)
             sizes = [len(tasks) for tasks in some]
             for part in zip(*(x.split(sizes) for x in drawn), strict=True):
                 self.next += 1  # now, as nobody may ask for more than the last batch of an epoch
-                yield self.source.episode(part, self.shots)
+                grouped.append(self.source.episode(part, self.shots))
+                if self.next % self.group == 0:
+                    yield grouped if self.group > 1 else grouped[0]
+                    grouped = []
 
-    def draw(self, tasks: NDArray[np.int64], queries: int) -> tuple[Tensor, ...]:
+    def draw(self, tasks: np.ndarray, queries: int) -> tuple[Tensor, ...]:
         drawn = self.source.draw(self.split, tasks, self.shots, queries)
         return tuple(x.to(self.device, non_blocking=True) for x in drawn)
 
@@ -116,7 +116,7 @@ class EpisodicDataModule(Validated, L.LightningDataModule):
     def setup(self, stage: str) -> None:
         if stage == "fit":  # each fit begins with the first task, unless it restores a checkpoint
             self.load_state_dict({"next": 0})
-        for split in STAGES[stage]:
+        for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]:
             stream = self.streams[split]
             self.source.check(split, stream.shots, stream.queries)
             if self.trainer is not None:

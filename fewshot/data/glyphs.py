@@ -14,7 +14,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.ft2font import FT2Font
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.cluster.hierarchy import DisjointSet
 
@@ -97,7 +96,7 @@ def _look_alikes(drawn: dict[str, Faces]) -> list[list[str]]:
     return [sorted(alike) for alike in groups.subsets()]
 
 
-def _distorted(picture: bytes, key: str, size: int) -> NDArray[np.uint8]:
+def _distorted(picture: bytes, key: str, size: int) -> np.ndarray:
     """The picture turned, slanted, stretched and moved by what `key` draws; no ink is cut."""
     stream = np.frombuffer(hashlib.sha256(key.encode()).digest(), dtype="<u8")[:1]
     turn, slant, wide, high, *moves = uniform(random_bits(stream, np.arange(6, dtype=np.uint64)), -1.0, 1.0)

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.data.datamodule import Source
@@ -54,18 +53,17 @@ class ImageSource(Validated, Source):
         splits = self.table.splits.items()
         return {split: [(name, len(rows)) for name, rows in classes.items()] for split, classes in splits}
 
-    def class_names(self, split: str, tasks: NDArray[np.int64]) -> list[list[str]]:
+    def class_names(self, split: str, tasks: np.ndarray) -> list[list[str]]:
         name_of = {row: name for name, rows in self.drawn[split].items() for row in rows}
         return [[name_of[row] for row in rows] for rows in self._rows(split, tasks, 1)[..., 0].tolist()]
 
-    def _rows(self, split: str, tasks: NDArray[np.int64], examples: int) -> NDArray[np.int64]:
+    def _rows(self, split: str, tasks: np.ndarray, examples: int) -> np.ndarray:
         rows = self.drawn[split].values()
         starts, counts = np.array([r.start for r in rows]), np.array([len(r) for r in rows])
         return draw_images(self.seed, split, tasks, starts, counts, self.ways[split], examples)
 
-    def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> tuple[Tensor, ...]:
-        """Rows of images, (B, ways, shots + queries), by label; the order of labels in the support set,
-        (B, ways); the task numbers."""
+    def draw(self, split: str, tasks: np.ndarray, shots: int, queries: int) -> tuple[Tensor, ...]:
+        """Rows of images by label (B, ways, examples), the order of labels (B, ways), task numbers (B,)."""
         index = torch.from_numpy(self._rows(split, tasks, shots + queries))
         order = torch.from_numpy(draw_order(self.seed, split, tasks, self.ways[split]))
         return index, order, torch.from_numpy(tasks)

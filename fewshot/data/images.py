@@ -67,8 +67,8 @@ def read(name: str, raw: Path, path: Path | None, size: int) -> tuple[list[Examp
 
 
 def split_of_character(label: str) -> str:
-    """1028/172/423 characters (Vinyals et al. 2016): five alphabets of the background set are for validation;
-    in the evaluation set, in alphabetical order, all from the 42nd character of Gurmukhi on for the test."""
+    """1028/172/423 characters (Vinyals et al. 2016): validation has five alphabets of the background set, the
+    test all of the evaluation set from the 42nd character of Gurmukhi on."""
     part, alphabet, character = label.split("/")
     if part == "images_evaluation":
         return "test" if (alphabet, character) >= ("Gurmukhi", "character42") else "train"
@@ -138,8 +138,7 @@ ARRAYS = ("ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer")  # what n
 
 
 def read_mini(files: Files) -> list[Example]:
-    """miniImageNet in the split of Ravi and Larochelle (2017): the well-known pickles, or the three csv files
-    with their images, or class folders per split; UserError if they are incomplete."""
+    """miniImageNet, Ravi and Larochelle's split (2017), from MINI_FILES or class folders; or UserError."""
     pickles = [name for name in files if re.fullmatch(PICKLE, name)]
     examples = [example for name in pickles for example in unpickled(name, files[name]())]
     if not pickles:

@@ -4,7 +4,6 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.data.datamodule import Source
@@ -29,7 +28,7 @@ class SineSource(Validated, Source):
     ) -> None:
         self.seed, self.sign = seed, sign
 
-    def draw(self, split: str, tasks: NDArray[np.int64], shots: int, queries: int) -> tuple[Tensor, ...]:
+    def draw(self, split: str, tasks: np.ndarray, shots: int, queries: int) -> tuple[Tensor, ...]:
         """Inputs x and targets y of some tasks, each (B, shots + queries), and the task numbers (B,)."""
         keys = task_keys(self.seed, split, tasks)[:, None]
         x = uniform(random_bits(keys, np.arange(2, 2 + shots + queries, dtype=np.uint64)), *X_RANGE)

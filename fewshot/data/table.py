@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
@@ -30,13 +29,13 @@ class Example(NamedTuple):
     split: str
     label: str
     name: str  # a relative path; the images of a class are sorted by file name
-    load: Callable[[], bytes | NDArray[np.uint8]]  # its file, or 8-bit pixels
+    load: Callable[[], bytes | np.ndarray]  # its file, or 8-bit pixels
 
 
 class Table(NamedTuple):
     """An open table: `images` uint8 (n, H, W, C), mapped from disk; of each split, every class's rows."""
 
-    images: NDArray[np.uint8]
+    images: np.ndarray
     splits: dict[str, dict[str, range]]
     note: str  # what was left out and how the split came about; "" if there is nothing to say
 
@@ -86,7 +85,7 @@ def write_table(
         shutil.rmtree(part, ignore_errors=True)
 
 
-def decode(size: int, channels: int, example: Example) -> NDArray[np.uint8]:
+def decode(size: int, channels: int, example: Example) -> np.ndarray:
     """An image as uint8 (size, size, channels), by PIL's (antialiased) bilinear filter.
 
     Raises:

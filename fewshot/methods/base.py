@@ -13,14 +13,7 @@ from torchmetrics import CatMetric
 
 from fewshot.episodes import Episode, Task
 from fewshot.errors import UserError
-from fewshot.methods.losses import (
-    accumulated_losses,
-    baseline_name,
-    baseline_scores,
-    nan_unless_finite,
-    prediction_rows,
-    squared_errors,
-)
+from fewshot.methods.losses import accumulated, baseline_scores, nan_unless_finite, query_rows, squared_errors
 from fewshot.options import Positive, Validated
 
 Lr = Annotated[Positive, "learning rate of Adam; the loss is the sum over the meta-batch, as released"]
@@ -35,8 +28,7 @@ class MetaLearner(Validated, L.LightningModule):
     pure = False  # True: `losses` depends on weights and episode alone: no counters, no `.item()`
     grad_clip: float | None = None  # where the elements of the meta-gradient are clipped
     micro_batch_size: int | None = None  # tasks per backward pass in an update; None: the whole meta-batch
-    update: Callable[[Episode], dict[str, Tensor]] | None = None  # see fewshot.training.update
-    update_kind = "eager"  # "compiled" or "captured" where the last training called `update`
+    update_kind = "eager"  # of the last training; or "compiled", "captured": see fewshot.training.update
 
     def remember(self, arguments: dict[str, Any]) -> None:
         """Saves the arguments as plain data, from which `load_from_checkpoint` builds the learner."""
@@ -53,9 +45,8 @@ class MetaLearner(Validated, L.LightningModule):
             one_each = f"{type(self).__name__} has one output per class of a test task"
             raise UserError(f"train_ways={task.train_outputs}: {one_each}")
         self.task, self.lr = task, lr
-        per_task = [CatMetric(nan_strategy="disable") for _ in range(6)]  # a value or row per task, also NaN
-        self.val_scores, self.val_losses, self.test_scores, self.test_baselines = per_task[:4]
-        self.test_tasks, self.test_predictions = per_task[4:]
+        self.val_rows = CatMetric(nan_strategy="disable")  # of each task score and loss, which may be NaN
+        self.test_rows = CatMetric(nan_strategy="disable")  # number, score, baseline, `query_rows`
 
     @property
     def outputs(self) -> int:
@@ -97,64 +88,44 @@ class MetaLearner(Validated, L.LightningModule):
         return nan_unless_finite(self.task_losses(predictions, episode.query_y), predictions), predictions
 
     def training_step(self, episode: Episode, batch_idx: int) -> dict[str, Tensor]:
-        if self.update is not None:
-            return self.update(episode)
         if self.micro_batch_size:
-            losses, predictions = accumulated_losses(self, episode, self.micro_batch_size)
+            losses, predictions = accumulated(self, episode, self.micro_batch_size)
         else:
             losses, predictions = self.losses(episode)
         if getattr(self._trainer, "log_every_n_steps", True):  # 0 in a run, where `TrainMetrics` logs
             self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(losses))
         return {"loss": losses.sum(), "predictions": predictions.detach()}
 
-    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        if self.update is None:
-            loss.backward(*args, **kwargs)
-
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.grad_clip is not None:
             nn.utils.clip_grad_value_(self.parameters(), self.grad_clip)
 
-    def optimizer_step(
-        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
-    ) -> None:
-        if self.update is not None and optimizer_closure is not None:
-            optimizer_closure()  # which ends with the whole update
-        if self.update is None:  # or could not be compiled just now
-            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-
     def on_validation_epoch_start(self) -> None:
-        self.val_scores.reset()
-        self.val_losses.reset()
+        self.val_rows.reset()
 
     def validation_step(self, episode: Episode, batch_idx: int) -> None:
         predictions = self.predict(episode)
-        self.val_scores.update(self.scores(predictions, episode.query_y))
-        self.val_losses.update(self.task_losses(predictions, episode.query_y))
+        scores = self.scores(predictions, episode.query_y)
+        self.val_rows.update(torch.stack([scores, self.task_losses(predictions, episode.query_y)], 1))
 
     def on_validation_epoch_end(self) -> None:
-        scores = self.val_scores.compute().view(-1)
+        scores, losses = self.val_rows.compute().T.contiguous()
         self.log(f"val/{self.task.metric}", scores.mean(), prog_bar=True, sync_dist=True)
-        self.log("val/loss", self.val_losses.compute().mean(), sync_dist=True)
-        if len(scores) > 1:
-            self.log("val/ci95", 1.96 * scores.std() / len(scores) ** 0.5, sync_dist=True)
+        self.log("val/loss", losses.mean(), sync_dist=True)
 
     def on_test_start(self) -> None:
-        for metric in (self.test_scores, self.test_baselines, self.test_tasks, self.test_predictions):
-            metric.reset()
+        self.test_rows.reset()
 
     def test_step(self, episode: Episode, batch_idx: int) -> None:
         predictions = self.predict(episode)
-        self.test_scores.update(self.scores(predictions, episode.query_y))
-        self.test_baselines.update(baseline_scores(episode, self.task))
-        self.test_tasks.update(episode.tasks)
-        self.test_predictions.update(prediction_rows(predictions, episode.query_y, self.task.regression))
+        scores, baselines = self.scores(predictions, episode.query_y), baseline_scores(episode, self.task)
+        rows = query_rows(predictions, episode, self.task).flatten(1)
+        self.test_rows.update(torch.column_stack([episode.tasks, scores, baselines, rows]))
 
     def on_test_epoch_end(self) -> None:
-        self.test_tasks.compute()  # gathers the values of all processes while they still exist
-        self.test_predictions.compute()
-        self.log(f"test/{self.task.metric}", self.test_scores.compute().mean(), sync_dist=True)
-        self.log(f"test/{baseline_name(self.task)}", self.test_baselines.compute().mean(), sync_dist=True)
+        rows = self.test_rows.compute()  # gathers those of all processes while they still exist
+        self.log(f"test/{self.task.metric}", rows[:, 1].mean(), sync_dist=True)
+        self.log(f"test/{self.task.baseline}", rows[:, 2].mean(), sync_dist=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)

@@ -26,7 +26,7 @@ def with_gradients(losses: Tensor, parameters: Sequence[Tensor], gradients: Sequ
     return losses.detach() + torch.stack(zeros).sum() / len(losses)
 
 
-def accumulated_losses(learner: Any, episode: Episode, tasks: int) -> tuple[Tensor, Tensor]:
+def accumulated(learner: Any, episode: Episode, tasks: int) -> tuple[Tensor, Tensor]:
     """`learner.losses` by gradient accumulation: the same gradients, `tasks` at a time to save memory."""
     parameters = list(learner.parameters())
     totals = [torch.zeros_like(p) for p in parameters]
@@ -41,17 +41,13 @@ def accumulated_losses(learner: Any, episode: Episode, tasks: int) -> tuple[Tens
     return with_gradients(torch.cat(losses), parameters, totals), torch.cat(predictions)
 
 
-def prediction_rows(predictions: Tensor, targets: Tensor, regression: bool) -> Tensor:
+def query_rows(predictions: Tensor, episode: Episode, task: Task) -> Tensor:
     """What a test keeps of each query: (target, prediction), or (label, predicted label, its probability)."""
-    if regression:
-        return torch.cat([targets, predictions], -1)
+    if task.regression:
+        return torch.cat([episode.query_y, predictions], -1)
     labels = predictions.argmax(-1, keepdim=True)
     probability = predictions.float().softmax(-1).gather(-1, labels)
-    return torch.cat([targets.unsqueeze(-1), labels, probability], -1)
-
-
-def baseline_name(task: Task) -> str:
-    return "support_mean" if task.regression else "nearest_neighbour"
+    return torch.cat([episode.query_y.unsqueeze(-1), labels, probability], -1)
 
 
 def baseline_scores(episode: Episode, task: Task) -> Tensor:

@@ -65,7 +65,7 @@ class PlainLSTM(MetaLearner):
             query_BQD = query_pass(self.body, self.body.bn, support_x, query_x)
         read = self.read_delayed if self.delayed else self.read_sequence
         read = self.read_set if self.support_mode == "set" else read
-        state = read(support_BMD, self.targets(support_y)) if self.passes else None
+        state = read(support_BMD, self.targets(support_y))
         *_, (h_DBQ, _) = step(self.lstm, self.lstm.input_gates(query_BQD), state, self.query_cell)
         return self.output(h_DBQ)
 

@@ -39,20 +39,11 @@ class MAML(MetaLearner):
         super().__init__(task, lr)
         self.net = self.make_net(make_body(task.input_shape, backbone))
         self.inner_lr, self.inner_steps, self.eval_inner_steps = inner_lr, inner_steps, eval_inner_steps
-        self.first_order, self.grad_clip, self.grad_clip_each = first_order, grad_clip, grad_clip_each
-        self.adapt_head_only = adapt_head_only
-        if not self.body.per_task and (self.clip_of_each is not None or not adapt_head_only):
+        self.first_order, self.adapt_head_only, self.grad_clip = first_order, adapt_head_only, grad_clip
+        self.clip_of_each = grad_clip if grad_clip_each else None  # with it all weights have copies
+        if not self.net.body.per_task and (self.clip_of_each is not None or not adapt_head_only):
             alone = "has one copy of its weights for all tasks"
             raise UserError(f"this backbone {alone}: adapt_head_only=true with grad_clip_each=false takes it")
-
-    @property
-    def body(self) -> Body:
-        return self.net.body
-
-    @property
-    def clip_of_each(self) -> float | None:
-        """Where the meta-gradient is clipped after each task: then all weights have copies."""
-        return self.grad_clip if self.grad_clip_each else None
 
     def make_net(self, body: Body) -> Network:
         """The network to adapt, `(x, reference) -> predictions`."""
@@ -79,14 +70,13 @@ class MAML(MetaLearner):
             if self.uses_outer_products(name, parameter) and self.adapts(name):
                 weights[name] = TaskWeight(parameter)
             elif self.adapts(name) or self.clip_of_each is not None:
-                clip = self.clip_of_each
-                copies = parameter.expand(tasks, *parameter.shape)
+                copies, clip = parameter.expand(tasks, *parameter.shape), self.clip_of_each
                 weights[name] = copies if clip is None else ClippedCopies.apply(parameter, tasks, clip)
         return weights
 
     def uses_outer_products(self, name: str, parameter: Tensor) -> bool:
         """Whether steps are kept as outer products: a linear layer's weight, unclipped, one step size."""
-        is_linear = self.body.flat and parameter.dim() == 2 and name.endswith(".weight")
+        is_linear = self.net.body.flat and parameter.dim() == 2 and name.endswith(".weight")
         return is_linear and self.grad_clip is None and torch.as_tensor(self.step_size(name)).dim() == 0
 
     def inner_step(self, weights: Weights, support_x: Tensor, support_y: Tensor) -> Weights:
@@ -125,4 +115,4 @@ class MAML(MetaLearner):
         return weights | moved
 
     def predict_queries(self, weights: Weights, support_x: Tensor, query_x: Tensor) -> Tensor:
-        return query_pass(partial(functional_call, self.net, weights), self.body.bn, support_x, query_x)
+        return query_pass(partial(functional_call, self.net, weights), self.net.body.bn, support_x, query_x)

@@ -106,15 +106,13 @@ class OPLSTM(MetaLearner):
         outputs.append(weights[-1].linear(inputs[-1], self.head.bias))
         return inputs, outputs
 
-    def one_pass(
-        self, weights: Weights, states: States, x: Tensor, targets: Tensor
-    ) -> tuple[Weights, States]:
+    def one_pass(self, weights: Weights, states: States, x: Tensor, y: Tensor) -> tuple[Weights, States]:
         """H_(t+1) and the LSTM's state of every layer; a state of None is zero."""
         inputs, outputs = self.activations(x, weights)
         prediction = outputs[-1].softmax(-1) if self.softmax else outputs[-1]
         below = [x, *outputs[:-1]] if self.preactivation else inputs  # a^(l-1) of the outer products
         above = [*below[1:], prediction]  # a^l of the LSTM's inputs
-        message, updates = targets, []
+        message, updates = y, []
         new_states: States = []
         for layer in reversed(range(len(weights))):  # Eq. 17: messages go down from the output layer
             a, m = (above[layer].detach(), message.detach()) if self.detach else (above[layer], message)

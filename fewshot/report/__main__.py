@@ -106,17 +106,9 @@ def add_trials(said: Report) -> None:
         said.figures["trials"] = curves.trials(done["best_validation"], settings, metric, said.title)
 
 
-def as_markdown(frame: pd.DataFrame) -> str:
-    """A Markdown table whose columns are aligned as text too."""
-    rows = [list(frame.columns), *frame.to_numpy().tolist()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [" | ".join(map(str.rjust, row, widths)) for row in rows]
-    lines.insert(1, " | ".join("-" * (width - 1) + ":" for width in widths))
-    return "\n".join(f"| {line} |" for line in lines)
-
-
 def markdown(said: Report) -> str:
-    tables = [f"**{name}**\n\n{as_markdown(frame)}" for name, frame in said.tables.items()]
+    as_text: dict[str, Any] = {"index": False, "stralign": "right", "disable_numparse": True}
+    tables = [f"**{name}**\n\n{frame.to_markdown(**as_text)}" for name, frame in said.tables.items()]
     figures = [f"![{name}]({name}.png)" for name in said.figures]
     return "\n\n".join([f"# {said.title}", *said.notes, *tables, *figures]) + "\n"
 

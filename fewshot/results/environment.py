@@ -7,14 +7,14 @@ import resource
 import subprocess
 import sys
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 
-PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "numpy", "fewshot")
+PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "numpy")
 
 
 def environment(trainer: L.Trainer) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def environment(trainer: L.Trainer) -> dict[str, Any]:
         "precision": str(trainer.precision),
         "tf32": torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32,
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version()} | {p: installed_version(p) for p in PACKAGES},
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
     }
 
 
@@ -46,12 +46,6 @@ def git_commit() -> str | None:
     with suppress(OSError):
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
     return None
-
-
-def installed_version(name: str, absent: str = "unknown") -> str:
-    with suppress(PackageNotFoundError):  # a checkout on PYTHONPATH
-        return version(name)
-    return absent
 
 
 def reset_peak_memory() -> None:

@@ -17,9 +17,10 @@ def predictions_of(learner: MetaLearner, datamodule: EpisodicDataModule) -> pd.D
     The columns are task and query, then for classes true, predicted (names) and the predicted class's
     probability, for regression target and prediction.
     """
-    tasks, order = learner.test_tasks.compute().long().view(-1).sort()
-    numbers, rows = tasks.tolist(), learner.test_predictions.compute()[order].cpu().float().numpy()
     columns = ["target", "prediction"] if learner.task.regression else ["true", "predicted", "probability"]
+    kept = learner.test_rows.compute().cpu().float()
+    kept = kept[kept[:, 0].argsort()]
+    numbers, rows = kept[:, 0].int().tolist(), kept[:, 3:].unflatten(1, (-1, len(columns))).numpy()
     index = pd.MultiIndex.from_product([numbers, range(rows.shape[1])], names=["task", "query"])
     frame = pd.DataFrame(rows.reshape(len(index), -1), index, columns).reset_index()
     if not learner.task.regression:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 from pandas import DataFrame
 from scipy import stats
@@ -14,7 +13,6 @@ from scipy import stats
 from fewshot.config.run_id import config_diff, protocol
 from fewshot.errors import Diverged
 from fewshot.methods.base import MetaLearner
-from fewshot.methods.losses import baseline_name
 from fewshot.results.environment import git_commit
 from fewshot.results.paper import bn_in_test, paper_numbers
 
@@ -49,7 +47,7 @@ def describe(
     return result | {"config_diff": config_diff(trained, table), "git_commit": git_commit()}
 
 
-def half_width(values: NDArray[np.float64]) -> float:
+def half_width(values: np.ndarray) -> float:
     """Half of the 95% t-interval of a mean; NaN for fewer than two values."""
     count = len(values)
     return float(stats.sem(values) * stats.t.ppf(0.975, count - 1)) if count > 1 else np.nan
@@ -60,16 +58,14 @@ def scored(learner: MetaLearner) -> tuple[dict[str, Any], DataFrame]:
 
     Raises Diverged if a score is not finite.
     """
-    baseline = baseline_name(learner.task)
-    kept = {"task": learner.test_tasks, "score": learner.test_scores, baseline: learner.test_baselines}
-    order = learner.test_tasks.compute().view(-1).argsort()
-    columns = {name: metric.compute().view(-1)[order].double() for name, metric in kept.items()}
-    scores = DataFrame({name: values.cpu() for name, values in columns.items()}).astype({"task": int})
+    baseline, rows = learner.task.baseline, learner.test_rows.compute()[:, :3].double().cpu()
+    scores = DataFrame(rows.numpy(), columns=["task", "score", baseline]).astype({"task": int})
+    scores = scores.sort_values("task", ignore_index=True)
     if len(wrong := scores[~np.isfinite(scores["score"])]):
         raise Diverged("the score of test task {task:.0f} was {score}".format_map(wrong.iloc[0]))
     values = scores["score"].to_numpy()
     mean, ci95 = float(values.mean()), half_width(values) if len(values) > 1 else None
-    baselines = {baseline: columns[baseline].mean().item()}
+    baselines = {baseline: scores[baseline].mean()}
     if not learner.task.regression:
         baselines["chance"] = 100 / learner.task.outputs
     summary = {"mean": mean, "ci95": ci95, "tasks": len(scores), "baselines": baselines}

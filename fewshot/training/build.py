@@ -44,11 +44,10 @@ def prepare_process(num_threads: int, devices: int = 1) -> None:
     Warnings about what a run computes stay. glibc keeps freed memory: otherwise a third of Conv-4's time goes
     into clearing pages.
     """
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in ("lightning.pytorch", "lightning.fabric", "torch.utils.cpp_extension"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.simplefilter("ignore", PossibleUserWarning)
-    for message in (".*LeafSpec", "The AccumulateGrad node's stream"):
-        warnings.filterwarnings("ignore", message)
+    warnings.filterwarnings("ignore", ".*LeafSpec")
     torch.set_num_threads(num_threads or max(DEFAULT_THREADS // devices, 1))
     if sys.platform == "linux":
         m_trim_threshold, m_mmap_max, libc = -1, -4, ctypes.CDLL(None)
@@ -111,7 +110,7 @@ def make_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     used: list[Callback] = [
         *([Similarity(settings.similarity)] if settings.similarity != "none" else []),
-        WholeUpdate(settings.compile),
+        WholeUpdate(settings),
         TrainMetrics(cfg.method.meta_batch_size, settings.log_every_n_steps),
         timer,
         Checkpoints(folder, cfg, timer),

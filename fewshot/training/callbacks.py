@@ -44,9 +44,9 @@ class TrainMetrics(Callback):
             self.norm = get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Episode, *_: Any
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Episode | list[Episode], *_: Any
     ) -> None:
-        step = trainer.global_step
+        step, episode = trainer.global_step, batch[-1] if isinstance(batch, list) else batch
         if step % self.every != 0:
             return
 
@@ -57,7 +57,7 @@ class TrainMetrics(Callback):
         row = {"tasks": float(step * self.meta_batch_size), "train/loss": mean(outputs["loss"])}
         row["train/gradient_norm"] = outputs.get("gradient_norm", self.norm).item()
         if not pl_module.task.regression:
-            row["train/accuracy"] = mean(pl_module.scores(outputs["predictions"], batch.query_y).sum())
+            row["train/accuracy"] = mean(pl_module.scores(outputs["predictions"], episode.query_y).sum())
         for logger in trainer.loggers:
             logger.log_metrics(row, step)
         pl_module.log("train/loss", row["train/loss"], prog_bar=True, logger=False)

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.fabric.plugins.environments.lightning import find_free_network_port
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment, find_free_network_port
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.multiprocessing import ProcessContext, ProcessExitedException, start_processes
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from fewshot.errors import LostProcess, UserError
 from fewshot.training import signals
@@ -38,10 +38,9 @@ class SharedTasks(DDPStrategy):
         """Adds the processes' gradients, in one message, before they are clipped or used."""
         assert self.lightning_module is not None
         grads = [p.grad for p in self.lightning_module.parameters() if p.grad is not None]
-        total = torch.cat([grad.flatten() for grad in grads])
+        total = parameters_to_vector(grads)
         dist.all_reduce(total)
-        for grad, added in zip(grads, total.split([grad.numel() for grad in grads]), strict=True):
-            grad.copy_(added.view_as(grad))
+        vector_to_parameters(total, grads)
 
 
 def strategy_settings(devices: int) -> dict[str, Any]:

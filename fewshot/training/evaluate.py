@@ -63,8 +63,7 @@ def record(
     `result` has what is known of the run, and gets the rest. result.json comes last: then all is kept.
     """
     learner, datamodule = trainer.lightning_module, trainer.datamodule
-    tables: dict[str, DataFrame] = {}
-    drawn: dict[str, Figure] = {}
+    tables, drawn = dict[str, DataFrame](), dict[str, Figure]()
     result |= environment(trainer)
     if result["status"] == "finished":
         summary, tables["task_scores"] = scored(learner)

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -47,13 +46,6 @@ def install() -> None:
         _requeue = handler
         signal.signal(signal.SIGUSR2, _handle)
     _installed = True
-
-
-def install_in_joblib() -> None:
-    """Lets joblib's processes end with this one from their start on."""
-    from joblib.parallel import LokyBackend, register_parallel_backend
-
-    register_parallel_backend("loky", partial(LokyBackend, initializer=install))
 
 
 def set_training(on: bool) -> None:

@@ -10,13 +10,12 @@ from torch import Tensor
 
 from fewshot.episodes import Episode
 from fewshot.methods.oplstm import OPLSTM
-from fewshot.results.record import half_width
 
 STEP = 0.01  # of gradient descent, section 5.4
 
 
 class Similarity(Callback):
-    """Logs, at every validation, means of `similarities` over the tasks and their 95% intervals."""
+    """Logs, at every validation, means of `similarities` over the tasks."""
 
     def __init__(self, definition: str) -> None:
         self.definition = definition
@@ -30,9 +29,8 @@ class Similarity(Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         for name in self.seen[0]:
-            values = torch.cat([found[name] for found in self.seen]).cpu().double().numpy()
+            values = torch.cat([found[name] for found in self.seen]).double()
             pl_module.log(f"similarity_{self.definition}/{name}", values.mean())
-            pl_module.log(f"similarity_{self.definition}/{name}_ci95", half_width(values))
         self.seen.clear()
 
 

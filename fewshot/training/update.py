@@ -4,13 +4,17 @@ It changes weights and Adam's state in place. They remain those of Lightning's o
 saved and resumed as without it.
 """
 
+import math
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 from torch.optim.adam import adam
@@ -25,6 +29,9 @@ LONG = 10_000  # updates: compiling takes half a minute to some minutes the firs
 ON_CPU: Any = {"cpp_wrapper": True, "cpp_wrapper_build_separate": True}
 ON_CPU |= {"aot_inductor.compile_wrapper_opt_level": "O0"}
 Update = Callable[..., dict[str, Tensor]]  # of an episode's tensors
+FIRST = 5  # updates, in which it is compiled or captured, or torch says that it cannot be
+SHORT = 0.01  # seconds; Lightning takes .0003 for a batch
+DUE = ("max_steps", "val_check_interval", "save_every_n_steps", "log_every_n_steps")
 
 
 def kind_of_update(choice: bool | str, learner: MetaLearner, trainer: L.Trainer) -> str:
@@ -44,30 +51,50 @@ def kind_of_update(choice: bool | str, learner: MetaLearner, trainer: L.Trainer)
 
 
 class WholeUpdate(Callback):
-    """Lets a run be trained by `update_function`, or eagerly, after a line that says why torch cannot."""
+    """Lets a run be trained by `update_function`, or eagerly, after a line that says why torch cannot.
 
-    def __init__(self, choice: bool | str) -> None:
-        self.choice = choice
+    Short updates come many in a batch of Lightning's, though none is in it after which something is due.
+    """
+
+    def __init__(self, settings: DictConfig) -> None:
+        self.settings, self.done = settings, 0
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        pl_module.update_kind = kind_of_update(self.choice, pl_module, trainer)  # also if no update is left
+        pl_module.update_kind = kind_of_update(self.settings.compile, pl_module, trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         if (kind := pl_module.update_kind) == "eager":
             return
         if kind == "compiled":
             print("compiling, which takes minutes the first time (trainer.compile)", file=sys.stderr)
-        update = faster(update_function(pl_module, trainer.optimizers[0]), kind, pl_module.device)
+        self.update = faster(update_function(pl_module, trainer.optimizers[0]), kind, pl_module.device)
+        optimization: Any = trainer.fit_loop.epoch_loop.automatic_optimization
+        optimization.run = partial(self.run, trainer)
 
-        def update_or_train(episode: Episode) -> dict[str, Tensor]:
-            try:
-                return update(*episode)
-            except (TorchDynamoException, torch.AcceleratorError) as error:
-                print(f"trains eagerly, since it cannot be {kind}: {brief(error, 200)}", file=sys.stderr)
-                pl_module.update_kind, pl_module.update = "eager", None
-                return pl_module.training_step(episode, 0)
-
-        pl_module.update = update_or_train
+    def run(self, trainer: Any, optimizer: Any, batch_idx: int, kwargs: dict[str, Any]) -> dict[str, Tensor]:
+        """What Lightning does with a batch, and counts of it: here one episode or a list of them."""
+        loop, batch, started = trainer.fit_loop.epoch_loop, kwargs["batch"], time.perf_counter()
+        episodes, optimization = batch if isinstance(batch, list) else [batch], loop.automatic_optimization
+        try:
+            for episode in episodes:
+                outputs = self.update(*episode)
+        except (TorchDynamoException, torch.AcceleratorError) as error:
+            learner = trainer.lightning_module
+            if self.done >= FIRST:
+                raise
+            print(f"trains eagerly: it cannot be {learner.update_kind}: {brief(error, 200)}", file=sys.stderr)
+            learner.update_kind = "eager"
+            del optimization.run  # from now on its class's own
+            return optimization.run(optimizer, batch_idx, kwargs)
+        self.done += len(episodes)
+        steps = optimization.optim_progress.optimizer.step
+        for count in (steps.total, steps.current):
+            count.ready, count.completed = count.ready + len(episodes), count.completed + len(episodes)
+        loop.batch_progress.increment_by(len(episodes) - 1)  # Lightning counts one
+        loop._batches_that_stepped += len(episodes) - 1
+        if self.done == FIRST and time.perf_counter() - started < SHORT:
+            trainer.datamodule.streams["train"].group = math.gcd(*(self.settings[name] for name in DUE))
+        return outputs
 
 
 def update_function(learner: MetaLearner, optimizer: Any) -> Update:

@@ -18,6 +18,8 @@ from fewshot.files import atomic_write
 from fewshot.results.paper import paper_numbers
 from fewshot.results.record import Result
 
+Tables = dict[str, DataFrame]
+Figures = dict[str, Figure]
 PUBLIC = ("sine", "omniglot", "glyphs")  # data sets whose images may be published without being asked
 OF_RUN = ["status", "best_step", "best_validation", "parameters"]
 OF_RUN += ["train_tasks", "tasks_per_second", "peak_memory_bytes"]
@@ -66,9 +68,7 @@ def start_wandb(cfg: DictConfig, folder: Path, test: str = "") -> Any:
     return run
 
 
-def log(
-    cfg: DictConfig, folder: Path, result: Result, tables: dict[str, DataFrame], drawn: dict[str, Figure]
-) -> None:
+def log(cfg: DictConfig, folder: Path, result: Result, tables: Tables, drawn: Figures) -> None:
     """Logs a run that has ended, or a later test in `folder` as a W&B run of its own.
 
     Images of data sets that are not public only if they may be published: an offline run may be synced later.
@@ -91,9 +91,7 @@ def log(
                 run.log_artifact(model, aliases=["best", "latest"])
 
 
-def log_test(
-    run: Any, prefix: str, result: Result, tables: dict[str, DataFrame], drawn: dict[str, Figure]
-) -> None:
+def log_test(run: Any, prefix: str, result: Result, tables: Tables, drawn: Figures) -> None:
     """Logs a test under `<prefix>/`: its score, interval, protocol, tables and pictures.
 
     If the protocol is the paper's, also the paper's mean over three runs and our difference from it.
