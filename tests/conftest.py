@@ -88,7 +88,7 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run draws no pictures, which take longer than a short run."""
-    monkeypatch.setattr("fewshot.training.evaluate.draw", lambda *_: {})
+    monkeypatch.setattr("fewshot.training.evaluate.draw_figures", lambda *_: {})
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from fewshot.config.run_id import run_folder
 from fewshot.errors import UserError
 from fewshot.report import load
-from fewshot.training.evaluate import draw, evaluate
+from fewshot.training.evaluate import draw_figures, evaluate
 from fewshot.training.run import run as train
 from fewshot.training.similarity import similarities
 from tests.conftest import BACKBONES, CLASSES, OPLSTM, RELEASED, SAP, Task, episode, make
@@ -139,6 +139,6 @@ def wandb_runs(folder):
 
 
 def test_weights_are_drawn(tmp_path):
-    draw(tmp_path, images()[1], oplstm("fc").float(), "", "none")
+    draw_figures(tmp_path, images()[1], oplstm("fc").float(), "", "none")
     drawn = {path.stem for path in tmp_path.glob("*.png")}
     assert drawn == {*(f"test_task_{n}" for n in range(4)), "weights"}

@@ -18,7 +18,7 @@ def finished(tmp_path_factory):
     """Outputs with a run of 20 updates, and in a folder of its own one of 40."""
     folder = tmp_path_factory.mktemp("extend")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fewshot.training.evaluate.draw", lambda *_: {})
+        patch.setattr("fewshot.training.evaluate.draw_figures", lambda *_: {})
         run(config(folder, "trainer.max_steps=20"))
         run(config(folder, outputs="alone"))
     return folder

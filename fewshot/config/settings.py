@@ -113,9 +113,9 @@ def check(cfg: DictConfig) -> None:
     trainer, method = cfg.trainer, cfg.method
     if cfg.data.name == "sine" and not learner.regression:
         raise UserError(f"method={method.name} classifies, and data=sine is regression")
-    if missing := unset(cfg):
+    if missing := unset(cfg) or unset(cfg, resolve=True):
         what = f"method={method.name} data={cfg.data.name} shots={cfg.shots}"
-        raise UserError(f"no published settings for {what}: set {' '.join(f'{name}=…' for name in missing)}")
+        raise UserError(f"{what} has no default for {', '.join(missing)}: set a value for each")
     check_values(cfg)
     if trainer.val_check_interval > trainer.max_steps:
         raise UserError("trainer.val_check_interval is more than trainer.max_steps")

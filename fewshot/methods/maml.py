@@ -88,24 +88,24 @@ class MAML(MetaLearner):
         if not training:  # validation and test keep no graph but this step's
             weights = {name: weight.detach() for name, weight in weights.items()}
         adapted = {name: weight for name, weight in weights.items() if self.adapts(name)}
-        products = {name: weight for name, weight in adapted.items() if isinstance(weight, TaskWeight)}
-        shifts = {n: support_x.new_zeros(tasks, examples, w.base.shape[-2]) for n, w in products.items()}
+        factored = {name: weight for name, weight in adapted.items() if isinstance(weight, TaskWeight)}
+        zero_shifts = {n: support_x.new_zeros(tasks, examples, w.base.shape[-2]) for n, w in factored.items()}
 
         def support_loss(at: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-            used = {name: TaskWeight(w.base, w.products, at[name]) for name, w in products.items()}
+            used = {name: TaskWeight(w.base, w.products, at[name]) for name, w in factored.items()}
             predictions = functional_call(self.net, weights | at | used, support_x)
             inputs = {name: weight.inputs for name, weight in used.items()}
             return self.task_losses(predictions, support_y).sum(), inputs  # no weight is shared by tasks
 
         second_order = training and not self.first_order
-        grads, inputs = gradients(support_loss, adapted | shifts, second_order)
+        grads, inputs = gradients(support_loss, adapted | zero_shifts, second_order)
         if self.grad_clip is not None:
             clip = torch.clamp if training else torch.clamp_
             grads = {name: clip(grad, -self.grad_clip, self.grad_clip) for name, grad in grads.items()}
         moved: Weights = {}
         for name, grad in grads.items():
             size, weight = self.step_size(name), adapted[name]
-            if name in products:
+            if name in factored:
                 x = inputs[name] if second_order else inputs[name].detach()
                 moved[name] = weight.plus(-size * grad, x)
             elif isinstance(size, Tensor):

@@ -80,7 +80,7 @@ def record(
                 show_predictions(predicted)
         if pictures:
             with optional("drawing"):
-                drawn = draw(folder, datamodule, learner, title_of(result), cfg.trainer.similarity)
+                drawn = draw_figures(folder, datamodule, learner, title_of(result), cfg.trainer.similarity)
     if cfg.logger.name == "wandb":
         from fewshot.training import wandb_log
 
@@ -90,7 +90,7 @@ def record(
     show(result, folder)
 
 
-def draw(
+def draw_figures(
     folder: Path, datamodule: EpisodicDataModule, learner: MetaLearner, title: str, definition: str
 ) -> dict[str, Figure]:
     """Saves figures of a test and, if it is the run's own, of its training; returns those of test tasks."""

@@ -48,7 +48,7 @@ def load_weights(learner: MetaLearner, path: Path) -> int:
         learner.load_state_dict(checkpoint["state_dict"])
         return int(checkpoint["global_step"])
     except Exception as error:
-        raise UserError(f"{path} cannot be loaded as weights: {brief(error, 160)}") from error
+        raise UserError(f"{path} cannot be loaded (for these ways?): {brief(error, 300)}") from error
 
 
 def overwrites(cfg: DictConfig, folder: Path) -> bool:
