@@ -49,7 +49,7 @@ supply:  ## licences and known vulnerabilities of every dependency, optional one
 	build/supply/bin/pip-licenses --summary
 	build/supply/bin/python -m pip freeze --exclude-editable > build/supply/installed
 	build/supply/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r build/supply/installed \
-		2> build/supply/told; status=$$?; tail -n 1 build/supply/told; exit $$status
+		2> build/supply/audit; status=$$?; tail -n 1 build/supply/audit; exit $$status
 
 clean:  ## remove the environment and caches; runs and prepared data stay
 	rm -rf $(VENV) build .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info

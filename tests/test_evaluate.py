@@ -105,7 +105,7 @@ class Malice:
         return os.mkdir, ("executed",)
 
 
-def test_a_strangers_folder_is_data_not_code(trained, tmp_path, monkeypatch):
+def test_an_untrusted_folder_is_data_not_code(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder, _ = copied(trained, "sine", tmp_path)
     stored = yaml.safe_load((folder / "config.yaml").read_text())

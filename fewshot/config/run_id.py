@@ -95,7 +95,7 @@ def config_diff(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
 
 
 def load_config(folder: Path) -> DictConfig:
-    """The configuration of a run's folder, which may be a stranger's: data, not code.
+    """The configuration of a run's folder, which is not trusted: data, not code.
 
     UserError where its classes are not those that the configuration here names.
     """

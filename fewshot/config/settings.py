@@ -29,7 +29,7 @@ BOTH: Settings = {  # of a run and of an evaluation
 }
 COMPUTED: Settings = {
     "accelerator": Annotated[Literal["auto", "cpu", "gpu", "cuda", "mps"], "where it is computed"],
-    "num_threads": Annotated[int, Field(ge=0, le=1024), "CPU threads; 0: torch's choice"],
+    "num_threads": Annotated[int | None, Field(ge=0, le=1024), "CPU threads; 0: torch's; null: as trained"],
     "enable_progress_bar": Annotated[bool, "show a progress bar"],
 }
 RUN: Settings = {
@@ -113,7 +113,7 @@ def check(cfg: DictConfig) -> None:
     trainer, method = cfg.trainer, cfg.method
     if cfg.data.name == "sine" and not learner.regression:
         raise UserError(f"method={method.name} classifies, and data=sine is regression")
-    if missing := unset(cfg) or unset(cfg, resolve=True):
+    if missing := unset(cfg) or (cfg.variant in ("released", "paper") and unset(cfg, resolve=True)):
         what = f"method={method.name} data={cfg.data.name} shots={cfg.shots}"
         raise UserError(f"{what} has no default for {', '.join(missing)}: set a value for each")
     check_values(cfg)

@@ -38,7 +38,7 @@ if not torch.cuda.is_available():
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
 
-def prepare_process(num_threads: int, devices: int = 1) -> None:
+def prepare_process(num_threads: int | None, devices: int = 1) -> None:
     """Sets the threads of each of a run's processes, 0 for torch's choice, and hides Lightning's advice.
 
     Warnings about what a run computes stay. glibc keeps freed memory: otherwise a third of Conv-4's time goes
