@@ -18,8 +18,8 @@ pytestmark = [
     pytest.mark.usefixtures("undrawn"),
     pytest.mark.skipif(not AVAILABLE, reason="needs Slurm: sbatch and a partition"),
 ]
-LONG = ["trainer.max_steps=24000", "trainer.val_check_interval=8000"]  # longer than the limit of a minute
-LONG += ["trainer.save_every_n_steps=1000", "trainer.log_every_n_steps=1000"]
+LONG = ["trainer.max_steps=40000", "trainer.val_check_interval=8000"]  # longer than the limit of a minute
+LONG += ["trainer.save_every_n_steps=1000", "trainer.log_every_n_steps=1000", "trainer.compile=false"]
 LAUNCHER = ["gpus_per_node=null", "cpus_per_task=1", "mem_gb=4", "timeout_min=1", "signal_delay_s=5"]
 
 
