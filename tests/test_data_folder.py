@@ -90,7 +90,7 @@ REFUSED = [
     (animals() | {"a.csv": b"filename,label\nanimal0/1.png,a\nanimal0/2.jpeg,big, fat"}, "a.csv: "),
     (animals() | {"a.csv": b"filename,label\nanimal0/9.png,a"}, "a.csv: animal0/9.png|0 images"),
     (animals() | {"a.csv": b"filename,label\n1.png,a"}, "a.csv: 1.png|4 images"),
-    (animals() | {"a.csv": LABELS + b"\nanimal0/1.png,b"}, "a.csv: animal0/1.png is there twice"),
+    (animals() | {"a.csv": LABELS + b"\nanimal0/1.png,b"}, "a.csv: animal0/1.png is listed twice"),
 ]
 
 

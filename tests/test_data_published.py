@@ -114,7 +114,7 @@ def test_mini_from_csv_files(tmp_path):
     fill_folder(home, csv_files())
     fill_zip(home / "images-train-1.zip", dict(files[:3]))
     fill_folder(home, dict(files[4:]))
-    fails(tmp_path, str(home), f"{files[3][0][7:]} names 0 images here", name="mini")
+    fails(tmp_path, str(home), f"{files[3][0][7:]} is listed twice, or names 0 images", name="mini")
     fill_tar(home / "images-test.tar.gz", dict(files[3:5]))  # one image is there twice
     check_four(prepare(tmp_path, "mini"))
 

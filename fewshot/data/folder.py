@@ -145,7 +145,7 @@ def from_lists(lists: Files, images: Files) -> list[Example]:
     for listed, label, split in zip(rows["filename"], rows["label"], rows["split"], strict=True):
         found = [name for name in ends[Path(listed).name] if f"/{name}".endswith(f"/{listed}")]
         if len(found) != 1 or found[0] in examples:
-            raise UserError(f"{source}: {listed} names {len(found)} images here, or is listed twice")
+            raise UserError(f"{source}: {listed} is listed twice, or names {len(found)} images")
         examples[found[0]] = Example(split, label, found[0], images[found[0]])
     return list(examples.values())
 
