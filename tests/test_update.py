@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch._inductor.config
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -180,11 +181,10 @@ def test_what_cannot_be_compiled_is_trained_eagerly(no_compiler, monkeypatch, tm
         torch._dynamo.graph_break()
         return losses(self, episode)
 
-    if no_compiler:
-        monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/nowhere",))
-    else:
+    if not no_compiler:
         monkeypatch.setattr(PlainLSTM, "losses", unclear)
-    result = train(config(tmp_path, *settings, "overwrite=true", "trainer.compile=true"))
+    with torch._inductor.config.patch({"cpp.cxx": ("/nowhere",)} if no_compiler else {}):
+        result = train(config(tmp_path, *settings, "overwrite=true", "trainer.compile=true"))
     assert (result["update"], result["mean"]) == ("eager", expected["mean"])
     assert capsys.readouterr().err.count("trains eagerly: it cannot be compiled: ") == 1
 
