@@ -25,9 +25,8 @@ from fewshot.errors import brief
 from fewshot.methods import MetaLearner
 
 LONG = 10_000  # updates: compiling takes half a minute to some minutes the first time on a machine
-# C++ around the kernels instead of Python, not optimised: that takes minutes for OP-LSTM's many passes
+# C++ around the kernels instead of Python, in a file of its own: in one OP-LSTM's passes take many minutes
 ON_CPU: Any = {"cpp_wrapper": True, "cpp_wrapper_build_separate": True}
-ON_CPU |= {"aot_inductor.compile_wrapper_opt_level": "O0"}
 Update = Callable[..., dict[str, Tensor]]  # of an episode's tensors
 FIRST = 5  # updates, in which it is compiled or captured, or torch says that it cannot be
 SHORT = 0.01  # seconds; Lightning takes .0003 for a batch
