@@ -26,10 +26,11 @@ from fewshot.report import table
 from fewshot.report.jobs import Job, command, jobs, name_of_report, runs_of, title
 from fewshot.results.record import as_override
 
-LEGEND = """Scores are ours ± 95% over tasks [the paper's]; * is reduced, - out of time, · missing.
-Where one task has much of the error, ± tasks is too narrow.
-Pairs are on equal tasks, the first less the second; p-values have Holm's correction. Significance (5%) over
-tasks is that of these trained runs, over seeds that of the methods. Costs are means of the runs."""
+LEGEND = """Scores are ours ± 95% over tasks, ± 95% over seeds [the paper's]; * is reduced, - out of time,
+· missing. Where one task has much of the error, ± tasks is too narrow. Costs are means of the runs."""
+OF_PAIRS = """Pairs are on equal tasks, the first less the second; a tie is half a task won. p-values have Holm's
+correction, those over tasks for {tasks} pairs, those over seeds for {seeds}. Significance (5%) over tasks is that
+of these trained runs, over seeds that of the methods."""
 HEAD = """<!doctype html><meta charset=utf-8><style>body{font:15px sans-serif;margin:2em}
 th,td{padding:.3em .7em;text-align:right;border-bottom:1px solid #ddd}img{max-width:100%}</style>"""
 
@@ -69,8 +70,11 @@ def add_tables(said: Report) -> None:
     said.numbers["in_full"] = cells
     said.tables = {"table": table.as_published(cells), "in full": table.as_text(cells, table.IN_FULL)}
     if len(compared):
-        said.numbers["pairs"] = compared
-        said.tables |= {"pairs": table.as_text(compared, table.PAIRS), "mean rank": table.ranks(said.runs)}
+        counts = compared[["p_tasks", "p_seeds"]].count()
+        said.notes.append(OF_PAIRS.format(tasks=counts["p_tasks"], seeds=counts["p_seeds"]))
+        said.numbers["pairs"], ranks = compared, table.ranks(said.runs)
+        said.tables["pairs"] = table.as_text(compared, table.PAIRS)
+        said.tables |= {"mean rank": ranks} if len(ranks) else {}
     if cells["seeds"].any():
         said.tables["costs"] = table.as_text(cells[cells["seeds"] > 0], table.COSTS)
         said.figures = curves.of_study(said.title, said.jobs[0].cfg, said.runs, cells)

@@ -3,7 +3,8 @@
 Shape suffixes: S seeds, N tasks of a seed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -17,10 +18,12 @@ from fewshot.results.record import half_width
 SCORES, WIDTHS = {"mse": ".3g", "accuracy": ".2f"}, {"mse": ".2g", "accuracy": ".2f"}  # formats
 IN_FULL = "name column seeds jobs mean ci95_tasks ci95_seeds median one_task paper paper_ci95 "
 IN_FULL += "paper_seeds_ci95 difference status"
-PAIRS = "first less column seeds difference ci95_tasks ci95_seeds p_tasks p_seeds effect one_task significant"
+PAIRS = "first less column seeds difference ci95_tasks ci95_seeds p_tasks p_wilcoxon p_seeds significant "
+PAIRS += "effect median_difference tasks_won one_task"
 COSTS = "name column parameters paper_parameters train_tasks minutes paper_minutes tasks_per_second peak_mb"
 FORMATS = dict.fromkeys(("seeds", "jobs", *COSTS.split()), ",.0f")
-FORMATS |= {"one_task": ".0%", "p_tasks": ".2g", "p_seeds": ".2g", "effect": ".2f", "minutes": ".1f"}
+FORMATS |= {"one_task": ".0%", "tasks_won": ".1%", "effect": ".2f", "minutes": ".1f"}
+P_VALUES = ["p_tasks", "p_wilcoxon", "p_seeds"]
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
@@ -60,27 +63,36 @@ def number(value: Any, form: str) -> str:
     return "" if pd.isna(value) else f"{value:{form}}"
 
 
+def p_text(p: float) -> str:
+    return "<1e-16" if p < 1e-16 else number(p, ".2g")
+
+
 def as_text(lines: pd.DataFrame, columns: str) -> pd.DataFrame:
     """Columns of `lines` as text, under their headings; empty ones are left out."""
     score = SCORES[lines["metric"].iloc[0]]
-    forms = FORMATS | {"difference": f"+{score}"}
+    forms = FORMATS | dict.fromkeys(("difference", "median_difference"), f"+{score}")
     names = columns.split()
+    lines = lines.assign(**{name: lines[name].map(p_text) for name in P_VALUES if name in names})
     frame = pd.DataFrame({name: [number(x, forms.get(name, score)) for x in lines[name]] for name in names})
     frame = frame.loc[:, frame.ne("").any()].rename(columns={names[0]: ""})
     return frame.rename(columns=lambda name: name.replace("ci95_", "± ").replace("_", " "))
 
 
 def score(line: Mapping[str, Any]) -> str:
-    """`0.0475 ± 0.003 [0.0406 ± 0.002]`: ours with the interval over tasks, and the paper's."""
-    form, width_form = SCORES[line["metric"]], WIDTHS[line["metric"]]
-    ours = line["status"].replace("timeout", "-").replace("missing", "·")
+    """`79.89 ± 0.96, ± 1.82 [84.27 ± 0.90, ± 3.18]`: ours with both intervals, and the paper's."""
+    metric, ours = line["metric"], line["status"].replace("timeout", "-").replace("missing", "·")
     if line["seeds"]:
-        ours = " ± ".join(filter(None, [number(line["mean"], form), number(line["ci95_tasks"], width_form)]))
+        ours = with_intervals(line["mean"], line["ci95_tasks"], line["ci95_seeds"], metric)
         ours += "*" * bool(line["reduced"])
         ours += f" ({line['seeds']}/{line['jobs']})" * (line["seeds"] < line["jobs"])
-    width = "<0.0005" if line["paper_ci95"] == 0 else number(line["paper_ci95"], width_form)
-    paper = " ± ".join(filter(None, [number(line["paper"], form), width]))
+    over_tasks = "<0.0005" if line["paper_ci95"] == 0 else line["paper_ci95"]
+    paper = with_intervals(line["paper"], over_tasks, line["paper_seeds_ci95"], metric)
     return f"{ours} [{paper}]" if paper else ours
+
+
+def with_intervals(mean: float, over_tasks: float | str, over_seeds: float, metric: str) -> str:
+    widths = [number(width, WIDTHS[metric]) for width in (over_tasks, over_seeds)]
+    return number(mean, SCORES[metric]) + ",".join(f" ± {width}" for width in widths if width)
 
 
 def as_published(table: pd.DataFrame) -> pd.DataFrame:
@@ -90,25 +102,34 @@ def as_published(table: pd.DataFrame) -> pd.DataFrame:
     return wide.rename_axis(columns=None).reset_index(names="")
 
 
-def paired(difference_SN: np.ndarray) -> dict[str, Any]:
-    """Mean, intervals, uncorrected p-values and Cohen's d of paired differences."""
-    seeds_S, pooled = difference_SN.mean(1), difference_SN.ravel()
+def paired(difference_SN: np.ndarray, metric: str) -> dict[str, Any]:
+    """Mean, intervals, uncorrected p-values and Cohen's d of paired differences, and how many tasks are won.
+
+    Errors have heavy tails, so they get Wilcoxon's signed-rank test as well, over tasks.
+    """
+    seeds_S, pooled, error = difference_SN.mean(1), difference_SN.ravel(), metric == "mse"
     return {
         "seeds": len(seeds_S),
         "difference": pooled.mean(),
         "ci95_tasks": half_width(pooled),
         "ci95_seeds": half_width(seeds_S),
-        "p_tasks": p_value(pooled),
-        "p_seeds": p_value(seeds_S),
+        "p_tasks": p_value(t_test, pooled),
+        "p_wilcoxon": p_value(stats.wilcoxon, pooled) if error else np.nan,
+        "p_seeds": p_value(t_test, seeds_S),
         "effect": pooled.mean() / pooled.std(ddof=1) if np.ptp(pooled) else 0.0,
+        "median_difference": np.median(pooled),
+        "tasks_won": np.mean((pooled < 0 if error else pooled > 0) + (pooled == 0) / 2),  # a tie is half
     }
 
 
-def p_value(differences: np.ndarray) -> float:
-    """Of a t-test that the mean difference is zero; NaN for one difference."""
+t_test = partial(stats.ttest_1samp, popmean=0)
+
+
+def p_value(test: Callable[..., Any], differences: np.ndarray) -> float:
+    """Of a test that the differences are around zero; NaN for one difference."""
     if np.ptp(differences) == 0:  # NaN in scipy
         return np.nan if len(differences) == 1 else float(differences[0] == 0)
-    return float(stats.ttest_1samp(differences, 0).pvalue)
+    return float(test(differences).pvalue)
 
 
 def pairs(runs: pd.DataFrame) -> pd.DataFrame:
@@ -125,23 +146,29 @@ def pairs(runs: pd.DataFrame) -> pd.DataFrame:
             if len(common):
                 difference_SN = np.stack((common[first] - common[second]).to_list())
                 row = {"column": column, "first": first, "less": second, "metric": metric}
-                found.append(row | paired(difference_SN) | {"one_task": one_task(difference_SN, metric)})
+                row["one_task"] = one_task(difference_SN, metric)
+                found.append(row | paired(difference_SN, metric))
     return corrected(pd.DataFrame(found)) if found else pd.DataFrame()
 
 
 def corrected(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Pairs with Holm's correction of both p-values, and what is significant (5%) after it."""
+    """Pairs with Holm's correction of each kind of p-value, and what is significant (5%) after it."""
     pairs["significant"] = ""
-    for over in ("tasks", "seeds"):
-        p = pairs[f"p_{over}"].dropna()
-        pairs[f"p_{over}"] = pd.Series(multipletests(p, method="holm")[1], p.index)
-        pairs.loc[pairs[f"p_{over}"] < 0.05, "significant"] += f"{over} "
+    for name in P_VALUES:
+        p = pairs[name].dropna()
+        pairs[name] = pd.Series(multipletests(p, method="holm")[1], p.index)
+        pairs.loc[pairs[name] < 0.05, "significant"] += f"{name.removeprefix('p_')} "
     return pairs
 
 
 def ranks(runs: pd.DataFrame) -> pd.DataFrame:
-    """Each row's mean rank, 1 is best, over the columns and seeds in which every row with a score has one."""
+    """Each row's mean rank, 1 is best, over the columns and seeds in which every row with a score has one.
+
+    Empty if those are of a single seed.
+    """
     done = runs[runs["scores"].notna()]
     means = done.pivot(index=["column", "seed"], columns="name", values="mean").dropna()
-    rank = means.rank(axis=1, ascending="mse" in set(done["metric"])).mean().dropna().sort_values()
-    return pd.DataFrame({"": rank.index, "rank": rank.map("{:.2f}".format)})
+    if means.index.get_level_values("seed").nunique() < 2:
+        return pd.DataFrame()
+    rank = means.rank(axis=1, ascending="mse" in set(done["metric"])).mean().sort_values()
+    return pd.DataFrame({"": rank.index, "rank": rank.map("{:.2f}".format), "cells": str(len(means))})
