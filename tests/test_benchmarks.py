@@ -37,6 +37,16 @@ def test_one_case(tmp_path, capsys, monkeypatch):
     assert "sine/lstm" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_a_learner_that_cannot_be_compiled_is_timed_eagerly():
+    settings = ["method.inner_steps=1", "method.eval_inner_steps=1", "trainer.compile=true"]
+    [case] = benchmarks.main(["--cases", "omniglot/warpmaml", "--seconds", "0.1", "--set", *settings])[
+        "cases"
+    ]
+    assert "train" in case["ms_per_task"]
+    assert "compiled" not in case["ms_per_task"]
+
+
 def test_flops_are_those_that_torch_counts():
     step = cases.build("sine/maml", settings=["method.inner_steps=2"]).train()
     counted = count(step)
