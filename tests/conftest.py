@@ -24,6 +24,7 @@ from tests.helpers import config
 CLASSES: dict[str, type[MetaLearner]] = {
     **{"lstm": methods.PlainLSTM, "maml": methods.MAML, "oplstm": methods.OPLSTM},
     **{"protonet": methods.ProtoNet, "sap": methods.SAP, "warpmaml": methods.WarpMAML},
+    **{"ridge": methods.Ridge, "deltanet": methods.DeltaNet},
 }
 FC = {"layer": "linear", "widths": [6, 5], "bn": "transductive", "zero_bias": False}
 MLP = {"layer": "linear", "widths": [6, 5], "bn": "none", "zero_bias": True}
@@ -39,8 +40,10 @@ INNER |= {"first_order": False, "grad_clip": None}
 MAML = INNER | {"grad_clip_each": False}
 WARPMAML = INNER | {"last_loss": False}
 SAP = INNER | {"centred": True}
+RIDGE = {"lr": 1e-3, "penalty": 0.5}
+DELTANET = {"lr": 1e-3, "passes": 3, "key_size": 4}
 OPTIONS: dict[str, dict[str, Any]] = {"lstm": LSTM, "maml": MAML, "oplstm": OPLSTM, "sap": SAP}
-OPTIONS |= {"protonet": {"lr": 1e-3}, "warpmaml": WARPMAML}
+OPTIONS |= {"protonet": {"lr": 1e-3}, "warpmaml": WARPMAML, "ridge": RIDGE, "deltanet": DELTANET}
 
 for name in list(os.environ):
     if name.startswith(("FEWSHOT_", "WANDB_")) and name != "FEWSHOT_RAW":

@@ -1,9 +1,11 @@
 """Meta-learners, one a file."""
 
 from fewshot.methods.base import MetaLearner
+from fewshot.methods.deltanet import DeltaNet
 from fewshot.methods.lstm import PlainLSTM
 from fewshot.methods.maml import MAML
 from fewshot.methods.oplstm import OPLSTM
 from fewshot.methods.protonet import ProtoNet
+from fewshot.methods.ridge import Ridge
 from fewshot.methods.sap import SAP
 from fewshot.methods.warpmaml import WarpMAML

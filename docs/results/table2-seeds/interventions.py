@@ -1,6 +1,6 @@
 """OP-LSTM with one change of its initial weights; all others are those of the same seed without it.
 
-PYTHONPATH=docs/results/oplstm-seeds python train.py method=oplstm method._target_=interventions.StillHidden …
+PYTHONPATH=docs/results/table2-seeds python train.py method=oplstm method._target_=interventions.StillHidden …
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """What OP-LSTM's LSTMs do in the last state of each run: python analyse.py OUTPUTS FILE
 
-A row per run, on 200 validation tasks with 15 queries a class. Layers count from 0 to the output layer.
+A row per run, on 100 validation tasks with 15 queries a class. Layers count from 0 to the output layer.
 """
 
 import sys
@@ -98,7 +98,7 @@ def main(outputs: str, file: str) -> None:
     for path in sorted(Path(outputs).rglob("last.ckpt")):
         cfg: Any = OmegaConf.load(path.with_name("config.yaml"))
         datamodule = make_datamodule(cfg, "fit")
-        episode = datamodule.episode("val", range(200), 15)
+        episode = datamodule.episode("val", range(100), 15)
         L.seed_everything(cfg.seed, verbose=False)
         learner: Any = make_learner(cfg, datamodule.source.task).eval()
         run = {"seed": cfg.seed, "variant": cfg.variant, "class": type(learner).__name__}
