@@ -16,6 +16,7 @@ from fewshot.training import run as run_module
 from fewshot.training.callbacks import Checkpoints
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run
+from tests.conftest import OPTIONS
 from tests.helpers import check_same, config, evaluation, images_of, kill_at, rows, same, stored
 from tests.made_files import fill_folder, picture
 
@@ -64,7 +65,7 @@ def test_a_killed_run_resumes_to_the_same_result(step, finished, tmp_path, monke
     assert not (tmp_path / "killed").exists()
 
 
-@pytest.mark.parametrize("method", ["lstm", "maml", "oplstm", "protonet", "sap", "warpmaml"])
+@pytest.mark.parametrize("method", [*OPTIONS])
 def test_every_learner_resumes_to_the_same_result(method, tmp_path, monkeypatch):
     small = [*images_of(tmp_path), f"method={method}", "trainer.max_steps=12", "trainer.val_check_interval=4"]
     small += ["trainer.num_val_tasks=4"] + ["method.hidden=[16,8]"] * (method == "lstm")
