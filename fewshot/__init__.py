@@ -7,5 +7,16 @@ from fewshot.data.images import open_or_prepare
 from fewshot.data.sine import SineSource
 from fewshot.episodes import Episode, Task
 from fewshot.errors import UserError
-from fewshot.methods import MAML, OPLSTM, SAP, DeltaNet, MetaLearner, PlainLSTM, ProtoNet, Ridge, WarpMAML
+from fewshot.methods import (
+    MAML,
+    OPLSTM,
+    SAP,
+    DeltaNet,
+    MetaLearner,
+    PlainLSTM,
+    ProtoNet,
+    Reptile,
+    Ridge,
+    WarpMAML,
+)
 from fewshot.methods.base import Lr, query_pass

@@ -24,7 +24,7 @@ from tests.helpers import config
 CLASSES: dict[str, type[MetaLearner]] = {
     **{"lstm": methods.PlainLSTM, "maml": methods.MAML, "oplstm": methods.OPLSTM},
     **{"protonet": methods.ProtoNet, "sap": methods.SAP, "warpmaml": methods.WarpMAML},
-    **{"ridge": methods.Ridge, "deltanet": methods.DeltaNet},
+    **{"ridge": methods.Ridge, "deltanet": methods.DeltaNet, "reptile": methods.Reptile},
 }
 FC = {"layer": "linear", "widths": [6, 5], "bn": "transductive", "zero_bias": False}
 MLP = {"layer": "linear", "widths": [6, 5], "bn": "none", "zero_bias": True}
@@ -41,9 +41,11 @@ MAML = INNER | {"grad_clip_each": False}
 WARPMAML = INNER | {"last_loss": False}
 SAP = INNER | {"centred": True}
 RIDGE = {"lr": 1e-3, "penalty": 0.5}
+REPTILE = {"lr": 1e-3, "inner_lr": 0.3, "inner_steps": 3, "eval_inner_steps": 3}
 DELTANET = {"lr": 1e-3, "passes": 3, "key_size": 4}
 OPTIONS: dict[str, dict[str, Any]] = {"lstm": LSTM, "maml": MAML, "oplstm": OPLSTM, "sap": SAP}
 OPTIONS |= {"protonet": {"lr": 1e-3}, "warpmaml": WARPMAML, "ridge": RIDGE, "deltanet": DELTANET}
+OPTIONS |= {"reptile": REPTILE}
 
 for name in list(os.environ):
     if name.startswith(("FEWSHOT_", "WANDB_")) and name != "FEWSHOT_RAW":

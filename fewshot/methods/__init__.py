@@ -6,6 +6,7 @@ from fewshot.methods.lstm import PlainLSTM
 from fewshot.methods.maml import MAML
 from fewshot.methods.oplstm import OPLSTM
 from fewshot.methods.protonet import ProtoNet
+from fewshot.methods.reptile import Reptile
 from fewshot.methods.ridge import Ridge
 from fewshot.methods.sap import SAP
 from fewshot.methods.warpmaml import WarpMAML

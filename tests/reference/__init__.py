@@ -6,7 +6,7 @@ It shares no code with what it tests and can be checked by eye. `state` maps par
 
 import torch
 
-from tests.reference.gradient import maml_task, protonet_task, warpmaml_gradient
+from tests.reference.gradient import maml_task, protonet_task, reptile_gradient, warpmaml_gradient
 from tests.reference.lstm import lstm_task
 from tests.reference.networks import gradient_by_name, task_loss
 from tests.reference.oplstm import oplstm_task
@@ -35,6 +35,8 @@ def meta_gradient(state, options, support_x, support_y, query_x, query_y):
         task = support_x[b], support_y[b], query_x[b]
         if options["method"] == "warpmaml":
             gradients = warpmaml_gradient(state, options, *task, query_y[b])
+        elif options["method"] == "reptile":
+            gradients = reptile_gradient(state, options, *task[:2])
         else:
             prediction = predict(state, options, *(part[None] for part in task))[0]
             gradients = gradient_by_name(task_loss(prediction, query_y[b]), state)

@@ -33,12 +33,12 @@ def with_gradient(weights, names):
 
 def inner_step(weights, options, names, support_x, support_y):
     """One gradient step on the support loss for the named tensors; the others stay as they are."""
-    clamp = options["grad_clip"]
+    clamp = options.get("grad_clip")
     with torch.enable_grad():
         prediction = net.head(weights, net.forward_body(weights, options, support_x)[0])
         support_loss = net.task_loss(prediction, support_y)
         gradients = torch.autograd.grad(support_loss, [weights[n] for n in names], create_graph=True)
-        if options["first_order"]:
+        if options.get("first_order"):
             gradients = [gradient.detach() for gradient in gradients]
         if clamp is not None:
             gradients = [gradient.clamp(-clamp, clamp) for gradient in gradients]
@@ -66,6 +66,14 @@ def warpmaml_gradient(state, options, support_x, support_y, query_x, query_y):
             if name in phi or t == options["inner_steps"] or not options["last_loss"]:
                 total[name] = total[name] + gradient
     return total
+
+
+def reptile_gradient(state, options, support_x, support_y):
+    """(θ - θ') / α of one task, by name, where θ' is what the inner loop makes of θ."""
+    weights = with_gradient(state, list(state))
+    for _ in range(options["inner_steps"]):
+        weights = inner_step(weights, options, list(state), support_x, support_y)
+    return {name: (state[name] - weights[name]).detach() / options["inner_lr"] for name in state}
 
 
 def protonet_task(state, options, support_x, support_y, query_x):
