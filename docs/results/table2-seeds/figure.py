@@ -12,19 +12,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 HERE = Path(__file__).parent
-STYLES = {"OPLSTM": ("C0", "released"), "StillHidden": ("C1", "released, hidden layers still at first")}
-STYLES["paper"] = ("C2", "the paper's equations")
-
-
-def style(variant: str, name: str) -> tuple[str, str]:
-    return STYLES["paper" if variant == "paper" else name]
+STYLES = {
+    ("released", "OPLSTM"): ("C0", "released"),
+    ("released", "StillHidden"): ("C1", "first hidden update zero"),
+    ("released", "FlippedHidden"): ("C3", "first hidden update reversed"),
+    ("paper", "OPLSTM"): ("C2", "the paper's equations"),
+}
 
 
 def curves(axes: Axes, outputs: Path) -> None:
     for path in sorted(outputs.rglob("metrics.csv")):
         result = pd.read_json(path.with_name("result.json"), typ="series")
         rows = pd.read_csv(path).query("metric == 'val/accuracy'")
-        color, _ = style(result["variant"], "StillHidden" if result["config_diff"] else "OPLSTM")
+        name = result["config_diff"].get("method._target_", "OPLSTM").rpartition(".")[2]
+        color, _ = STYLES[result["variant"], name]
         axes.plot(rows["step"], rows["value"], color=color, linewidth=0.8)
     axes.set(xlabel="updates", ylabel="validation accuracy, %")
 
@@ -32,7 +33,7 @@ def curves(axes: Axes, outputs: Path) -> None:
 def by_size(axes: Axes, states: pd.DataFrame) -> None:
     wide = states.pivot(index=["variant", "class", "seed"], columns="update")
     for (variant, name), rows in wide.groupby(level=["variant", "class"]):
-        color, label = style(variant, name)
+        color, label = STYLES[variant, name]
         sizes = rows["size_0", 0].clip(lower=0.01)
         axes.scatter(sizes, rows["accuracy_1_passes", 2500], color=color, label=label)
     axes.set(
@@ -46,7 +47,7 @@ def by_size(axes: Axes, states: pd.DataFrame) -> None:
 def by_passes(axes: Axes, states: pd.DataFrame) -> None:
     for (variant, name), rows in states[states["update"] == 2500].groupby(["variant", "class"]):
         accuracies = rows.filter(regex=r"accuracy_\d_passes").to_numpy()
-        axes.plot(accuracies.T, color=style(variant, name)[0], linewidth=0.8)
+        axes.plot(accuracies.T, color=STYLES[variant, name][0], linewidth=0.8)
     axes.set(xlabel="passes over the support set", ylabel="accuracy, %")
 
 
