@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 import torch
 
+from fewshot import Task, methods
 from fewshot.config.compose import CONF, composed, swept
 from fewshot.config.settings import check
 from fewshot.report.jobs import jobs as jobs_of
 from fewshot.report.jobs import runs_of
+from tests.conftest import FC, OPLSTM, RELEASED, episode
 from tests.helpers import tables
 from tests.mutations import MUTATIONS
 
@@ -25,6 +28,7 @@ COMMAND = r"(?m)^ {4}python (train\.py|-m fewshot\.report\S*) (.*?)(?: {2,}#.*| 
 COMMANDS = sorted(set(re.findall(COMMAND, "\n".join(PAGES.values()))))
 UNAVAILABLE = r"hydra/|--help|\.pth|=timm|…|mine|metasgd"  # plugins, files and classes that are not here
 OVERRIDES = {"quick": "profile=quick", "text": "variant=paper", "tf32": "trainer.precision=tf32"}
+OVERRIDES |= {"seeds": "method=oplstm shots=1 seed=range(1,13)"}
 
 
 def test_the_notebook_page_runs(tmp_path, monkeypatch):
@@ -70,9 +74,28 @@ def test_unpacked_runs_count_as_finished(archive, tmp_path, monkeypatch):
     monkeypatch.setenv("FEWSHOT_OUTPUTS", str(tmp_path))
     shutil.unpack_archive(archive, tmp_path, filter="data")
     study, _, suffix = archive.parent.name.partition("-")
-    runs = runs_of(jobs_of(study, [OVERRIDES[suffix]] if suffix else []))
+    runs = runs_of(jobs_of(study, OVERRIDES[suffix].split() if suffix else []))
     finished = runs.loc[runs["scores"].notna(), "folder"]
     assert set(finished) == {str(result.parent) for result in tmp_path.rglob("seed*/result.json")}
+
+
+@pytest.mark.parametrize(("name", "factor"), [("StillHidden", 0), ("FlippedHidden", -1)])
+def test_an_intervention_changes_the_first_hidden_update_alone(name, factor):
+    changed = runpy.run_path(str(DOCS / "results" / "table2-seeds" / "interventions.py"))[name]
+    options = OPLSTM | RELEASED | {"normalisation": "none", "gamma": None, "preactivation": True}
+    updates = []
+    for cls in (methods.OPLSTM, changed):
+        torch.manual_seed(0)
+        learner = cls(Task((1, 3, 3), 3, False), FC, **options)
+        batch = episode(learner.double())
+        before, states = learner.initial_weights(), [None] * len(FC["widths"]) + [None]
+        after, _ = learner.one_pass(
+            before, states, batch.support_x.flatten(2), learner.targets(batch.support_y)
+        )
+        updates.append([b.materialize(3) - a.materialize(3) for a, b in zip(before, after, strict=True)])
+    (*_, hidden, output), (*_, changed_hidden, same_output) = updates
+    torch.testing.assert_close(changed_hidden, factor * hidden)
+    torch.testing.assert_close(same_output, output)
 
 
 ROOT = CONF.parent
