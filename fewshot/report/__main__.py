@@ -28,9 +28,9 @@ from fewshot.results.record import as_override
 
 LEGEND = """Scores are ours ± 95% over tasks, ± 95% over seeds [the paper's]; * is reduced, - out of time,
 · missing. Where one task has much of the error, ± tasks is too narrow. Costs are means of the runs."""
-OF_PAIRS = """Pairs are on equal tasks, the first less the second; a tie is half a task won. p-values have
-Holm's correction, those over tasks for {tasks} pairs, those over seeds for {seeds}. Significance (5%) over
-tasks is that of these trained runs, over seeds that of the methods."""
+OF_PAIRS = """Pairs are on equal tasks, the first less the second; a tie is half a task won. p-values of
+each kind have Holm's correction on their own: {tasks} pairs over tasks, {seeds} over seeds. Significance
+(5%, t-tests) over tasks is that of these trained runs, over seeds that of the methods."""
 HEAD = """<!doctype html><meta charset=utf-8><style>body{font:15px sans-serif;margin:2em}
 th,td{padding:.3em .7em;text-align:right;border-bottom:1px solid #ddd}img{max-width:100%}</style>"""
 

@@ -91,8 +91,8 @@ def score(line: Mapping[str, Any]) -> str:
 
 
 def with_intervals(mean: float, over_tasks: float | str, over_seeds: float, metric: str) -> str:
-    widths = [number(width, WIDTHS[metric]) for width in (over_tasks, over_seeds)]
-    return number(mean, SCORES[metric]) + ",".join(f" ± {width}" for width in widths if width)
+    tasks, seeds = (number(width, WIDTHS[metric]) for width in (over_tasks, over_seeds))
+    return number(mean, SCORES[metric]) + f" ± {tasks}" * bool(tasks) + f", ± {seeds}" * bool(seeds)
 
 
 def as_published(table: pd.DataFrame) -> pd.DataFrame:
@@ -127,7 +127,7 @@ t_test = partial(stats.ttest_1samp, popmean=0)
 
 def p_value(test: Callable[..., Any], differences: np.ndarray) -> float:
     """Of a test that the differences are around zero; NaN for one difference."""
-    if np.ptp(differences) == 0:  # NaN in scipy
+    if np.ptp(differences) == 0 and (test is t_test or not differences.any()):  # NaN in scipy
         return np.nan if len(differences) == 1 else float(differences[0] == 0)
     return float(test(differences).pvalue)
 
@@ -152,23 +152,25 @@ def pairs(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def corrected(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Pairs with Holm's correction of each kind of p-value, and what is significant (5%) after it."""
+    """Pairs with Holm's correction of each kind of p-value, and by which t-test they differ (5%) after it."""
     pairs["significant"] = ""
     for name in P_VALUES:
         p = pairs[name].dropna()
         pairs[name] = pd.Series(multipletests(p, method="holm")[1], p.index)
-        pairs.loc[pairs[name] < 0.05, "significant"] += f"{name.removeprefix('p_')} "
+    for over in ("tasks", "seeds"):
+        pairs.loc[pairs[f"p_{over}"] < 0.05, "significant"] += f"{over} "
     return pairs
 
 
 def ranks(runs: pd.DataFrame) -> pd.DataFrame:
     """Each row's mean rank, 1 is best, over the columns and seeds in which every row with a score has one.
 
-    Empty if those are of a single seed.
+    Columns of a single seed are left out.
     """
     done = runs[runs["scores"].notna()]
     means = done.pivot(index=["column", "seed"], columns="name", values="mean").dropna()
-    if means.index.get_level_values("seed").nunique() < 2:
-        return pd.DataFrame()
+    means = means.groupby("column").filter(lambda cells: len(cells) > 1)
+    if means.empty:
+        return means
     rank = means.rank(axis=1, ascending="mse" in set(done["metric"])).mean().sort_values()
     return pd.DataFrame({"": rank.index, "rank": rank.map("{:.2f}".format), "cells": str(len(means))})

@@ -27,7 +27,7 @@ def curves(axes: Axes, outputs: Path) -> None:
         name = result["config_diff"].get("method._target_", "OPLSTM").rpartition(".")[2]
         color, _ = STYLES[result["variant"], name]
         axes.plot(rows["step"], rows["value"], color=color, linewidth=0.8)
-    axes.set(xlabel="updates", ylabel="validation accuracy, %")
+    axes.set(xlabel="updates", ylabel="validation accuracy, 600 tasks, %")
 
 
 def by_size(axes: Axes, states: pd.DataFrame) -> None:
@@ -38,17 +38,20 @@ def by_size(axes: Axes, states: pd.DataFrame) -> None:
         axes.scatter(sizes, rows["accuracy_1_passes", 2500], color=color, label=label)
     axes.set(
         xscale="log",
-        xlabel="|first update| / |weights|, first layer",
-        ylabel="accuracy after 2 500 updates, %",
+        xlabel="|first update| / |weights|, first layer (.01: less, or none)",
+        ylabel="accuracy after 2 500 updates, 100 tasks, %",
     )
     axes.legend(fontsize=7)
 
 
 def by_passes(axes: Axes, states: pd.DataFrame) -> None:
-    for (variant, name), rows in states[states["update"] == 2500].groupby(["variant", "class"]):
-        accuracies = rows.filter(regex=r"accuracy_\d_passes").to_numpy()
-        axes.plot(accuracies.T, color=STYLES[variant, name][0], linewidth=0.8)
-    axes.set(xlabel="passes over the support set", ylabel="accuracy, %")
+    for _, row in states[states["update"] == 2500].iterrows():
+        color, _ = STYLES[row["variant"], row["class"]]
+        line = "-" if row["label_effect"] > 0 else ":"
+        axes.plot(row.filter(regex=r"accuracy_\d_passes").to_numpy(), line, color=color, linewidth=0.8)
+    axes.set(
+        xlabel="passes (dotted: negative label effect)", ylabel="accuracy, 100 tasks, %"
+    )
 
 
 if __name__ == "__main__":
