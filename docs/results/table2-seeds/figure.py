@@ -49,9 +49,7 @@ def by_passes(axes: Axes, states: pd.DataFrame) -> None:
         color, _ = STYLES[row["variant"], row["class"]]
         line = "-" if row["label_effect"] > 0 else ":"
         axes.plot(row.filter(regex=r"accuracy_\d_passes").to_numpy(), line, color=color, linewidth=0.8)
-    axes.set(
-        xlabel="passes (dotted: negative label effect)", ylabel="accuracy, 100 tasks, %"
-    )
+    axes.set(xlabel="passes (dotted: negative label effect)", ylabel="accuracy, 100 tasks, %")
 
 
 if __name__ == "__main__":
