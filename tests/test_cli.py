@@ -16,7 +16,7 @@ from tests.helpers import TINY, tables
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 MISTAKES = {  # a command, and what is said
-    "method=oplst": "Could not find 'method/oplst' Available options in 'method': lstm maml oplstm",
+    "method=oplst": "Could not find 'method/oplst' Available options in 'method': deltanet lstm maml oplstm",
     "trainer.update=3": "Could not override 'trainer.update'.",
     "variant=text": "variant=text: Input should be 'released' or 'paper'",
     "seed=1.0": "seed=1.0: Input should be a valid integer",
@@ -121,7 +121,7 @@ def test_the_exit_code_is_that_of_the_worst_job(error, code, tmp_path, monkeypat
 def test_help_lists_settings_and_choices(tmp_path, monkeypatch, capfd):
     assert call(monkeypatch, "--help", tmp_path) == 0
     out = capfd.readouterr().out
-    assert "method: lstm, maml, oplstm" in out
+    assert "method: deltanet, lstm, maml, oplstm" in out
     assert "method.passes=1" in out
     assert "T, updates by the whole support set" in out
     assert "trainer.gradient_clip_val=null" in out

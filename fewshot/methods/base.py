@@ -32,6 +32,10 @@ class MetaLearner(Validated, L.LightningModule):
 
     def remember(self, arguments: dict[str, Any]) -> None:
         """Saves the arguments as plain data, from which `load_from_checkpoint` builds the learner."""
+        if (
+            "task" in arguments
+        ):  # a constructor that names all its arguments may lack some of its base class's
+            self.hparams.clear()
         plain = arguments | {"task": asdict(self.task)}
         if "backbone" in plain:
             plain["backbone"] = {**plain["backbone"], "weights": None}  # the checkpoint has its own weights
