@@ -26,6 +26,7 @@ from benchmarks.in_a_run import lightning_times
 from benchmarks.tables import show
 from fewshot.errors import UserError
 from fewshot.results.environment import git_commit, processor
+from fewshot.training.update import is_pure
 
 PACKAGES = ("torch", "lightning", "numpy", "jax", "jaxlib", "optax")
 
@@ -103,7 +104,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
         if rival_jax.has_rival(case.learner):
             steps["jax"], jax_compile = rival_jax.rival(case.learner, case.batches("train"))
-    if vars(type(case.learner)).get("pure") and case.cfg.trainer.compile:  # not inherited
+    if is_pure(case.learner) and case.cfg.trainer.compile:
         steps["compiled"] = quick.train_faster()
         started = time.perf_counter()
         steps["compiled"]()

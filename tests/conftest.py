@@ -40,12 +40,10 @@ INNER |= {"first_order": False, "grad_clip": None}
 MAML = INNER | {"grad_clip_each": False}
 WARPMAML = INNER | {"last_loss": False}
 SAP = INNER | {"centred": True}
-RIDGE = {"lr": 1e-3, "penalty": 0.5}
-REPTILE = {"lr": 1e-3, "inner_lr": 0.3, "inner_steps": 3, "eval_inner_steps": 3}
-DELTANET = {"lr": 1e-3, "passes": 3, "key_size": 4}
 OPTIONS: dict[str, dict[str, Any]] = {"lstm": LSTM, "maml": MAML, "oplstm": OPLSTM, "sap": SAP}
-OPTIONS |= {"protonet": {"lr": 1e-3}, "warpmaml": WARPMAML, "ridge": RIDGE, "deltanet": DELTANET}
-OPTIONS |= {"reptile": REPTILE}
+OPTIONS |= {"protonet": {"lr": 1e-3}, "warpmaml": WARPMAML, "ridge": {"lr": 1e-3, "penalty": 0.5}}
+OPTIONS |= {"deltanet": {"lr": 1e-3, "passes": 3, "key_size": 4}}
+OPTIONS |= {"reptile": {"lr": 1e-3, "inner_lr": 0.3, "inner_steps": 3, "eval_inner_steps": 3}}
 
 for name in list(os.environ):
     if name.startswith(("FEWSHOT_", "WANDB_")) and name != "FEWSHOT_RAW":

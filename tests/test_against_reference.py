@@ -4,20 +4,7 @@ import pytest
 import torch
 
 from tests import reference
-from tests.conftest import (
-    DELTANET,
-    LSTM,
-    MAML,
-    OPLSTM,
-    RELEASED,
-    REPTILE,
-    RIDGE,
-    SAP,
-    TEXT,
-    WARPMAML,
-    episode,
-    make,
-)
+from tests.conftest import LSTM, MAML, OPLSTM, OPTIONS, RELEASED, SAP, TEXT, WARPMAML, episode, make
 
 BACKBONES = ("mlp", None), ("fc", None), ("conv4", None), ("fc", "support"), ("conv4", "support")
 OWN_STATISTICS = BACKBONES[:3]
@@ -31,9 +18,9 @@ def add(method, backbones, *variants):
 
 EACH = {"grad_clip": 0.05, "grad_clip_each": True}
 add("protonet", BACKBONES[1:], {"lr": 1e-3})
-add("ridge", BACKBONES, RIDGE)
-add("deltanet", BACKBONES, DELTANET)
-add("reptile", BACKBONES, REPTILE)
+add("ridge", BACKBONES, OPTIONS["ridge"])
+add("deltanet", BACKBONES, OPTIONS["deltanet"])
+add("reptile", BACKBONES, OPTIONS["reptile"])
 add("maml", BACKBONES, MAML)
 add("maml", OWN_STATISTICS, MAML | {"adapt_head_only": True})
 add("maml", [("fc", None)], MAML | {"first_order": True}, MAML | {"grad_clip": 0.05}, MAML | EACH)

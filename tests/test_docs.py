@@ -88,10 +88,8 @@ def test_an_intervention_changes_the_first_hidden_update_alone(name, factor):
         torch.manual_seed(0)
         learner = cls(Task((1, 3, 3), 3, False), FC, **options)
         batch = episode(learner.double())
-        before, states = learner.initial_weights(), [None] * len(FC["widths"]) + [None]
-        after, _ = learner.one_pass(
-            before, states, batch.support_x.flatten(2), learner.targets(batch.support_y)
-        )
+        before, targets = learner.initial_weights(), learner.targets(batch.support_y)
+        after, _ = learner.one_pass(before, [None] * len(before), batch.support_x.flatten(2), targets)
         updates.append([b.materialize(3) - a.materialize(3) for a, b in zip(before, after, strict=True)])
     (*_, hidden, output), (*_, changed_hidden, same_output) = updates
     torch.testing.assert_close(changed_hidden, factor * hidden)

@@ -8,29 +8,16 @@ from fewshot.data.sine import SineSource
 from fewshot.episodes import Task
 from fewshot.errors import UserError
 from fewshot.methods.losses import accumulated, baseline_scores
-from tests.conftest import (
-    DELTANET,
-    LSTM,
-    MAML,
-    OPLSTM,
-    RELEASED,
-    REPTILE,
-    RIDGE,
-    SAP,
-    TEXT,
-    WARPMAML,
-    episode,
-    make,
-)
+from tests.conftest import LSTM, MAML, OPLSTM, OPTIONS, RELEASED, SAP, TEXT, WARPMAML, episode, make
 
 SET = LSTM | {"support_mode": "set", "pool_cell": True, "query_cell": True}
 SEQUENCE = LSTM | {"support_mode": "sequence", "pool_cell": False, "query_cell": False}
 RELEASED_OPLSTM = OPLSTM | RELEASED | {"normalisation": "joint"}
 LEARNERS = {
     "protonet": ("protonet", {"lr": 1e-3}),
-    "ridge": ("ridge", RIDGE),
-    "deltanet": ("deltanet", DELTANET),
-    "reptile": ("reptile", REPTILE),
+    "ridge": ("ridge", OPTIONS["ridge"]),
+    "deltanet": ("deltanet", OPTIONS["deltanet"]),
+    "reptile": ("reptile", OPTIONS["reptile"]),
     "maml": ("maml", MAML),
     "anil": ("maml", MAML | {"adapt_head_only": True}),
     "warpmaml": ("warpmaml", WARPMAML),

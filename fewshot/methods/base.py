@@ -32,9 +32,7 @@ class MetaLearner(Validated, L.LightningModule):
 
     def remember(self, arguments: dict[str, Any]) -> None:
         """Saves the arguments as plain data, from which `load_from_checkpoint` builds the learner."""
-        if (
-            "task" in arguments
-        ):  # a constructor that names all its arguments may lack some of its base class's
+        if "task" in arguments:  # all are named, so that those of a base class would be too many
             self.hparams.clear()
         plain = arguments | {"task": asdict(self.task)}
         if "backbone" in plain:

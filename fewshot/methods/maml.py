@@ -58,10 +58,14 @@ class MAML(MetaLearner):
         return self.inner_lr
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+        return self.predict_queries(self.adapt(support_x, support_y), support_x, query_x)
+
+    def adapt(self, support_x: Tensor, support_y: Tensor) -> Weights:
+        """The weights after the inner loop."""
         weights = self.initial_weights(len(support_x))
         for _ in range(self.inner_steps if self.training else self.eval_inner_steps):
             weights = self.inner_step(weights, support_x, support_y)
-        return self.predict_queries(weights, support_x, query_x)
+        return weights
 
     def initial_weights(self, tasks: int) -> Weights:
         """The initialisation, one copy per task."""

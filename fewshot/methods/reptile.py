@@ -35,9 +35,7 @@ class Reptile(MAML):
     def losses(self, episode: Episode) -> tuple[Tensor, Tensor]:
         """Losses and predictions after the last step, with Reptile's gradient."""
         with torch.no_grad():
-            weights = self.initial_weights(len(episode.support_x))
-            for _ in range(self.inner_steps):
-                weights = self.inner_step(weights, episode.support_x, episode.support_y)
+            weights = self.adapt(episode.support_x, episode.support_y)
             predictions = self.predict_queries(weights, episode.support_x, episode.query_x)
         parameters, gradients = [], []
         for name, parameter in self.net.named_parameters():

@@ -74,7 +74,8 @@ def add_tables(said: Report) -> None:
         said.notes.append(OF_PAIRS.format(tasks=counts["p_tasks"], seeds=counts["p_seeds"]))
         said.numbers["pairs"], ranks = compared, table.ranks(said.runs)
         said.tables["pairs"] = table.as_text(compared, table.PAIRS)
-        said.tables |= {"mean rank": ranks} if len(ranks) else {}
+        if len(ranks):
+            said.tables["mean rank"] = ranks
     if cells["seeds"].any():
         said.tables["costs"] = table.as_text(cells[cells["seeds"] > 0], table.COSTS)
         said.figures = curves.of_study(said.title, said.jobs[0].cfg, said.runs, cells)

@@ -36,17 +36,21 @@ DUE = ("max_steps", "val_check_interval", "save_every_n_steps", "log_every_n_ste
 def kind_of_update(choice: bool | str, learner: MetaLearner, trainer: L.Trainer) -> str:
     """How `trainer.compile` lets a run be trained: "eager", "compiled" or "captured"."""
     cls = type(learner)
-    pure = vars(cls).get("pure", False)  # not inherited: a derived learner declares it itself
     own = cls.training_step is not MetaLearner.training_step
     own = own or cls.configure_optimizers is not MetaLearner.configure_optimizers
     needs_grad = trainer.gradient_clip_val or trainer.accumulate_grad_batches > 1 or trainer.world_size > 1
     needs_grad = needs_grad or learner.micro_batch_size or "mixed" in str(trainer.precision)
     on_gpu = trainer.strategy.root_device.type == "cuda"
-    if not pure or own or needs_grad or not choice:
+    if not is_pure(learner) or own or needs_grad or not choice:
         return "eager"
     if choice == "auto" and on_gpu:
         return "captured"
     return "compiled" if choice is True or trainer.max_steps >= LONG else "eager"
+
+
+def is_pure(learner: MetaLearner) -> bool:
+    """Whether the learner's own class declares `pure`, which is not inherited."""
+    return bool(vars(type(learner)).get("pure", False))
 
 
 class WholeUpdate(Callback):

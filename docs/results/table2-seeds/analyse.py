@@ -17,6 +17,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 from fewshot.backbones.task_weight import TaskWeight
 from fewshot.episodes import Episode
 from fewshot.methods import OPLSTM
+from fewshot.methods.lstm_layers import cell, input_gates
 from fewshot.training.build import make_datamodule, make_learner, prepare_process
 from fewshot.training.folder import load_weights
 
@@ -38,12 +39,13 @@ def alignment(support_BMI: Tensor, query_BQI: Tensor, episode: Episode) -> float
 
 def saturated(cells: torch.nn.ModuleList, a: Tensor, m: Tensor) -> float:
     """The share of input and output gates outside .05 ... .95, of all cells."""
-    z, gates = torch.stack([a, m]).flatten(1), []
-    for cell in cells:
-        i, _, g, o = (cell.weight_ih @ z + (cell.bias_ih + cell.bias_hh).unsqueeze(1)).chunk(4)
-        gates += [i.sigmoid().flatten(), o.sigmoid().flatten()]
-        z = o.sigmoid() * (i.sigmoid() * g.tanh()).tanh()
-    return float(((torch.cat(gates) - 0.5).abs() > 0.45).float().mean())
+    z, shares = torch.stack([a, m]).flatten(1), []
+    for layer in cells:
+        gates = input_gates(layer, z)
+        i, _, _, o = gates.sigmoid().chunk(4)
+        shares += [i.flatten(), o.flatten()]
+        z, _ = cell(gates, None)
+    return float(((torch.cat(shares) - 0.5).abs() > 0.45).float().mean())
 
 
 def measures(learner: OPLSTM, episode: Episode) -> dict[str, float]:
@@ -64,13 +66,12 @@ def measures(learner: OPLSTM, episode: Episode) -> dict[str, float]:
         found[f"cosine_{layer}"] = cosine_similarity(update.flatten(1), -grad.flatten(1)).mean().item()
         found[f"size_{layer}"] = (update.flatten(1).norm(dim=1) / w.flatten(1).norm(dim=1)).mean().item()
         found[f"dead_inputs_{layer}"] = (inputs[layer] == 0).flatten(0, 1).all(0).float().mean().item()
-    logits, one = outputs[-1].detach(), torch.ones(())
-    of_label, of_others = (learner.output_lstm(logits, one.expand_as(logits) * m, None)[0] for m in (1, 0))
+    logits = outputs[-1].detach()
+    of_label, of_others = (learner.output_lstm(logits, torch.full_like(logits, m), None)[0] for m in (1, 0))
     h_output = learner.output_lstm(logits, y, None)[0]
     message, hidden = base[-1].transposed(h_output), outputs[-2].detach()
-    found["label_effect"] = (
-        (of_label - of_others).mean().item()
-    )  # of the output LSTM: h of the class less others
+    # of the output LSTM: h of the class less that of others
+    found["label_effect"] = (of_label - of_others).mean().item()
     found["hidden_h"] = learner.hidden_lstm(hidden, message, None)[0].mean().item()
     found["saturated_output"] = saturated(learner.output_lstm, logits, y)
     found["saturated_hidden"] = saturated(learner.hidden_lstm, hidden, message)

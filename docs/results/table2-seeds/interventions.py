@@ -6,36 +6,26 @@ PYTHONPATH=docs/results/table2-seeds python train.py method=oplstm method._targe
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fewshot.methods import OPLSTM
-
-
-def candidate_gate(learner: OPLSTM) -> list[Tensor]:
-    """What computes g of the hidden layers' last cell, whose first output is h = o tanh(i tanh(g))."""
-    cell = learner.hidden_lstm[-1]  # one unit, its gates in the order i, f, g, o
-    return [p[2:3] for p in (cell.weight_ih, cell.bias_ih, cell.bias_hh)]
 
 
 class StillHidden(OPLSTM):
     """The hidden layers' first updates are zero."""
 
     pure = True
+    factor = 0.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        cell = self.hidden_lstm[-1]  # one unit, gates i, f, g, o; its first output is o tanh(i tanh(g))
         with torch.no_grad():
-            for part in candidate_gate(self):
-                part.zero_()
+            for parameter in (cell.weight_ih, cell.bias_ih, cell.bias_hh):
+                parameter[2:3] *= self.factor
 
 
-class FlippedHidden(OPLSTM):
+class FlippedHidden(StillHidden):
     """The hidden layers' first updates have the opposite sign."""
 
     pure = True
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        with torch.no_grad():
-            for part in candidate_gate(self):
-                part.neg_()
+    factor = -1.0
