@@ -25,6 +25,7 @@ CLASSES: dict[str, type[MetaLearner]] = {
     **{"lstm": methods.PlainLSTM, "maml": methods.MAML, "oplstm": methods.OPLSTM},
     **{"protonet": methods.ProtoNet, "sap": methods.SAP, "warpmaml": methods.WarpMAML},
     **{"ridge": methods.Ridge, "deltanet": methods.DeltaNet, "reptile": methods.Reptile},
+    **{"nearest_centroid": methods.NearestCentroid, "logistic": methods.Logistic, "metasgd": methods.MetaSGD},
 }
 FC = {"layer": "linear", "widths": [6, 5], "bn": "transductive", "zero_bias": False}
 MLP = {"layer": "linear", "widths": [6, 5], "bn": "none", "zero_bias": True}
@@ -44,6 +45,8 @@ OPTIONS: dict[str, dict[str, Any]] = {"lstm": LSTM, "maml": MAML, "oplstm": OPLS
 OPTIONS |= {"protonet": {"lr": 1e-3}, "warpmaml": WARPMAML, "ridge": {"lr": 1e-3, "penalty": 0.5}}
 OPTIONS |= {"deltanet": {"lr": 1e-3, "passes": 3, "key_size": 4}}
 OPTIONS |= {"reptile": {"lr": 1e-3, "inner_lr": 0.3, "inner_steps": 3, "eval_inner_steps": 3}}
+OPTIONS |= {"metasgd": {"lr": 1e-3, "inner_lr": 0.3, "inner_steps": 3}}
+OPTIONS |= {"nearest_centroid": {"distance": "euclidean"}, "logistic": {"penalty": 0.5}}
 
 for name in list(os.environ):
     if name.startswith(("FEWSHOT_", "WANDB_")) and name != "FEWSHOT_RAW":

@@ -26,7 +26,7 @@ DOCS = CONF.parent / "docs"
 PAGES = {path: path.read_text() for path in (CONF.parent / "README.md", *DOCS.glob("**/*.md"))}
 COMMAND = r"(?m)^ {4}python (train\.py|-m fewshot\.report\S*) (.*?)(?: {2,}#.*| > .*)?$"
 COMMANDS = sorted(set(re.findall(COMMAND, "\n".join(PAGES.values()))))
-UNAVAILABLE = r"hydra/|--help|\.pth|=timm|…|mine|metasgd"  # plugins, files and classes that are not here
+UNAVAILABLE = r"hydra/|--help|\.pth|=timm|…|mine|matching"  # plugins, files and classes that are not here
 OVERRIDES = {"quick": "profile=quick", "text": "variant=paper", "tf32": "trainer.precision=tf32"}
 OVERRIDES |= {"seeds": "method=oplstm shots=1 seed=range(1,13)"}
 
@@ -124,21 +124,21 @@ def test_every_folder_of_the_package_is_in_it():
 def test_the_pages_method_and_backbone_run(tmp_path):
     text = (ROOT / "docs" / "add-a-method.md").read_text()
     codes, yamls = (re.findall(rf"```{kind}\n(.*?)```", text, re.S) for kind in ("python", "yaml"))
-    code = {name: next(c for c in codes if f"class {name}(" in c) for name in ("MetaSGD", "Mine")}
+    code = {name: next(c for c in codes if f"class {name}(" in c) for name in ("MatchingNet", "Mine")}
     settings = {name: next(y for y in yamls if f".{name}\n" in y) for name in code}
-    own_classes = ("method", "metasgd", "metasgd", "MetaSGD"), ("backbone", "mine", "mypackage", "Mine")
+    own_classes = ("method", "matching", "matching", "MatchingNet"), ("backbone", "mine", "mypackage", "Mine")
     for group, file, module, name in own_classes:
         (tmp_path / "conf" / group).mkdir(parents=True)
         (tmp_path / "conf" / group / f"{file}.yaml").write_text(settings[name])
         (tmp_path / f"{module}.py").write_text(code[name])
     own = {"FEWSHOT_CONF": str(tmp_path / "conf"), "PYTHONPATH": str(tmp_path)}
-    done = run("train", f"method=metasgd backbone=mine {TINY}", tmp_path, **own)
+    done = run("train", f"method=matching backbone=mine {TINY}", tmp_path, **own)
     assert done.returncode == 0, done.stderr
-    [folder] = (tmp_path / "outputs" / "glyphs" / "metasgd" / "1-shot").iterdir()
+    [folder] = (tmp_path / "outputs" / "glyphs" / "matching" / "1-shot").iterdir()
     assert run("evaluate", f"run={folder} enable_progress_bar=false", tmp_path, **own).returncode == 0
-    wrong = run("train", f"method=metasgd backbone=mine method.inner_steps=0 {TINY}", tmp_path, **own)
+    wrong = run("train", f"method=matching backbone=mine method.sharpness=0 {TINY}", tmp_path, **own)
     assert wrong.returncode == 2
-    assert "method.inner_steps=0: Input should be greater than or equal to 1" in wrong.stderr
+    assert "method.sharpness=0: Input should be greater than 0" in wrong.stderr
     alone = run("evaluate", f"run={folder} enable_progress_bar=false", tmp_path)
     assert alone.returncode == 2
     assert "Could not find" in alone.stderr

@@ -2,11 +2,21 @@
 
 import pytest
 import torch
-from torch import nn
 
 from fewshot.errors import UserError
-from fewshot.methods.maml import MAML as Maml
-from tests.conftest import CLASSES, FC, MAML, OPLSTM, RELEASED, SAP, WARPMAML, episode, make, materialized
+from tests.conftest import (
+    CLASSES,
+    FC,
+    MAML,
+    OPLSTM,
+    OPTIONS,
+    RELEASED,
+    SAP,
+    WARPMAML,
+    episode,
+    make,
+    materialized,
+)
 from tests.test_learners import RELEASED_OPLSTM, close, gradients, summed_loss
 
 
@@ -106,23 +116,10 @@ def test_what_is_not_adapted_is_not_copied():
     assert len(clipped.initial_weights(tasks=7)) == len(list(clipped.net.parameters()))
 
 
-class MetaSGD(Maml):
-    """Learns a step size for every weight."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.names = [name for name, _ in self.net.named_parameters()]
-        self.sizes = nn.ParameterList(torch.full_like(p, self.inner_lr) for p in self.net.parameters())
-
-    def step_size(self, name):
-        return self.sizes[self.names.index(name)]
-
-
 def test_meta_sgd_is_maml_with_learned_steps():
-    plain = make("maml", "fc", **MAML)
-    sgd = MetaSGD(plain.task, FC, **MAML).double()
+    plain, sgd = make("maml", "fc", **MAML), make("metasgd", "fc", **OPTIONS["metasgd"])
     sgd.net.load_state_dict(plain.net.state_dict())
-    for size in sgd.sizes:
+    for size in sgd.step_sizes:
         size.data.fill_(MAML["inner_lr"])  # in float64
     batch = episode(plain)
     found = gradients(sgd, batch)
@@ -132,7 +129,7 @@ def test_meta_sgd_is_maml_with_learned_steps():
     assert all(gradient.abs().max() > 0 for gradient in found.values())
     assert sgd.hparams["inner_lr"] == MAML["inner_lr"]
     with pytest.raises(UserError, match="MetaSGD: inner_steps=0: Input should be greater than or equal to 1"):
-        MetaSGD(plain.task, FC, **MAML | {"inner_steps": 0})
+        make("metasgd", "fc", **OPTIONS["metasgd"] | {"inner_steps": 0})
 
 
 @pytest.mark.parametrize("gamma", [0.4, None])

@@ -20,7 +20,10 @@ Lr = Annotated[Positive, "learning rate of Adam; the loss is the sum over the me
 
 
 class MetaLearner(Validated, L.LightningModule):
-    """Base class of the learners; a learner's options are the annotated parameters of its constructor."""
+    """Base class of the learners; a learner's options are the annotated parameters of its constructor.
+
+    One without a learning rate is not trained: it is only validated and tested.
+    """
 
     regression = True  # False: for classification only
     has_head = True  # False: no weight depends on the number of ways, so that training and test may differ
@@ -39,7 +42,7 @@ class MetaLearner(Validated, L.LightningModule):
             plain["backbone"] = {**plain["backbone"], "weights": None}  # the checkpoint has its own weights
         self.save_hyperparameters(json.loads(json.dumps(plain)), logger=False)
 
-    def __init__(self, task: Task, lr: Lr) -> None:
+    def __init__(self, task: Task, lr: Lr | None = None) -> None:
         super().__init__()
         if task.regression and not self.regression:
             raise UserError(f"{type(self).__name__} is for classification only: choose other data")
@@ -130,6 +133,7 @@ class MetaLearner(Validated, L.LightningModule):
         self.log(f"test/{self.task.baseline}", rows[:, 2].mean(), sync_dist=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        assert self.lr is not None
         return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
 
 

@@ -10,13 +10,14 @@ from tests.reference.gradient import maml_task, protonet_task, reptile_gradient,
 from tests.reference.lstm import lstm_task
 from tests.reference.networks import gradient_by_name, task_loss
 from tests.reference.oplstm import oplstm_task
-from tests.reference.rivals import deltanet_task, ridge_task
+from tests.reference.rivals import centroid_task, deltanet_task, logistic_task, ridge_task
 
 
 def predict(state, options, support_x, support_y, query_x):
     """Predictions (B, Q, out) of `options["method"]` for every query of every task."""
     learners = {"oplstm": oplstm_task, "lstm": lstm_task, "protonet": protonet_task}
     learners |= {"ridge": ridge_task, "deltanet": deltanet_task}
+    learners |= {"nearest_centroid": centroid_task, "logistic": logistic_task}
     learner = learners.get(options["method"], maml_task)
     tasks = range(len(support_x))
     return torch.stack([learner(state, options, support_x[b], support_y[b], query_x[b]) for b in tasks])

@@ -1,4 +1,4 @@
-"""Ridge regression by its normal equations, and the delta rule example by example."""
+"""Ridge regression by its normal equations, the delta rule example by example, centroids, slow descent."""
 
 import torch
 
@@ -37,3 +37,33 @@ def deltanet_task(state, options, support_x, support_y, query_x):
             updates.append(rate * torch.outer(state["value.weight"] @ y - weight @ key(x), key(x)))
         weight = weight + mean_over(updates)
     return torch.stack([state["scale"] * (weight @ key(x)) for x in queries])
+
+
+def unit(x):
+    return x / x.norm().clamp(min=1e-12)
+
+
+def centroid_task(state, options, support_x, support_y, query_x):
+    """Minus the squared distance to each class's mean, or its cosine; features have length 1."""
+    support, queries = features(state, options, support_x, query_x)
+    if options.get("normalise", True):
+        support, queries = [unit(x) for x in support], [unit(x) for x in queries]
+    means = [mean_over([x for x, y in zip(support, support_y) if y == n]) for n in range(options["ways"])]
+    if options["distance"] == "cosine":
+        return torch.stack([torch.stack([unit(x) @ unit(mean) for mean in means]) for x in queries])
+    return torch.stack([torch.stack([-((x - mean) ** 2).sum() for mean in means]) for x in queries])
+
+
+def logistic_task(state, options, support_x, support_y, query_x):
+    """Logits W x, for W by gradient descent on Σ_m cross entropy + λ/2 ‖W‖²; x has length 1, and a 1 more."""
+    support, queries = features(state, options, support_x, query_x)
+    support, queries = ([torch.cat([unit(x), torch.ones_like(x[:1])]) for x in s] for s in (support, queries))
+    weight = torch.zeros(options["ways"], len(support[0]), dtype=support[0].dtype)
+    for _ in range(1500):
+        gradient = options["penalty"] * weight
+        for x, y in zip(support, support_y):
+            error = torch.softmax(weight @ x, 0)
+            error[y] -= 1
+            gradient = gradient + torch.outer(error, x)
+        weight = weight - gradient / (options["penalty"] + len(support))  # no curvature is greater
+    return torch.stack([weight @ x for x in queries])
