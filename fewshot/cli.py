@@ -17,7 +17,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot.config.compose import FOLDERS, swept
+from fewshot.config.compose import FOLDERS, is_regression, swept
 from fewshot.errors import EXIT_CODES, exit_code, show_error
 from fewshot.training import signals
 from fewshot.training.evaluate import evaluate
@@ -58,7 +58,7 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
         sys.exit(EXIT_CODES[outcome.partition(":")[0]])
     if stopped is not None:
         signals.end_job(stopped)
-    worst = math.inf if OmegaConf.select(cfg, "data.name") == "sine" else -math.inf
+    worst = math.inf if "method" in cfg and is_regression(cfg) else -math.inf
     return worst if score is None else float(score)
 
 

@@ -74,7 +74,7 @@ def csv_files(listed: str = "{c}{v}.png") -> dict[str, bytes]:
 
 def check_four(table: Table) -> None:
     assert names(table) == {"train": ("n1", "n2"), "val": ("n3",), "test": ("n4",)}
-    assert table.images[:, 0, 0, 0].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert table.rows[:, 0, 0, 0].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def prepare(tmp_path: Path, name: str, channels: int = 3, path: Path | None = None) -> Table:

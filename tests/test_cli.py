@@ -16,7 +16,7 @@ from tests.helpers import TINY, tables
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 MISTAKES = {  # a command, and what is said
-    "method=oplst": "Could not find 'method/oplst' Available options in 'method': deltanet lstm maml oplstm",
+    "method=oplst": "Could not find 'method/oplst' Available options in 'method': deltanet logistic lstm maml",
     "trainer.update=3": "Could not override 'trainer.update'.",
     "variant=text": "variant=text: Input should be 'released' or 'paper'",
     "seed=1.0": "seed=1.0: Input should be a valid integer",
@@ -30,7 +30,7 @@ MISTAKES = {  # a command, and what is said
     "data=sine method=protonet": "method=protonet classifies, and data=sine is regression",
     "+data.qeries=3": "data.qeries=3: Extra inputs are not permitted",
     "+trainer.gradient_clip=1": "trainer.gradient_clip=1: Extra inputs are not permitted",
-    "data=sine backbone=conv4": "layer=conv is for images",
+    "data=sine backbone=conv4": "layer=conv is for inputs",
     "data=sine method=warpmaml": "method=warpmaml data=sine shots=1 has no default for",
     "trainer.max_time=2h": "trainer.max_time=2h: String should match pattern",
     "trainer.val_check_interval=50": "trainer.val_check_interval is more than trainer.max_steps",
@@ -121,7 +121,7 @@ def test_the_exit_code_is_that_of_the_worst_job(error, code, tmp_path, monkeypat
 def test_help_lists_settings_and_choices(tmp_path, monkeypatch, capfd):
     assert call(monkeypatch, "--help", tmp_path) == 0
     out = capfd.readouterr().out
-    assert "method: deltanet, lstm, maml, oplstm" in out
+    assert "method: deltanet, logistic, lstm, maml, metasgd" in out
     assert "method.passes=1" in out
     assert "T, updates by the whole support set" in out
     assert "trainer.gradient_clip_val=null" in out

@@ -36,7 +36,7 @@ def test_class_folders_with_a_seeded_split(tmp_path, kind):
     assert [len(of) for of in table.splits.values()] == [6, 2, 2]
     assert names(table)["val"] == ("wild/animal0", "wild/animal8")  # the same for ever
     assert names(table)["test"] == ("wild/animal2", "wild/animal6")
-    assert table.images.shape == (50, 8, 8, 3)
+    assert table.rows.shape == (50, 8, 8, 3)
     for said in ("the names of folders", "64/16/20%", "50 of 51 images"):
         assert said in table.note
 
@@ -72,7 +72,7 @@ def test_a_csv_of_labels(tmp_path):
     table = read(tmp_path, files | {"labels.csv": rows.encode(), "batch0/extra.png": picture(255)})
     kinds = [int(name[-1]) for split in SPLITS for name in names(table)[split]]
     assert sorted(kinds) == list(range(10))
-    assert table.images[:, 0, 0, 0].tolist() == [20 * c + i for c in kinds for i in range(4)]
+    assert table.rows[:, 0, 0, 0].tolist() == [20 * c + i for c in kinds for i in range(4)]
     assert "40 of 41 images" in table.note
 
 
@@ -101,7 +101,7 @@ def test_a_folder_is_never_guessed_at(tmp_path, files, said):
 
 
 def test_a_folder_missing_empty_or_damaged(tmp_path):
-    fails(tmp_path, "data.path=", path=tmp_path / "nowhere")
+    fails(tmp_path, "nowhere does not exist", path=tmp_path / "nowhere")
     (tmp_path / "zoo").mkdir()
     fails(tmp_path, "each need a class", path=tmp_path / "zoo")
     fill_folder(tmp_path / "zoo", animals(10) | {"animal3/1.png": b"no image"})

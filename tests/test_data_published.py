@@ -55,8 +55,8 @@ def test_omniglot_from_a_zip_and_a_folder(tmp_path):
     fill_folder(tmp_path / "raw" / "omniglot", dict([last]))
     table = prepare(tmp_path, "omniglot", channels=1)
     assert names(table) == {"train": (PLACES[0], PLACES[2]), "val": (PLACES[1],), "test": (PLACES[3],)}
-    assert table.images.shape == (80, 8, 8, 1)
-    assert table.images[:, 0, 0, 0].tolist()[:20] == [255 - 12 * i for i in range(20)]  # ink is 255
+    assert table.rows.shape == (80, 8, 8, 1)
+    assert table.rows[:, 0, 0, 0].tolist()[:20] == [255 - 12 * i for i in range(20)]  # ink is 255
 
 
 def birds(classes):
@@ -72,7 +72,7 @@ def test_cub_split_and_grey_images(tmp_path):
     fill_tar(tmp_path / "raw" / "cub" / "CUB_200_2011.tgz", files)
     table = prepare(tmp_path, "cub")
     assert [len(of) for of in table.splits.values()] == [100, 50, 50]
-    assert (table.images[0] == 50).all()
+    assert (table.rows[0] == 50).all()
     part = prepare(tmp_path, "cub50")
     assert [len(of) for of in part.splits.values()] == [25, 13, 12]
     assert names(part)["val"][:2] == ("002.Bird_2", "006.Bird_6")
@@ -105,7 +105,7 @@ def test_download_only_what_is_missing(tmp_path, monkeypatch):
     fetch = Mock(side_effect=lambda _url, _md5, home: fill_tar(home / "CUB_200_2011.tgz", birds(200)))
     monkeypatch.setattr(images, "download", fetch)
     for _ in range(2):
-        assert len(prepare(tmp_path, "cub").images) == 200
+        assert len(prepare(tmp_path, "cub").rows) == 200
     fetch.assert_called_once()
 
 

@@ -34,15 +34,15 @@ def test_round_trip(tmp_path):
     (tmp_path / ".made.partial" / "images.npy.part").write_bytes(b"half")
     write_table(folder, 4, 3, *content())
     table = open_table(folder)
-    assert np.array_equal(table.images, PIXELS)
+    assert np.array_equal(table.rows, PIXELS)
     assert table.note == "a note"
     assert list(table.splits["train"].items()) == [("a", range(2)), ("b", range(2, 5))]
     assert table.splits["val"] | table.splits["test"] == {"c": range(5, 6), "d": range(6, 8)}
     assert left_in(tmp_path) == ["made"]
     assert sorted(left_in(folder)) == ["images.npy", "index.json"]
-    torch.from_numpy(table.images)  # without torch's warning about read-only memory
-    table.images[:] = 0
-    assert np.array_equal(open_table(folder).images, PIXELS)  # the file does not change
+    torch.from_numpy(table.rows)  # without torch's warning about read-only memory
+    table.rows[:] = 0
+    assert np.array_equal(open_table(folder).rows, PIXELS)  # the file does not change
 
 
 @pytest.mark.parametrize("error", [UserError("a bad image"), KeyboardInterrupt()])
@@ -87,7 +87,7 @@ def made(tmp_path_factory):
 
 
 def test_classes_and_faces(made):
-    images, counts = made.images, [len(rows) for classes in made.splits.values() for rows in classes.values()]
+    images, counts = made.rows, [len(rows) for classes in made.splits.values() for rows in classes.values()]
     assert 1000 <= len(counts) <= 1800
     assert min(counts) >= glyphs.HANDS * glyphs.MIN_FACES >= 5 + 15  # shots and queries
     assert max(counts) <= glyphs.HANDS * 30
@@ -111,4 +111,4 @@ def test_split_and_look_alikes(made):
 def test_twice_the_same(made, tmp_path):
     again = open_or_prepare("glyphs", tmp_path, tmp_path, 28, 3)
     assert again.splits == made.splits
-    assert np.array_equal(again.images, made.images.repeat(3, axis=3))
+    assert np.array_equal(again.rows, made.rows.repeat(3, axis=3))

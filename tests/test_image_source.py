@@ -74,5 +74,5 @@ def test_classes_with_too_few_images_are_left_out(capsys):
     others.setup("validate")
     assert {name for task in others.source.class_names("val", np.arange(200)) for name in task} == set("acef")
     assert module.source.class_names("val", np.arange(200)) == names
-    with pytest.raises(UserError, match="3 ways are more than the 0 test classes with 16 images"):
+    with pytest.raises(UserError, match="3 ways are more than the 0 test classes with 16 examples"):
         module.setup("test")

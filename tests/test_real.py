@@ -36,15 +36,15 @@ def test_a_run_and_a_test_on_other_data(data, other, method, raw, prepared, tmp_
 
 def test_omniglot(raw, prepared):
     table = open_or_prepare("omniglot", Path(raw), prepared, 28, 1)
-    assert table.images.shape == (1623 * 20, 28, 28, 1)
+    assert table.rows.shape == (1623 * 20, 28, 28, 1)
     published = json.loads((Path(raw) / "omniglot" / "split_vinyals.json").read_text())
     assert {split: list(classes) for split, classes in table.splits.items()} == published
     assert {len(rows) for classes in table.splits.values() for rows in classes.values()} == {20}
-    assert 0.02 < (table.images > 127).mean() < 0.2  # ink is bright, and there is little of it
+    assert 0.02 < (table.rows > 127).mean() < 0.2  # ink is bright, and there is little of it
     files = files_in(Path(raw) / "omniglot")
     first = next(load for name, load in files.items() if published["train"][0] in name)
     image = Image.open(io.BytesIO(first())).convert("L").resize((28, 28), Image.Resampling.BILINEAR)
-    assert np.array_equal(table.images[0, :, :, 0], 255 - np.asarray(image))
+    assert np.array_equal(table.rows[0, :, :, 0], 255 - np.asarray(image))
 
 
 @pytest.mark.parametrize("classes", [200, 50])
@@ -57,7 +57,7 @@ def test_closer_look_split_by_rule(raw, classes):
 
 def test_cub50(raw, prepared):
     table = open_or_prepare("cub50", Path(raw), prepared, 84, 3)
-    assert table.images.shape == (2889, 84, 84, 3)
+    assert table.rows.shape == (2889, 84, 84, 3)
     published = json.loads((Path(raw) / "cub50" / "split_closerlook_50.json").read_text())
     assert [list(table.splits[split]) for split in ("train", "val", "test")] == list(published.values())
 
@@ -71,4 +71,4 @@ def test_mini(raw, prepared):
         rows = [line.split(",") for line in files[f"{split}.csv"]().decode().split()]
         first = min(name for name, label in rows if label == next(iter(classes)))
         image = Image.open(io.BytesIO(files[f"images/{first}"]())).convert("RGB")
-        assert np.array_equal(table.images[next(iter(classes.values())).start], np.asarray(image))
+        assert np.array_equal(table.rows[next(iter(classes.values())).start], np.asarray(image))

@@ -18,17 +18,18 @@ Function = Callable[[Tensor], Tensor]
 
 
 class Block(nn.Module):
-    """Linear or 3×3 convolution, batch norm if `bn`, ReLU, and 2×2 max-pooling after a convolution.
+    """Linear, 3×3 or 1×3 convolution, batch norm if `bn`, ReLU, and max-pooling after a convolution.
 
     Torch's default initialisation; the MLP's biases start at 0 (`zero_bias`).
     """
 
     def __init__(self, inputs: int, outputs: int, layer: str, bn: bool, zero_bias: bool) -> None:
         super().__init__()
-        self.is_conv, self.has_bn = layer == "conv", bn
+        self.is_conv, self.has_bn = layer != "linear", bn
         self.layer: Callable[..., Tensor] = conv if self.is_conv else linear
         self.pool: Function = max_pool if self.is_conv else nn.Identity()
-        made: Any = nn.Conv2d(inputs, outputs, 3) if self.is_conv else nn.Linear(inputs, outputs)
+        size = (1, 3) if layer == "conv1d" else 3
+        made: Any = nn.Conv2d(inputs, outputs, size) if self.is_conv else nn.Linear(inputs, outputs)
         self.weight: nn.Parameter = made.weight
         self.bias: nn.Parameter = made.bias
         if zero_bias:
@@ -50,35 +51,43 @@ class Block(nn.Module):
 
 
 class Blocks(Body, nn.ModuleList):
-    """Blocks over inputs of shape `input_shape`, (channels, height, width) for convolutions."""
+    """Blocks over inputs of shape `input_shape`: for convolutions (channels, height, width), in one dimension
+    (channels, length), which then are images of height 1.
+    """
 
     def __init__(
         self,
         input_shape: Sequence[int],
-        layer: Annotated[Literal["linear", "conv"], "kind of the blocks"],
+        layer: Annotated[Literal["linear", "conv", "conv1d"], "kind of the blocks"],
         widths: Annotated[UnitsOfLayers, "outputs, or feature maps, of each block"],
         bn: Annotated[Literal["none", "transductive", "support"], "batch norm statistics"] = "transductive",
         zero_bias: Annotated[bool, "biases start at 0"] = False,
         weights: Weights = None,
     ) -> None:
         inputs, pixels = math.prod(input_shape), 1
-        if layer == "conv":
-            if len(input_shape) != 3:
-                raise UserError("layer=conv is for images: choose backbone=mlp")
+        if layer != "linear":
+            axes = {"conv": "channels, height, width", "conv1d": "channels, length"}[layer]
+            if len(input_shape) != len(axes.split()):
+                raise UserError(
+                    f"layer={layer} is for inputs ({axes}), not {(*input_shape,)}: try backbone=mlp"
+                )
             inputs, pixels = input_shape[0], math.prod(size >> len(widths) for size in input_shape[1:])
         if pixels == 0:
-            raise UserError(f"{len(widths)} blocks halve an image as often: data.size is too small")
+            raise UserError(
+                f"{len(widths)} blocks halve inputs {(*input_shape,)} as often: they are too small"
+            )
         sizes = pairwise([inputs, *widths])
         super().__init__(Block(i, o, layer, bn != "none", zero_bias) for i, o in sizes)
         self.flat, self.bn, self.features = layer == "linear", bn, widths[-1] * pixels
+        self.one_dimension = layer == "conv1d"
         load(self, weights)
 
     def __iter__(self) -> Iterator[Block]:
         return super().__iter__()  # type: ignore[return-value]
 
     def shape(self, x: Tensor) -> Tensor:
-        """Examples as the first block takes them: flat for linear blocks."""
-        return x.flatten(2) if self.flat else x
+        """Examples as the first block takes them: flat for linear blocks, else images."""
+        return x.flatten(2) if self.flat else x.unsqueeze(3) if self.one_dimension else x
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         if not self.flat and len(x) > 1 and loop_over_tasks(x) and next(iter(self)).weight.dim() == 4:

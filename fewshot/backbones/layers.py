@@ -23,8 +23,8 @@ def linear(x_BMI: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def conv(x_BMIHW: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Convolution to the same size; `weight` (O, I, K, K) or (B, O, I, K, K), K odd; `bias` (O,), (B, O)."""
-    (tasks, examples), padding = x_BMIHW.shape[:2], weight.shape[-1] // 2
+    """Convolution to the same size; `weight` (O, I, K, L) or (B, O, I, K, L), odd; `bias` (O,), (B, O)."""
+    (tasks, examples), padding = x_BMIHW.shape[:2], [size // 2 for size in weight.shape[-2:]]
     bias = None if bias is None else bias.flatten()
     if weight.dim() == 4:
         return F.conv2d(x_BMIHW.flatten(0, 1), weight, bias, padding=padding).unflatten(0, (tasks, examples))
@@ -33,8 +33,9 @@ def conv(x_BMIHW: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def max_pool(x_BMOHW: Tensor) -> Tensor:
-    """2×2 max-pooling."""
-    return unfold_tasks(F.max_pool2d(fold_tasks(x_BMOHW), 2), len(x_BMOHW))
+    """2×2 max-pooling; 1×2 in images of height 1."""
+    size = (min(x_BMOHW.shape[3], 2), 2)
+    return unfold_tasks(F.max_pool2d(fold_tasks(x_BMOHW), size), len(x_BMOHW))
 
 
 def batch_norm(

@@ -92,6 +92,19 @@ def by(key: str, table: Mapping[Any, Any], *, _root_: DictConfig) -> Any:
     return table.get(OmegaConf.select(_root_, key), table.get("other", "???"))
 
 
+def has_tasks(path: str) -> bool:
+    """Whether a file of arrays has regression tasks; False where it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return "task" in file
+    except Exception:  # `read_arrays` says what is wrong
+        return False
+
+
+def is_regression(cfg: DictConfig) -> bool:
+    return bool(cfg.data.get("regression", cfg.data.name == "sine"))
+
+
 def per_meta_batch(amount: float, size: int) -> float:
     """The share of a meta-batch of `size` tasks; a number of tasks becomes a number of meta-batches."""
     return round(amount / size) if isinstance(amount, int) else amount / size
@@ -125,5 +138,5 @@ def stacked(units: int, layers: int, *last: int) -> list[int]:
     return [units] * layers + list(last)
 
 
-for resolver in (by, per_meta_batch, quarter, draw, stacked):
+for resolver in (by, has_tasks, per_meta_batch, quarter, draw, stacked):
     OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)

@@ -117,8 +117,8 @@ def load_config(folder: Path) -> DictConfig:
 
 def eval_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
     """The configuration of the test that `cfg` of evaluate.py asks for, of the run of `trained`."""
-    name = cfg.data or ("folder" if cfg.path else trained.data.name)
-    path = (cfg.path or trained.data.get("path")) if name == "folder" else None
+    name = cfg.data or (data_at(cfg.path) if cfg.path else trained.data.name)
+    path = (cfg.path or trained.data.get("path")) if name in ("folder", "arrays") else None
     tested = trained.copy() if same_data(trained, name, path) else across(trained, name, path)
     changes = {f"trainer.{name}": cfg[name] for name in (*COMPUTED, "eval_batch_size")}
     changes |= {"data.ways": cfg.ways, "data.test_queries": cfg.queries, "trainer.num_test_tasks": cfg.tasks}
@@ -144,16 +144,20 @@ def same_data(trained: DictConfig, name: str, path: str | None) -> bool:
 def further_tests(cfg: DictConfig) -> list[DictConfig]:
     """The configurations of the tests on `data.test`: data sets by name, folders by path."""
     named, tests = choices_of("data"), cfg.data.get("test", [])
-    return [across(cfg, name) if name in named else across(cfg, "folder", name) for name in tests]
+    return [across(cfg, name) if name in named else across(cfg, data_at(name), name) for name in tests]
+
+
+def data_at(path: str) -> str:
+    """The kind of a user's own data."""
+    return "arrays" if path.endswith(".npz") else "folder"
 
 
 def across(trained: DictConfig, name: str, path: str | None = None) -> DictConfig:
-    """The configuration of a test on data set `name` (folder `path`), in the sizes and ways of training."""
-    if "sine" in (name, trained.data.name):
+    """The configuration of a test on data set `name` (at `path`), in the sizes and ways of training."""
+    if (name == "arrays") != (trained.data.name == "arrays") or "sine" in (name, trained.data.name):
         raise UserError(f"the run was trained on {trained.data.name}: data={name} has other inputs")
-    if name == "folder" and not (path and Path(path).exists()):
-        raise UserError(f"{path} does not exist: give a folder of class folders as path=…")
-    changes = {key: trained.data[key] for key in ("size", "channels", "ways")}
+    full_name(name, Path(path) if path else None)  # or an error
+    changes = {key: trained.data[key] for key in ("size", "channels", "ways") if key in trained.data}
     changes |= {"test_queries": CROSS_DOMAIN_QUERIES} | ({"path": path} if path else {})
     tested = trained.copy()
     tested.data = OmegaConf.merge(composed([f"data={name}"]).data, changes)

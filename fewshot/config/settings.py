@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, ValidationError, create_model
 
-from fewshot.config.compose import flatten, plain, unset
+from fewshot.config.compose import flatten, is_regression, plain, unset
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.images import open_or_prepare
 from fewshot.errors import UserError
@@ -67,15 +67,18 @@ TRAINER: Settings = {
 DATA: Settings = {
     **{name: EPISODES[name] for name in ("train_shots", "train_queries", "val_queries", "test_queries")},
     **{name: TABLE[name] for name in ("size", "channels")},
-    "path": Annotated[Text, "class folders of images"],
-    "test": Annotated[list[Text], "further data sets to test on, as [cub,mini], or folders"],
+    "path": Annotated[Text, "class folders of images, or a file of arrays"],
+    "regression": Annotated[bool, "whether the arrays are of regression tasks"],
+    "test": Annotated[
+        list[Text], "further data to test on: data sets, as [cub,mini], folders, files of arrays"
+    ],
 }
 EVALUATION: Settings = {
     **BOTH,
     **COMPUTED,
     "run": Annotated[Text, "the run's folder; train.py prints it"],
     "data": Annotated[Text | None, "another data set; null: the run's own"],
-    "path": Annotated[Text | None, "the folder of data=folder"],
+    "path": Annotated[Text | None, "the folder of data=folder, or the file of data=arrays"],
     "shots": Annotated[Few | None, "null: as trained"],
     "queries": Annotated[Few | None, "test queries a class; null: the run's own; on other data 15"],
     "ways": Annotated[Ways | None, "classes of a task; null: as trained; a linear head has no other"],
@@ -111,9 +114,12 @@ def check(cfg: DictConfig) -> None:
     """UserError for settings of a run that are missing, unknown, wrong, or do not fit together."""
     learner: Any = get_class(cfg.method._target_)
     trainer, method = cfg.trainer, cfg.method
-    if cfg.data.name == "sine" and not learner.regression:
-        raise UserError(f"method={method.name} classifies, and data=sine is regression")
-    if missing := unset(cfg) or (cfg.variant in ("released", "paper") and unset(cfg, resolve=True)):
+    missing = unset(cfg)
+    if "data.path" not in missing and is_regression(cfg) and not learner.regression:
+        raise UserError(f"method={method.name} classifies, and data={cfg.data.name} is regression")
+    if not missing and cfg.variant in ("released", "paper"):
+        missing = unset(cfg, resolve=True)
+    if missing:
         what = f"method={method.name} data={cfg.data.name} shots={cfg.shots}"
         raise UserError(f"{what} has no default for {', '.join(missing)}: set a value for each")
     check_values(cfg)
@@ -124,7 +130,7 @@ def check(cfg: DictConfig) -> None:
         raise UserError("method.grad_clip_each=true allows no trainer.micro_batch_size and one device only")
     if method.meta_batch_size % trainer.devices:
         raise UserError("method.meta_batch_size cannot be shared equally by trainer.devices")
-    on_images = method.name == "oplstm" and cfg.data.name != "sine"
+    on_images = method.name == "oplstm" and not is_regression(cfg)
     if trainer.similarity != "none" and (not on_images or trainer.devices > 1):
         raise UserError("trainer.similarity is for method=oplstm on images, on one device")
 

@@ -33,14 +33,15 @@ Files = dict[str, Callable[[], bytes]]  # relative path -> what reads the file
 
 def full_name(name: str, path: Path | None) -> str:
     """The data set's name; of a folder its own, and a hash of its place and files."""
-    if name != "folder":
+    if name not in ("folder", "arrays"):
         return name
     if path is None or not path.exists():
-        raise UserError(f"data=folder: {path} does not exist: give a folder of class folders as data.path=…")
-    files = [(name, file.stat()) for name, file in files_below(path).items()]
-    facts = [f"{READING}{path.resolve()}", *(f"{name} {f.st_size} {f.st_mtime_ns}" for name, f in files)]
+        what = "an .npz file" if name == "arrays" else "a folder of class folders"
+        raise UserError(f"data={name}: {path} does not exist: give {what} as its path")
+    files = [(inner, file.stat()) for inner, file in files_below(path).items()]
+    facts = [f"{READING}{path.resolve()}", *(f"{inner} {f.st_size} {f.st_mtime_ns}" for inner, f in files)]
     digest = hashlib.sha256("\n".join(facts).encode(errors="surrogateescape")).hexdigest()[:10]
-    return f"folder-{re.sub(r'[^A-Za-z0-9.-]+', '_', path.resolve().name)}-{digest}"
+    return f"{name}-{re.sub(r'[^A-Za-z0-9.-]+', '_', path.resolve().name)}-{digest}"
 
 
 def files_below(root: Path) -> dict[str, Path]:
@@ -84,7 +85,11 @@ def opened(path: Path) -> zipfile.ZipFile:
 
 def read(files: Files) -> tuple[list[Example], str]:
     """Every image that has a class, and how classes and split were read; UserError for two ways or none."""
-    examples, note = labelled(files)
+    return with_splits(*labelled(files))
+
+
+def with_splits(examples: list[Example], note: str) -> tuple[list[Example], str]:
+    """Examples each in a split, by a fixed seed where none is given; the note says how."""
     if not any(example.split for example in examples):
         note += f"; {SEEDED_NOTE}"
         split_of = seeded(example.label for example in examples)

@@ -4,7 +4,7 @@ import io
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
@@ -33,40 +33,54 @@ class Example(NamedTuple):
 
 
 class Table(NamedTuple):
-    """An open table: `images` uint8 (n, H, W, C), mapped from disk; of each split, every class's rows."""
+    """Examples, class after class: uint8 images (n, H, W, C), mapped from disk, or an array (n, ...)."""
 
-    images: np.ndarray
-    splits: dict[str, dict[str, range]]
+    rows: np.ndarray
+    splits: dict[str, dict[str, range]]  # of each split, every class's rows
     note: str  # what was left out and how the split came about; "" if there is nothing to say
+    targets: np.ndarray | None = None  # (n, outputs) in regression
 
 
 def open_table(folder: Path) -> Table:
     """Open a prepared folder."""
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     # "c", copy on write, is as safe as "r" for the file, and torch.from_numpy warns about "r"
-    images = np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False)
+    rows = np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False)
+    return Table(rows, ranges(index["splits"]), index["note"])
+
+
+def ranges(counts: Mapping[str, Iterable[tuple[str, int]]]) -> dict[str, dict[str, range]]:
+    """The rows of each class, from every split's classes with their numbers of examples."""
     splits: dict[str, dict[str, range]] = {split: {} for split in SPLITS}
     start = 0
     for split, classes in splits.items():
-        for name, count in index["splits"][split]:
+        for name, count in counts[split]:
             classes[name] = range(start, start + count)
             start += count
-    return Table(images, splits, index["note"])
+    return splits
 
 
-def write_table(
-    folder: Path, size: int, channels: int, examples: list[Example], note: str = "", invert: bool = False
-) -> None:
-    """Write the new `folder`, all or nothing; UserError where two splits share a class.
+def in_order(examples: list[Example]) -> tuple[list[Example], dict[str, list[tuple[str, int]]]]:
+    """Examples by split, class and file name, and every split's classes with their numbers of examples.
 
-    `note` is what a user should know. `invert` makes black white, once the images have their size.
+    UserError where two splits share a class.
     """
     rows = sorted(examples, key=lambda e: (SPLITS.index(e.split), e.label, Path(e.name).name, e.name))
     counts = {split: Counter(row.label for row in rows if row.split == split) for split in SPLITS}
     for label, splits in Counter(chain(*counts.values())).items():
         if splits > 1:
             raise UserError(f"class {label} is in {splits} splits: give it to one")
-    index = {"splits": {s: list(classes.items()) for s, classes in counts.items()}, "note": note}
+    return rows, {split: list(classes.items()) for split, classes in counts.items()}
+
+
+def write_table(
+    folder: Path, size: int, channels: int, examples: list[Example], note: str = "", invert: bool = False
+) -> None:
+    """Write the new `folder`, all or nothing; UserError as `in_order`.
+
+    `note` is what a user should know. `invert` makes black white, once the images have their size.
+    """
+    rows, classes = in_order(examples)
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), size, size, channels)}
     chunks = track(range(0, len(rows), 64), f"preparing {folder.name}", console=Console(stderr=True))
     part = folder.with_name(f".{folder.name}.partial")
@@ -79,7 +93,7 @@ def write_table(
             for start in chunks:  # a few at a time, since photographs are large
                 for pixels in pool.map(partial(decode, size, channels), rows[start : start + 64]):
                     out.write((255 - pixels if invert else pixels).tobytes())
-        atomic_write(part / "index.json", json.dumps(index))
+        atomic_write(part / "index.json", json.dumps({"splits": classes, "note": note}))
         part.replace(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from fewshot.data.datamodule import EpisodicDataModule
-from fewshot.data.sine import X_RANGE
+from fewshot.data.sine import X_RANGE, SineSource
 from fewshot.episodes import Episode
 from fewshot.files import atomic_open
 from fewshot.methods.base import MetaLearner
@@ -36,18 +36,25 @@ def predicted(
 ) -> tuple[Episode, Tensor]:
     """Some test tasks, B = len(tasks), on the learner's device, and its predictions in evaluation mode."""
     episode = datamodule.episode("test", tasks, queries)
-    like = next(learner.parameters())
-    episode = Episode(*(x.to(like.device, like.dtype if x.is_floating_point() else None) for x in episode))
+    dtype: Any = learner.dtype
+    episode = Episode(*(x.to(learner.device, dtype if x.is_floating_point() else None) for x in episode))
     return episode, learner.eval().predict(episode)
 
 
 def test_figures(
     learner: MetaLearner, datamodule: EpisodicDataModule, tasks: Sequence[int] = (0, 1, 2, 3), title: str = ""
 ) -> list[tuple[int, float, Figure]]:
-    """Number, score of these predictions, and figure of some test tasks."""
+    """Number, score of these predictions, and figure of some test tasks: of images, and of curves."""
+    shape, regression = learner.task.input_shape, learner.task.regression
+    if (
+        (shape, learner.task.outputs) != ((1,), 1)
+        if regression
+        else len(shape) != 3 or shape[0] not in (1, 3)
+    ):
+        return []
     episode, predictions = predicted(learner, datamodule, tasks)
     scores = learner.scores(predictions, episode.query_y).tolist()
-    if learner.task.regression:
+    if regression:
         figures = [wave_figure(learner, datamodule, task, title) for task in tasks]
     else:
         names = datamodule.source.class_names("test", np.array(tasks))
@@ -57,17 +64,18 @@ def test_figures(
 
 @styled
 def wave_figure(learner: MetaLearner, datamodule: EpisodicDataModule, task: int, title: str) -> Figure:
-    """The true wave of a test task, its support points and the predicted wave."""
-    episode, predictions = predicted(learner, datamodule, [task], POINTS)
+    """The true curve of a test task, its support points and the predicted curve."""
+    is_wave = isinstance(datamodule.source, SineSource)
+    episode, predictions = predicted(learner, datamodule, [task], POINTS if is_wave else None)
     [error] = learner.scores(predictions, episode.query_y)
     support_x, support_y, x, y, wave = (v[0].flatten().float().cpu() for v in (*episode[:4], predictions))
     order = x.argsort()
     figure = Figure(figsize=(4.3, 2.7))
     axes = figure.subplots()
-    axes.plot(x[order], y[order], color="silver", lw=3, label="true wave")
+    axes.plot(x[order], y[order], color="silver", lw=3, label="true")
     axes.plot(x[order], wave[order], color=BLUE, lw=1.6, label="predicted")
     axes.plot(support_x, support_y, "o", color=ORANGE, mec="white", label="support")
-    axes.set(xlim=X_RANGE, title=f"test task {task}: mse {error:.4f} over the range")
+    axes.set(xlim=X_RANGE if is_wave else None, title=f"test task {task}: mse {error:.4f} over the range")
     figure.suptitle(title)
     figure.legend(loc="outside lower center", ncols=3)
     return figure

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot.config.compose import choices_of, composed, swept
+from fewshot.config.compose import choices_of, composed, is_regression, swept
 from fewshot.config.run_id import config_diff, further_tests, is_reduced, protocol, run_folder, table_name
 from fewshot.errors import UserError, exit_code
 from fewshot.results.paper import NUMBERS, comparison_key, paper_numbers
@@ -70,7 +70,7 @@ def planned_tests(cfg: DictConfig, queries: int | None = None) -> list[dict[str,
     """What is known of a run's own test and of those on further data before they are made."""
     common = {"status": "finished", "method": cfg.method.name, "variant": cfg.variant, "study": cfg.study}
     common |= {"trained_on": cfg.data.name, "val_shots": cfg.shots, "config_diff": config_diff(cfg)}
-    common |= {"metric": "mse" if cfg.data.name == "sine" else "accuracy", "reduced": is_reduced(cfg)}
+    common |= {"metric": "mse" if is_regression(cfg) else "accuracy", "reduced": is_reduced(cfg)}
     tests = [(cfg.data.name, cfg), *((table_name(test), test) for test in further_tests(cfg))]
     changes = {"test_queries": queries} if queries else {}
     return [common | protocol(test) | {"data": name} | changes for name, test in tests]

@@ -20,8 +20,10 @@ from omegaconf import DictConfig
 
 from fewshot.config.compose import plain
 from fewshot.config.run_id import config_diff
+from fewshot.data.arrays import read_arrays
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.images import open_or_prepare
+from fewshot.data.table import Table
 from fewshot.episodes import Task
 from fewshot.errors import UserError
 from fewshot.methods import MetaLearner
@@ -56,15 +58,13 @@ def prepare_process(num_threads: int | None, devices: int = 1) -> None:
 
 
 def make_datamodule(cfg: DictConfig, *stages: str) -> EpisodicDataModule:
-    """A run's data module, set up for `stages`; an image table is prepared now if it is not there."""
+    """A run's data module, set up for `stages`."""
     settings = {**cfg.data, **cfg.trainer, "seed": cfg.seed, "shots": cfg.shots}
     settings["meta_batch_size"] = cfg.method.meta_batch_size
     target = get_class(cfg.data._target_)
     own = {name: settings[name] for name in settings_of(target) if name in settings}
     if "table" in signature(target).parameters:
-        path = Path(cfg.data.path) if "path" in cfg.data else None
-        raw, prepared = Path(cfg.paths.raw), Path(cfg.paths.prepared)
-        own["table"] = open_or_prepare(cfg.data.name, raw, prepared, cfg.data.size, cfg.data.channels, path)
+        own["table"] = table_of(cfg)
         if note := own["table"].note:
             print(f"data={cfg.data.name}: {note}", file=sys.stderr)
     sizes = {name: settings[name] for name in settings_of(EpisodicDataModule)}
@@ -72,6 +72,15 @@ def make_datamodule(cfg: DictConfig, *stages: str) -> EpisodicDataModule:
     for stage in stages:
         datamodule.setup(stage)
     return datamodule
+
+
+def table_of(cfg: DictConfig) -> Table:
+    """The examples of a run's data; images are prepared now if they are not there."""
+    path = Path(cfg.data.path) if "path" in cfg.data else None
+    if path and cfg.data.name == "arrays":
+        return read_arrays(path)
+    raw, prepared = Path(cfg.paths.raw), Path(cfg.paths.prepared)
+    return open_or_prepare(cfg.data.name, raw, prepared, cfg.data.size, cfg.data.channels, path)
 
 
 def make_learner(cfg: DictConfig, task: Task, trained: bool = False) -> MetaLearner:

@@ -43,6 +43,7 @@ def test_run(folder: Path, trained: DictConfig, tested: DictConfig, pictures: bo
     datamodule = make_datamodule(tested, "test")
     own = same_data(trained, tested.data.name, tested.data.get("path"))
     split = stored_split(folder, datamodule.source if own else None)
+    datamodule.source.standardise(split.get("scales", {}))
     learner = make_learner(tested, datamodule.source.task, trained=True)
     best_step = load_weights(learner, folder / "best.ckpt")
     result = describe(trained, tested, learner, split.get("table"))

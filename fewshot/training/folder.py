@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from fewshot.config.compose import plain
 from fewshot.config.run_id import run_folder, table_name
 from fewshot.data.datamodule import Source
-from fewshot.data.image_source import ImageSource
+from fewshot.data.row_source import RowSource
 from fewshot.errors import UserError, brief
 from fewshot.files import atomic_open, atomic_write
 from fewshot.methods import MetaLearner
@@ -80,10 +80,11 @@ def start_folder(cfg: DictConfig, folder: Path, source: Source) -> None:
             if path.name != ".lock":
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         atomic_write(folder / ".job", os.environ.get("SLURM_JOB_ID", ""))
-    stored_split(folder, source)  # or an error
+    source.standardise(stored_split(folder, source).get("scales", {}))  # or an error
     atomic_write(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    if isinstance(source, ImageSource):
+    if isinstance(source, RowSource):
         split = {"table": table_name(cfg)} | source.classes() | {"left_out": source.left_out}
+        split |= {"scales": source.scales} if source.scales else {}
         atomic_write(folder / "split.json", json.dumps(split) + "\n")
 
 
@@ -94,7 +95,7 @@ def stored_split(folder: Path, source: Source | None) -> dict[str, Any]:
     """
     path = folder / "split.json"
     stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    now = json.loads(json.dumps(source.classes())) if isinstance(source, ImageSource) else {}
+    now = json.loads(json.dumps(source.classes())) if isinstance(source, RowSource) else {}
     if stored and stored != stored | now:
         raise UserError(f"the data of the run have changed since it began: {path} has them")
     return stored
