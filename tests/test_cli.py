@@ -16,7 +16,7 @@ from tests.helpers import TINY, tables
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 MISTAKES = {  # a command, and what is said
-    "method=oplst": "Could not find 'method/oplst' Available options in 'method': deltanet logistic lstm maml",
+    "method=oplst": "Could not find 'method/oplst' Available options in 'method': deltanet logistic",
     "trainer.update=3": "Could not override 'trainer.update'.",
     "variant=text": "variant=text: Input should be 'released' or 'paper'",
     "seed=1.0": "seed=1.0: Input should be a valid integer",

@@ -147,3 +147,20 @@ def test_the_pages_method_and_backbone_run(tmp_path):
 def test_every_mutation_is_of_what_is_there():
     for mutation in MUTATIONS:
         assert (ROOT / mutation.file).read_text(encoding="utf-8").count(mutation.old) == 1, mutation
+
+
+@pytest.mark.slow
+def test_the_quickstart_runs_and_is_stored_without_outputs(tmp_path, monkeypatch):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(DOCS / "quickstart.ipynb", as_version=4)
+    codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in codes)
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = [name for cell in codes for out in cell.outputs for name in out.get("data", {})]
+    assert shown.count("image/png") >= 3
+    printed = "".join(out.get("text", "") for cell in codes for out in cell.outputs)
+    assert "OP-LSTM wins" in printed
+    accuracies = [float(number) for number in re.findall(r"(?:ProtoNet|OP-LSTM) ([\d.]+)%", printed)]
+    assert len(accuracies) == 2
+    assert min(accuracies) > 30  # chance is 20

@@ -35,6 +35,8 @@ def identity(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
     data.pop("test", None)
     if data.get("train_ways") == data.get("ways"):
         data["train_ways"] = None
+    if not backbone.get("frozen"):
+        backbone.pop("frozen", None)
     if "path" in data:
         data["path"] = table or table_name(cfg)
     if backbone.get("weights"):

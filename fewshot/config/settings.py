@@ -94,7 +94,8 @@ def declarations(cfg: DictConfig) -> Settings:
     if "method" not in cfg:
         return EVALUATION
     declared, method = RUN.copy(), {"meta_batch_size": EPISODES["meta_batch_size"]}
-    for group, settings in {"trainer": TRAINER, "data": DATA, "method": method, "backbone": {}}.items():
+    backbone = {"frozen": Annotated[bool, "not trained: learners see its features, which are computed once"]}
+    for group, settings in {"trainer": TRAINER, "data": DATA, "method": method, "backbone": backbone}.items():
         if "_target_" in cfg[group]:
             settings = settings | settings_of(get_class(cfg[group]._target_)) | {"name": str, "_target_": str}
         declared |= {f"{group}.{name}": kind for name, kind in settings.items()}

@@ -91,7 +91,10 @@ class ArraySource(Validated, RowSource):
         super().__init__(seed, table, Task(table.rows.shape[1:], outputs, regression, train_ways))
         trained = sum(map(len, table.splits["train"].values()))  # the first rows
         arrays = {"x": table.rows, "y": table.targets}
-        self.standardise({name: scale(a[:trained]) for name, a in arrays.items() if a is not None})
+        self.standardise({name: self.scale(a[:trained]) for name, a in arrays.items() if a is not None})
+
+    def scale(self, values: np.ndarray) -> tuple[list[Any], list[Any]]:
+        return scale(values)
 
     def standardise(self, scales: Scales) -> None:
         if not scales:

@@ -22,7 +22,7 @@ Lr = Annotated[Positive, "learning rate of Adam; the loss is the sum over the me
 class MetaLearner(Validated, L.LightningModule):
     """Base class of the learners; a learner's options are the annotated parameters of its constructor.
 
-    One without a learning rate is not trained: it is only validated and tested.
+    One without a learning rate, or without parameters, is only validated and tested.
     """
 
     regression = True  # False: for classification only
@@ -52,6 +52,10 @@ class MetaLearner(Validated, L.LightningModule):
         self.task, self.lr = task, lr
         self.val_rows = CatMetric(nan_strategy="disable")  # of each task score and loss, which may be NaN
         self.test_rows = CatMetric(nan_strategy="disable")  # number, score, baseline, `query_rows`
+
+    @property
+    def is_trained(self) -> bool:
+        return self.lr is not None and next(self.parameters(), None) is not None
 
     @property
     def outputs(self) -> int:

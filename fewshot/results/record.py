@@ -33,7 +33,7 @@ def describe(
     `config_diff` holds what differs from the published settings of the run's variant.
     """
     data, backbone, bn, train_bn = trained.data, "raw", "none", "none"
-    if learner.uses_backbone:
+    if learner.uses_backbone or trained.backbone.get("frozen"):
         backbone = "/".join(filter(None, (trained.backbone.name, trained.backbone.get("model"))))
         bn, train_bn = (cfg.backbone.get("bn", "none") for cfg in (tested, trained))
     result = {"method": trained.method.name, "variant": trained.variant, "data": data.name}

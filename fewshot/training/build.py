@@ -1,10 +1,13 @@
 """From a composed configuration to the objects that it names: data, learner and Lightning's trainer."""
 
 import ctypes
+import hashlib
+import json
 import logging
 import os
 import sys
 import warnings
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,14 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar, Timer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig
 
+from fewshot.backbones.base import make_body
 from fewshot.config.compose import plain
-from fewshot.config.run_id import config_diff
+from fewshot.config.run_id import config_diff, identity, table_name
 from fewshot.data.arrays import read_arrays
-from fewshot.data.datamodule import EpisodicDataModule
+from fewshot.data.datamodule import EpisodicDataModule, Source
+from fewshot.data.features import FeatureSource, feature_table
 from fewshot.data.images import open_or_prepare
+from fewshot.data.row_source import RowSource
 from fewshot.data.table import Table
 from fewshot.episodes import Task
 from fewshot.errors import UserError
@@ -67,11 +73,28 @@ def make_datamodule(cfg: DictConfig, *stages: str) -> EpisodicDataModule:
         own["table"] = table_of(cfg)
         if note := own["table"].note:
             print(f"data={cfg.data.name}: {note}", file=sys.stderr)
+    source = target(**own)
+    if cfg.backbone.get("frozen"):
+        source = frozen(cfg, source)
     sizes = {name: settings[name] for name in settings_of(EpisodicDataModule)}
-    datamodule = EpisodicDataModule(target(**own), **sizes)
+    datamodule = EpisodicDataModule(source, **sizes)
     for stage in stages:
         datamodule.setup(stage)
     return datamodule
+
+
+def frozen(cfg: DictConfig, source: Source) -> FeatureSource:
+    """The tasks of `source` on features of the frozen backbone, which lie beside the prepared tables."""
+    if not (cfg.backbone.get("weights") and isinstance(source, RowSource)):
+        raise UserError("backbone.frozen=true needs backbone.weights, and data from files")
+    options = {name: value for name, value in plain(cfg.backbone).items() if name != "frozen"}
+    make, name = partial(make_body, source.task.input_shape, options), table_name(cfg)
+    facts = [name, source.task.input_shape, identity(cfg)["backbone"]]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
+    path = Path(cfg.paths.prepared, f"{name}-{cfg.backbone.name}-{digest}.npy")
+    on_gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
+    table = feature_table(source, path, make, torch.device("cuda" if on_gpu else "cpu"))
+    return FeatureSource(cfg.seed, table, source.ways["test"], source.task.train_outputs)
 
 
 def table_of(cfg: DictConfig) -> Table:
@@ -89,10 +112,12 @@ def make_learner(cfg: DictConfig, task: Task, trained: bool = False) -> MetaLear
     options, backbone = plain(cfg.method), plain(cfg.backbone)
     if trained and "weights" in backbone:
         backbone["weights"] = None
+    if backbone.pop("frozen", False):
+        backbone = {"_target_": "fewshot.backbones.raw.Raw"}
     target = get_class(options.pop("_target_"))
     del options["name"], options["meta_batch_size"]
     learner: MetaLearner = target(task=task, backbone=backbone, **options)
-    if not (trained or learner.uses_backbone):
+    if not (trained or learner.uses_backbone or cfg.backbone.get("frozen")):
         unused = [f"{key}={value}" for key, value in config_diff(cfg).items() if key.startswith("backbone.")]
         if unused:
             raise UserError(f"method={cfg.method.name} reads its inputs raw and would not use {unused[0]}")

@@ -83,10 +83,10 @@ def fit_and_test(
     result: Result = dict.fromkeys(("mean", "ci95", "tasks", "reason", "best_step"))
     result |= {"status": "finished", "baselines": {}, "warnings": [], "interpretability": {}}
     try:
-        if learner.lr is None:
-            trainer.validate(learner, datamodule=datamodule, verbose=False)
-        else:
+        if learner.is_trained:
             trainer.fit(learner, datamodule=datamodule, ckpt_path=state, weights_only=True)
+        else:
+            trainer.validate(learner, datamodule=datamodule, verbose=False)
     except (OutOfTime, Diverged) as error:
         result |= {"status": error.status, "reason": str(error)}
     finally:

@@ -1,0 +1,54 @@
+"""Features of a frozen backbone, computed once per data set and backbone; learners then see vectors."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import track
+
+from fewshot.backbones.base import Body
+from fewshot.data.arrays import ArraySource, scale
+from fewshot.data.row_source import RowSource
+from fewshot.data.table import Table
+from fewshot.files import atomic_open
+
+REFERENCE = 500  # training examples whose statistics batch norm takes where none are stored with the weights
+AT_ONCE = 64
+
+
+class FeatureSource(ArraySource):
+    """Tasks of features, centred by their mean over the training classes and divided by one number."""
+
+    def scale(self, values: np.ndarray) -> tuple[list[Any], list[Any]]:
+        mean, std = scale(values)
+        return mean, np.full(len(std), np.square(std).mean() ** 0.5).tolist()
+
+
+def feature_table(source: RowSource, path: Path, make: Callable[[], Body], device: torch.device) -> Table:
+    """The table of `source` with features in the place of its rows, from the file `path` or now put there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if not path.exists():
+            computed = features(source, make().eval().to(device), device)
+            with atomic_open(path, "wb") as file:
+                np.save(file, computed)
+    return source.table._replace(rows=np.load(path, allow_pickle=False))
+
+
+@torch.no_grad()
+def features(source: RowSource, body: Body, device: torch.device) -> np.ndarray:
+    """The features of every row, (n, features)."""
+    count, trained = len(source.table.rows), sum(map(len, source.table.splits["train"].values()))
+    known: list[int] = []
+    if body.bn in ("transductive", "support"):
+        known = np.unique(np.linspace(0, trained - 1, REFERENCE).round().astype(int)).tolist()
+    computed = []
+    for start in track(range(0, count, AT_ONCE), "computing features", console=Console(stderr=True)):
+        index = torch.tensor([[*known, *range(start, min(start + AT_ONCE, count))]])
+        found = body(source.examples(index).to(device), len(known) or None)
+        computed.append(found[0, len(known) :].float().cpu().numpy())
+    return np.concatenate(computed)
