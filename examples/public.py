@@ -3,7 +3,7 @@
 python examples/public.py                                                  # needs scikit-learn, for digits
 python train.py data=arrays data.path=digits.npz data.ways=3 shots=1       # handwritten digits
 python train.py data=arrays data.path=fertility.npz shots=5 method=maml    # a country's fertility by year
-python train.py data=arrays data.path=elnino.npz data={train,val,test}_queries=5 shots=5 method=lstm
+python train.py data=arrays data.path=elnino.npz data.{train,val,test}_queries=5 shots=5 method=lstm
 """
 
 import numpy as np

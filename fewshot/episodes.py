@@ -47,7 +47,7 @@ class Episode(NamedTuple):
     """A batch of tasks, every tensor with a leading task axis of size B.
 
     `support_x` (B, M, *input) and `query_x` (B, Q, *input) are float; `support_y` and `query_y` are int64
-    class numbers 0..ways-1 of shape (B, M) and (B, Q), or float targets of shape (B, M, 1) and (B, Q, 1);
+    class numbers 0..ways-1 of shape (B, M) and (B, Q), or float targets (B, M, outputs) and (B, Q, outputs);
     `tasks` (B,) are the task numbers.
     """
 

@@ -21,6 +21,7 @@ add("protonet", BACKBONES[1:], {"lr": 1e-3})
 add("ridge", BACKBONES, OPTIONS["ridge"])
 add("deltanet", BACKBONES, OPTIONS["deltanet"])
 add("reptile", BACKBONES, OPTIONS["reptile"])
+add("metasgd", BACKBONES, OPTIONS["metasgd"])
 CENTROID = OPTIONS["nearest_centroid"]
 add("nearest_centroid", BACKBONES[1:], CENTROID, CENTROID | {"normalise": False}, {"distance": "cosine"})
 add("logistic", BACKBONES[1:], OPTIONS["logistic"])
@@ -63,6 +64,8 @@ def close(found, expected, name="", rtol=1e-09, atol=1e-10):
 def test_learner_equals_reference(method, backbone, bn, options):
     learner = make(method, backbone, bn, backbone == "mlp", **options)
     batch = episode(learner)
+    for size in getattr(learner, "step_sizes", []):  # Meta-SGD's begin equal
+        size.data.uniform_(0.1, 0.5)
     settings = {"method": method, "backbone": backbone, "bn": bn, "ways": learner.task.outputs} | options
     state = {name.removeprefix("net."): p.detach().clone() for name, p in learner.named_parameters()}
     expected = reference.predict(state, settings, batch.support_x, batch.support_y, batch.query_x)

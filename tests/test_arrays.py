@@ -6,15 +6,19 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fewshot.backbones.base import make_body
 from fewshot.config.compose import CONF, choices_of
 from fewshot.config.run_id import run_folder
 from fewshot.data.arrays import ArraySource, read_arrays
 from fewshot.errors import UserError
+from fewshot.training.build import make_datamodule
 from fewshot.training.evaluate import evaluate
 from fewshot.training.run import run
 from tests.helpers import config, evaluation
@@ -89,7 +93,7 @@ def test_the_order_of_rows_changes_no_split(tmp_path_factory, order):
 
 def test_axes_after_a_channel_share_its_scale(tmp_path):
     x = RANDOM.normal(4, 2, (60, 2, 7))
-    x[:, 1] = 3.0  # a constant channel becomes zero
+    x[:, 1] = 0.1  # a constant channel becomes zero; numpy's deviation of it is 1e-17
     made = source(tmp_path, **CLASSES | {"x": x})
     train = made.rows[: sum(map(len, made.table.splits["train"].values()))]
     assert train[:, 0].mean().item() == pytest.approx(0, abs=1e-6)
@@ -110,12 +114,13 @@ WRONG = {  # what is said of some arrays
     "y has numbers that are not finite": changed("y", (3, 1), np.inf, TASKS),
     r"x has shape \(60,\) and type float64: numbers": CLASSES | {"x": CLASSES["x"][:, 0]},
     r"x has shape \(60, 4\) and type <U": CLASSES | {"x": CLASSES["x"].astype(str)},
-    r"y has shape \(60,\) and type float64: \(n,\), whole": CLASSES | {"y": CLASSES["y"] / 2},
+    r"y has shape \(60,\), type float64: \(n,\), whole": CLASSES | {"y": CLASSES["y"] / 2},
     r"task has shape \(60, 2\)": TASKS | {"task": np.zeros((60, 2), int)},
     r"y has shape \(60,\) and type int64: numbers \(n, ...\)": TASKS | {"y": CLASSES["y"]},
     r"y has shape \(60, 1, 1\): \(n, outputs\)": TASKS | {"y": np.zeros((60, 1, 1))},
     "x has 60 rows, y has 50 rows, split has 60 rows": CLASSES | {"y": CLASSES["y"][:50]},
     "split says train, val or test, not tes": changed("split", 0, "tes"),
+    r"split has shape \(60, 1\)": CLASSES | {"split": CLASSES["split"][:, None]},
     "class 0 is in 2 splits": changed("split", 0, "test"),
     "train, val and test each need a class": changed("split", CLASSES["split"] == "test", "train"),
     "is no .npz file of plain arrays: ValueError: Object arrays": CLASSES | {"y": np.array([{}] * 60)},
@@ -151,8 +156,51 @@ def test_a_run_keeps_its_scales(tmp_path):
     shifted = saved(tmp_path, "shifted", **TASKS | {"y": 100 + TASKS["y"]})
     other = evaluate(evaluation(run_folder(cfg), tmp_path, path=shifted, queries=2))
     assert other["mean"] > 100 * result["mean"]
+    wider = saved(tmp_path, "wider", **TASKS | {"x": np.zeros((60, 3))})
+    with pytest.raises(UserError, match="x has 3 components or channels, those of the run 2"):
+        evaluate(evaluation(run_folder(cfg), tmp_path, path=wider, queries=2))
     with pytest.raises(UserError, match="the run was trained on arrays: data=sine has other inputs"):
         evaluate(evaluation(run_folder(cfg), tmp_path, data="sine"))
+
+
+def test_predictions_of_several_outputs(tmp_path):
+    cfg = config(tmp_path, "data=arrays", f"data.path={saved(tmp_path, **TASKS)}", "predictions=true", *SHORT)
+    result = run(cfg)
+    kept = pd.read_csv(run_folder(cfg) / "predictions.csv")
+    assert kept.columns.tolist() == ["task", "query", "output", "target", "prediction"]
+    assert kept.groupby("task").size().tolist() == [2 * 3] * 4
+    batch = make_datamodule(cfg, "test").episode("test", range(4))
+    assert np.allclose(kept["target"], batch.query_y.flatten(), atol=1e-5)
+    errors = (kept["target"] - kept["prediction"]).pow(2)
+    assert errors.groupby(kept["task"]).mean().mean() == pytest.approx(result["mean"], rel=1e-5)
+
+
+def test_a_file_that_changed_is_not_the_runs_own(tmp_path):
+    path = saved(tmp_path, **TASKS)
+    cfg = config(tmp_path, "data=arrays", f"data.path={path}", *SHORT)
+    run(cfg)
+    saved(tmp_path, **TASKS | {"y": TASKS["y"] + 1})
+    with pytest.raises(UserError, match="tasks.npz has changed since the run began"):
+        evaluate(evaluation(run_folder(cfg), tmp_path))
+
+
+def test_pretrained_image_models_take_no_arrays(tmp_path):
+    images = saved(tmp_path, **CLASSES | {"x": RANDOM.normal(size=(60, 3, 32, 32))})
+    own = ["data=arrays", f"data.path={images}", "data.ways=3", "method=protonet", "backbone=torchvision"]
+    with pytest.raises(UserError, match="backbone=torchvision is for images, not for arrays"):
+        config(tmp_path, *own)
+
+
+@given(length=st.integers(4, 11), channels=st.integers(1, 3))
+def test_conv1d_is_a_stack_of_one_dimensional_convolutions(length, channels):
+    body = make_body((channels, length), {"layer": "conv1d", "widths": [3, 4], "bn": "none"}).double()
+    x = torch.randn(2, 5, channels, length, dtype=torch.float64)
+    expected = x.flatten(0, 1)
+    for block in body:
+        convolved = F.conv1d(expected, block.weight.squeeze(2), block.bias, padding=1)
+        expected = F.max_pool1d(F.relu(convolved), 2)
+    torch.testing.assert_close(body(x), expected.flatten(1).unflatten(0, (2, 5)))
+    assert body.features == 4 * (length // 4)
 
 
 def make_example(data, folder):

@@ -38,6 +38,8 @@ MISTAKES = {  # a command, and what is said
     "data=sine method=maml trainer.devices=2": "method.grad_clip_each=true allows no",
     "trainer.similarity=paper method=maml": "trainer.similarity is for method=oplstm on images",
     "data=folder": "has no default for data.path",
+    "data=arrays method=maml": "has no default for data.path",
+    "data=arrays data.path=nowhere.npz method=maml": "nowhere.npz does not exist: give an .npz file",
     "data=folder data.path=nowhere": "nowhere does not exist",
     "seed=${nowhere}": "nowhere",
     "paths.outputs=\"'~/runs'\"": "paths.outputs=~/runs: String should match pattern",

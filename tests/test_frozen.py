@@ -1,11 +1,13 @@
 """`backbone.frozen=true`: learners see the features of a network that is not trained."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from fewshot.config.compose import composed
 from fewshot.config.run_id import run_folder, table_name
 from fewshot.errors import UserError
 from fewshot.training.build import make_datamodule
@@ -98,8 +100,41 @@ def test_other_weights_have_other_features(tmp_path):
         torch.save(state, folder / "best.ckpt")
 
 
+def test_a_frozen_run_is_tested_on_other_images(tmp_path):
+    own = images(tmp_path)
+    frozen = [*own, f"backbone.weights={trained(tmp_path, own)}", "backbone.frozen=true"]
+    cfg = config(tmp_path, *frozen, "method=nearest_centroid", f"data.test=[{tmp_path / 'others'}]")
+    images_of(tmp_path, "others")
+    result = run(cfg)
+    assert result["bn"] == "stored"
+    [other] = (run_folder(cfg) / "evaluations").glob("folder-others-*/result.json")
+    assert json.loads(other.read_text())["mean"] is not None
+    with pytest.raises(UserError, match="bn=support: the run's backbone does not normalise by sets"):
+        evaluate(evaluation(run_folder(cfg), tmp_path, bn="support"))
+    learner = CLASSES["nearest_centroid"].load_from_checkpoint(
+        run_folder(cfg) / "best.ckpt", weights_only=True
+    )
+    assert learner.body.features == 5
+
+
+def test_a_library_model_that_is_frozen_has_its_stored_statistics():
+    for backbone, options in (
+        ("torchvision", ["backbone.weights=x"]),
+        ("timm", ["backbone.weights=x"]),
+        ("frozen", []),
+    ):
+        cfg = composed(["data=cub", "method=logistic", f"backbone={backbone}", *options])
+        assert cfg.backbone.bn == ("stored" if backbone == "frozen" else "transductive")
+        cfg = composed(
+            ["data=cub", "method=logistic", f"backbone={backbone}", *options, "backbone.frozen=true"]
+        )
+        assert cfg.backbone.bn == "stored"
+
+
 def test_what_cannot_be_frozen(tmp_path):
+    with pytest.raises(UserError, match=r"method=logistic is not trained: give backbone.weights, or choose"):
+        config(tmp_path, *images(tmp_path), "method=logistic")
     with pytest.raises(UserError, match=r"backbone.frozen=true needs backbone.weights"):
-        run(config(tmp_path, *images(tmp_path), "backbone.frozen=true", "method=logistic"))
+        run(config(tmp_path, *images(tmp_path), "backbone.frozen=true", "method=ridge"))
     with pytest.raises(UserError, match="data from files"):
         run(config(tmp_path, "data=sine", "backbone.frozen=true", "backbone.weights=x", "method=maml"))

@@ -52,7 +52,7 @@ class Block(nn.Module):
 
 class Blocks(Body, nn.ModuleList):
     """Blocks over inputs of shape `input_shape`: for convolutions (channels, height, width), in one dimension
-    (channels, length), which then are images of height 1.
+    (channels, length), treated as images of height 1.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Blocks(Body, nn.ModuleList):
             inputs, pixels = input_shape[0], math.prod(size >> len(widths) for size in input_shape[1:])
         if pixels == 0:
             raise UserError(
-                f"{len(widths)} blocks halve inputs {(*input_shape,)} as often: they are too small"
+                f"{len(widths)} blocks halve inputs {(*input_shape,)} as often: data.size is too small"
             )
         sizes = pairwise([inputs, *widths])
         super().__init__(Block(i, o, layer, bn != "none", zero_bias) for i, o in sizes)

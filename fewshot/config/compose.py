@@ -102,6 +102,8 @@ def has_tasks(path: str) -> bool:
 
 
 def is_regression(cfg: DictConfig) -> bool:
+    if OmegaConf.is_missing(cfg.data, "path"):
+        return False
     return bool(cfg.data.get("regression", cfg.data.name == "sine"))
 
 

@@ -72,6 +72,8 @@ def published_config(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
     groups = {"data": cfg.data.name, "method": cfg.method.name, "shots": cfg.shots, "variant": cfg.variant}
     published = composed([f"{name}={value}" for name, value in groups.items()])
     published.seed = cfg.seed
+    if "regression" in cfg.data:  # the file may be gone
+        published.data.regression = cfg.data.regression
     unpublished = unset(published) or unset(published, resolve=True)
     for name in unpublished:
         OmegaConf.update(published, name, OmegaConf.select(cfg, name))
@@ -124,6 +126,8 @@ def eval_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
     tested = trained.copy() if same_data(trained, name, path) else across(trained, name, path)
     changes = {f"trainer.{name}": cfg[name] for name in (*COMPUTED, "eval_batch_size")}
     changes |= {"data.ways": cfg.ways, "data.test_queries": cfg.queries, "trainer.num_test_tasks": cfg.tasks}
+    if cfg.bn and (trained.backbone.get("frozen") or "bn" not in trained.backbone):
+        raise UserError(f"bn={cfg.bn}: the run's backbone does not normalise by sets")
     changes |= {"shots": cfg.shots, "backbone.bn": cfg.bn, "paths": cfg.paths, "predictions": cfg.predictions}
     for key, value in changes.items():
         if value is not None:
@@ -158,6 +162,8 @@ def across(trained: DictConfig, name: str, path: str | None = None) -> DictConfi
     """The configuration of a test on data set `name` (at `path`), in the sizes and ways of training."""
     if (name == "arrays") != (trained.data.name == "arrays") or "sine" in (name, trained.data.name):
         raise UserError(f"the run was trained on {trained.data.name}: data={name} has other inputs")
+    if name == "arrays" and trained.backbone.get("frozen"):
+        raise UserError("a frozen backbone on arrays is tested on the run's own arrays only")
     full_name(name, Path(path) if path else None)  # or an error
     changes = {key: trained.data[key] for key in ("size", "channels", "ways") if key in trained.data}
     changes |= {"test_queries": CROSS_DOMAIN_QUERIES} | ({"path": path} if path else {})

@@ -115,15 +115,16 @@ def check(cfg: DictConfig) -> None:
     """UserError for settings of a run that are missing, unknown, wrong, or do not fit together."""
     learner: Any = get_class(cfg.method._target_)
     trainer, method = cfg.trainer, cfg.method
-    missing = unset(cfg)
-    if "data.path" not in missing and is_regression(cfg) and not learner.regression:
+    if is_regression(cfg) and not learner.regression:
         raise UserError(f"method={method.name} classifies, and data={cfg.data.name} is regression")
-    if not missing and cfg.variant in ("released", "paper"):
-        missing = unset(cfg, resolve=True)
-    if missing:
+    if missing := unset(cfg) or (cfg.variant in ("released", "paper") and unset(cfg, resolve=True)):
         what = f"method={method.name} data={cfg.data.name} shots={cfg.shots}"
         raise UserError(f"{what} has no default for {', '.join(missing)}: set a value for each")
     check_values(cfg)
+    if cfg.data.name == "arrays" and cfg.backbone._target_.endswith(".LibraryBody"):
+        raise UserError(f"backbone={cfg.backbone.name} is for images, not for arrays: choose data=folder")
+    if "lr" not in method and "weights" in cfg.backbone and not cfg.backbone.weights:
+        raise UserError(f"method={method.name} is not trained: give backbone.weights, or choose backbone=raw")
     if trainer.val_check_interval > trainer.max_steps:
         raise UserError("trainer.val_check_interval is more than trainer.max_steps")
     in_parts = trainer.micro_batch_size or trainer.devices > 1

@@ -38,7 +38,7 @@ def read_arrays(path: Path) -> Table:
     examples = [
         Example(splits[n], str(labels[n]), f"{n:012}", partial(x.__getitem__, n)) for n in range(len(x))
     ]
-    note = f"{len(x)} examples, {'tasks from task' if regression else 'classes from y'}"
+    note = f"{len(x)} examples, {'of which each task counts as a class' if regression else 'classes from y'}"
     examples, note = with_splits(examples, note)
     examples, counts = in_order(examples)
     rows = [int(example.name) for example in examples]
@@ -53,16 +53,16 @@ def what_is_wrong(arrays: dict[str, np.ndarray]) -> str | None:
     x, y, regression = arrays["x"], arrays["y"], "task" in arrays
     name, labels = ("task", arrays["task"]) if regression else ("y", y)
     for given, array in {"x": x, "y": y}.items() if regression else [("x", x)]:
-        if array.ndim < 2 or array.dtype.kind not in "biuf" or 0 in array.shape:
+        if array.ndim < 2 or array.dtype.kind not in "biuf" or array.itemsize > 8 or 0 in array.shape:
             return f"{given} has shape {array.shape} and type {array.dtype}: numbers (n, ...) are needed"
-        if not np.isfinite(array).all():
-            return f"{given} has numbers that are not finite"
+        if not (np.abs(array) < 1e100).all():
+            return f"{given} has numbers that are not finite, or above 1e100"
     if regression and y.ndim != 2:
         return f"y has shape {y.shape}: (n, outputs) is needed"
     if labels.ndim != 1 or labels.dtype.kind not in "biuU":
-        return (
-            f"{name} has shape {labels.shape} and type {labels.dtype}: (n,), whole numbers or text, is needed"
-        )
+        return f"{name} has shape {labels.shape}, type {labels.dtype}: (n,), whole numbers or text, is needed"
+    if "split" in arrays and arrays["split"].ndim != 1:
+        return f"split has shape {arrays['split'].shape}: (n,) is needed"
     if not np.isin(arrays.get("split", []), SPLITS).all():
         return f"split says train, val or test, not {np.setdiff1d(arrays['split'], SPLITS)[0]}"
     if {array.shape[0] for array in arrays.values() if array.ndim} != {len(x)}:
@@ -90,19 +90,21 @@ class ArraySource(Validated, RowSource):
         outputs = ways if table.targets is None else table.targets.shape[1]
         super().__init__(seed, table, Task(table.rows.shape[1:], outputs, regression, train_ways))
         trained = sum(map(len, table.splits["train"].values()))  # the first rows
-        arrays = {"x": table.rows, "y": table.targets}
-        self.standardise({name: self.scale(a[:trained]) for name, a in arrays.items() if a is not None})
+        scales = {"x": self.scale_inputs(table.rows[:trained])}
+        if table.targets is not None:
+            scales["y"] = scale(table.targets[:trained])
+        self.standardise(scales)
 
-    def scale(self, values: np.ndarray) -> tuple[list[Any], list[Any]]:
+    def scale_inputs(self, values: np.ndarray) -> tuple[list[Any], list[Any]]:
         return scale(values)
 
     def standardise(self, scales: Scales) -> None:
         if not scales:
             return
         self.scales = scales
-        self.rows = standardised(self.table.rows, *scales["x"])
+        self.rows = standardised("x", self.table.rows, *scales["x"])
         if self.table.targets is not None:
-            self.targets = standardised(self.table.targets, *scales["y"])
+            self.targets = standardised("y", self.table.targets, *scales["y"])
 
     def examples(self, index_BM: Tensor) -> Tensor:
         return self.rows[index_BM]
@@ -115,12 +117,15 @@ class ArraySource(Validated, RowSource):
 
 
 def scale(values: np.ndarray) -> tuple[list[Any], list[Any]]:
-    """Mean and standard deviation over the rows and all axes after the first of a row; 1 where it is 0."""
+    """Mean and standard deviation over the rows and all axes after the first of a row; 1 of a constant."""
     axes = (0, *range(2, values.ndim))
     mean = values.mean(axes, dtype=np.float64, keepdims=True)[0]
     std = values.std(axes, dtype=np.float64, keepdims=True)[0]
-    return mean.tolist(), np.where(std > 0, std, 1.0).tolist()
+    constant = (values.min(axes) == values.max(axes)).reshape(std.shape)  # rounding may leave it a deviation
+    return mean.tolist(), np.where(constant, 1.0, std).tolist()
 
 
-def standardised(values: np.ndarray, mean: list[Any], std: list[Any]) -> Tensor:
+def standardised(name: str, values: np.ndarray, mean: list[Any], std: list[Any]) -> Tensor:
+    if len(mean) != values.shape[1]:
+        raise UserError(f"{name} has {values.shape[1]} components or channels, those of the run {len(mean)}")
     return torch.from_numpy((values - np.array(mean)) / np.array(std)).to(torch.get_default_dtype())

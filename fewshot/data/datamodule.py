@@ -86,7 +86,7 @@ class TaskStream:
 
 
 class EpisodicDataModule(Validated, L.LightningDataModule):
-    """Episodes of `source`, sine waves or an image table: `shots` support examples a class (on sine a wave),
+    """Episodes of `source`, sine waves, images or arrays: `shots` support examples a class (on sine a wave),
     or `train_shots` in training, and some queries; validation and test have the same tasks every time.
 
     Raises:

@@ -35,6 +35,8 @@ class RowSource(Source):
         classes, ways = self.table.splits[split], self.ways[split]
         kept = {name: rows for name, rows in classes.items() if len(rows) >= shots + queries}
         asked = f"{shots + queries} examples (shots={shots} + data.{split}_queries={queries})"
+        if self.task.regression and not kept:
+            raise UserError(f"no {split} task has {asked}")
         if ways > len(kept):
             raise UserError(f"{ways} ways are more than the {len(kept)} {split} classes with {asked}")
         few = [name for name in classes if name not in kept]

@@ -38,7 +38,7 @@ class MetaLearner(Validated, L.LightningModule):
         if "task" in arguments:  # all are named, so that those of a base class would be too many
             self.hparams.clear()
         plain = arguments | {"task": asdict(self.task)}
-        if "backbone" in plain:
+        if "weights" in plain.get("backbone", {}):
             plain["backbone"] = {**plain["backbone"], "weights": None}  # the checkpoint has its own weights
         self.save_hyperparameters(json.loads(json.dumps(plain)), logger=False)
 

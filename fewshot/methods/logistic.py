@@ -22,6 +22,7 @@ class Logistic(MetaLearner):
     a constant is appended. W is a combination of support examples: it is found in the dimensions they span.
     """
 
+    has_head = False
     regression = False
 
     def __init__(

@@ -42,9 +42,11 @@ def accumulated(learner: Any, episode: Episode, tasks: int) -> tuple[Tensor, Ten
 
 
 def query_rows(predictions: Tensor, episode: Episode, task: Task) -> Tensor:
-    """What a test keeps of each query: (target, prediction), or (label, predicted label, its probability)."""
+    """What a test keeps of each query: (label, predicted label, its probability), or of each of its outputs
+    (target, prediction).
+    """
     if task.regression:
-        return torch.cat([episode.query_y, predictions], -1)
+        return torch.stack([episode.query_y, predictions], -1).flatten(2)
     labels = predictions.argmax(-1, keepdim=True)
     probability = predictions.float().softmax(-1).gather(-1, labels)
     return torch.cat([episode.query_y.unsqueeze(-1), labels, probability], -1)

@@ -75,7 +75,7 @@ def wave_figure(learner: MetaLearner, datamodule: EpisodicDataModule, task: int,
     axes.plot(x[order], y[order], color="silver", lw=3, label="true")
     axes.plot(x[order], wave[order], color=BLUE, lw=1.6, label="predicted")
     axes.plot(support_x, support_y, "o", color=ORANGE, mec="white", label="support")
-    axes.set(xlim=X_RANGE if is_wave else None, title=f"test task {task}: mse {error:.4f} over the range")
+    axes.set(xlim=X_RANGE if is_wave else None, title=f"test task {task}: mse {error:.4f}")
     figure.suptitle(title)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
@@ -96,7 +96,9 @@ def episode_figure(
     for label in range(ways):
         tiles += [support_x[support_y == label][:MOST], gap, query_x[query_y == label][:MOST]]
     shots, columns = len(tiles[0]), sum(map(len, tiles[:3]))
-    grid = make_grid(torch.cat(tiles).float().clamp(0, 1), columns, pad_value=1)
+    pixels = torch.cat(tiles).float()
+    low, high = pixels.min().clamp(max=0), pixels.max().clamp(min=1)  # arrays are standardised
+    grid = make_grid((pixels - low) / (high - low), columns, pad_value=1)
     figure = Figure(figsize=(0.6 * columns + 2, 0.6 * ways + 0.9))
     figure.suptitle(title)
     axes = figure.subplots()

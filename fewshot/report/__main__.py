@@ -58,7 +58,7 @@ def report(study: str, overrides: Sequence[str] = ()) -> Report:
     runs = runs_of(found)
     said = Report(title(study, overrides), found, runs, numbers={"runs": runs.drop(columns="scores")})
     if runs["metric"].nunique() > 1:
-        raise UserError(f"{said.title}: errors on sine and accuracies do not fit one table: narrow data=")
+        raise UserError(f"{said.title}: errors and accuracies do not fit one table: narrow data=")
     (add_trials if study in choices_of("search") else add_tables)(said)
     said.figures = {f"{study}-{kind}": figure for kind, figure in said.figures.items()}
     return said

@@ -15,14 +15,18 @@ def predictions_of(learner: MetaLearner, datamodule: EpisodicDataModule) -> pd.D
     """One row per query of the test just run, ordered by task.
 
     The columns are task and query, then for classes true, predicted (names) and the predicted class's
-    probability, for regression target and prediction.
+    probability, for regression target and prediction; with several outputs, a row for each.
     """
     columns = ["target", "prediction"] if learner.task.regression else ["true", "predicted", "probability"]
     kept = learner.test_rows.compute().cpu().float()
     kept = kept[kept[:, 0].argsort()]
-    numbers, rows = kept[:, 0].int().tolist(), kept[:, 3:].unflatten(1, (-1, len(columns))).numpy()
-    index = pd.MultiIndex.from_product([numbers, range(rows.shape[1])], names=["task", "query"])
+    outputs = learner.task.outputs if learner.task.regression else 1
+    numbers, rows = kept[:, 0].int().tolist(), kept[:, 3:].unflatten(1, (-1, outputs, len(columns))).numpy()
+    parts = {"task": numbers, "query": range(rows.shape[1]), "output": range(outputs)}
+    index = pd.MultiIndex.from_product(parts.values(), names=parts)
     frame = pd.DataFrame(rows.reshape(len(index), -1), index, columns).reset_index()
+    if outputs == 1:
+        frame, rows = frame.drop(columns="output"), rows[:, :, 0]
     if not learner.task.regression:
         names = np.array(datamodule.source.class_names("test", np.array(numbers)), dtype=object)
         for column, labels in (("true", rows[..., 0]), ("predicted", rows[..., 1])):

@@ -26,7 +26,6 @@ from fewshot.config.compose import plain
 from fewshot.config.run_id import config_diff, identity, table_name
 from fewshot.data.arrays import read_arrays
 from fewshot.data.datamodule import EpisodicDataModule, Source
-from fewshot.data.features import FeatureSource, feature_table
 from fewshot.data.images import open_or_prepare
 from fewshot.data.row_source import RowSource
 from fewshot.data.table import Table
@@ -36,6 +35,7 @@ from fewshot.methods import MetaLearner
 from fewshot.options import settings_of
 from fewshot.training.callbacks import Checkpoints, MetricsCsv, TrainMetrics
 from fewshot.training.distributed import strategy_settings
+from fewshot.training.features import VERSION, FeatureSource, feature_table
 from fewshot.training.folder import AtomicCheckpointIO
 from fewshot.training.similarity import Similarity
 from fewshot.training.update import WholeUpdate
@@ -89,7 +89,9 @@ def frozen(cfg: DictConfig, source: Source) -> FeatureSource:
         raise UserError("backbone.frozen=true needs backbone.weights, and data from files")
     options = {name: value for name, value in plain(cfg.backbone).items() if name != "frozen"}
     make, name = partial(make_body, source.task.input_shape, options), table_name(cfg)
-    facts = [name, source.task.input_shape, identity(cfg)["backbone"]]
+    prepared = getattr(source.table.rows, "filename", None)  # of images; the name of arrays has their date
+    stamp = prepared and [Path(prepared).parent.name, Path(prepared).stat().st_mtime_ns]
+    facts = [VERSION, name, stamp, source.task.input_shape, identity(cfg)["backbone"]]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
     path = Path(cfg.paths.prepared, f"{name}-{cfg.backbone.name}-{digest}.npy")
     on_gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
@@ -117,7 +119,7 @@ def make_learner(cfg: DictConfig, task: Task, trained: bool = False) -> MetaLear
     target = get_class(options.pop("_target_"))
     del options["name"], options["meta_batch_size"]
     learner: MetaLearner = target(task=task, backbone=backbone, **options)
-    if not (trained or learner.uses_backbone or cfg.backbone.get("frozen")):
+    if not (trained or learner.uses_backbone or cfg.backbone.get("frozen") or cfg.backbone.name == "raw"):
         unused = [f"{key}={value}" for key, value in config_diff(cfg).items() if key.startswith("backbone.")]
         if unused:
             raise UserError(f"method={cfg.method.name} reads its inputs raw and would not use {unused[0]}")

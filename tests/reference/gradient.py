@@ -20,6 +20,8 @@ def adapts(name, options):
         return name.startswith(("body.", "head.")) and not name.startswith("body.0.")
     if options["method"] == "sap":
         return name.startswith(("transforms.", "transforms_head.", "head."))
+    if options["method"] == "metasgd":
+        return not name.startswith("step_sizes.")
     return name.startswith("head.") or not options.get("adapt_head_only", False)
 
 
@@ -42,8 +44,16 @@ def inner_step(weights, options, names, support_x, support_y):
             gradients = [gradient.detach() for gradient in gradients]
         if clamp is not None:
             gradients = [gradient.clamp(-clamp, clamp) for gradient in gradients]
-        moved = {n: weights[n] - options["inner_lr"] * g for n, g in zip(names, gradients)}
+        moved = {n: weights[n] - step_size(weights, options, n) * g for n, g in zip(names, gradients)}
     return {**weights, **moved}
+
+
+def step_size(weights, options, name):
+    """Meta-SGD learns one for each number of a parameter; they are listed in the order of the parameters."""
+    if options["method"] != "metasgd":
+        return options["inner_lr"]
+    own = [n for n in weights if not n.startswith("step_sizes.")]
+    return weights[f"step_sizes.{own.index(name)}"]
 
 
 def warpmaml_gradient(state, options, support_x, support_y, query_x, query_y):

@@ -11,21 +11,21 @@ from rich.console import Console
 from rich.progress import track
 
 from fewshot.backbones.base import Body
-from fewshot.data.arrays import ArraySource, scale
+from fewshot.data.arrays import ArraySource
 from fewshot.data.row_source import RowSource
 from fewshot.data.table import Table
 from fewshot.files import atomic_open
 
+VERSION = 1  # raise it when the same backbone and data give other features
 REFERENCE = 500  # training examples whose statistics batch norm takes where none are stored with the weights
-AT_ONCE = 64
 
 
 class FeatureSource(ArraySource):
     """Tasks of features, centred by their mean over the training classes and divided by one number."""
 
-    def scale(self, values: np.ndarray) -> tuple[list[Any], list[Any]]:
-        mean, std = scale(values)
-        return mean, np.full(len(std), np.square(std).mean() ** 0.5).tolist()
+    def scale_inputs(self, values: np.ndarray) -> tuple[list[Any], list[Any]]:
+        std = values.var(0, dtype=np.float64).mean() ** 0.5
+        return values.mean(0, dtype=np.float64).tolist(), [std if std > 0 else 1.0] * values.shape[1]
 
 
 def feature_table(source: RowSource, path: Path, make: Callable[[], Body], device: torch.device) -> Table:
@@ -46,9 +46,9 @@ def features(source: RowSource, body: Body, device: torch.device) -> np.ndarray:
     known: list[int] = []
     if body.bn in ("transductive", "support"):
         known = np.unique(np.linspace(0, trained - 1, REFERENCE).round().astype(int)).tolist()
-    computed = []
-    for start in track(range(0, count, AT_ONCE), "computing features", console=Console(stderr=True)):
-        index = torch.tensor([[*known, *range(start, min(start + AT_ONCE, count))]])
+    computed, at_once = [], 500 if known else 64
+    for start in track(range(0, count, at_once), "computing features", console=Console(stderr=True)):
+        index = torch.tensor([[*known, *range(start, min(start + at_once, count))]])
         found = body(source.examples(index).to(device), len(known) or None)
         computed.append(found[0, len(known) :].float().cpu().numpy())
     return np.concatenate(computed)
