@@ -54,6 +54,10 @@ for options in NORMALISED:
     add("oplstm", [("fc", None), ("fc", "support")], options | {"gamma": None, "preactivation": True})
 add("oplstm", [("fc", "support"), ("conv4", "support")], OPLSTM | TEXT)
 add("oplstm", [("conv4", None)], NORMALISED[1] | {"scalar_bias": True})
+SHORT = {"layers": "all", "passes": 2}
+add("oplstm", [("conv4", None), ("conv4", "support")], OPLSTM | TEXT | SHORT)
+for options in (NORMALISED[1], NORMALISED[2] | {"preactivation": True}, PLAIN | {"detach": True}):
+    add("oplstm", [("conv4", None)], options | SHORT)
 
 
 def close(found, expected, name="", rtol=1e-09, atol=1e-10):

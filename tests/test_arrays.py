@@ -180,7 +180,7 @@ def test_a_file_that_changed_is_not_the_runs_own(tmp_path):
     cfg = config(tmp_path, "data=arrays", f"data.path={path}", *SHORT)
     run(cfg)
     saved(tmp_path, **TASKS | {"y": TASKS["y"] + 1})
-    with pytest.raises(UserError, match="tasks.npz has changed since the run began"):
+    with pytest.raises(UserError, match=r"tasks.npz has changed since the run began"):
         evaluate(evaluation(run_folder(cfg), tmp_path))
 
 

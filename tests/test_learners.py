@@ -34,10 +34,16 @@ LEARNERS = {
     "oplstm-text": ("oplstm", OPLSTM | TEXT),
     "oplstm-released": ("oplstm", RELEASED_OPLSTM),
     "oplstm-matrix": ("oplstm", RELEASED_OPLSTM | {"normalisation": "matrix", "gamma": None}),
+    "oplstm-all": ("oplstm", OPLSTM | TEXT | {"layers": "all"}),
+    "oplstm-all-preactivation": (
+        "oplstm",
+        RELEASED_OPLSTM | {"normalisation": "matrix", "preactivation": True, "layers": "all"},
+    ),
     "oplstm-preactivation": ("oplstm", RELEASED_OPLSTM | {"normalisation": "none", "preactivation": True}),
 }
 ALL = [(name, backbone) for name in LEARNERS for backbone in ("fc", "mlp", "conv4")]
 ALL = [pair for pair in ALL if pair[0] != "oplstm-preactivation" or pair[1] == "fc"]
+ALL = [pair for pair in ALL if not pair[0].startswith("oplstm-all") or pair[1] == "conv4"]
 EVERY = pytest.mark.parametrize(("name", "backbone"), ALL)
 
 

@@ -12,6 +12,7 @@ from tests.conftest import (
     OPTIONS,
     RELEASED,
     SAP,
+    TEXT,
     WARPMAML,
     episode,
     make,
@@ -44,6 +45,7 @@ def check_gradient(learner, gradient, value):
         *(("maml", backbone, bn, MAML) for backbone in ("fc", "conv4") for bn in ("transductive", "support")),
         *(("sap", backbone, None, SAP | {"inner_steps": 2}) for backbone in ("fc", "conv4")),
         ("sap", "conv4", None, SAP | {"inner_steps": 2, "centred": False}),
+        ("oplstm", "conv4", None, OPLSTM | TEXT | {"layers": "all"}),
     ],
 )
 def test_meta_gradient_equals_finite_differences(method, backbone, bn, options):

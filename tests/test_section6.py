@@ -14,11 +14,13 @@ from tests.conftest import OPLSTM as OPTIONS
 ETA = 0.3
 NO_BN = {"layer": "linear", "widths": [6, 5], "bn": "none", "zero_bias": False}
 BN = NO_BN | {"bn": "transductive"}
+CONV4 = {"layer": "conv", "widths": [3, 4, 3, 4], "bn": "none", "zero_bias": False}
+CONV1D = {"layer": "conv1d", "widths": [3, 4], "bn": "none", "zero_bias": False}
+SHAPES = {id(CONV): (2, 8, 8), id(CONV4): (2, 19, 16), id(CONV1D): (2, 9)}  # odd sizes lose a row in pooling
 
 
 def build(kind, regression, backbone=NO_BN, **options):
-    shape = (2, 8, 8) if backbone is CONV else (4,)
-    task = Task(shape, 2 if regression else 3, regression)
+    task = Task(SHAPES.get(id(backbone), (4,)), 2 if regression else 3, regression)
     published = OPTIONS | RELEASED | {"normalisation": "none", "gamma": None, "softmax": True}
     learner = kind(task, backbone, **published | options).double()
     with torch.no_grad():
@@ -68,11 +70,16 @@ def descend(learner, x, y, steps):
         weights = [w.clone().requires_grad_() for w in weights]
         a = x
         for weight, block in zip(weights[:-1], blocks, strict=True):
-            a = a @ weight.T + block.bias.detach()
+            if block.is_conv:
+                a = F.conv2d(a, weight, block.bias.detach(), padding=[n // 2 for n in weight.shape[2:]])
+            else:
+                a = a @ weight.T + block.bias.detach()
             if block.has_bn:
                 a = F.batch_norm(a, None, None, block.bn_weight, block.bn_bias, training=True)
             a = torch.relu(a)
-        output = a @ weights[-1].T + head_bias
+            if block.is_conv:
+                a = F.max_pool2d(a, (min(a.shape[2], 2), 2))
+        output = a.flatten(1) @ weights[-1].T + head_bias
         loss = F.mse_loss(output, y) if learner.task.regression else F.cross_entropy(output, y)
         gradients = torch.autograd.grad(loss, weights)
         weights = [(w - ETA * g).detach() for w, g in zip(weights, gradients, strict=True)]
@@ -83,7 +90,7 @@ def difference(learner, steps):
     """The largest difference between the learner's H_T and gradient descent's, over tasks and layers."""
     batch = draw(learner)
     found = final_weights(learner, batch.support_x, batch.support_y)
-    tasks = zip(batch.support_x, batch.support_y, strict=True)
+    tasks = zip(learner.body.shape(batch.support_x), batch.support_y, strict=True)
     of_tasks = [descend(learner, x, y, steps) for x, y in tasks]
     return largest(found, [torch.stack(layer) for layer in zip(*of_tasks, strict=True)])
 
@@ -97,6 +104,16 @@ def largest(first, second):
 @pytest.mark.parametrize("regression", [True, False])
 def test_the_error_signal_makes_mamls_update(regression, steps):
     assert difference(build(Descent, regression, passes=steps), steps) < 1e-12
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("regression", [True, False])
+@pytest.mark.parametrize("backbone", [CONV4, CONV1D], ids=["conv4", "conv1d"])
+def test_with_all_layers_it_makes_the_whole_networks_update(backbone, regression, steps):
+    """Through ReLU and max-pooling: a convolution's update is a step of gradient descent, as any layer's."""
+    learner = build(Descent, regression, backbone, passes=steps, layers="all")
+    assert len(learner.hidden) == len(backbone["widths"])
+    assert difference(learner, steps) < 1e-12
 
 
 def test_mamls_biases_are_all_that_it_lacks():

@@ -28,6 +28,10 @@ class Body(Validated, nn.Module):
     flat = False  # whether it takes flat inputs, as linear layers do, and no images
     per_task = True  # whether its weights may have a leading task axis, so that a learner can adapt them
 
+    def shape(self, x: Tensor) -> Tensor:
+        """Examples as the first layer takes them."""
+        return x.flatten(2) if self.flat else x
+
 
 def make_body(input_shape: Sequence[int], backbone: Mapping[str, Any]) -> Body:
     """The backbone that settings describe, for inputs of one shape.

@@ -41,10 +41,12 @@ class Block(nn.Module):
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         return self.activate(self.layer(x, self.weight, self.bias), reference)
 
+    def normalise(self, u: Tensor, reference: int | None = None) -> Tensor:
+        return batch_norm(u, self.bn_weight, self.bn_bias, reference) if self.has_bn else u
+
     def activate(self, u: Tensor, reference: int | None = None, transform: Function | None = None) -> Tensor:
         """What follows the weights: batch norm, ReLU, `transform`, pooling. `u` (B, M, outputs, ...)."""
-        if self.has_bn:
-            u = batch_norm(u, self.bn_weight, self.bn_bias, reference)
+        u = self.normalise(u, reference)
         if transform is not None:
             return self.pool(transform(F.relu(u)))
         return F.relu(self.pool(u))  # the same as pooling last, on a quarter of the pixels
@@ -86,8 +88,7 @@ class Blocks(Body, nn.ModuleList):
         return super().__iter__()  # type: ignore[return-value]
 
     def shape(self, x: Tensor) -> Tensor:
-        """Examples as the first block takes them: flat for linear blocks, else images."""
-        return x.flatten(2) if self.flat else x.unsqueeze(3) if self.one_dimension else x
+        return x.unsqueeze(3) if self.one_dimension else super().shape(x)
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         if not self.flat and len(x) > 1 and loop_over_tasks(x) and next(iter(self)).weight.dim() == 4:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot.backbones.layers import linear, loop_over_tasks
@@ -44,14 +45,23 @@ class TaskWeight:
         h_BKO, a_BKI = self.products
         return torch.baddbmm(x_BMI, y_BMO @ h_BKO.mT, a_BKI)
 
-    def plus(self, h_BMO: Tensor, a_BMI: Tensor) -> TaskWeight:
-        """The weight moved by hᵀ a, the sum of the outer products of the examples."""
+    def plus(self, h_BMO: Tensor, a_BMI: Tensor, scale: Any = None) -> TaskWeight:
+        """The weight moved by `scale` times hᵀ a, the sum of the outer products of the examples."""
+        h_BMO = h_BMO if scale is None else h_BMO * scale
         if self.products:
             h_BMO, a_BMI = (torch.cat(parts, 1) for parts in zip(self.products, (h_BMO, a_BMI), strict=True))
         tasks, products, outputs = h_BMO.shape
         if self.base.dim() == 2 and fewer(tasks, products, outputs, a_BMI.shape[2]):
             return TaskWeight(self.base, (h_BMO, a_BMI))
         return TaskWeight(torch.baddbmm(self.base.expand(tasks, -1, -1), h_BMO.mT, a_BMI))
+
+    def square(self, h_BMO: Tensor, a_BMI: Tensor) -> Tensor:
+        """‖hᵀ a‖² of each task, (B,), without hᵀ a."""
+        return ((h_BMO @ h_BMO.mT) * (a_BMI @ a_BMI.mT)).sum((1, 2))
+
+    def unit(self, h_BMO: Tensor, a_BMI: Tensor) -> Products:
+        """h and a such that each example's outer product has norm 1, as it is ‖h‖ ‖a‖; zero stays zero."""
+        return F.normalize(h_BMO, dim=-1), F.normalize(a_BMI, dim=-1)
 
     def detach(self) -> TaskWeight:
         products = (self.products[0].detach(), self.products[1].detach()) if self.products else None

@@ -19,6 +19,8 @@ NOT_SCORE_OF_TRAINER = (
     *("devices", "num_threads", "compile", "max_time", "enable_progress_bar", "similarity", "deterministic"),
     *("benchmark", "profiler", "detect_anomaly", "enable_model_summary"),
 )
+# settings that came later, and the value that all runs before had
+LATER = (("backbone", "frozen", False), ("method", "layers", "last"))
 CLASSES = ("data", "method", "backbone")  # the groups that name one
 CROSS_DOMAIN_QUERIES = 15
 TEST_ONLY = ("data.test_queries", "trainer.num_test_tasks")
@@ -35,8 +37,9 @@ def identity(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
     data.pop("test", None)
     if data.get("train_ways") == data.get("ways"):
         data["train_ways"] = None
-    if not backbone.get("frozen"):
-        backbone.pop("frozen", None)
+    for group, name, first in LATER:
+        if settings[group].get(name) == first:
+            del settings[group][name]
     if "path" in data:
         data["path"] = table or table_name(cfg)
     if backbone.get("weights"):

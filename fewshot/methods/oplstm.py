@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot.backbones.base import make_body
 from fewshot.backbones.blocks import Block, Blocks
+from fewshot.backbones.task_kernel import TaskKernel, pick, unpool, winners
 from fewshot.backbones.task_weight import TaskWeight
 from fewshot.errors import UserError
 from fewshot.methods.base import Lr, MetaLearner, Task, query_pass
@@ -20,14 +20,16 @@ from fewshot.options import Few, Positive, UnitsOfLayers
 
 Normalisation = Literal["example", "matrix", "joint", "none"]
 Layers = list[Tensor]
-Weights = list[TaskWeight]  # H of each layer
+Weights = list[Any]  # H of each layer: `TaskWeight`, or `TaskKernel` of a convolution
 States = list[State | None]  # of each layer's LSTM
 
 
 class OPLSTM(MetaLearner):
     """An LSTM updates a network's weights, which are its 2D hidden states H, by outer products.
 
-    On linear blocks every layer is adapted, on other backbones only the output layer. Updates are divided by
+    On linear blocks every layer is adapted, on other backbones the output layer, or with `layers=all` also
+    convolutions: h and messages are then numbers per position, outer products are summed over positions, and
+    messages pass a pooling layer to the positions that won. Updates are divided by
     the norm of each example's outer product ("example"), of each layer's mean ("matrix"), or of all layers'
     ("joint"). With `preactivation`, as released for the FC net, LSTM and outer products read hidden layers
     before batch norm and ReLU, and updates are scaled by batch norm's weight over the outputs' spread.
@@ -49,13 +51,16 @@ class OPLSTM(MetaLearner):
         preactivation: Annotated[bool, "read hidden layers before batch norm and ReLU"] = False,
         detach: Annotated[bool, "detach the LSTM's inputs from the graph"] = False,
         scalar_bias: Annotated[bool, "one output bias for all classes"] = False,
+        layers: Annotated[Literal["last", "all"], "adapted on convolutional blocks"] = "last",
     ) -> None:
         super().__init__(task, lr)
         self.body = make_body(task.input_shape, backbone)
         self.head = nn.Linear(self.body.features, task.outputs)
         if scalar_bias:  # as released: initialised as for a layer of two inputs
             self.head.bias = nn.Parameter(torch.empty(1).uniform_(-(0.5**0.5), 0.5**0.5))
-        self.hidden: list[Block] = list(self.body) if isinstance(self.body, Blocks) and self.body.flat else []
+        self.hidden: list[Block] = []
+        if isinstance(self.body, Blocks) and (self.body.flat or layers == "all"):
+            self.hidden = list(self.body)
         if preactivation and not (self.hidden and self.hidden[0].has_bn):
             raise UserError("preactivation=true needs linear layers with batch norm: choose backbone=fc")
         if lstm_units[-1] != 1:
@@ -69,7 +74,7 @@ class OPLSTM(MetaLearner):
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         if self.hidden:
-            support, query, bn = support_x.flatten(2), query_x.flatten(2), self.body.bn
+            support, query, bn = self.body.shape(support_x), self.body.shape(query_x), self.body.bn
         else:
             support, bn = self.body(support_x), "none"
             query = query_pass(self.body, self.body.bn, support_x, query_x)
@@ -80,14 +85,15 @@ class OPLSTM(MetaLearner):
 
     def output_layer(self, support_x: Tensor, support_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The output layer's inputs under H_0, (B, M, I), and its weights H_0 and H_T, (B, O, I)."""
-        support = support_x.flatten(2) if self.hidden else self.body(support_x)
+        support = self.body.shape(support_x) if self.hidden else self.body(support_x)
         initial, final = self.initial_weights(), self.adapt(support, self.targets(support_y))
         features = self.activations(support, initial)[0][-1]
         return features, initial[-1].materialize(len(support)), final[-1].materialize(len(support))
 
     def initial_weights(self) -> Weights:
         """H_0 of every layer, shared by all tasks."""
-        return [*(TaskWeight(block.weight) for block in self.hidden), TaskWeight(self.head.weight)]
+        hidden = [(TaskKernel if block.is_conv else TaskWeight)(block.weight) for block in self.hidden]
+        return [*hidden, TaskWeight(self.head.weight)]
 
     def adapt(self, x: Tensor, targets: Tensor) -> Weights:
         """H_T of every layer after `passes` passes over the support set (Algorithm 1, lines 7 to 14)."""
@@ -103,6 +109,7 @@ class OPLSTM(MetaLearner):
         for block, weight in zip(self.hidden, weights[:-1], strict=True):
             outputs.append(weight.linear(inputs[-1], block.bias))
             inputs.append(block.activate(outputs[-1], reference))
+        inputs[-1] = inputs[-1].flatten(2)
         outputs.append(weights[-1].linear(inputs[-1], self.head.bias))
         return inputs, outputs
 
@@ -110,7 +117,10 @@ class OPLSTM(MetaLearner):
         """H_(t+1) and the LSTM's state of every layer; a state of None is zero."""
         inputs, outputs = self.activations(x, weights)
         prediction = outputs[-1].softmax(-1) if self.softmax else outputs[-1]
-        below = [x, *outputs[:-1]] if self.preactivation else inputs  # a^(l-1) of the outer products
+        won, below = [self.winners(layer, u) for layer, u in enumerate(outputs[:-1])], inputs
+        if self.preactivation:  # a^(l-1) of the outer products
+            picked = map(pick, outputs[:-1], won)
+            below = [x, *(u.reshape(a.shape) for u, a in zip(picked, inputs[1:], strict=True))]
         above = [*below[1:], prediction]  # a^l of the LSTM's inputs
         message, updates = y, []
         new_states: States = []
@@ -118,30 +128,40 @@ class OPLSTM(MetaLearner):
             a, m = (above[layer].detach(), message.detach()) if self.detach else (above[layer], message)
             h_BMO, state = self.lstm(layer)(a, m, states[layer])  # Eq. 15
             new_states.append(pooled(state, h_BMO.shape) if self.pool_state else state)
+            if layer < len(self.hidden):
+                h_BMO = unpool(h_BMO, won[layer], outputs[layer])
             message = weights[layer].transposed(h_BMO) if layer > 0 else message
-            updates.append(self.outer_product(h_BMO, below[layer], layer, outputs[layer]))
+            updates.append(self.outer_product(weights, layer, h_BMO, below[layer], outputs[layer]))
         return self.updated(weights, updates[::-1]), new_states[::-1]
+
+    def winners(self, layer: int, u: Tensor) -> Tensor | None:
+        """The positions that the pooling after a convolution takes."""
+        block = self.hidden[layer]
+        return winners(block.normalise(u)) if block.is_conv else None
 
     def lstm(self, layer: int) -> CoordinateLSTM:
         """The LSTM of a layer: all hidden layers share one."""
         return self.hidden_lstm if layer < len(self.hidden) else self.output_lstm
 
-    def outer_product(self, h_BMO: Tensor, a_BMI: Tensor, layer: int, u_BMO: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 14's mean over the support set, as factors h and a of hᵀ a; an example's norm is ‖h‖ ‖a‖."""
+    def outer_product(
+        self, weights: Weights, layer: int, h_BMO: Tensor, a_BMI: Tensor, u_BMO: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Eq. 14's mean over the support set, as factors h and a of hᵀ a."""
         if self.normalisation == "example":
-            h_BMO, a_BMI = F.normalize(h_BMO, dim=-1), F.normalize(a_BMI, dim=-1)
+            h_BMO, a_BMI = weights[layer].unit(h_BMO, a_BMI)
         if self.preactivation and layer < len(self.hidden):
-            spread_BO = (u_BMO - u_BMO.mean(1, keepdim=True)).square().sum(1, keepdim=True)
-            h_BMO = h_BMO * (self.hidden[layer].bn_weight * torch.rsqrt(spread_BO + 1e-7))
+            axes, bn_weight = (1, *range(3, u_BMO.dim())), self.hidden[layer].bn_weight
+            spread_BO = (u_BMO - u_BMO.mean(axes, keepdim=True)).square().sum(axes, keepdim=True)
+            h_BMO = h_BMO * (bn_weight.view(spread_BO.shape[2:]) * torch.rsqrt(spread_BO + 1e-7))
         return h_BMO / h_BMO.shape[1], a_BMI
 
     def updated(self, weights: Weights, updates: list[tuple[Tensor, Tensor]]) -> Weights:
         """Eq. 14: H_(t+1) of every layer. An update of zero stays zero."""
         gamma = 1.0 if self.gamma is None else self.gamma
         scales: list[Any] = [gamma] * len(weights)
-        if self.normalisation in ("joint", "matrix"):  # ‖hᵀ a‖² without hᵀ a
-            squares = [((h @ h.mT) * (a @ a.mT)).sum((1, 2), keepdim=True) for h, a in updates]
+        if self.normalisation in ("joint", "matrix"):
+            squares = [w.square(h, a).view(-1, 1, 1) for w, (h, a) in zip(weights, updates, strict=True)]
             if self.normalisation == "joint":
                 squares = [torch.stack(squares).sum(0)] * len(weights)
             scales = [gamma * square.clamp_min(1e-24).rsqrt() for square in squares]
-        return [w.plus(h * scale, a) for w, (h, a), scale in zip(weights, updates, scales, strict=True)]
+        return [w.plus(h, a, scale) for w, (h, a), scale in zip(weights, updates, scales, strict=True)]
