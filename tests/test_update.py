@@ -24,7 +24,7 @@ from tests.test_learners import close, make_named
 TRACED = partial(torch.compile, fullgraph=True, dynamic=False, backend="aot_eager")  # all but the C++
 CLIPPED = {"grad_clip": 0.1}
 PURE = ["protonet", "lstm-set", "lstm-sequence", "lstm-offset", "oplstm-released", "oplstm-text", "maml"]
-PURE += ["sap", "ridge", "deltanet"]
+PURE += ["sap", "ridge", "deltanet", "metasgd", "oplstm-all"]
 OPTIONS = [{}, CLIPPED, CLIPPED | {"grad_clip_each": True}, {"first_order": True}, {"adapt_head_only": True}]
 
 
