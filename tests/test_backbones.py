@@ -146,7 +146,13 @@ def test_backbones_that_do_not_fit(backbone, shape, why):
         ("warpmaml", WARPMAML, RESNET, "Warp-MAML's warps lie between blocks: choose backbone=conv4"),
         ("sap", SAP, RESNET, "SAP transforms what is between blocks"),
         ("maml", MAML, TORCHVISION, "one copy of its weights for all tasks"),
-        ("oplstm", OPLSTM | {"preactivation": True}, RESNET, "preactivation=true needs linear layers"),
+        (
+            "oplstm",
+            OPLSTM | {"layers": "all"},
+            RESNET,
+            "layers=all adapts convolutions: choose backbone=conv4",
+        ),
+        ("oplstm", OPLSTM | {"preactivation": True}, RESNET, "preactivation=true needs adapted layers"),
     ],
 )
 def test_a_learner_says_which_backbones_it_takes(method, options, backbone, why):

@@ -24,7 +24,7 @@ MISTAKES = {  # a command, and what is said
     "+method.steps=3 data=sine": "method.steps=3: Extra inputs are not permitted",
     "method.lstm_units=[5,5] data=sine": "lstm_units=[5, 5]: the last is 1",
     "method=lstm method.inputs=prev_target data=sine": "choose support_mode=sequence",
-    "method.preactivation=true data=sine": "preactivation=true needs linear layers",
+    "method.preactivation=true data=sine": "preactivation=true needs adapted layers",
     "method=lstm data=sine backbone.widths=[8]": "would not use backbone.widths=[8]",
     "data=sine method.meta_batch_size=0": "method.meta_batch_size=0: Input should be greater",
     "data=sine method=protonet": "method=protonet classifies, and data=sine is regression",

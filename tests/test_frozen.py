@@ -132,8 +132,10 @@ def test_a_library_model_that_is_frozen_has_its_stored_statistics():
 
 
 def test_what_cannot_be_frozen(tmp_path):
-    with pytest.raises(UserError, match=r"method=logistic is not trained: give backbone.weights, or choose"):
-        config(tmp_path, *images(tmp_path), "method=logistic")
+    with pytest.raises(
+        UserError, match=r"method=logistic is not trained: give backbone.weights, or backbone"
+    ):
+        run(config(tmp_path, *images(tmp_path), "method=logistic"))
     with pytest.raises(UserError, match=r"backbone.frozen=true needs backbone.weights"):
         run(config(tmp_path, *images(tmp_path), "backbone.frozen=true", "method=ridge"))
     with pytest.raises(UserError, match="data from files"):

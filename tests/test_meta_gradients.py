@@ -137,14 +137,18 @@ def test_meta_sgd_is_maml_with_learned_steps():
 @pytest.mark.parametrize("gamma", [0.4, None])
 @pytest.mark.parametrize("normalisation", ["example", "matrix", "joint", "none"])
 @pytest.mark.parametrize(
-    ("backbone", "preactivation"), [("fc", False), ("fc", True), ("mlp", False), ("conv4", False)]
+    ("backbone", "preactivation", "layers"),
+    [
+        *(("fc", False, "last"), ("fc", True, "last"), ("mlp", False, "last"), ("conv4", False, "last")),
+        *(("conv4", False, "all"), ("conv4", True, "all")),
+    ],
 )
-def test_zero_update_is_no_step(backbone, preactivation, normalisation, gamma):
+def test_zero_update_is_no_step(backbone, preactivation, layers, normalisation, gamma):
     """0 / |0|: the released code gives NaN. Here H_T = H_0, and no gradient is NaN or infinite."""
     options = {"normalisation": normalisation, "preactivation": preactivation, "gamma": gamma}
-    options = OPLSTM | RELEASED | options
+    options = OPLSTM | RELEASED | options | {"layers": layers}
     learner = make("oplstm", backbone, regression=backbone == "mlp", **options)
-    lstms = [learner.output_lstm, *([learner.hidden_lstm] if backbone != "conv4" else [])]
+    lstms = [learner.output_lstm, *([learner.hidden_lstm] if learner.hidden else [])]
     with torch.no_grad():
         for lstm in lstms:
             for parameter in lstm[-1].parameters():  # g = tanh(0) = 0, so c = h = 0

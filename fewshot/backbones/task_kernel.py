@@ -40,7 +40,7 @@ class TaskKernel:
         """
         shape = (h_BMOHW.shape[0] * h_BMOHW.shape[2], *self.kernel.shape[-3:])
         padding = [n // 2 for n in shape[-2:]]
-        h, a = fold_tasks(h_BMOHW), fold_tasks(a_BMIHW)
+        h, a = (fold_tasks(x.to(self.kernel.dtype)) for x in (h_BMOHW, a_BMIHW))  # autocast: other dtypes
         return conv2d_weight(a, shape, h, padding=padding, groups=len(h_BMOHW)).unflatten(
             0, (len(h_BMOHW), -1)
         )
@@ -55,7 +55,7 @@ class TaskKernel:
         norms = alone.clamp_min(1e-24).sqrt().view(*h_BMOHW.shape[:2], 1, 1, 1)
         return h_BMOHW / norms, a_BMIHW
 
-    def plus(self, h_BMOHW: Tensor, a_BMIHW: Tensor, scale: Any = 1.0) -> "TaskKernel":
+    def plus(self, h_BMOHW: Tensor, a_BMIHW: Tensor, scale: Any) -> "TaskKernel":
         """The kernels moved by `scale` times the product; `scale` is a number, or (B, 1, 1)."""
         step = self.product(h_BMOHW, a_BMIHW)
         return TaskKernel(self.kernel + (scale * step.flatten(2)).view_as(step))

@@ -46,7 +46,7 @@ class TaskWeight:
         return torch.baddbmm(x_BMI, y_BMO @ h_BKO.mT, a_BKI)
 
     def plus(self, h_BMO: Tensor, a_BMI: Tensor, scale: Any = None) -> TaskWeight:
-        """The weight moved by `scale` times hᵀ a, the sum of the outer products of the examples."""
+        """The weight moved by hᵀ a, the sum of the outer products of the examples, times `scale` if given."""
         h_BMO = h_BMO if scale is None else h_BMO * scale
         if self.products:
             h_BMO, a_BMI = (torch.cat(parts, 1) for parts in zip(self.products, (h_BMO, a_BMI), strict=True))

@@ -37,8 +37,8 @@ def identity(cfg: DictConfig, table: str | None = None) -> dict[str, Any]:
     data.pop("test", None)
     if data.get("train_ways") == data.get("ways"):
         data["train_ways"] = None
-    for group, name, first in LATER:
-        if settings[group].get(name) == first:
+    for group, name, before in LATER:
+        if settings[group].get(name) == before:
             del settings[group][name]
     if "path" in data:
         data["path"] = table or table_name(cfg)
@@ -129,7 +129,8 @@ def eval_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
     tested = trained.copy() if same_data(trained, name, path) else across(trained, name, path)
     changes = {f"trainer.{name}": cfg[name] for name in (*COMPUTED, "eval_batch_size")}
     changes |= {"data.ways": cfg.ways, "data.test_queries": cfg.queries, "trainer.num_test_tasks": cfg.tasks}
-    if cfg.bn and (trained.backbone.get("frozen") or "bn" not in trained.backbone):
+    by_sets = trained.backbone.get("bn") in ("transductive", "support") and not trained.backbone.get("frozen")
+    if cfg.bn and not by_sets:
         raise UserError(f"bn={cfg.bn}: the run's backbone does not normalise by sets")
     changes |= {"shots": cfg.shots, "backbone.bn": cfg.bn, "paths": cfg.paths, "predictions": cfg.predictions}
     for key, value in changes.items():

@@ -123,8 +123,6 @@ def check(cfg: DictConfig) -> None:
     check_values(cfg)
     if cfg.data.name == "arrays" and cfg.backbone._target_.endswith(".LibraryBody"):
         raise UserError(f"backbone={cfg.backbone.name} is for images, not for arrays: choose data=folder")
-    if "lr" not in method and "weights" in cfg.backbone and not cfg.backbone.weights:
-        raise UserError(f"method={method.name} is not trained: give backbone.weights, or choose backbone=raw")
     if trainer.val_check_interval > trainer.max_steps:
         raise UserError("trainer.val_check_interval is more than trainer.max_steps")
     in_parts = trainer.micro_batch_size or trainer.devices > 1

@@ -55,7 +55,7 @@ def what_is_wrong(arrays: dict[str, np.ndarray]) -> str | None:
     for given, array in {"x": x, "y": y}.items() if regression else [("x", x)]:
         if array.ndim < 2 or array.dtype.kind not in "biuf" or array.itemsize > 8 or 0 in array.shape:
             return f"{given} has shape {array.shape} and type {array.dtype}: numbers (n, ...) are needed"
-        if not (np.abs(array) < 1e100).all():
+        if not float(np.abs(array).max()) < 1e100:
             return f"{given} has numbers that are not finite, or above 1e100"
     if regression and y.ndim != 2:
         return f"y has shape {y.shape}: (n, outputs) is needed"
@@ -126,6 +126,7 @@ def scale(values: np.ndarray) -> tuple[list[Any], list[Any]]:
 
 
 def standardised(name: str, values: np.ndarray, mean: list[Any], std: list[Any]) -> Tensor:
-    if len(mean) != values.shape[1]:
-        raise UserError(f"{name} has {values.shape[1]} components or channels, those of the run {len(mean)}")
+    theirs = np.shape(mean)
+    if theirs != (values.shape[1], *(1 for _ in values.shape[2:])):
+        raise UserError(f"{name} is {values.shape[1:]}, and its scale in the run {theirs}")
     return torch.from_numpy((values - np.array(mean)) / np.array(std)).to(torch.get_default_dtype())

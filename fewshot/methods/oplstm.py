@@ -1,6 +1,6 @@
 """Outer Product LSTM (OP-LSTM, section 4, Algorithm 1): `python train.py method=oplstm`.
 
-Shape suffixes: B tasks, M support examples, I inputs and O outputs of a layer.
+Shape suffixes: B tasks, M support examples, I inputs and O outputs of a layer; of convolutions pixels follow.
 """
 
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ States = list[State | None]  # of each layer's LSTM
 class OPLSTM(MetaLearner):
     """An LSTM updates a network's weights, which are its 2D hidden states H, by outer products.
 
-    On linear blocks every layer is adapted, on other backbones the output layer, or with `layers=all` also
-    convolutions: h and messages are then numbers per position, outer products are summed over positions, and
-    messages pass a pooling layer to the positions that won. Updates are divided by
-    the norm of each example's outer product ("example"), of each layer's mean ("matrix"), or of all layers'
-    ("joint"). With `preactivation`, as released for the FC net, LSTM and outer products read hidden layers
-    before batch norm and ReLU, and updates are scaled by batch norm's weight over the outputs' spread.
+    On linear blocks every layer is adapted, on other backbones the output layer alone. With `layers=all` the
+    convolutions of blocks are adapted too: h and messages are numbers per pixel, outer products are summed
+    over pixels, and messages pass a pooling layer to the pixels that won. Updates are divided by the norm of
+    each example's outer product ("example"), of each layer's mean ("matrix"), or of all layers' ("joint").
+    With `preactivation`, as released for the FC net, LSTM and outer products read hidden layers before batch
+    norm and ReLU, and updates are scaled by batch norm's weight over the outputs' spread.
     """
 
     pure = True
@@ -51,7 +51,9 @@ class OPLSTM(MetaLearner):
         preactivation: Annotated[bool, "read hidden layers before batch norm and ReLU"] = False,
         detach: Annotated[bool, "detach the LSTM's inputs from the graph"] = False,
         scalar_bias: Annotated[bool, "one output bias for all classes"] = False,
-        layers: Annotated[Literal["last", "all"], "adapted on convolutional blocks"] = "last",
+        layers: Annotated[
+            Literal["last", "all"], "of convolutional blocks: only the output's, or all"
+        ] = "last",
     ) -> None:
         super().__init__(task, lr)
         self.body = make_body(task.input_shape, backbone)
@@ -61,8 +63,10 @@ class OPLSTM(MetaLearner):
         self.hidden: list[Block] = []
         if isinstance(self.body, Blocks) and (self.body.flat or layers == "all"):
             self.hidden = list(self.body)
+        if layers == "all" and (self.body.flat or not self.hidden):
+            raise UserError("layers=all adapts convolutions: choose backbone=conv4 or conv1d")
         if preactivation and not (self.hidden and self.hidden[0].has_bn):
-            raise UserError("preactivation=true needs linear layers with batch norm: choose backbone=fc")
+            raise UserError("preactivation=true needs adapted layers with batch norm: choose backbone=fc")
         if lstm_units[-1] != 1:
             raise UserError(f"lstm_units={list(lstm_units)}: the last is 1, one number per coordinate")
         self.output_lstm = CoordinateLSTM(lstm_units)
@@ -117,7 +121,7 @@ class OPLSTM(MetaLearner):
         """H_(t+1) and the LSTM's state of every layer; a state of None is zero."""
         inputs, outputs = self.activations(x, weights)
         prediction = outputs[-1].softmax(-1) if self.softmax else outputs[-1]
-        won, below = [self.winners(layer, u) for layer, u in enumerate(outputs[:-1])], inputs
+        won, below = [self.won(layer, u) for layer, u in enumerate(outputs[:-1])], inputs
         if self.preactivation:  # a^(l-1) of the outer products
             picked = map(pick, outputs[:-1], won)
             below = [x, *(u.reshape(a.shape) for u, a in zip(picked, inputs[1:], strict=True))]
@@ -134,10 +138,10 @@ class OPLSTM(MetaLearner):
             updates.append(self.outer_product(weights, layer, h_BMO, below[layer], outputs[layer]))
         return self.updated(weights, updates[::-1]), new_states[::-1]
 
-    def winners(self, layer: int, u: Tensor) -> Tensor | None:
-        """The positions that the pooling after a convolution takes."""
+    def won(self, layer: int, u: Tensor) -> Tensor | None:
+        """The pixels that the pooling after a convolution takes; None after a linear layer."""
         block = self.hidden[layer]
-        return winners(block.normalise(u)) if block.is_conv else None
+        return winners(block.normalise(u.detach())) if block.is_conv else None
 
     def lstm(self, layer: int) -> CoordinateLSTM:
         """The LSTM of a layer: all hidden layers share one."""

@@ -92,13 +92,13 @@ def episode_figure(
     ways, side = predictions.shape[2], episode.support_x.shape[-1] + 2
     support_x, support_y, query_x, query_y = (x[number].cpu() for x in episode[:4])
     predicted = predictions[number].argmax(-1).cpu()
+    low, high = support_x.min().clamp(max=0), support_x.max().clamp(min=1)  # arrays are standardised
+    support_x, query_x = ((x.float() - low) / (high - low) for x in (support_x, query_x))
     gap, tiles = torch.ones_like(support_x[:1]), []
     for label in range(ways):
         tiles += [support_x[support_y == label][:MOST], gap, query_x[query_y == label][:MOST]]
     shots, columns = len(tiles[0]), sum(map(len, tiles[:3]))
-    pixels = torch.cat(tiles).float()
-    low, high = pixels.min().clamp(max=0), pixels.max().clamp(min=1)  # arrays are standardised
-    grid = make_grid((pixels - low) / (high - low), columns, pad_value=1)
+    grid = make_grid(torch.cat(tiles).clamp(0, 1), columns, pad_value=1)
     figure = Figure(figsize=(0.6 * columns + 2, 0.6 * ways + 0.9))
     figure.suptitle(title)
     axes = figure.subplots()

@@ -36,7 +36,7 @@ def describe(
     if learner.uses_backbone or trained.backbone.get("frozen"):
         backbone = "/".join(filter(None, (trained.backbone.name, trained.backbone.get("model"))))
         bn, train_bn = (cfg.backbone.get("bn", "none") for cfg in (tested, trained))
-    if trained.backbone.get("frozen"):
+    if trained.backbone.get("frozen") and bn != "none":
         bn = train_bn = "stored"
     result = {"method": trained.method.name, "variant": trained.variant, "data": data.name}
     result |= {"trained_on": data.name, "seed": trained.seed, "split": "test", "backbone": backbone}

@@ -119,6 +119,9 @@ def make_learner(cfg: DictConfig, task: Task, trained: bool = False) -> MetaLear
     target = get_class(options.pop("_target_"))
     del options["name"], options["meta_batch_size"]
     learner: MetaLearner = target(task=task, backbone=backbone, **options)
+    random = next(learner.parameters(), None) is not None and backbone.get("weights") is None
+    if random and not (trained or learner.is_trained):
+        raise UserError(f"method={cfg.method.name} is not trained: give backbone.weights, or backbone=raw")
     if not (trained or learner.uses_backbone or cfg.backbone.get("frozen") or cfg.backbone.name == "raw"):
         unused = [f"{key}={value}" for key, value in config_diff(cfg).items() if key.startswith("backbone.")]
         if unused:

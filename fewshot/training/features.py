@@ -46,7 +46,7 @@ def features(source: RowSource, body: Body, device: torch.device) -> np.ndarray:
     known: list[int] = []
     if body.bn in ("transductive", "support"):
         known = np.unique(np.linspace(0, trained - 1, REFERENCE).round().astype(int)).tolist()
-    computed, at_once = [], 500 if known else 64
+    computed, at_once = [], 500 if known and source.task.input_shape[-1] <= 32 else 64
     for start in track(range(0, count, at_once), "computing features", console=Console(stderr=True)):
         index = torch.tensor([[*known, *range(start, min(start + at_once, count))]])
         found = body(source.examples(index).to(device), len(known) or None)

@@ -9,6 +9,7 @@ TESTS = {  # the beginning of a file's path: the tests that guard it, the fastes
     "fewshot/methods/base": ("learners", "against_reference"),
     "fewshot/methods/losses": ("learners", "against_reference"),
     "fewshot/methods": (*LEARNERS, "backbones", "update"),
+    "fewshot/backbones/task_kernel": ("section6", "against_reference", "meta_gradients"),
     "fewshot/backbones": (*LEARNERS, "backbones", "pretrained"),
     "fewshot/episodes": ("episodes",),
     "fewshot/data/row_source": ("image_source", "episodes"),
