@@ -29,7 +29,8 @@ def read_arrays(path: Path) -> Table:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
     except Exception as error:  # a damaged file can fail in any way
-        raise UserError(f"{path} is no .npz file of plain arrays: {brief(error, 160)}") from error
+        text = " (give text as .astype(str))" if "Object arrays" in str(error) else ""
+        raise UserError(f"{path} is no .npz file of plain arrays: {brief(error, 160)}{text}") from error
     if wrong := what_is_wrong(arrays):
         raise UserError(f"{path}: {wrong}")
     x, regression = arrays["x"], "task" in arrays
@@ -39,7 +40,8 @@ def read_arrays(path: Path) -> Table:
         Example(splits[n], str(labels[n]), f"{n:012}", partial(x.__getitem__, n)) for n in range(len(x))
     ]
     note = f"{len(x)} examples, {'of which each task counts as a class' if regression else 'classes from y'}"
-    examples, note = with_splits(examples, note)
+    if {*splits} != {"test"}:  # which is all that `evaluate.py` needs
+        examples, note = with_splits(examples, note)
     examples, counts = in_order(examples)
     rows = [int(example.name) for example in examples]
     targets = arrays["y"][rows].astype(np.float64) if regression else None
@@ -89,7 +91,7 @@ class ArraySource(Validated, RowSource):
             raise UserError(f"data.ways={ways}: 1 in regression, else 2 or more")
         outputs = ways if table.targets is None else table.targets.shape[1]
         super().__init__(seed, table, Task(table.rows.shape[1:], outputs, regression, train_ways))
-        trained = sum(map(len, table.splits["train"].values()))  # the first rows
+        trained = sum(map(len, table.splits["train"].values())) or len(table.rows)  # the first rows
         scales = {"x": self.scale_inputs(table.rows[:trained])}
         if table.targets is not None:
             scales["y"] = scale(table.targets[:trained])

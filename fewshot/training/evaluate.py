@@ -4,6 +4,7 @@ The run's folder, or one in `evaluations` in it, keeps a test, in files of the s
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,13 @@ def test_run(folder: Path, trained: DictConfig, tested: DictConfig, pictures: bo
         own = stored_split(folder, None).get("table") == table_name(tested)
     split = stored_split(folder, datamodule.source if own else None)
     datamodule.source.standardise(split.get("scales", {}))
+    if not own and (
+        seen := {name for name, _ in split.get("train", [])} & {*datamodule.source.test_classes()}
+    ):
+        print(
+            f"{len(seen)} test classes have names of the run's training classes, as {min(seen)}",
+            file=sys.stderr,
+        )
     learner = make_learner(tested, datamodule.source.task, trained=True)
     best_step = load_weights(learner, folder / "best.ckpt")
     result = describe(trained, tested, learner, split.get("table"))
