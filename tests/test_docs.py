@@ -26,7 +26,8 @@ DOCS = CONF.parent / "docs"
 PAGES = {path: path.read_text() for path in (CONF.parent / "README.md", *DOCS.glob("**/*.md"))}
 COMMAND = r"(?m)^ {4}python (train\.py|-m fewshot\.report\S*) (.*?)(?: {2,}#.*| > .*)?$"
 COMMANDS = sorted(set(re.findall(COMMAND, "\n".join(PAGES.values()))))
-UNAVAILABLE = r"arena data=arrays|hydra/|--help|\.pth|=timm|…|mine|matching"  # plugins, files and classes that are not here
+# plugins, files and classes that are not here
+UNAVAILABLE = r"arena data=arrays|hydra/|--help|\.pth|=timm|…|mine|matching"
 OVERRIDES = {"quick": "profile=quick", "text": "variant=paper", "tf32": "trainer.precision=tf32"}
 OVERRIDES |= {"seeds": "method=oplstm shots=1 seed=range(1,13)"}
 
