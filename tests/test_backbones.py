@@ -124,6 +124,23 @@ def test_any_model_of_timm():
         assert body.features == features
 
 
+def test_a_model_gets_images_as_its_library_normalises_them(monkeypatch):
+    class Sees(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.5, 1.0)}
+            self.head = nn.Linear(3, 2)
+
+        def forward(self, x):
+            return x.mean((2, 3))
+
+    monkeypatch.setattr("fewshot.backbones.library.make_model", lambda *_: Sees())
+    body = make_body((3, 4, 4), TORCHVISION | {"library": "timm", "bn": "stored"})
+    x = torch.rand(1, 2, 3, 4, 4)
+    expected = (x.mean((3, 4)) - 0.5) / torch.tensor([0.25, 0.5, 1.0])
+    torch.testing.assert_close(body(x), expected)
+
+
 REFUSED = [
     (RESNET, (3, 15, 16), "images of 16×16 pixels"),
     (RESNET, (7,), "ResNet-12 is for images"),

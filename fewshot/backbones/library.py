@@ -14,7 +14,7 @@ from fewshot.backbones.layers import batch_norm
 from fewshot.errors import UserError, brief
 from fewshot.options import Text
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which these models expect
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which most of these models expect
 
 
 class LibraryBody(Body):
@@ -47,8 +47,10 @@ class LibraryBody(Body):
             for name, norm in norms.items():
                 after = [getattr(norm, part) for part in ("drop", "act") if hasattr(norm, part)]  # timm's
                 self.net.set_submodule(name, nn.Sequential(BatchNormBySets(norm, self.sets), *after))
-        self.mean = nn.Buffer(torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.std = nn.Buffer(torch.tensor(STD).view(3, 1, 1), persistent=False)
+        expected = getattr(self.net, "pretrained_cfg", {})  # timm's
+        mean, std = (torch.tensor(expected.get(key, of)) for key, of in (("mean", MEAN), ("std", STD)))
+        self.mean = nn.Buffer(mean.view(3, 1, 1), persistent=False)
+        self.std = nn.Buffer(std.view(3, 1, 1), persistent=False)
         try:
             with torch.no_grad():
                 self.features = self.train()(torch.zeros(1, 2, *input_shape)).shape[2]
