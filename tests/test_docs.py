@@ -29,7 +29,7 @@ COMMANDS = sorted(set(re.findall(COMMAND, "\n".join(PAGES.values()))))
 # plugins, files and classes that are not here
 UNAVAILABLE = r"arena data=arrays|hydra/|--help|\.pth|=timm|…|mine|matching"
 OVERRIDES = {"quick": "profile=quick", "text": "variant=paper", "tf32": "trainer.precision=tf32"}
-OVERRIDES |= {"seeds": "method=oplstm shots=1 seed=range(1,13)"}
+OVERRIDES |= {"seeds": "method=oplstm shots=1 seed=range(1,13)", "compiled": ""}
 
 
 def test_the_notebook_page_runs(tmp_path, monkeypatch):
