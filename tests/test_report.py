@@ -154,7 +154,7 @@ def test_a_report_is_a_run_of_wandb(outputs, monkeypatch):
         ("table1", ["method=foo"], "foo"),
         ("table1", ["queries=a"], "queries=a"),
         ("demo", [], "demo is a single run"),
-        ("table1", ["data=sine,omniglot", "method=lstm"], "errors on sine and accuracies do not fit"),
+        ("table1", ["data=sine,omniglot", "method=lstm"], "errors and accuracies do not fit"),
         ("lstm_sine", ["shots=5,10", "trial=0"], "trials are ranked within one method, data, shots and"),
     ],
 )
