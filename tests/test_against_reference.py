@@ -23,7 +23,8 @@ add("deltanet", BACKBONES, OPTIONS["deltanet"])
 add("reptile", BACKBONES, OPTIONS["reptile"])
 add("metasgd", BACKBONES, OPTIONS["metasgd"])
 CENTROID = OPTIONS["nearest_centroid"]
-add("nearest_centroid", BACKBONES[1:], CENTROID, CENTROID | {"normalise": False}, {"distance": "cosine"})
+COSINE = {"distance": "cosine", "normalise": False}
+add("nearest_centroid", BACKBONES[1:], CENTROID, CENTROID | {"normalise": False}, COSINE)
 add("logistic", BACKBONES[1:], OPTIONS["logistic"])
 add("maml", BACKBONES, MAML)
 add("maml", OWN_STATISTICS, MAML | {"adapt_head_only": True})
