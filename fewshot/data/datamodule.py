@@ -27,10 +27,6 @@ class Source(Protocol):
     def check(self, split: str, shots: int, queries: int) -> None:
         """UserError if the data are too few."""
 
-    def test_classes(self) -> list[str]:
-        """The names of the classes of the test."""
-        return []
-
     def standardise(self, scales: dict[str, Any]) -> None:
         """By the `scales` of the data that a learner was trained on, if they have any."""
         return

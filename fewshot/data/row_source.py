@@ -50,9 +50,6 @@ class RowSource(Source):
         splits = self.table.splits.items()
         return {split: [(name, len(rows)) for name, rows in classes.items()] for split, classes in splits}
 
-    def test_classes(self) -> list[str]:
-        return list(self.table.splits["test"])
-
     def class_names(self, split: str, tasks: np.ndarray) -> list[list[str]]:
         name_of = {row: name for name, rows in self.drawn[split].items() for row in rows}
         return [[name_of[row] for row in rows] for rows in self._rows(split, tasks, 1)[..., 0].tolist()]

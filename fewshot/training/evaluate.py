@@ -15,6 +15,7 @@ from pandas import DataFrame
 from fewshot.config.run_id import eval_config, load_config, same_data, table_name
 from fewshot.config.settings import check_values
 from fewshot.data.datamodule import EpisodicDataModule
+from fewshot.data.row_source import RowSource
 from fewshot.errors import optional
 from fewshot.files import atomic_write
 from fewshot.methods import OPLSTM, MetaLearner
@@ -47,13 +48,11 @@ def test_run(folder: Path, trained: DictConfig, tested: DictConfig, pictures: bo
         own = stored_split(folder, None).get("table") == table_name(tested)
     split = stored_split(folder, datamodule.source if own else None)
     datamodule.source.standardise(split.get("scales", {}))
-    if not own and (
-        seen := {name for name, _ in split.get("train", [])} & {*datamodule.source.test_classes()}
-    ):
-        print(
-            f"{len(seen)} test classes have names of the run's training classes, as {min(seen)}",
-            file=sys.stderr,
-        )
+    if not own and isinstance(datamodule.source, RowSource):
+        seen = {name for name, _ in split.get("train", [])} & {*datamodule.source.table.splits["test"]}
+        if seen:
+            said = f"{len(seen)} test classes have names of the run's training classes, as {min(seen)}"
+            print(said, file=sys.stderr)
     learner = make_learner(tested, datamodule.source.task, trained=True)
     best_step = load_weights(learner, folder / "best.ckpt")
     result = describe(trained, tested, learner, split.get("table"))

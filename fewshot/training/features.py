@@ -30,12 +30,13 @@ class FeatureSource(ArraySource):
 
 def feature_table(source: RowSource, path: Path, make: Callable[[], Body], device: torch.device) -> Table:
     """The table of `source` with features in the place of its rows, from the file `path` or now put there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        if not path.exists():
-            computed = features(source, make().eval().to(device), device)
-            with atomic_open(path, "wb") as file:
-                np.save(file, computed)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not path.exists():  # another process may have written it meanwhile
+                computed = features(source, make().eval().to(device), device)
+                with atomic_open(path, "wb") as file:
+                    np.save(file, computed)
     return source.table._replace(rows=np.load(path, allow_pickle=False))
 
 
