@@ -46,11 +46,8 @@ def test_figures(
 ) -> list[tuple[int, float, Figure]]:
     """Number, score of these predictions, and figure of some test tasks: of images, and of curves."""
     shape, regression = learner.task.input_shape, learner.task.regression
-    if (
-        (shape, learner.task.outputs) != ((1,), 1)
-        if regression
-        else len(shape) != 3 or shape[0] not in (1, 3)
-    ):
+    is_curve, is_image = shape == (1,) and learner.task.outputs == 1, len(shape) == 3 and shape[0] in (1, 3)
+    if not (is_curve if regression else is_image):
         return []
     episode, predictions = predicted(learner, datamodule, tasks)
     scores = learner.scores(predictions, episode.query_y).tolist()

@@ -79,11 +79,8 @@ def diagnostics(result: Mapping[str, Any]) -> list[str]:
     mean, ci95, baselines = result["mean"], result["ci95"] or 0, result["baselines"]
     chance = baselines["chance" if "chance" in baselines else "support_mean"]
     better = mean - chance if "chance" in baselines else chance - mean
-    warning = f"at chance: {mean:.4g} ± {ci95:.4g} in the test, and chance is {chance:.4g}"
-    if "chance" not in baselines:
-        warning = (
-            f"at chance: {mean:.4g} ± {ci95:.4g} in the test, and the support set's mean has {chance:.4g}"
-        )
+    what = "chance is" if "chance" in baselines else "the support set's mean has"
+    warning = f"at chance: {mean:.4g} ± {ci95:.4g} in the test, and {what} {chance:.4g}"
     return [] if better > ci95 else [warning]
 
 
