@@ -21,5 +21,6 @@ from fewshot.methods import (
     Reptile,
     Ridge,
     WarpMAML,
+    WarpOPLSTM,
 )
 from fewshot.methods.base import Lr, query_pass

@@ -26,6 +26,7 @@ CLASSES: dict[str, type[MetaLearner]] = {
     **{"protonet": methods.ProtoNet, "sap": methods.SAP, "warpmaml": methods.WarpMAML},
     **{"ridge": methods.Ridge, "deltanet": methods.DeltaNet, "reptile": methods.Reptile},
     **{"nearest_centroid": methods.NearestCentroid, "logistic": methods.Logistic, "metasgd": methods.MetaSGD},
+    "warp_oplstm": methods.WarpOPLSTM,
 }
 FC = {"layer": "linear", "widths": [6, 5], "bn": "transductive", "zero_bias": False}
 MLP = {"layer": "linear", "widths": [6, 5], "bn": "none", "zero_bias": True}
@@ -36,6 +37,7 @@ TEXT = {"normalisation": "example", "gamma": 0.025, "pool_state": True, "softmax
 OPLSTM: dict[str, Any] = {"lr": 1e-3, "passes": 3, "lstm_units": [3, 2, 1], "gamma": 0.4}
 OPLSTM |= {"preactivation": False, "detach": False, "scalar_bias": False}
 LSTM = {"lr": 1e-3, "inputs": "target", "hidden": [7, 4], "passes": 3, "first_labels": True}
+WARP_OPLSTM = OPLSTM | RELEASED | {"normalisation": "joint"}
 INNER = {"lr": 1e-3, "inner_lr": 0.3, "inner_steps": 3, "eval_inner_steps": 3}
 INNER |= {"first_order": False, "grad_clip": None}
 MAML = INNER | {"grad_clip_each": False}
@@ -46,6 +48,7 @@ OPTIONS |= {"protonet": {"lr": 1e-3}, "warpmaml": WARPMAML, "ridge": {"lr": 1e-3
 OPTIONS |= {"deltanet": {"lr": 1e-3, "passes": 3, "key_size": 4}}
 OPTIONS |= {"reptile": {"lr": 1e-3, "inner_lr": 0.3, "inner_steps": 3, "eval_inner_steps": 3}}
 OPTIONS |= {"metasgd": {"lr": 1e-3, "inner_lr": 0.3, "inner_steps": 3}}
+OPTIONS |= {"warp_oplstm": WARP_OPLSTM}
 OPTIONS |= {"nearest_centroid": {"distance": "euclidean"}, "logistic": {"penalty": 0.5}}
 
 for name in list(os.environ):

@@ -4,7 +4,19 @@ import pytest
 import torch
 
 from tests import reference
-from tests.conftest import LSTM, MAML, OPLSTM, OPTIONS, RELEASED, SAP, TEXT, WARPMAML, episode, make
+from tests.conftest import (
+    LSTM,
+    MAML,
+    OPLSTM,
+    OPTIONS,
+    RELEASED,
+    SAP,
+    TEXT,
+    WARP_OPLSTM,
+    WARPMAML,
+    episode,
+    make,
+)
 
 BACKBONES = ("mlp", None), ("fc", None), ("conv4", None), ("fc", "support"), ("conv4", "support")
 OWN_STATISTICS = BACKBONES[:3]
@@ -59,6 +71,9 @@ SHORT = {"layers": "all", "passes": 2}
 add("oplstm", [("conv4", None), ("conv4", "support")], OPLSTM | TEXT | SHORT)
 for options in (NORMALISED[1], NORMALISED[2] | {"preactivation": True}, PLAIN | {"detach": True}):
     add("oplstm", [("conv4", None)], options | SHORT)
+add("oplstm", [("conv4", None)], OPLSTM | TEXT | SHORT | {"unpooling": "even"})
+add("warp_oplstm", [("fc", None), ("mlp", None)], WARP_OPLSTM, OPLSTM | TEXT)
+add("warp_oplstm", [("conv4", None), ("conv4", "support")], OPLSTM | TEXT | SHORT)
 
 
 def close(found, expected, name="", rtol=1e-09, atol=1e-10):

@@ -11,7 +11,7 @@ from fewshot.backbones.base import make_body
 from fewshot.backbones.resnet12 import ResNet12
 from fewshot.errors import UserError
 from fewshot.methods.base import Task
-from tests.conftest import CLASSES, MAML, OPLSTM, OPTIONS, SAP, WARPMAML, episode
+from tests.conftest import CLASSES, CONV, FC, MAML, OPLSTM, OPTIONS, SAP, WARPMAML, episode
 
 RESNET = {"_target_": "fewshot.backbones.resnet12.ResNet12", "widths": [2, 3, 4, 5], "bn": "transductive"}
 LIBRARY = "fewshot.backbones.library.LibraryBody"
@@ -170,6 +170,8 @@ def test_backbones_that_do_not_fit(backbone, shape, why):
             "layers=all adapts convolutions: choose backbone=conv4",
         ),
         ("oplstm", OPLSTM | {"preactivation": True}, RESNET, "preactivation=true needs adapted layers"),
+        ("warp_oplstm", OPLSTM, CONV, "warps lie between adapted layers, .* conv4 with method.layers=all"),
+        ("warp_oplstm", OPLSTM | {"preactivation": True}, FC, "and method.preactivation=false"),
     ],
 )
 def test_a_learner_says_which_backbones_it_takes(method, options, backbone, why):

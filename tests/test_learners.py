@@ -39,11 +39,15 @@ LEARNERS = {
         "oplstm",
         RELEASED_OPLSTM | {"normalisation": "matrix", "preactivation": True, "layers": "all"},
     ),
+    "warp-oplstm": ("warp_oplstm", OPTIONS["warp_oplstm"]),
+    "warp-oplstm-all": ("warp_oplstm", OPLSTM | TEXT | {"layers": "all", "unpooling": "even"}),
     "oplstm-preactivation": ("oplstm", RELEASED_OPLSTM | {"normalisation": "none", "preactivation": True}),
 }
 ALL = [(name, backbone) for name in LEARNERS for backbone in ("fc", "mlp", "conv4")]
 ALL = [pair for pair in ALL if pair[0] != "oplstm-preactivation" or pair[1] == "fc"]
-ALL = [pair for pair in ALL if not pair[0].startswith("oplstm-all") or pair[1] == "conv4"]
+CONV_ONLY = ("oplstm-all", "oplstm-all-preactivation", "warp-oplstm-all")
+ALL = [pair for pair in ALL if pair[0] not in CONV_ONLY or pair[1] == "conv4"]
+ALL = [pair for pair in ALL if pair != ("warp-oplstm", "conv4")]
 EVERY = pytest.mark.parametrize(("name", "backbone"), ALL)
 
 

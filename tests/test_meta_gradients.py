@@ -5,6 +5,7 @@ import torch
 
 from fewshot.errors import UserError
 from tests.conftest import (
+    BACKBONES,
     CLASSES,
     FC,
     MAML,
@@ -46,6 +47,7 @@ def check_gradient(learner, gradient, value):
         *(("sap", backbone, None, SAP | {"inner_steps": 2}) for backbone in ("fc", "conv4")),
         ("sap", "conv4", None, SAP | {"inner_steps": 2, "centred": False}),
         ("oplstm", "conv4", None, OPLSTM | TEXT | {"layers": "all"}),
+        ("warp_oplstm", "conv4", None, OPLSTM | TEXT | {"layers": "all"}),
     ],
 )
 def test_meta_gradient_equals_finite_differences(method, backbone, bn, options):
@@ -132,6 +134,17 @@ def test_meta_sgd_is_maml_with_learned_steps():
     assert sgd.hparams["inner_lr"] == MAML["inner_lr"]
     with pytest.raises(UserError, match="MetaSGD: inner_steps=0: Input should be greater than or equal to 1"):
         make("metasgd", "fc", **OPTIONS["metasgd"] | {"inner_steps": 0})
+
+
+@pytest.mark.parametrize(("backbone", "layers"), [("fc", "last"), ("conv4", "all")])
+def test_warped_op_lstm_begins_as_op_lstm(backbone, layers):
+    options = OPLSTM | TEXT | {"layers": layers}
+    plain = make("oplstm", backbone, **options)
+    warped = CLASSES["warp_oplstm"](plain.task, BACKBONES[backbone], **options).double()
+    warped.load_state_dict(plain.state_dict(), strict=False)
+    batch = episode(plain)
+    close(warped.predict(batch), plain.predict(batch), rtol=1e-12, atol=1e-12)
+    assert all(gradients(warped, batch)[f"warps.0.{name}"].abs().max() > 0 for name in ("weight", "bias"))
 
 
 @pytest.mark.parametrize("gamma", [0.4, None])

@@ -155,4 +155,6 @@ def test_every_study_composes_and_takes_a_step(study):
         assert losses.isfinite().all()
         if learner.is_trained:
             losses.sum().backward()
-            assert any(parameter.grad is not None and parameter.grad.any() for parameter in learner.parameters())
+            assert any(
+                parameter.grad is not None and parameter.grad.any() for parameter in learner.parameters()
+            )

@@ -19,19 +19,19 @@ from fewshot.training.run import run as train
 from fewshot.training.update import LONG, Captured, WholeUpdate, kind_of_update, update_function
 from tests.conftest import FC, MAML, episode, make
 from tests.helpers import check_same, config, kill_at
-from tests.test_learners import close, make_named
+from tests.test_learners import CONV_ONLY, close, make_named
 
 TRACED = partial(torch.compile, fullgraph=True, dynamic=False, backend="aot_eager")  # all but the C++
 CLIPPED = {"grad_clip": 0.1}
 PURE = ["protonet", "lstm-set", "lstm-sequence", "lstm-offset", "oplstm-released", "oplstm-text", "maml"]
-PURE += ["sap", "ridge", "deltanet", "metasgd", "oplstm-all"]
+PURE += ["sap", "ridge", "deltanet", "metasgd", "oplstm-all", "warp-oplstm-all"]
 BACKBONES = [(name, backbone) for name in PURE for backbone in ("mlp", "fc", "conv4")]
-BACKBONES = [(n, b) for n, b in BACKBONES if n != "lstm-sequence" and (n != "oplstm-all" or b == "conv4")]
+BACKBONES = [(n, b) for n, b in BACKBONES if n != "lstm-sequence" and (n not in CONV_ONLY or b == "conv4")]
 OPTIONS = [{}, CLIPPED, CLIPPED | {"grad_clip_each": True}, {"first_order": True}, {"adapt_head_only": True}]
 
 
 def usual(name):
-    return "conv4" if name == "oplstm-all" else "fc"
+    return "conv4" if name in CONV_ONLY else "fc"
 
 
 @pytest.fixture(autouse=True)

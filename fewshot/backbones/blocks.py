@@ -25,9 +25,10 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, layer: str, bn: bool, zero_bias: bool) -> None:
         super().__init__()
-        self.is_conv, self.has_bn = layer != "linear", bn
+        self.is_conv = self.pools = layer != "linear"
+        self.has_bn = bn
         self.layer: Callable[..., Tensor] = conv if self.is_conv else linear
-        self.pool: Function = max_pool if self.is_conv else nn.Identity()
+        self.pool: Function = max_pool if self.pools else nn.Identity()
         size = (1, 3) if layer == "conv1d" else 3
         made: Any = nn.Conv2d(inputs, outputs, size) if self.is_conv else nn.Linear(inputs, outputs)
         self.weight: nn.Parameter = made.weight

@@ -20,7 +20,7 @@ NOT_SCORE_OF_TRAINER = (
     *("benchmark", "profiler", "detect_anomaly", "enable_model_summary"),
 )
 # settings that came later, and the value that all runs before had
-LATER = (("backbone", "frozen", False), ("method", "layers", "last"))
+LATER = (("backbone", "frozen", False), ("method", "layers", "last"), ("method", "unpooling", "winner"))
 CLASSES = ("data", "method", "backbone")  # the groups that name one
 CROSS_DOMAIN_QUERIES = 15
 TEST_ONLY = ("data.test_queries", "trainer.num_test_tasks")

@@ -12,4 +12,5 @@ from fewshot.methods.protonet import ProtoNet
 from fewshot.methods.reptile import Reptile
 from fewshot.methods.ridge import Ridge
 from fewshot.methods.sap import SAP
+from fewshot.methods.warp_oplstm import WarpOPLSTM
 from fewshot.methods.warpmaml import WarpMAML

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.backbones.base import make_body
-from fewshot.backbones.blocks import Block, Blocks
-from fewshot.backbones.task_kernel import TaskKernel, pick, unpool, winners
+from fewshot.backbones.blocks import Blocks
+from fewshot.backbones.task_kernel import TaskKernel, pick, spread, unpool, winners
 from fewshot.backbones.task_weight import TaskWeight
 from fewshot.errors import UserError
 from fewshot.methods.base import Lr, MetaLearner, Task, query_pass
@@ -29,8 +29,9 @@ class OPLSTM(MetaLearner):
 
     On linear blocks every layer is adapted, on other backbones the output layer alone. With `layers=all` the
     convolutions of blocks are adapted too: h and messages are numbers per pixel, outer products are summed
-    over pixels, and messages pass a pooling layer to the pixels that won. Updates are divided by the norm of
-    each example's outer product ("example"), of each layer's mean ("matrix"), or of all layers' ("joint").
+    over pixels, and messages pass a pooling layer to the pixels that won, or evenly (`unpooling=even`).
+    Updates are divided by the norm of each example's outer product ("example"), of each layer's mean
+    ("matrix"), or of all layers' ("joint").
     With `preactivation`, as released for the FC net, LSTM and outer products read hidden layers before batch
     norm and ReLU, and updates are scaled by batch norm's weight over the outputs' spread.
     """
@@ -54,13 +55,16 @@ class OPLSTM(MetaLearner):
         layers: Annotated[
             Literal["last", "all"], "of convolutional blocks: only the output's, or all"
         ] = "last",
+        unpooling: Annotated[
+            Literal["winner", "even"], "h of a pooling window: to the pixel that won, or to all alike"
+        ] = "winner",
     ) -> None:
         super().__init__(task, lr)
         self.body = make_body(task.input_shape, backbone)
         self.head = nn.Linear(self.body.features, task.outputs)
         if scalar_bias:  # as released: initialised as for a layer of two inputs
             self.head.bias = nn.Parameter(torch.empty(1).uniform_(-(0.5**0.5), 0.5**0.5))
-        self.hidden: list[Block] = []
+        self.hidden: list[Any] = []  # blocks
         if isinstance(self.body, Blocks) and (self.body.flat or layers == "all"):
             self.hidden = list(self.body)
         if layers == "all" and (self.body.flat or not self.hidden):
@@ -74,6 +78,7 @@ class OPLSTM(MetaLearner):
             self.hidden_lstm = CoordinateLSTM(lstm_units)
         self.gamma = None if gamma is None else nn.Parameter(torch.tensor(float(gamma)))
         self.passes, self.normalisation, self.pool_state = passes, normalisation, pool_state
+        self.unpool = spread if unpooling == "even" else unpool
         self.softmax, self.preactivation, self.detach = softmax and not task.regression, preactivation, detach
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
@@ -133,7 +138,7 @@ class OPLSTM(MetaLearner):
             h_BMO, state = self.lstm(layer)(a, m, states[layer])  # Eq. 15
             new_states.append(pooled(state, h_BMO.shape) if self.pool_state else state)
             if layer < len(self.hidden):
-                h_BMO = unpool(h_BMO, won[layer], outputs[layer])
+                h_BMO = self.unpool(h_BMO, won[layer], outputs[layer])
             message = weights[layer].transposed(h_BMO) if layer > 0 else message
             updates.append(self.outer_product(weights, layer, h_BMO, below[layer], outputs[layer]))
         return self.updated(weights, updates[::-1]), new_states[::-1]
@@ -141,7 +146,7 @@ class OPLSTM(MetaLearner):
     def won(self, layer: int, u: Tensor) -> Tensor | None:
         """The pixels that the pooling after a convolution takes; None after a linear layer."""
         block = self.hidden[layer]
-        return winners(block.normalise(u.detach())) if block.is_conv else None
+        return winners(block.normalise(u.detach())) if block.pools else None
 
     def lstm(self, layer: int) -> CoordinateLSTM:
         """The LSTM of a layer: all hidden layers share one."""

@@ -16,7 +16,7 @@ from tests.reference.rivals import centroid_task, deltanet_task, logistic_task, 
 def predict(state, options, support_x, support_y, query_x):
     """Predictions (B, Q, out) of `options["method"]` for every query of every task."""
     learners = {"oplstm": oplstm_task, "lstm": lstm_task, "protonet": protonet_task}
-    learners |= {"ridge": ridge_task, "deltanet": deltanet_task}
+    learners |= {"warp_oplstm": oplstm_task, "ridge": ridge_task, "deltanet": deltanet_task}
     learners |= {"nearest_centroid": centroid_task, "logistic": logistic_task}
     learner = learners.get(options["method"], maml_task)
     tasks = range(len(support_x))

@@ -33,7 +33,7 @@ def oplstm_pass(current, options, names, memory, support_x, support_y):
     features, u, a, statistics = net.forward_body(current, options, support_x)
     adapted = options["backbone"] == "conv4" and len(names) > 1
     won = [winners(current, l, u[l], statistics) for l in layers[:-1]] if adapted else None
-    below, seen = layer_inputs(current, options, support_x, support_y, features, u, a, won)
+    below, seen = layer_inputs(current, options, support_x, support_y, features, u, a, statistics, won)
     target = net.label_vectors(support_y, len(current["head.weight"]), features)
 
     h, new_memory = {}, {}
@@ -47,8 +47,11 @@ def oplstm_pass(current, options, names, memory, support_x, support_y):
                 nodes.append(coordinate_lstm(current, options, lstm, z, (i, l, j), memory, new_memory))
             h[i, l] = torch.stack(nodes)
             if won and l < len(layers) - 1:
-                h[i, l] = at_winners(h[i, l], won[l], i, u[l])
+                h[i, l] = at_winners(h[i, l], won[l], i, u[l], options.get("unpooling") == "even")
             message = message_below(current[names[l]], h[i, l])
+            if f"warps.{l - 2}.weight" in current:  # on the output of layer l - 1
+                m = message.reshape(a[l - 1][i].shape)
+                message = message_below(current[f"warps.{l - 2}.weight"], m)
 
     updates = []
     for l in layers:
@@ -74,15 +77,18 @@ def winners(current, l, u, statistics):
     return found
 
 
-def at_winners(h, won, i, u):
-    """One example's h, a number a window in order, on the pixels of u; zero where no window was won."""
+def at_winners(h, won, i, u, even):
+    """One example's h, a number a window in order, at the pixels of u that won, or if `even` at all."""
     grid = [
         [[u.new_zeros(()) for _ in range(u.shape[3])] for _ in range(u.shape[2])] for _ in range(u.shape[1])
     ]
     windows = [key for key in won if key[0] == i]
     for number, key in zip(h, windows):
-        y, x = won[key]
-        grid[key[1]][y][x] = number
+        for dy, dx in itertools.product((0, 1), (0, 1)) if even else ():
+            grid[key[1]][2 * key[2] + dy][2 * key[3] + dx] = number / 4
+        if not even:
+            y, x = won[key]
+            grid[key[1]][y][x] = number
     return torch.stack([torch.stack([torch.stack(row) for row in channel]) for channel in grid])
 
 
@@ -105,18 +111,27 @@ def message_below(weight, h):
     return message[:, 1:-1, 1:-1].flatten()
 
 
-def layer_inputs(current, options, support_x, support_y, features, u, a, won):
+def layer_inputs(current, options, support_x, support_y, features, u, a, statistics, won):
     """Per layer: what its outer product takes from below, and what its coordinate LSTM sees."""
     prediction = net.linear(current["head.weight"], current["head.bias"], features)
     if options["softmax"] and net.is_classification(support_y):
         prediction = F.softmax(prediction, dim=-1)
     if not won and options["backbone"] == "conv4":
         return [features], [prediction]
-    if won:
-        hidden = [picked(*pair) for pair in zip(u, won)] if options["preactivation"] else a
-        return [support_x, *hidden[:-1], hidden[-1].flatten(1)], [*hidden, prediction]
-    hidden = u if options["preactivation"] else a
-    return [support_x.flatten(1)] + hidden, hidden + [prediction]
+    x = support_x if won else support_x.flatten(1)
+    if options["preactivation"]:
+        hidden = [picked(*pair) for pair in zip(u, won)] if won else u
+    else:  # a^l before a warp; a is after it
+        hidden = [activation(current, l, u[l], statistics, won) for l in range(len(u))]
+    below = hidden if options["preactivation"] else a
+    return [x, *below[:-1], below[-1].flatten(1)], [*hidden, prediction]
+
+
+def activation(current, l, u, statistics, won):
+    """a^l of one layer's linear outputs."""
+    if statistics:
+        u = net.batch_norm(u, statistics[l], current[f"body.{l}.bn_weight"], current[f"body.{l}.bn_bias"])
+    return F.max_pool2d(torch.relu(u), 2) if won else torch.relu(u)
 
 
 def coordinate_lstm(state, options, lstm, x, node, memory, new_memory):
