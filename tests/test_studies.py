@@ -144,6 +144,7 @@ def test_every_study_composes_and_takes_a_step(study):
     for job in (found[0], found[-1]):
         cfg = job.cfg.copy()
         check(cfg)
+        OmegaConf.resolve(cfg.copy())  # as --cfg job --resolve
         assert cfg.study == study
         task = Task((1,), 1, True)
         if cfg.data.name != "sine":

@@ -19,7 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fewshot.episodes import random_bits, uniform
 
@@ -127,7 +127,7 @@ def draw(name: str, kind: str, *among: Any, _root_: DictConfig) -> Any:
     where = float(uniform(random_bits(key, np.uint64(_root_.trial)), 0, 1)[0])
     if kind == "choice":
         [options] = among
-        return options[int(where * len(options))]
+        return ListConfig(options)[int(where * len(options))]
     low, high = among
     if kind == "int":
         return int(low) + int(where * (int(high) - int(low) + 1))
@@ -135,9 +135,9 @@ def draw(name: str, kind: str, *among: Any, _root_: DictConfig) -> Any:
     return value if kind == "log" else round(value)
 
 
-def stacked(units: int, layers: int, *last: int) -> list[int]:
+def stacked(units: int, layers: int, *last: int) -> ListConfig:
     """A stack of equal layers, with the units of further ones."""
-    return [units] * layers + list(last)
+    return ListConfig([units] * layers + list(last))  # OmegaConf.resolve takes no plain list
 
 
 for resolver in (by, has_tasks, per_meta_batch, quarter, draw, stacked):

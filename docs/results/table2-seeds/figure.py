@@ -1,7 +1,8 @@
-"""Draws seeds.png from states.csv and the unpacked runs: python figure.py OUTPUTS
+"""Draws seeds.png and in-full.png: python figure.py OUTPUTS FULL
 
-Left: validation by updates. Middle: accuracy after 2 500 updates by the first update of the hidden layers.
-Right: accuracy by the number of passes in the test.
+OUTPUTS holds the runs of first-updates.tar.xz, FULL those of runs.tar.xz and ../table2/runs.tar.xz.
+seeds.png: validation by updates; accuracy after 2 500 updates by the first update of the hidden layers;
+accuracy by the number of passes in the test. in-full.png: validation by updates; the tests of complete runs.
 """
 
 import sys
@@ -52,6 +53,22 @@ def by_passes(axes: Axes, states: pd.DataFrame) -> None:
     axes.set(xlabel="passes (dotted: negative label effect)", ylabel="accuracy, 100 tasks, %")
 
 
+def in_full(curves: Axes, histogram: Axes, outputs: Path) -> None:
+    tests: dict[str, list[float]] = {"seeds 1 to 12": [], "Table 2's runs": []}
+    for path in sorted(outputs.glob("omniglot/oplstm/1-shot/*/metrics.csv")):
+        result = pd.read_json(path.with_name("result.json"), typ="series")
+        label, color = ("seeds 1 to 12", "C0") if 1 <= result["seed"] <= 12 else ("Table 2's runs", "C1")
+        rows = pd.read_csv(path).query("metric == 'val/accuracy' and step > 0")
+        curves.plot(rows["step"], rows["value"], color=color, linewidth=0.8)
+        tests[label].append(result["mean"])
+    curves.set(xlabel="updates", ylabel="validation accuracy, 600 tasks, %", ylim=(45, 88))
+    edges = [79 + 0.5 * number for number in range(15)]
+    histogram.hist([*tests.values()], edges, stacked=True, color=["C0", "C1"], label=[*tests])
+    histogram.axvline(84.27, color="black", linestyle="--", label="the paper's mean of three")
+    histogram.set(xlabel="test accuracy, 600 tasks, %", ylabel="runs", ylim=(0, 4.5))
+    histogram.legend(fontsize=8)
+
+
 if __name__ == "__main__":
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     states = pd.read_csv(HERE / "states.csv")
@@ -59,3 +76,6 @@ if __name__ == "__main__":
     by_size(middle, states)
     by_passes(right, states)
     figure.savefig(HERE / "seeds.png", dpi=110)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    in_full(left, right, Path(sys.argv[2]))
+    figure.savefig(HERE / "in-full.png", dpi=110)
