@@ -89,7 +89,12 @@ def unset(cfg: DictConfig, resolve: bool = False) -> list[str]:
 
 def by(key: str, table: Mapping[Any, Any], *, _root_: DictConfig) -> Any:
     """The entry of `table` for the value of setting `key`, or `other`; "???" where there is none."""
-    return table.get(OmegaConf.select(_root_, key), table.get("other", "???"))
+    return resolvable(table.get(OmegaConf.select(_root_, key), table.get("other", "???")))
+
+
+def resolvable(value: Any) -> Any:
+    """`OmegaConf.resolve`, as for `--cfg job --resolve`, takes no plain list from a resolver."""
+    return ListConfig(value) if isinstance(value, list) else value
 
 
 def has_tasks(path: str) -> bool:
@@ -127,7 +132,7 @@ def draw(name: str, kind: str, *among: Any, _root_: DictConfig) -> Any:
     where = float(uniform(random_bits(key, np.uint64(_root_.trial)), 0, 1)[0])
     if kind == "choice":
         [options] = among
-        return ListConfig(options)[int(where * len(options))]
+        return resolvable(options[int(where * len(options))])
     low, high = among
     if kind == "int":
         return int(low) + int(where * (int(high) - int(low) + 1))
@@ -135,9 +140,9 @@ def draw(name: str, kind: str, *among: Any, _root_: DictConfig) -> Any:
     return value if kind == "log" else round(value)
 
 
-def stacked(units: int, layers: int, *last: int) -> ListConfig:
+def stacked(units: int, layers: int, *last: int) -> Any:
     """A stack of equal layers, with the units of further ones."""
-    return ListConfig([units] * layers + list(last))  # OmegaConf.resolve takes no plain list
+    return resolvable([units] * layers + list(last))
 
 
 for resolver in (by, has_tasks, per_meta_batch, quarter, draw, stacked):
