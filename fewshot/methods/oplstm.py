@@ -138,7 +138,8 @@ class OPLSTM(MetaLearner):
             h_BMO, state = self.lstm(layer)(a, m, states[layer])  # Eq. 15
             new_states.append(pooled(state, h_BMO.shape) if self.pool_state else state)
             if layer < len(self.hidden):
-                h_BMO = self.unpool(h_BMO, won[layer], outputs[layer])
+                u, pixels = outputs[layer], won[layer]
+                h_BMO = h_BMO.view_as(u) if pixels is None else self.unpool(h_BMO, pixels, u)
             message = weights[layer].transposed(h_BMO) if layer > 0 else message
             updates.append(self.outer_product(weights, layer, h_BMO, below[layer], outputs[layer]))
         return self.updated(weights, updates[::-1]), new_states[::-1]

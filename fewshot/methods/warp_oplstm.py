@@ -39,8 +39,8 @@ class WarpOPLSTM(OPLSTM):
 
     def updated(self, weights: Weights, updates: list[Any]) -> Weights:
         own = [layer for layer in range(len(weights)) if layer not in self.numbers]
-        moved = super().updated([weights[layer] for layer in own], [updates[layer] for layer in own])
-        return [moved[own.index(layer)] if layer in own else weights[layer] for layer in range(len(weights))]
+        moved = iter(super().updated([weights[layer] for layer in own], [updates[layer] for layer in own]))
+        return [next(moved) if layer in own else weights[layer] for layer in range(len(weights))]
 
 
 class Warp(nn.Module):

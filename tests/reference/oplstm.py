@@ -84,11 +84,10 @@ def at_winners(h, won, i, u, even):
     ]
     windows = [key for key in won if key[0] == i]
     for number, key in zip(h, windows):
-        for dy, dx in itertools.product((0, 1), (0, 1)) if even else ():
-            grid[key[1]][2 * key[2] + dy][2 * key[3] + dx] = number / 4
-        if not even:
-            y, x = won[key]
-            grid[key[1]][y][x] = number
+        window = itertools.product(*((2 * k, 2 * k + 1) for k in key[2:]))
+        pixels = [*window] if even else [won[key]]
+        for y, x in pixels:
+            grid[key[1]][y][x] = number / len(pixels)
     return torch.stack([torch.stack([torch.stack(row) for row in channel]) for channel in grid])
 
 
