@@ -24,7 +24,7 @@ from tests.test_learners import CONV_ONLY, close, make_named
 TRACED = partial(torch.compile, fullgraph=True, dynamic=False, backend="aot_eager")  # all but the C++
 CLIPPED = {"grad_clip": 0.1}
 PURE = ["protonet", "lstm-set", "lstm-sequence", "lstm-offset", "oplstm-released", "oplstm-text", "maml"]
-PURE += ["sap", "ridge", "deltanet", "metasgd", "oplstm-all", "warp-oplstm-all"]
+PURE += ["sap", "ridge", "deltanet", "metasgd", "reptile", "oplstm-all", "warp-oplstm-all"]
 BACKBONES = [(name, backbone) for name in PURE for backbone in ("mlp", "fc", "conv4")]
 BACKBONES = [(n, b) for n, b in BACKBONES if n != "lstm-sequence" and (n not in CONV_ONLY or b == "conv4")]
 OPTIONS = [{}, CLIPPED, CLIPPED | {"grad_clip_each": True}, {"first_order": True}, {"adapt_head_only": True}]

@@ -21,6 +21,8 @@ class Reptile(MAML):
     gradient is taken through the inner loop, and training does not learn from queries.
     """
 
+    pure = True
+
     def __init__(
         self,
         task: Task,
