@@ -69,6 +69,15 @@ def read_jobs(folder: Path) -> pd.DataFrame:
     return rows.drop_duplicates("job", keep="last")
 
 
+def as_shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """The table for people: without the overrides that all jobs have, and scores in four digits."""
+    given = [row.split() for row in rows["overrides"]]
+    common = set.intersection(*map(set, given)) if len(given) > 1 else set()
+    own = [" ".join(override for override in row if override not in common) for row in given]
+    scores = pd.to_numeric(rows["score"]).map("{:.4g}".format, na_action="ignore").fillna("")
+    return rows.assign(overrides=own, score=scores)
+
+
 class JobTable(Callback):
     """Hydra's callback that says how each job of a multirun ended, and at the end shows a table of all.
 
@@ -98,7 +107,8 @@ class JobTable(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         rows = read_jobs(Path(config.hydra.sweep.dir))
-        print(rows.to_string(index=False), file=sys.stderr)
+        score = "best validation" if "method" in config else "test"
+        print(as_shown(rows).rename(columns={"score": score}).to_string(index=False), file=sys.stderr)
         codes = rows["status"].str.partition(":")[0].map(EXIT_CODES)
         sys.exit(max(codes, key=[*EXIT_CODES.values()].index))
 

@@ -110,8 +110,8 @@ def changed(name, index, value, arrays=CLASSES):
 WRONG = {  # what is said of some arrays
     "it holds x: x and y are needed": {"x": CLASSES["x"]},
     "it holds x, y, split, z:": CLASSES | {"z": CLASSES["y"]},
-    "x has numbers that are not finite": changed("x", (3, 1), np.nan),
-    "y has numbers that are not finite": changed("y", (3, 1), np.inf, TASKS),
+    r"x\[3\] has numbers that are not finite": changed("x", (3, 1), np.nan),
+    r"y\[3\] has numbers that are not finite": changed("y", (3, 1), np.inf, TASKS),
     r"x has shape \(60,\) and type float32: numbers": CLASSES | {"x": CLASSES["x"][:, 0]},
     r"x has shape \(60, 4\) and type <U": CLASSES | {"x": CLASSES["x"].astype(str)},
     r"y has shape \(60,\), type float64: \(n,\), whole": CLASSES | {"y": CLASSES["y"] / 2},
@@ -136,7 +136,7 @@ def test_wrong_arrays_are_rejected(said, tmp_path):
 
 def test_too_few_rows_and_wrong_ways_are_rejected_before_training(tmp_path):
     own = ["data=arrays", f"data.path={saved(tmp_path, **CLASSES)}", "data.ways=3", *SHORT]
-    with pytest.raises(UserError, match=r"3 ways are more than the 0 train classes with 7 examples"):
+    with pytest.raises(UserError, match=r"3 ways need as many train classes; 0 have 7 examples"):
         run(config(tmp_path, *own, "shots=5"))
     with pytest.raises(UserError, match=r"data.ways=1: 1 in regression, else 2 or more"):
         run(config(tmp_path, *own, "data.ways=1"))

@@ -38,7 +38,7 @@ def test_training_tasks_may_have_more_ways():
         assert source.episode(drawn, 2).query_y.unique().tolist() == list(range(ways))
         assert [len(names) for names in source.class_names(split, tasks)] == [ways] * 4
     assert (source.task.outputs, source.task.train_outputs) == (3, 7)
-    with pytest.raises(UserError, match=r"^11 ways are more than the 10 train classes"):
+    with pytest.raises(UserError, match=r"^11 ways need as many train classes; 10 have"):
         ImageSource(0, plain.table, 3, train_ways=11).check("train", 1, 1)
 
 
@@ -74,5 +74,5 @@ def test_classes_with_too_few_images_are_left_out(capsys):
     others.setup("validate")
     assert {name for task in others.source.class_names("val", np.arange(200)) for name in task} == set("acef")
     assert module.source.class_names("val", np.arange(200)) == names
-    with pytest.raises(UserError, match="3 ways are more than the 0 test classes with 16 examples"):
+    with pytest.raises(UserError, match="3 ways need as many test classes; 0 have 16 examples"):
         module.setup("test")

@@ -11,7 +11,7 @@ import pytest
 from fewshot.errors import exit_code
 from fewshot.report import load
 from fewshot.report.__main__ import main, report
-from fewshot.report.jobs import jobs, runs_of
+from fewshot.report.jobs import jobs, name_of_report, runs_of
 from fewshot.report.table import summarise
 from fewshot.results.paper import read_csv
 from tests.helpers import evaluated, some, store, store_study
@@ -132,6 +132,16 @@ def test_everything_is_written_and_printed(outputs, capsys):
     assert {"p_seeds", "ci95_tasks"} <= set(pd.read_csv(folder / "pairs.csv"))
     exact = summarise(report("table1").runs)["mean"]
     np.testing.assert_allclose(pd.read_csv(folder / "in_full.csv")["mean"], exact, rtol=1e-12)
+    shutil.rmtree(outputs / "sine")  # a report without runs keeps nothing of this one
+    main("table1", ["logger=csv"])
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"report.md", "report.tex", "report.html", "runs.csv", "in_full.csv"}
+
+
+def test_reports_with_long_titles_have_folders_of_their_own():
+    names = [name_of_report(f"table1 {'data.path=/a/long/path ' * 8} shots={shots}") for shots in (1, 5)]
+    assert names[0] != names[1]
+    assert max(map(len, names)) == 150
 
 
 @pytest.mark.slow

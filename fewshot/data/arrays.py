@@ -39,7 +39,7 @@ def read_arrays(path: Path) -> Table:
     examples = [
         Example(splits[n], str(labels[n]), f"{n:012}", partial(x.__getitem__, n)) for n in range(len(x))
     ]
-    note = f"{len(x)} examples, {'of which each task counts as a class' if regression else 'classes from y'}"
+    note = f"{len(x)} examples, {'tasks from task' if regression else 'classes from y'}"
     if {*splits} != {"test"}:  # which is all that `evaluate.py` needs
         examples, note = with_splits(examples, note)
     examples, counts = in_order(examples)
@@ -57,8 +57,9 @@ def what_is_wrong(arrays: dict[str, np.ndarray]) -> str | None:
     for given, array in {"x": x, "y": y}.items() if regression else [("x", x)]:
         if array.ndim < 2 or array.dtype.kind not in "biuf" or array.itemsize > 8 or 0 in array.shape:
             return f"{given} has shape {array.shape} and type {array.dtype}: numbers (n, ...) are needed"
-        if not float(np.abs(array).max()) < 1e100:
-            return f"{given} has numbers that are not finite, or above 1e100"
+        sizes = np.abs(array).reshape(len(array), -1).max(1).astype(float)
+        if not (sizes < 1e100).all():
+            return f"{given}[{np.argmin(sizes < 1e100)}] has numbers that are not finite, or above 1e100"
     if regression and y.ndim != 2:
         return f"y has shape {y.shape}: (n, outputs) is needed"
     if labels.ndim != 1 or labels.dtype.kind not in "biuU":

@@ -38,7 +38,7 @@ class RowSource(Source):
         if self.task.regression and not kept:
             raise UserError(f"no {split} task has {asked}")
         if ways > len(kept):
-            raise UserError(f"{ways} ways are more than the {len(kept)} {split} classes with {asked}")
+            raise UserError(f"{ways} ways need as many {split} classes; {len(kept)} have {asked}")
         few = [name for name in classes if name not in kept]
         if few and few != self.left_out.get(split):
             said = f"{len(few)} of {len(classes)} {split} classes have fewer than {asked} and are left out"

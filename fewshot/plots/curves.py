@@ -105,7 +105,7 @@ def of_study(title: str, cfg: DictConfig, runs: pd.DataFrame, cells: pd.DataFram
 def scores(cells: pd.DataFrame, title: str) -> Figure:
     """A panel a column: ours with the interval over tasks, the paper's hollow."""
     names, columns = list(cells["name"].unique()), list(cells.groupby("column", sort=False))
-    title = f"{title}: ours with 95% over tasks, the paper's hollow"
+    title += ": ours with 95% over tasks" + ", the paper's hollow" * bool(cells["paper"].notna().any())
     figure, all_axes = panels(len(columns), (3, 0.45 * len(names) + 0.9), title, sharey=True)
     for axes, (column, group) in zip(all_axes, columns, strict=True):
         places = group["name"].map(names.index)
@@ -143,11 +143,14 @@ def learning(own: pd.DataFrame, logs: Mapping[str, pd.DataFrame], title: str) ->
         for place, name in enumerate(names):
             folders = group.loc[group["name"] == name, "folder"]
             curves = pd.DataFrame({f: logs[f][f"val/{metric}"] for f in folders}).dropna(how="all")
+            if len(curves) < 2:
+                continue  # not trained
             axes.plot(curves, color=f"C{place}", lw=0.8, alpha=0.4)
             axes.plot(curves.mean(axis=1), color=f"C{place}", lw=1.2, label=name)
         axes.set(yscale="log" if metric == "mse" else "linear", title=f"{data} {shots}-shot")
         by_tasks(axes)
-    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    columns = max(1, min(3, int(8 * figure.get_figwidth() / max(map(len, names)))))
+    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns)
     return figure
 
 

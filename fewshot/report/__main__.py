@@ -127,6 +127,8 @@ def write(said: Report, folder: Path) -> None:
     tex = [text.to_latex(index=False, escape=True, caption=name) for name, text in said.tables.items()]
     files |= {"report.md": markdown(said), "report.tex": "".join(tex), "report.html": "".join(page)}
     folder.mkdir(parents=True, exist_ok=True)
+    for old in (folder / "pairs.csv", *folder.glob(f"{said.title.split()[0]}-*")):
+        old.unlink(missing_ok=True)  # of an earlier report, with runs that may be gone
     for name, figure in said.figures.items():
         save_figure(figure, folder / name)
     for name, content in files.items():

@@ -5,6 +5,7 @@ import shlex
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,7 +94,8 @@ def title(study: str, overrides: Sequence[str]) -> str:
 
 def name_of_report(title: str) -> str:
     """A report's title as the name of its folder and in W&B, whose filters and workspaces take it."""
-    return re.sub(r"[^\w,.-]+", "-", title)[:150]
+    name = re.sub(r"[^\w,.-]+", "-", title)
+    return name if len(name) <= 150 else f"{name[:139]}-{sha256(title.encode()).hexdigest()[:10]}"
 
 
 def stored_tests(folder: Path) -> list[dict[str, Any]]:

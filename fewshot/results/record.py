@@ -96,7 +96,9 @@ def score_line(result: Mapping[str, Any]) -> str:
         return f"no test score: {result['status']} ({result.get('reason', '')})"
     unit, digits = ("%", 2) if result["metric"] == "accuracy" else ("", 4)
     interval = "" if result["ci95"] is None else f" ± {result['ci95']:.{digits}f}"
-    details = ["{ways}-way {shots}-shot, {tasks} tasks, queries per class: {test_queries}, bn {bn}"]
+    classes = "{ways}-way {shots}-shot, {tasks} tasks, queries per class: {test_queries}, bn {bn}"
+    values = "{shots}-shot, {tasks} tasks, queries: {test_queries}, bn {bn}"
+    details = [values if result["metric"] == "mse" else classes]
     if result["val_shots"] != result["shots"]:
         details += ["trained for {val_shots}-shot"]
     if bn_in_test(result):
