@@ -71,7 +71,8 @@ SHORT = {"layers": "all", "passes": 2}
 add("oplstm", [("conv4", None), ("conv4", "support")], OPLSTM | TEXT | SHORT)
 for options in (NORMALISED[1], NORMALISED[2] | {"preactivation": True}, PLAIN | {"detach": True}):
     add("oplstm", [("conv4", None)], options | SHORT)
-add("oplstm", [("conv4", None)], OPLSTM | TEXT | SHORT | {"unpooling": "even"})
+EVEN = SHORT | {"unpooling": "even"}
+add("oplstm", [("conv4", None)], OPLSTM | TEXT | EVEN, NORMALISED[1] | EVEN | {"preactivation": True})
 add("warp_oplstm", [("fc", None), ("mlp", None)], WARP_OPLSTM, OPLSTM | TEXT)
 add("warp_oplstm", [("conv4", None), ("conv4", "support")], OPLSTM | TEXT | SHORT)
 

@@ -10,6 +10,7 @@ import torch
 from fewshot.config.compose import composed
 from fewshot.config.run_id import run_folder, table_name
 from fewshot.errors import UserError
+from fewshot.report.__main__ import PRETRAINED, report
 from fewshot.training.build import make_datamodule
 from fewshot.training.evaluate import evaluate
 from fewshot.training.folder import load_weights
@@ -65,6 +66,7 @@ def test_learners_see_the_features_of_a_run(tmp_path):
     assert run(again)["mean"] == result["mean"]
     assert file.stat().st_mtime_ns == written
     assert evaluate(evaluation(run_folder(cfg), tmp_path))["mean"] == result["mean"]
+    assert PRETRAINED in report("arena", [*frozen, "method=nearest_centroid", "seed=0"]).notes
 
 
 @pytest.mark.slow

@@ -21,6 +21,8 @@ from tests.conftest import (
 )
 from tests.test_learners import RELEASED_OPLSTM, close, gradients, summed_loss
 
+MATRIX = RELEASED_OPLSTM | {"normalisation": "matrix"}
+
 
 def check_gradient(learner, gradient, value):
     """`gradient` is that of `value` along each of its tensors and along several directions of all at once."""
@@ -47,6 +49,8 @@ def check_gradient(learner, gradient, value):
         *(("sap", backbone, None, SAP | {"inner_steps": 2}) for backbone in ("fc", "conv4")),
         ("sap", "conv4", None, SAP | {"inner_steps": 2, "centred": False}),
         ("oplstm", "conv4", None, OPLSTM | TEXT | {"layers": "all"}),
+        ("oplstm", "conv4", None, OPLSTM | TEXT | {"layers": "all", "unpooling": "even"}),
+        ("oplstm", "conv4", None, MATRIX | {"preactivation": True, "layers": "all"}),
         ("warp_oplstm", "conv4", None, OPLSTM | TEXT | {"layers": "all"}),
     ],
 )

@@ -4,9 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fewshot.backbones.task_kernel import unpool
 from fewshot.methods.base import Task
 from fewshot.methods.maml import MAML
 from fewshot.methods.oplstm import OPLSTM
+from fewshot.methods.warp_oplstm import Warp, WarpOPLSTM
 from tests.conftest import CONV, RELEASED, episode, materialized
 from tests.conftest import MAML as MAML_OPTIONS
 from tests.conftest import OPLSTM as OPTIONS
@@ -62,8 +64,9 @@ class Unmasked(Descent):
 
 
 def descend(learner, x, y, steps):
-    """One task: plain gradient steps of the weight matrices on the mean support loss; biases stay."""
-    blocks = list(learner.body)
+    """One task: plain gradient steps of the weights on the mean support loss; biases and warps stay."""
+    blocks, max_pool = learner.hidden, learner.unpool is unpool
+    rates = [0.0 if isinstance(layer, Warp) else ETA for layer in (*blocks, learner.head)]
     weights = [layer.weight.detach() for layer in (*blocks, learner.head)]
     head_bias = learner.head.bias.detach()
     for _ in range(steps):
@@ -74,15 +77,17 @@ def descend(learner, x, y, steps):
                 a = F.conv2d(a, weight, block.bias.detach(), padding=[n // 2 for n in weight.shape[2:]])
             else:
                 a = a @ weight.T + block.bias.detach()
+            if isinstance(block, Warp):
+                continue
             if block.has_bn:
                 a = F.batch_norm(a, None, None, block.bn_weight, block.bn_bias, training=True)
-            a = torch.relu(a)
             if block.is_conv:
-                a = F.max_pool2d(a, (min(a.shape[2], 2), 2))
+                a = (F.max_pool2d if max_pool else F.avg_pool2d)(a, (min(a.shape[2], 2), 2))
+            a = torch.relu(a)  # as after max-pooling, so after average pooling
         output = a.flatten(1) @ weights[-1].T + head_bias
         loss = F.mse_loss(output, y) if learner.task.regression else F.cross_entropy(output, y)
         gradients = torch.autograd.grad(loss, weights)
-        weights = [(w - ETA * g).detach() for w, g in zip(weights, gradients, strict=True)]
+        weights = [(w - r * g).detach() for w, r, g in zip(weights, rates, gradients, strict=True)]
     return weights
 
 
@@ -120,6 +125,32 @@ def test_with_all_layers_it_makes_the_whole_networks_update(backbone, regression
     assert difference(learner, steps) < 1e-12 * max(1.0, *(w.abs().max().item() for w in final))
 
 
+def average_pool(x):
+    size = (min(x.shape[3], 2), 2)
+    return F.avg_pool2d(x.flatten(0, 1), size).unflatten(0, x.shape[:2])
+
+
+@pytest.mark.parametrize("backbone", [CONV4, CONV1D], ids=["conv4", "conv1d"])
+def test_even_unpooling_is_that_of_average_pooling(backbone):
+    learner = build(Descent, False, backbone, passes=2, layers="all", unpooling="even")
+    assert difference(learner, 2) > 1e-3
+    for block in learner.hidden:
+        block.pool = average_pool
+    assert difference(learner, 2) < 1e-12
+
+
+class WarpDescent(WarpOPLSTM, Descent):
+    pass
+
+
+@pytest.mark.parametrize("backbone", [NO_BN | {"widths": [6, 5, 4]}, CONV4], ids=["linear", "conv4"])
+def test_warps_stay_where_the_others_descend(backbone):
+    layers = "last" if backbone["layer"] == "linear" else "all"
+    learner = build(WarpDescent, False, backbone, passes=2, layers=layers)
+    assert len(learner.warps) == len(backbone["widths"]) - 1
+    assert difference(learner, 2) < 1e-12
+
+
 def test_mamls_biases_are_all_that_it_lacks():
     """The package's MAML has the same matrices after one step; its biases have moved before the second."""
     learner = build(Descent, False)
@@ -146,6 +177,8 @@ def test_mamls_biases_are_all_that_it_lacks():
         (Descent, {"gamma": 0.5}),
         (Descent, {"normalisation": "example"}),  # Eq. 14 as printed
         (Descent, {"normalisation": "joint"}),
+        (Unmasked, {"backbone": CONV4, "layers": "all"}),
+        (Descent, {"backbone": CONV, "layers": "all"}),  # with batch norm
     ],
 )
 def test_without_its_conditions_it_does_not(kind, changed):

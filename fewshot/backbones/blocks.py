@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fewshot.backbones.base import Body, Weights, load
 from fewshot.backbones.layers import batch_norm, conv, linear, loop_over_tasks, max_pool
+from fewshot.backbones.task_kernel import winners
 from fewshot.errors import UserError
 from fewshot.options import UnitsOfLayers
 
@@ -25,10 +26,10 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, layer: str, bn: bool, zero_bias: bool) -> None:
         super().__init__()
-        self.is_conv = self.pools = layer != "linear"
+        self.is_conv = layer != "linear"
         self.has_bn = bn
         self.layer: Callable[..., Tensor] = conv if self.is_conv else linear
-        self.pool: Function = max_pool if self.pools else nn.Identity()
+        self.pool: Function = max_pool if self.is_conv else nn.Identity()
         size = (1, 3) if layer == "conv1d" else 3
         made: Any = nn.Conv2d(inputs, outputs, size) if self.is_conv else nn.Linear(inputs, outputs)
         self.weight: nn.Parameter = made.weight
@@ -51,6 +52,16 @@ class Block(nn.Module):
         if transform is not None:
             return self.pool(transform(F.relu(u)))
         return F.relu(self.pool(u))  # the same as pooling last, on a quarter of the pixels
+
+    def winners(self, u: Tensor) -> Tensor | None:
+        """The pixels of `u` that the pooling takes; None after a linear layer."""
+        return winners(self.normalise(u.detach())) if self.is_conv else None
+
+    def slope(self, u: Tensor) -> Tensor:
+        """Batch norm's weight over the root of the squared deviations of `u`, (B, 1, outputs, ...)."""
+        axes = (1, *range(3, u.dim()))
+        squares = (u - u.mean(axes, keepdim=True)).square().sum(axes, keepdim=True)
+        return self.bn_weight.view(squares.shape[2:]) * torch.rsqrt(squares + 1e-7)
 
 
 class Blocks(Body, nn.ModuleList):

@@ -132,4 +132,7 @@ def standardised(name: str, values: np.ndarray, mean: list[Any], std: list[Any])
     theirs = np.shape(mean)
     if theirs != (values.shape[1], *(1 for _ in values.shape[2:])):
         raise UserError(f"{name} is {values.shape[1:]}, and its scale in the run {theirs}")
-    return torch.from_numpy((values - np.array(mean)) / np.array(std)).to(torch.get_default_dtype())
+    found = torch.from_numpy((values - np.array(mean)) / np.array(std)).to(torch.get_default_dtype())
+    if not found.isfinite().all():
+        raise UserError(f"{name} has numbers too large for {found.dtype} after standardisation")
+    return found

@@ -86,11 +86,15 @@ def cell(gates: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def pooled(state: State, shape: torch.Size) -> State:
-    """Eq. 16: each h and c replaced by its mean over the examples; `shape` is (B, M, O)."""
+    """Eq. 16: each h and c replaced by its mean over the examples, and of a convolution over the windows.
+
+    `shape` is (B, M, O), or (B, M, O, windows).
+    """
 
     def pool(rows_DR: Tensor) -> Tensor:
         values = rows_DR.view(-1, *shape)
-        return values.mean(2, keepdim=True).expand_as(values).reshape(rows_DR.shape)
+        means = values.mean((2, *range(4, values.dim())), keepdim=True)
+        return means.expand_as(values).reshape(rows_DR.shape)
 
     return [(pool(h), pool(c)) for h, c in state]
 

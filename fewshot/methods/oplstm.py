@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fewshot.backbones.base import make_body
 from fewshot.backbones.blocks import Blocks
-from fewshot.backbones.task_kernel import TaskKernel, pick, spread, unpool, winners
+from fewshot.backbones.task_kernel import TaskKernel, pick, spread, unpool
 from fewshot.backbones.task_weight import TaskWeight
 from fewshot.errors import UserError
 from fewshot.methods.base import Lr, MetaLearner, Task, query_pass
@@ -52,11 +52,9 @@ class OPLSTM(MetaLearner):
         preactivation: Annotated[bool, "read hidden layers before batch norm and ReLU"] = False,
         detach: Annotated[bool, "detach the LSTM's inputs from the graph"] = False,
         scalar_bias: Annotated[bool, "one output bias for all classes"] = False,
-        layers: Annotated[
-            Literal["last", "all"], "of convolutional blocks: only the output's, or all"
-        ] = "last",
+        layers: Annotated[Literal["last", "all"], "of convolutional blocks: the output's, or all"] = "last",
         unpooling: Annotated[
-            Literal["winner", "even"], "h of a pooling window: to the pixel that won, or to all alike"
+            Literal["winner", "even"], "h of a window: to its maximum, or to all"
         ] = "winner",
     ) -> None:
         super().__init__(task, lr)
@@ -70,7 +68,9 @@ class OPLSTM(MetaLearner):
         if layers == "all" and (self.body.flat or not self.hidden):
             raise UserError("layers=all adapts convolutions: choose backbone=conv4 or conv1d")
         if preactivation and not (self.hidden and self.hidden[0].has_bn):
-            raise UserError("preactivation=true needs adapted layers with batch norm: choose backbone=fc")
+            raise UserError(
+                "preactivation=true needs adapted layers with batch norm: backbone=fc, or layers=all"
+            )
         if lstm_units[-1] != 1:
             raise UserError(f"lstm_units={list(lstm_units)}: the last is 1, one number per coordinate")
         self.output_lstm = CoordinateLSTM(lstm_units)
@@ -126,8 +126,9 @@ class OPLSTM(MetaLearner):
         """H_(t+1) and the LSTM's state of every layer; a state of None is zero."""
         inputs, outputs = self.activations(x, weights)
         prediction = outputs[-1].softmax(-1) if self.softmax else outputs[-1]
-        won, below = [self.won(layer, u) for layer, u in enumerate(outputs[:-1])], inputs
-        if self.preactivation:  # a^(l-1) of the outer products
+        won = [*(block.winners(u) for block, u in zip(self.hidden, outputs[:-1], strict=True)), None]
+        below = inputs  # a^(l-1) of the outer products
+        if self.preactivation:
             picked = map(pick, outputs[:-1], won)
             below = [x, *(u.reshape(a.shape) for u, a in zip(picked, inputs[1:], strict=True))]
         above = [*below[1:], prediction]  # a^l of the LSTM's inputs
@@ -136,18 +137,13 @@ class OPLSTM(MetaLearner):
         for layer in reversed(range(len(weights))):  # Eq. 17: messages go down from the output layer
             a, m = (above[layer].detach(), message.detach()) if self.detach else (above[layer], message)
             h_BMO, state = self.lstm(layer)(a, m, states[layer])  # Eq. 15
-            new_states.append(pooled(state, h_BMO.shape) if self.pool_state else state)
-            if layer < len(self.hidden):
-                u, pixels = outputs[layer], won[layer]
-                h_BMO = h_BMO.view_as(u) if pixels is None else self.unpool(h_BMO, pixels, u)
+            u, pixels = outputs[layer], won[layer]
+            shape = u.shape if pixels is None else pixels.shape
+            new_states.append(pooled(state, shape) if self.pool_state else state)
+            h_BMO = self.unpool(h_BMO, pixels, u)
             message = weights[layer].transposed(h_BMO) if layer > 0 else message
-            updates.append(self.outer_product(weights, layer, h_BMO, below[layer], outputs[layer]))
+            updates.append(self.outer_product(weights, layer, h_BMO, below[layer], u))
         return self.updated(weights, updates[::-1]), new_states[::-1]
-
-    def won(self, layer: int, u: Tensor) -> Tensor | None:
-        """The pixels that the pooling after a convolution takes; None after a linear layer."""
-        block = self.hidden[layer]
-        return winners(block.normalise(u.detach())) if block.pools else None
 
     def lstm(self, layer: int) -> CoordinateLSTM:
         """The LSTM of a layer: all hidden layers share one."""
@@ -160,9 +156,7 @@ class OPLSTM(MetaLearner):
         if self.normalisation == "example":
             h_BMO, a_BMI = weights[layer].unit(h_BMO, a_BMI)
         if self.preactivation and layer < len(self.hidden):
-            axes, bn_weight = (1, *range(3, u_BMO.dim())), self.hidden[layer].bn_weight
-            spread_BO = (u_BMO - u_BMO.mean(axes, keepdim=True)).square().sum(axes, keepdim=True)
-            h_BMO = h_BMO * (bn_weight.view(spread_BO.shape[2:]) * torch.rsqrt(spread_BO + 1e-7))
+            h_BMO = h_BMO * self.hidden[layer].slope(u_BMO)
         return h_BMO / h_BMO.shape[1], a_BMI
 
     def updated(self, weights: Weights, updates: list[tuple[Tensor, Tensor]]) -> Weights:

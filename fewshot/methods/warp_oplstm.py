@@ -48,10 +48,13 @@ class Warp(nn.Module):
 
     def __init__(self, width: int, like: Tensor) -> None:
         super().__init__()
-        self.is_conv, self.pools = like.dim() == 4, False
+        self.is_conv = like.dim() == 4
         weight = torch.zeros(width, width, *like.shape[2:])
         self.weight = nn.Parameter(nn.init.dirac_(weight) if self.is_conv else nn.init.eye_(weight))
         self.bias = nn.Parameter(torch.zeros(width))
 
     def activate(self, u: Tensor, reference: int | None = None) -> Tensor:
         return u
+
+    def winners(self, u: Tensor) -> None:
+        """None: no pooling follows."""

@@ -31,6 +31,7 @@ LEGEND = """Scores are ours ± 95% over tasks, ± 95% over seeds [the paper's]; 
 OF_PAIRS = """Pairs are on equal tasks, the first less the second; a tie is half a task won. p-values of
 each kind have Holm's correction on their own: {tasks} pairs over tasks, {seeds} over seeds. Significance
 (5%, t-tests) over tasks is that of these trained runs, over seeds that of the methods."""
+PRETRAINED = "The frozen features are of a network whose training may have seen the classes of the test."
 HEAD = """<!doctype html><meta charset=utf-8><style>body{font:15px sans-serif;margin:2em}
 th,td{padding:.3em .7em;text-align:right;border-bottom:1px solid #ddd}img{max-width:100%}</style>"""
 
@@ -59,6 +60,8 @@ def report(study: str, overrides: Sequence[str] = ()) -> Report:
     said = Report(title(study, overrides), found, runs, numbers={"runs": runs.drop(columns="scores")})
     if runs["metric"].nunique() > 1:
         raise UserError(f"{said.title}: errors and accuracies do not fit one table: narrow data=")
+    if any(job.cfg.backbone.get("frozen") for job in found):
+        said.notes.append(PRETRAINED)
     (add_trials if study in choices_of("search") else add_tables)(said)
     said.figures = {f"{study}-{kind}": figure for kind, figure in said.figures.items()}
     return said

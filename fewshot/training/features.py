@@ -14,6 +14,7 @@ from fewshot.backbones.base import Body
 from fewshot.data.arrays import ArraySource
 from fewshot.data.row_source import RowSource
 from fewshot.data.table import Table
+from fewshot.errors import UserError
 from fewshot.files import atomic_open
 
 VERSION = 1  # raise it when the same backbone and data give other features
@@ -46,6 +47,8 @@ def features(source: RowSource, body: Body, device: torch.device) -> np.ndarray:
     count, trained = len(source.table.rows), sum(map(len, source.table.splits["train"].values()))
     known: list[int] = []
     if body.bn in ("transductive", "support"):
+        if trained == 0:
+            raise UserError("batch norm of a frozen backbone needs training classes, and there are none")
         known = np.unique(np.linspace(0, trained - 1, REFERENCE).round().astype(int)).tolist()
     computed, at_once = [], 500 if known and source.task.input_shape[-1] <= 32 else 64
     for start in track(range(0, count, at_once), "computing features", console=Console(stderr=True)):

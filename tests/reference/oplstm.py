@@ -63,7 +63,10 @@ def oplstm_pass(current, options, names, memory, support_x, support_y):
     after = dict(current)
     for name, update in zip(names, normalise(options, updates)):
         after[name] = current[name] + current.get("gamma", 1.0) * update  # Eq. 14
-    return after, pool_memory(new_memory, examples) if options["pool_state"] else new_memory
+    if not options["pool_state"]:
+        return after, new_memory
+    windows = [len(won[l]) // len(support_x) // len(u[l][0]) if won else 1 for l in layers[:-1]]
+    return after, pool_memory(new_memory, examples, [*windows, 1])
 
 
 def winners(current, l, u, statistics):
@@ -183,10 +186,15 @@ def normalise(options, updates):
     return updates
 
 
-def pool_memory(memory, examples):
-    """Eq. 16: every cell's h and c averaged over the examples, not over nodes."""
+def pool_memory(memory, examples, windows):
+    """Eq. 16: every cell's h and c averaged over the examples and the windows of its channel, not over nodes.
+
+    `windows` has each layer's number of windows a channel, 1 without pooling.
+    """
 
     def pooled(s, l, j, k):  # s = 0 is h, s = 1 is c
-        return net.mean_over([memory[i, l, j, k][s] for i in examples])
+        first = j // windows[l] * windows[l]
+        places = itertools.product(examples, range(first, first + windows[l]))
+        return net.mean_over([memory[i, l, place, k][s] for i, place in places])
 
     return {(i, l, j, k): (pooled(0, l, j, k), pooled(1, l, j, k)) for i, l, j, k in memory}
