@@ -74,7 +74,7 @@ def as_shown(rows: pd.DataFrame) -> pd.DataFrame:
     given = [row.split() for row in rows["overrides"]]
     common = set.intersection(*map(set, given)) if len(given) > 1 else set()
     own = [" ".join(override for override in row if override not in common) for row in given]
-    scores = pd.to_numeric(rows["score"]).map("{:.4g}".format, na_action="ignore").fillna("")
+    scores = [f"{float(score):.4g}" if score else "" for score in rows["score"]]
     return rows.assign(overrides=own, score=scores)
 
 
