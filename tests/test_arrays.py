@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fewshot.backbones.base import make_body
 from fewshot.config.compose import CONF, choices_of
 from fewshot.config.run_id import run_folder
-from fewshot.data.arrays import ArraySource, read_arrays
+from fewshot.data.arrays import ArraySource, read_arrays, standardised
 from fewshot.errors import UserError
 from fewshot.training.build import make_datamodule
 from fewshot.training.evaluate import evaluate
@@ -132,6 +132,11 @@ WRONG = {  # what is said of some arrays
 def test_wrong_arrays_are_rejected(said, tmp_path):
     with pytest.raises(UserError, match=said):
         read_arrays(saved(tmp_path, **WRONG[said]))
+
+
+def test_numbers_too_large_for_training_are_rejected():
+    with pytest.raises(UserError, match=r"x has numbers too large for torch\.float32 after standardisation"):
+        standardised("x", np.array([[0.0], [1e60]]), [0.0], [1.0])
 
 
 def test_too_few_rows_and_wrong_ways_are_rejected_before_training(tmp_path):

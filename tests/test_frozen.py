@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,10 +10,12 @@ import torch
 
 from fewshot.config.compose import composed
 from fewshot.config.run_id import run_folder, table_name
+from fewshot.data.table import Table
 from fewshot.errors import UserError
 from fewshot.report.__main__ import PRETRAINED, report
 from fewshot.training.build import make_datamodule
 from fewshot.training.evaluate import evaluate
+from fewshot.training.features import features
 from fewshot.training.folder import load_weights
 from fewshot.training.run import run
 from tests.conftest import CLASSES, FC
@@ -67,6 +70,12 @@ def test_learners_see_the_features_of_a_run(tmp_path):
     assert file.stat().st_mtime_ns == written
     assert evaluate(evaluation(run_folder(cfg), tmp_path))["mean"] == result["mean"]
     assert PRETRAINED in report("arena", [*frozen, "method=nearest_centroid", "seed=0"]).notes
+
+
+def test_batch_norm_without_training_classes_is_rejected():
+    table = Table(np.zeros((2, 3)), {"train": {}, "val": {}, "test": {"a": range(2)}}, "")
+    with pytest.raises(UserError, match="needs training classes, and there are none"):
+        features(SimpleNamespace(table=table), SimpleNamespace(bn="support"), torch.device("cpu"))
 
 
 @pytest.mark.slow

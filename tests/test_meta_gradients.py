@@ -19,9 +19,7 @@ from tests.conftest import (
     make,
     materialized,
 )
-from tests.test_learners import RELEASED_OPLSTM, close, gradients, summed_loss
-
-MATRIX = RELEASED_OPLSTM | {"normalisation": "matrix"}
+from tests.test_learners import LEARNERS, RELEASED_OPLSTM, close, gradients, summed_loss
 
 
 def check_gradient(learner, gradient, value):
@@ -50,7 +48,7 @@ def check_gradient(learner, gradient, value):
         ("sap", "conv4", None, SAP | {"inner_steps": 2, "centred": False}),
         ("oplstm", "conv4", None, OPLSTM | TEXT | {"layers": "all"}),
         ("oplstm", "conv4", None, OPLSTM | TEXT | {"layers": "all", "unpooling": "even"}),
-        ("oplstm", "conv4", None, MATRIX | {"preactivation": True, "layers": "all"}),
+        ("oplstm", "conv4", None, LEARNERS["oplstm-all-preactivation"][1]),
         ("warp_oplstm", "conv4", None, OPLSTM | TEXT | {"layers": "all"}),
     ],
 )

@@ -77,17 +77,13 @@ def pick(u: Tensor, won_BMOP: Tensor | None) -> Tensor:
     return u if won_BMOP is None else u.flatten(3).gather(3, won_BMOP)
 
 
-def unpool(h: Tensor, won_BMOP: Tensor | None, like: Tensor) -> Tensor:
+def unpool(h: Tensor, won_BMOP: Tensor, like: Tensor) -> Tensor:
     """The inverse of `pick`: zeros as `like`, and `h` at the pixels that won."""
-    if won_BMOP is None:
-        return h.view_as(like)
     return torch.zeros_like(like).flatten(3).scatter(3, won_BMOP, h.reshape(won_BMOP.shape)).view_as(like)
 
 
-def spread(h: Tensor, won_BMOP: Tensor | None, like: Tensor) -> Tensor:
+def spread(h: Tensor, _: Tensor, like: Tensor) -> Tensor:
     """As `unpool`, but a window's `h` is shared by all its pixels alike."""
-    if won_BMOP is None:
-        return h.view_as(like)
     height, width = like.shape[3:]
     size = (min(height, 2), 2)
     h = h.reshape(*like.shape[:3], height // size[0], width // size[1]) / (size[0] * size[1])

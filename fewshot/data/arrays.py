@@ -57,9 +57,9 @@ def what_is_wrong(arrays: dict[str, np.ndarray]) -> str | None:
     for given, array in {"x": x, "y": y}.items() if regression else [("x", x)]:
         if array.ndim < 2 or array.dtype.kind not in "biuf" or array.itemsize > 8 or 0 in array.shape:
             return f"{given} has shape {array.shape} and type {array.dtype}: numbers (n, ...) are needed"
-        sizes = np.abs(array).reshape(len(array), -1).max(1).astype(float)
-        if not (sizes < 1e100).all():
-            return f"{given}[{np.argmin(sizes < 1e100)}] has numbers that are not finite, or above 1e100"
+        good = np.abs(array).reshape(len(array), -1).max(1).astype(float) < 1e100
+        if not good.all():
+            return f"{given}[{good.argmin()}] has numbers that are not finite, or above 1e100"
     if regression and y.ndim != 2:
         return f"y has shape {y.shape}: (n, outputs) is needed"
     if labels.ndim != 1 or labels.dtype.kind not in "biuU":

@@ -140,7 +140,7 @@ class OPLSTM(MetaLearner):
             u, pixels = outputs[layer], won[layer]
             shape = u.shape if pixels is None else pixels.shape
             new_states.append(pooled(state, shape) if self.pool_state else state)
-            h_BMO = self.unpool(h_BMO, pixels, u)
+            h_BMO = h_BMO.view_as(u) if pixels is None else self.unpool(h_BMO, pixels, u)
             message = weights[layer].transposed(h_BMO) if layer > 0 else message
             updates.append(self.outer_product(weights, layer, h_BMO, below[layer], u))
         return self.updated(weights, updates[::-1]), new_states[::-1]
