@@ -41,21 +41,22 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
     there is.
     """
     signals.install()
-    outcome, score, stopped = "finished", None, None
+    outcome, why, score, stopped = "finished", "", None, None
     try:
         result = function(cfg)
         score = result.get("best_validation", result.get("mean"))
     except signals.Stopped as stop:
-        outcome, stopped = f"{stop.status}: {stop}", stop
+        outcome, why, stopped = stop.status, str(stop), stop
     except Exception as error:
-        outcome = show_error(error)
-    hydra = HydraConfig.get()
-    if hydra.mode == RunMode.MULTIRUN:
-        given: Any = OmegaConf.to_container(hydra.overrides.task)  # not resolved
-        row = pd.DataFrame([[hydra.job.num, " ".join(given), outcome, score]])
-        row.to_csv(Path(hydra.sweep.dir, "jobs.csv"), mode="a", header=False, index=False)
+        outcome, why = show_error(error)
+    job_cfg = HydraConfig.get()
+    if job_cfg.mode == RunMode.MULTIRUN:
+        given: Any = OmegaConf.to_container(job_cfg.overrides.task)  # not resolved
+        status = f"{outcome}: {why}" if why else outcome
+        row = pd.DataFrame([[job_cfg.job.num, " ".join(given), status, score]])
+        row.to_csv(Path(job_cfg.sweep.dir, "jobs.csv"), mode="a", header=False, index=False)
     elif stopped is None:
-        sys.exit(EXIT_CODES[outcome.partition(":")[0]])
+        sys.exit(EXIT_CODES[outcome])
     if stopped is not None:
         signals.end_job(stopped)
     worst = math.inf if "method" in cfg and is_regression(cfg) else -math.inf
@@ -63,7 +64,7 @@ def job(function: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> fl
 
 
 def read_jobs(folder: Path) -> pd.DataFrame:
-    """How the jobs of a sweep ended, at last: what a cluster puts back into the queue ends more than once."""
+    """How each job of a sweep ended last; a job that a cluster requeues is recorded more than once."""
     names = ["job", "overrides", "status", "score"]
     rows = pd.read_csv(folder / "jobs.csv", names=names, dtype=str, keep_default_na=False)
     return rows.drop_duplicates("job", keep="last")

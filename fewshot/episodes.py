@@ -85,8 +85,8 @@ def uniform(words: np.ndarray, low: float, high: float) -> np.ndarray:
 def draw_order(seed: int, split: str, tasks: np.ndarray, ways: int) -> np.ndarray:
     """The order in which the support sets of some tasks show their labels, (B, ways).
 
-    In the order of labels a sequence would tell them by their position; the released code shuffles them a
-    task, too.
+    A sequence sorted by label would give the labels away by position; the released code shuffles each task,
+    too.
     """
     keys_B = random_bits(task_keys(seed, split, tasks), ORDER)
     return np.argsort(random_bits(keys_B[:, None], np.arange(ways, dtype=np.uint64)), axis=1)

@@ -31,19 +31,19 @@ class OutOfTime(Exception):
 
 
 MISTAKES = (UserError, HydraException, OmegaConfBaseException, ImportError, OSError)
-# of how a program or a job of a multirun ends, by severity
+# the exit code of each outcome of a program or of a job of a multirun, the least severe first
 EXIT_CODES = {"finished": 0, "out of time": 124, "requeued": 143, "stopped": 143, "failed": 1, "invalid": 2}
 
 
-def show_error(error: Exception) -> str:
-    """Prints an error in one line, an unknown one after its traceback. Returns how a program ends: why."""
+def show_error(error: Exception) -> tuple[str, str]:
+    """Prints an error in one line, an unknown one after its traceback. Returns the outcome, and why."""
     why, outcome = " ".join(str(error).split()) or type(error).__name__, "failed"
     if isinstance(error, (*MISTAKES, OutOfTime)):
         outcome = "out of time" if isinstance(error, OutOfTime) else "invalid"
     elif not isinstance(error, (Diverged, LostProcess)):
         traceback.print_exc()
     print(f"error: {why}", file=sys.stderr)
-    return f"{outcome}: {why}"
+    return outcome, why
 
 
 def exit_code(program: Callable[..., int | None], *arguments: Any) -> int:
@@ -53,7 +53,7 @@ def exit_code(program: Callable[..., int | None], *arguments: Any) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     except Exception as error:
-        return EXIT_CODES[show_error(error).partition(":")[0]]
+        return EXIT_CODES[show_error(error)[0]]
 
 
 @contextmanager

@@ -31,8 +31,8 @@ NOT_SETTINGS = ("self", "task", "backbone", "input_shape", "source", "table")  #
 class Validated:
     """A base class: the constructors of its subclasses check their arguments by the annotations.
 
-    UserError names the first wrong one, in pydantic's words. A new object's method `remember`, if it has one,
-    gets the arguments by name, first from the constructors of its base classes.
+    UserError names the first wrong one, in pydantic's words. A new object's method `save_arguments`, if there
+    is one, gets the arguments by name, first from the constructors of its base classes.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -48,10 +48,10 @@ class Validated:
                 check(self, *args, **kwargs)
             except ValidationError as error:
                 raise UserError(f"{type(self).__name__}: {first_error(error, named)}") from None
-            if hasattr(self, "remember"):
+            if hasattr(self, "save_arguments"):
                 bound = signature.bind(self, *args, **kwargs)
                 bound.apply_defaults()
-                self.remember({name: bound.arguments[name] for name in named[1:]})
+                self.save_arguments({name: bound.arguments[name] for name in named[1:]})
 
         cls.__init__ = construct  # type: ignore[method-assign]
 

@@ -12,7 +12,7 @@ from fewshot.config.compose import composed
 from fewshot.config.run_id import run_folder, table_name
 from fewshot.data.table import Table
 from fewshot.errors import UserError
-from fewshot.report.__main__ import PRETRAINED, report
+from fewshot.report.__main__ import PRETRAINED, make_report
 from fewshot.training.build import make_datamodule
 from fewshot.training.evaluate import evaluate
 from fewshot.training.features import features
@@ -69,7 +69,7 @@ def test_learners_see_the_features_of_a_run(tmp_path):
     assert run(again)["mean"] == result["mean"]
     assert file.stat().st_mtime_ns == written
     assert evaluate(evaluation(run_folder(cfg), tmp_path))["mean"] == result["mean"]
-    assert PRETRAINED in report("arena", [*frozen, "method=nearest_centroid", "seed=0"]).notes
+    assert PRETRAINED in make_report("arena", [*frozen, "method=nearest_centroid", "seed=0"]).notes
 
 
 def test_batch_norm_without_training_classes_is_rejected():

@@ -88,7 +88,7 @@ def test_figures_are_of_the_predictions_of_the_test(make_case):
     learner, datamodule = make_case()
     learner.double()
     before = {name: value.clone() for name, value in learner.state_dict().items()}
-    made = episodes.test_figures(learner, datamodule, (3, 1))
+    made = episodes.task_figures(learner, datamodule, (3, 1))
     assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())
     [batch] = datamodule.test_dataloader()
     batch = Episode(*(x.double() if x.is_floating_point() else x for x in batch))
@@ -99,7 +99,7 @@ def test_figures_are_of_the_predictions_of_the_test(make_case):
 
 def test_figures_are_saved_as_png_and_pdf(tmp_path):
     learner, datamodule = images()
-    [(_, _, figure)] = episodes.test_figures(learner, datamodule, [0])
+    [(_, _, figure)] = episodes.task_figures(learner, datamodule, [0])
     episodes.save_figure(figure, tmp_path / "a.picture")
     with Image.open(tmp_path / "a.picture.png") as image:
         assert image.size[0] == pytest.approx(episodes.DPI * figure.get_figwidth(), abs=1)

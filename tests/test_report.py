@@ -10,7 +10,7 @@ import pytest
 
 from fewshot.errors import exit_code
 from fewshot.report import load
-from fewshot.report.__main__ import main, report
+from fewshot.report.__main__ import main, make_report
 from fewshot.report.jobs import jobs, name_of_report, runs_of
 from fewshot.report.table import summarise
 from fewshot.results.paper import read_csv
@@ -35,14 +35,14 @@ def test_a_table_holds_ours_the_papers_and_both_intervals():
             store(job, some(0.4, 0))
         if job.name == "oplstm":
             store(job, status="timeout")
-    said = report("table1", ["shots=5"])
-    lstm = cell(said.runs[said.runs["name"] == "lstm"], "sine 5-shot")
+    report = make_report("table1", ["shots=5"])
+    lstm = cell(report.runs[report.runs["name"] == "lstm"], "sine 5-shot")
     scores = np.array([some(0.04, seed) for seed in (1337, 0, 42)])
     assert lstm["mean"] == pytest.approx(scores.mean())
     assert lstm["ci95_tasks"] == pytest.approx(1.96 * scores.std(ddof=1) / scores.size**0.5, rel=1e-3)
     assert lstm["ci95_seeds"] == pytest.approx(4.3027 * scores.mean(1).std(ddof=1) / 3**0.5, rel=1e-3)
     assert (lstm["paper"], lstm["paper_ci95"]) == (0.0406, 0.002)
-    shown = said.tables["table"].set_index("")["sine 5-shot"]
+    shown = report.tables["table"].set_index("")["sine 5-shot"]
     assert re.fullmatch(r"0\.0\d+ ± 0\.00\d+, ± 0\.0\d+ \[0\.0406 ± 0\.002\]", shown["lstm"])
     assert "(1/3) [0.177" in shown["maml"]
     assert shown["oplstm"].startswith("- [0.105")
@@ -50,8 +50,8 @@ def test_a_table_holds_ours_the_papers_and_both_intervals():
 
 def test_reduced_runs_are_marked_and_never_stand_in_a_full_table():
     store_study("table1", ["profile=quick", *LSTM])
-    [quick] = report("table1", ["profile=quick", *LSTM]).tables["table"]["sine 5-shot"]
-    [full] = report("table1", LSTM).tables["table"]["sine 5-shot"]  # of missing runs
+    [quick] = make_report("table1", ["profile=quick", *LSTM]).tables["table"]["sine 5-shot"]
+    [full] = make_report("table1", LSTM).tables["table"]["sine 5-shot"]  # of missing runs
     assert quick.endswith("*")  # and without the paper's
     assert full == "· [0.0406 ± 0.002]"
 
@@ -75,7 +75,7 @@ def test_further_tests_are_those_of_finished_runs():
     store(third, status="timeout")
     for job in (first, second):
         evaluated(job, some(40, job.cfg.seed, 600), "cub", device="another one")
-    runs = report("table4", narrow).runs
+    runs = make_report("table4", narrow).runs
     assert runs["device"].dropna().eq("another one").sum() == 2
     seen = cell(runs, "mini → cub 1-shot")
     assert (seen["seeds"], seen["status"], seen["paper"]) == (2, "timeout", 42.33)
@@ -90,7 +90,7 @@ def test_what_a_run_cost():
     narrow = ["data=mini", "shots=1", "method=oplstm"]
     costs = {"parameters": 133182, "train_tasks": 320000, "tasks_per_second": 70.4, "peak_memory_bytes": 2e9}
     store_study("table3", narrow, 50, **costs)
-    [shown] = report("table3", narrow).tables["costs"].to_numpy().tolist()
+    [shown] = make_report("table3", narrow).tables["costs"].to_numpy().tolist()
     assert shown == ["oplstm", "mini 1-shot", "133,182", "141,187", "320,000", "1.5", "290", "70", "2,000"]
 
 
@@ -102,7 +102,7 @@ def test_figure_6_stands_beside_the_papers_values():
             value = update / 100_000 + (job.cfg.seed == 42) * 0.3
             rows.append(f"{4 * update},{update},similarity_released/{measure},{value}")
         (job.folder / "metrics.csv").write_text("\n".join(rows))
-    cosine, _ = report("figure6").figures["figure6-similarity"].axes
+    cosine, _ = make_report("figure6").figures["figure6-similarity"].axes
     mean, paper = cosine.lines[0].get_xydata(), cosine.lines[1].get_xydata()
     assert mean[12].tolist() == pytest.approx([120_000, 0.4])  # .3 + .3 / 3
     assert paper.tolist() == [[0, 0], [10_000, 0.96], [120_000, 0.8], [320_000, 0.94]]
@@ -111,7 +111,7 @@ def test_figure_6_stands_beside_the_papers_values():
 def test_a_figure_by_shots_has_the_papers_line_and_no_error_below_zero():
     for job in jobs("figure5", narrow := ["method.support_mode=set"]):
         store(job, some(0.01, 0) * 10 ** (job.cfg.seed % 3))
-    axes = report("figure5", narrow).figures["figure5-shots"].axes[0]
+    axes = make_report("figure5", narrow).figures["figure5-shots"].axes[0]
     assert [list(line.get_xdata()) for line in axes.lines] == [[5, 10, 20, 30, 40, 50]] * 2
     assert axes.dataLim.y0 < 0 == axes.get_ylim()[0]
 
@@ -130,7 +130,7 @@ def test_everything_is_written_and_printed(outputs, capsys):
     assert page.count("<table") == page.count("</table>") == 5
     assert (folder / "report.tex").read_text().count(r"\toprule") == 5
     assert {"p_seeds", "ci95_tasks"} <= set(pd.read_csv(folder / "pairs.csv"))
-    exact = summarise(report("table1").runs)["mean"]
+    exact = summarise(make_report("table1").runs)["mean"]
     np.testing.assert_allclose(pd.read_csv(folder / "in_full.csv")["mean"], exact, rtol=1e-12)
     shutil.rmtree(outputs / "sine")  # a report without runs keeps nothing of this one
     main("table1", ["logger=csv"])

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fewshot.report.__main__ import report
+from fewshot.report.__main__ import make_report
 from fewshot.report.jobs import jobs, runs_of
 from fewshot.report.table import corrected, one_task, p_text, paired, pairs, ranks
 from fewshot.results.record import half_width
@@ -76,7 +76,7 @@ def test_a_task_that_has_much_of_the_error_is_marked():
     scores = some(0.04, 0)
     scores[7] = 30.0
     store(next(job for job in found if job.name == "maml" and job.cfg.seed == 0), scores)
-    tables = report("table1", narrow).tables
+    tables = make_report("table1", narrow).tables
     assert list(tables["in full"]["one task"]) == ["", "11%"]
     assert tables["pairs"]["one task"].str.endswith("%").all()
 
@@ -85,12 +85,13 @@ def test_variants_are_compared_on_the_tests_of_evaluate():
     narrow = ["method=oplstm", "shots=1", "variant=released,paper"]
     for job in store_study("table2", narrow, 80):
         evaluated(job, some(80, job.cfg.seed, 600) - 3 * (job.cfg.variant == "released"))
-    said = report("table2", [*narrow, "queries=15"])
-    [pair] = pairs(said.runs).to_dict("records")
+    report = make_report("table2", [*narrow, "queries=15"])
+    [pair] = pairs(report.runs).to_dict("records")
     assert (pair["first"], pair["column"], pair["seeds"]) == ("oplstm variant=released", "omniglot 1-shot", 3)
     assert (pair["difference"], pair["ci95_seeds"]) == (pytest.approx(-3), pytest.approx(0, abs=1e-9))
-    assert said.runs["paper"].isna().all()  # it has one query
-    assert said.title == "table2 method=oplstm queries=15 shots=1 variant=released,paper"
-    said = report("table2", narrow)  # of 1 and of 15 queries, which are never compared
-    assert {"omniglot 1-shot, test_queries=1", "omniglot 1-shot, test_queries=15"} == set(said.runs["column"])
-    assert "pairs" not in said.tables
+    assert report.runs["paper"].isna().all()  # it has one query
+    assert report.title == "table2 method=oplstm queries=15 shots=1 variant=released,paper"
+    report = make_report("table2", narrow)  # of 1 and of 15 queries, which are never compared
+    columns = {"omniglot 1-shot, test_queries=1", "omniglot 1-shot, test_queries=15"}
+    assert set(report.runs["column"]) == columns
+    assert "pairs" not in report.tables

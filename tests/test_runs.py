@@ -162,15 +162,15 @@ def test_a_micro_batch(tmp_path, monkeypatch):
 
 def test_further_tests(tmp_path, monkeypatch, capsys):
     """They are made once, after training or later; one without a score leaves the others."""
-    test_run, tested = run_module.test_run, []
+    run_test, tested = run_module.run_test, []
 
     def diverge_on_the_first(folder, trained, further):
         tested.append(Path(further.data.path).name)
         if tested[-1] == "first":
             raise Diverged("it is not finite")
-        return test_run(folder, trained, further)
+        return run_test(folder, trained, further)
 
-    monkeypatch.setattr(run_module, "test_run", diverge_on_the_first)
+    monkeypatch.setattr(run_module, "run_test", diverge_on_the_first)
     for name in ("first", "second"):
         images_of(tmp_path, name)
     small = [*images_of(tmp_path), *PROTONET]

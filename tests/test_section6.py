@@ -40,7 +40,7 @@ def draw(learner):
 
 
 def final_weights(learner, support_x, support_y):
-    learnt = learner.adapt(learner.body.shape(support_x), learner.targets(support_y))
+    learnt = learner.adapt(learner.body.as_input(support_x), learner.targets(support_y))
     return [weight.materialize(len(support_x)).detach() for weight in learnt]
 
 
@@ -95,7 +95,7 @@ def difference(learner, steps):
     """The largest difference between the learner's H_T and gradient descent's, over tasks and layers."""
     batch = draw(learner)
     found = final_weights(learner, batch.support_x, batch.support_y)
-    tasks = zip(learner.body.shape(batch.support_x), batch.support_y, strict=True)
+    tasks = zip(learner.body.as_input(batch.support_x), batch.support_y, strict=True)
     of_tasks = [descend(learner, x, y, steps) for x, y in tasks]
     return largest(found, [torch.stack(layer) for layer in zip(*of_tasks, strict=True)])
 

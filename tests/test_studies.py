@@ -12,7 +12,7 @@ from fewshot import Task
 from fewshot.config.compose import choices_of, composed, draw
 from fewshot.config.run_id import run_folder
 from fewshot.config.settings import check
-from fewshot.report.__main__ import report
+from fewshot.report.__main__ import make_report
 from fewshot.report.jobs import jobs, runs_of, title
 from fewshot.training.build import make_learner
 from tests.conftest import episode
@@ -94,14 +94,14 @@ def test_trials_are_ranked_by_validation():
     found, best = jobs("lstm_sine", ["trial=range(0,6)"]), (0.5, 0.1, 0.3, 0.2, 0.4)
     for trial, (job, validation) in enumerate(zip(found, best, strict=False)):
         store(job, some(validation, trial), best_validation=validation)
-    said = report("lstm_sine", ["trial=range(0,6)"])
-    [table] = said.tables.values()
+    report = make_report("lstm_sine", ["trial=range(0,6)"])
+    [table] = report.tables.values()
     assert list(table["trial"]) == ["1", "3", "2", "4", "0"]
     assert list(table["lr"]) == [f"{found[trial].cfg.method.lr:.3g}" for trial in (1, 3, 2, 4, 0)]
-    assert said.notes[0] == "5 of 6 trials have a result"
-    assert said.notes[2] == "python train.py search=lstm_sine trial=1 seed=0"
-    assert list(said.figures) == ["lstm_sine-trials"]
-    alone = report("lstm_sine", ["trial=3", "seed=0"]).tables["trials"]  # as another machine runs it
+    assert report.notes[0] == "5 of 6 trials have a result"
+    assert report.notes[2] == "python train.py search=lstm_sine trial=1 seed=0"
+    assert list(report.figures) == ["lstm_sine-trials"]
+    alone = make_report("lstm_sine", ["trial=3", "seed=0"]).tables["trials"]  # as another machine runs it
     assert list(alone["trial"]) == ["3"]
 
 

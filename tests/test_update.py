@@ -16,7 +16,7 @@ from fewshot.episodes import Episode
 from fewshot.methods import PlainLSTM, ProtoNet
 from fewshot.training import update as updates
 from fewshot.training.run import run as train
-from fewshot.training.update import LONG, Captured, WholeUpdate, kind_of_update, update_function
+from fewshot.training.update import MANY_UPDATES, Captured, WholeUpdate, kind_of_update, update_function
 from tests.conftest import FC, MAML, episode, make
 from tests.helpers import check_same, config, kill_at
 from tests.test_learners import CONV_ONLY, close, make_named
@@ -153,7 +153,7 @@ class SGD(ProtoNet):
     ("choice", "settings", "kind"),
     [
         ("auto", {}, "compiled"),
-        ("auto", {"max_steps": LONG - 1}, "eager"),
+        ("auto", {"max_steps": MANY_UPDATES - 1}, "eager"),
         (True, {"max_steps": 1}, "compiled"),
         (False, {}, "eager"),
         ("auto", {"device": "cuda", "max_steps": 1}, "captured"),
@@ -165,7 +165,7 @@ class SGD(ProtoNet):
     ],
 )
 def test_where_an_update_is_one_function(choice, settings, kind):
-    usual = {"max_steps": LONG, "precision": "32-true", "world_size": 1, "gradient_clip_val": None}
+    usual = {"max_steps": MANY_UPDATES, "precision": "32-true", "world_size": 1, "gradient_clip_val": None}
     usual |= {"accumulate_grad_batches": 1, "device": "cpu"} | settings
     trainer = SimpleNamespace(**usual, strategy=SimpleNamespace(root_device=torch.device(usual["device"])))
     learner = make_named("protonet", "fc")
@@ -207,10 +207,10 @@ def test_many_updates_in_a_batch_change_no_number(monkeypatch, tmp_path):
     monkeypatch.setattr(WholeUpdate, "run", counting)
     settings = ["trainer.compile=true", "trainer.save_every_n_steps=5"]
     one_by_one, killed = (config(tmp_path, *settings, outputs=name) for name in ("one", "killed"))
-    monkeypatch.setattr(updates, "SHORT", 0)
+    monkeypatch.setattr(updates, "SHORT_UPDATE", 0)
     train(one_by_one)
     assert sizes == [1] * 40
-    monkeypatch.setattr(updates, "SHORT", 60)
+    monkeypatch.setattr(updates, "SHORT_UPDATE", 60)
     kill_at(20, killed, monkeypatch)
     assert sizes[40:] == [1] * 5 + [5] * 3
     check_same(killed, one_by_one)

@@ -28,7 +28,7 @@ class Body(Validated, nn.Module):
     flat = False  # whether it takes flat inputs, as linear layers do, and no images
     per_task = True  # whether its weights may have a leading task axis, so that a learner can adapt them
 
-    def shape(self, x: Tensor) -> Tensor:
+    def as_input(self, x: Tensor) -> Tensor:
         """Examples as the first layer takes them."""
         return x.flatten(2) if self.flat else x
 

@@ -99,13 +99,13 @@ class Blocks(Body, nn.ModuleList):
     def __iter__(self) -> Iterator[Block]:
         return super().__iter__()  # type: ignore[return-value]
 
-    def shape(self, x: Tensor) -> Tensor:
-        return x.unsqueeze(3) if self.one_dimension else super().shape(x)
+    def as_input(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(3) if self.one_dimension else super().as_input(x)
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         if not self.flat and len(x) > 1 and loop_over_tasks(x) and next(iter(self)).weight.dim() == 4:
             return torch.cat([self(task, reference) for task in x.split(1)])
-        x = self.shape(x)
+        x = self.as_input(x)
         for block in self:
             x = block(x, reference)
         return x.flatten(2)

@@ -112,9 +112,14 @@ def is_regression(cfg: DictConfig) -> bool:
     return bool(cfg.data.get("regression", cfg.data.name == "sine"))
 
 
-def per_meta_batch(amount: float, size: int) -> float:
-    """The share of a meta-batch of `size` tasks; a number of tasks becomes a number of meta-batches."""
-    return round(amount / size) if isinstance(amount, int) else amount / size
+def updates(tasks: int, meta_batch_size: int) -> int:
+    """The number of updates in which about so many tasks are trained on."""
+    return round(tasks / meta_batch_size)
+
+
+def per_task(value: float, meta_batch_size: int) -> float:
+    """The share of one task in a meta-batch, say of a learning rate."""
+    return value / meta_batch_size
 
 
 def quarter(steps: int) -> int:
@@ -145,5 +150,5 @@ def stacked(units: int, layers: int, *last: int) -> Any:
     return resolvable([units] * layers + list(last))
 
 
-for resolver in (by, has_tasks, per_meta_batch, quarter, draw, stacked):
+for resolver in (by, has_tasks, updates, per_task, quarter, draw, stacked):
     OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot.config.compose import choices_of, composed, flatten, plain, unset
-from fewshot.config.settings import COMPUTED, check
+from fewshot.config.settings import MACHINE, check
 from fewshot.data.folder import full_name
 from fewshot.errors import UserError
 
@@ -127,7 +127,7 @@ def eval_config(cfg: DictConfig, trained: DictConfig) -> DictConfig:
     name = cfg.data or (data_at(cfg.path) if cfg.path else trained.data.name)
     path = (cfg.path or trained.data.get("path")) if name in ("folder", "arrays") else None
     tested = trained.copy() if same_data(trained, name, path) else across(trained, name, path)
-    changes = {f"trainer.{name}": cfg[name] for name in (*COMPUTED, "eval_batch_size")}
+    changes = {f"trainer.{name}": cfg[name] for name in (*MACHINE, "eval_batch_size")}
     changes |= {"data.ways": cfg.ways, "data.test_queries": cfg.queries, "trainer.num_test_tasks": cfg.tasks}
     by_sets = trained.backbone.get("bn") in ("transductive", "support") and not trained.backbone.get("frozen")
     if cfg.bn and not by_sets:
@@ -170,7 +170,9 @@ def across(trained: DictConfig, name: str, path: str | None = None) -> DictConfi
         raise UserError("a frozen backbone on arrays is tested on the run's own arrays only")
     full_name(name, Path(path) if path else None)  # or an error
     changes = {key: trained.data[key] for key in ("size", "channels", "ways") if key in trained.data}
-    changes |= {"test_queries": CROSS_DOMAIN_QUERIES} | ({"path": path} if path else {})
+    changes["test_queries"] = CROSS_DOMAIN_QUERIES
+    if path:
+        changes["path"] = path
     tested = trained.copy()
     tested.data = OmegaConf.merge(composed([f"data={name}"]).data, changes)
     return tested

@@ -19,21 +19,21 @@ from fewshot.data.images import open_or_prepare
 from fewshot.errors import UserError
 from fewshot.options import STRICT, Few, Many, Seed, Text, Units, Ways, first_error, help_of, settings_of
 
-Folder = Annotated[str, Field(pattern="^[^~]")]  # which only a shell replaces
+Folder = Annotated[str, Field(pattern="^[^~]")]  # only a shell expands ~
 Settings = dict[str, Any]  # name → annotation
 EPISODES, TABLE = settings_of(EpisodicDataModule), settings_of(open_or_prepare)
-BOTH: Settings = {  # of a run and of an evaluation
+SHARED: Settings = {  # of a run and of an evaluation
     "predictions": Annotated[bool, "keep the prediction of each test query, and draw a confusion matrix"],
     "paths.raw": Annotated[Folder, "archives and folders as they were downloaded"],
     "paths.prepared": Annotated[Folder, "image tables made from them"],
 }
-COMPUTED: Settings = {
+MACHINE: Settings = {
     "accelerator": Annotated[Literal["auto", "cpu", "gpu", "cuda", "mps"], "where it is computed"],
     "num_threads": Annotated[int | None, Field(ge=0, le=1024), "CPU threads; 0: torch's; null: as trained"],
     "enable_progress_bar": Annotated[bool, "show a progress bar"],
 }
 RUN: Settings = {
-    **BOTH,
+    **SHARED,
     "seed": Annotated[Seed, "of the tasks and of the initial weights"],
     "shots": EPISODES["shots"],
     "variant": Annotated[Literal["released", "paper"], "code behind the tables, or the paper's equations"],
@@ -52,7 +52,7 @@ RUN: Settings = {
 }
 TRAINER: Settings = {
     **dict.fromkeys(signature(L.Trainer).parameters, Any),  # Lightning checks these
-    **COMPUTED,
+    **MACHINE,
     **{name: EPISODES[name] for name in ("max_steps", "num_val_tasks", "num_test_tasks", "eval_batch_size")},
     "val_check_interval": Annotated[Many, "updates between validations"],
     "micro_batch_size": Annotated[Units | None, "tasks at a time in an update: memory, not the scores"],
@@ -74,8 +74,8 @@ DATA: Settings = {
     ],
 }
 EVALUATION: Settings = {
-    **BOTH,
-    **COMPUTED,
+    **SHARED,
+    **MACHINE,
     "run": Annotated[Text, "the run's folder; train.py prints it"],
     "data": Annotated[Text | None, "another data set; null: the run's own"],
     "path": Annotated[Text | None, "the folder of data=folder, or the file of data=arrays"],

@@ -68,7 +68,7 @@ class TaskStream:
             drawn = self.draw(np.concatenate(some), self.queries)
             sizes = [len(tasks) for tasks in some]
             for part in zip(*(x.split(sizes) for x in drawn), strict=True):
-                self.next += 1  # now, as nobody may ask for more than the last batch of an epoch
+                self.next += 1  # before the yield, after which nobody may ask for more
                 grouped.append(self.source.episode(part, self.shots))
                 if self.next % self.group == 0:
                     yield grouped if self.group > 1 else grouped[0]

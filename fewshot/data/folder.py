@@ -22,7 +22,7 @@ from fewshot.data.table import Example
 from fewshot.episodes import SPLITS
 from fewshot.errors import UserError
 
-READING = 6  # raise it when the same files make another table
+VERSION = 6  # raise it when the same files make another table
 TARS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 HIDDEN_OR_FOLDER = r"(^|/)\.|/$"  # in an archive
@@ -39,7 +39,7 @@ def full_name(name: str, path: Path | None) -> str:
         what = "an .npz file" if name == "arrays" else "a folder of class folders"
         raise UserError(f"data={name}: {path} does not exist: give {what} as its path")
     files = [(inner, file.stat()) for inner, file in files_below(path).items()]
-    facts = [f"{READING}{path.resolve()}", *(f"{inner} {f.st_size} {f.st_mtime_ns}" for inner, f in files)]
+    facts = [f"{VERSION}{path.resolve()}", *(f"{inner} {f.st_size} {f.st_mtime_ns}" for inner, f in files)]
     digest = hashlib.sha256("\n".join(facts).encode(errors="surrogateescape")).hexdigest()[:10]
     return f"{name}-{re.sub(r'[^A-Za-z0-9.-]+', '_', path.resolve().name)}-{digest}"
 

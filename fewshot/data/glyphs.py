@@ -21,7 +21,7 @@ from fewshot.data.folder import SEEDED_NOTE, seeded
 from fewshot.data.table import Example
 from fewshot.episodes import random_bits, uniform
 
-READING = 2  # raise it when the same fonts make other images
+VERSION = 2  # raise it when the same fonts make other images
 MIN_FACES = 10  # fewer distinct faces make too few examples of a class
 HANDS = 2  # distorted pictures of a face: ten faces make 20 images, enough for 5 shots and 15 queries
 TURN, SLANT, STRETCH = np.deg2rad(15), 0.15, 1.15  # at most, either way: angle, shear, factor of each side

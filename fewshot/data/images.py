@@ -40,7 +40,7 @@ def open_or_prepare(
     """
     if name not in (names := [*DOWNLOADS, "mini", "glyphs", "folder"]) or channels not in (1, 3):
         raise UserError(f"no image data {name} with channels={channels}: names are {', '.join(names)}")
-    source = f"glyphs-{glyphs.READING}" if name == "glyphs" else folder.full_name(name, path)
+    source = f"glyphs-{glyphs.VERSION}" if name == "glyphs" else folder.full_name(name, path)
     table = prepared / f"{source}-{size}-{'grey' if channels == 1 else 'rgb'}"
     if not table.exists():
         prepared.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,8 @@ def read(name: str, raw: Path, path: Path | None, size: int) -> tuple[list[Examp
     try:
         if name == "folder":
             return folder.read(files_in(home))
-        return read_mini(files_in(home)) if name == "mini" else read_download(DOWNLOADS[name], home), ""
+        examples = read_mini(files_in(home)) if name == "mini" else read_download(DOWNLOADS[name], home)
+        return examples, ""
     except UserError as error:
         raise UserError(f"{home}: {error}") from error
 

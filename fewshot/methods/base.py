@@ -33,9 +33,9 @@ class MetaLearner(Validated, L.LightningModule):
     micro_batch_size: int | None = None  # tasks per backward pass in an update; None: the whole meta-batch
     update_kind = "eager"  # of the last training; or "compiled", "captured": see fewshot.training.update
 
-    def remember(self, arguments: dict[str, Any]) -> None:
+    def save_arguments(self, arguments: dict[str, Any]) -> None:
         """Saves the arguments as plain data, from which `load_from_checkpoint` builds the learner."""
-        if "task" in arguments:  # all are named, so that those of a base class would be too many
+        if "task" in arguments:  # a subclass's arguments replace those that its base class saved
             self.hparams.clear()
         plain = arguments | {"task": asdict(self.task)}
         if "weights" in plain.get("backbone", {}):

@@ -83,7 +83,7 @@ class OPLSTM(MetaLearner):
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         if self.hidden:
-            support, query, bn = self.body.shape(support_x), self.body.shape(query_x), self.body.bn
+            support, query, bn = self.body.as_input(support_x), self.body.as_input(query_x), self.body.bn
         else:
             support, bn = self.body(support_x), "none"
             query = query_pass(self.body, self.body.bn, support_x, query_x)
@@ -94,7 +94,7 @@ class OPLSTM(MetaLearner):
 
     def output_layer(self, support_x: Tensor, support_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The output layer's inputs under H_0, (B, M, I), and its weights H_0 and H_T, (B, O, I)."""
-        support = self.body.shape(support_x) if self.hidden else self.body(support_x)
+        support = self.body.as_input(support_x) if self.hidden else self.body(support_x)
         initial, final = self.initial_weights(), self.adapt(support, self.targets(support_y))
         features = self.activations(support, initial)[0][-1]
         return features, initial[-1].materialize(len(support)), final[-1].materialize(len(support))

@@ -99,7 +99,7 @@ class SAPNetwork(Network):
         return F.pad(kernel1x1, (self.centre, 2 - self.centre) * 2)
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
-        x = self.transform(0, self.body.shape(x))
+        x = self.transform(0, self.body.as_input(x))
         for level, block in enumerate(self.body, 1):
             u = block.layer(x, self.scaled(level, block.weight), block.bias.expand(len(x), -1))
             x = block.activate(u, reference, partial(self.transform, level))

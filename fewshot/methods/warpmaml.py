@@ -76,7 +76,7 @@ class WarpedNetwork(Network):
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         first, *others = self.body
-        x = first(self.body.shape(x), reference)
+        x = first(self.body.as_input(x), reference)
         warps: list[Any] = list(self.warps)
         for block, warp in zip(others, warps, strict=True):
             x = block.layer(block(x, reference), warp.weight, warp.bias)

@@ -105,7 +105,9 @@ def of_study(title: str, cfg: DictConfig, runs: pd.DataFrame, cells: pd.DataFram
 def scores(cells: pd.DataFrame, title: str) -> Figure:
     """A panel a column: ours with the interval over tasks, the paper's hollow."""
     names, columns = list(cells["name"].unique()), list(cells.groupby("column", sort=False))
-    title += ": ours with 95% over tasks" + ", the paper's hollow" * bool(cells["paper"].notna().any())
+    title += ": ours with 95% over tasks"
+    if cells["paper"].notna().any():
+        title += ", the paper's hollow"
     figure, all_axes = panels(len(columns), (3, 0.45 * len(names) + 0.9), title, sharey=True)
     for axes, (column, group) in zip(all_axes, columns, strict=True):
         places = group["name"].map(names.index)

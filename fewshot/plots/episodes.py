@@ -41,7 +41,7 @@ def predicted(
     return episode, learner.eval().predict(episode)
 
 
-def test_figures(
+def task_figures(
     learner: MetaLearner, datamodule: EpisodicDataModule, tasks: Sequence[int] = (0, 1, 2, 3), title: str = ""
 ) -> list[tuple[int, float, Figure]]:
     """Number, score of these predictions, and figure of some test tasks: of images, and of curves."""

@@ -23,7 +23,7 @@ from fewshot.files import atomic_write
 from fewshot.plots import curves
 from fewshot.plots.episodes import save_figure
 from fewshot.report import table
-from fewshot.report.jobs import Job, command, jobs, name_of_report, runs_of, title
+from fewshot.report.jobs import Job, jobs, name_of_report, run_program, runs_of, title
 from fewshot.results.record import as_override
 
 LEGEND = """Scores are ours ± 95% over tasks, ± 95% over seeds [the paper's]; * is reduced, - out of time,
@@ -49,7 +49,7 @@ class Report:
     numbers: dict[str, pd.DataFrame] = field(default_factory=dict)  # csv files
 
 
-def report(study: str, overrides: Sequence[str] = ()) -> Report:
+def make_report(study: str, overrides: Sequence[str] = ()) -> Report:
     """A study's report.
 
     Raises:
@@ -57,89 +57,89 @@ def report(study: str, overrides: Sequence[str] = ()) -> Report:
     """
     found = jobs(study, overrides)
     runs = runs_of(found)
-    said = Report(title(study, overrides), found, runs, numbers={"runs": runs.drop(columns="scores")})
+    report = Report(title(study, overrides), found, runs, numbers={"runs": runs.drop(columns="scores")})
     if runs["metric"].nunique() > 1:
-        raise UserError(f"{said.title}: errors and accuracies do not fit one table: narrow data=")
+        raise UserError(f"{report.title}: errors and accuracies do not fit one table: narrow data=")
     if any(job.cfg.backbone.get("frozen") for job in found):
-        said.notes.append(PRETRAINED)
-    (add_trials if study in choices_of("search") else add_tables)(said)
-    said.figures = {f"{study}-{kind}": figure for kind, figure in said.figures.items()}
-    return said
+        report.notes.append(PRETRAINED)
+    (add_trials if study in choices_of("search") else add_tables)(report)
+    report.figures = {f"{study}-{kind}": figure for kind, figure in report.figures.items()}
+    return report
 
 
-def add_tables(said: Report) -> None:
-    cells, compared = table.summarise(said.runs), table.pairs(said.runs)
-    said.notes.append(LEGEND)
-    said.numbers["in_full"] = cells
-    said.tables = {"table": table.as_published(cells), "in full": table.as_text(cells, table.IN_FULL)}
+def add_tables(report: Report) -> None:
+    cells, compared = table.summarise(report.runs), table.pairs(report.runs)
+    report.notes.append(LEGEND)
+    report.numbers["in_full"] = cells
+    report.tables = {"table": table.as_published(cells), "in full": table.as_text(cells, table.IN_FULL)}
     if len(compared):
         counts = compared[["p_tasks", "p_seeds"]].count()
-        said.notes.append(OF_PAIRS.format(tasks=counts["p_tasks"], seeds=counts["p_seeds"]))
-        said.numbers["pairs"], ranks = compared, table.ranks(said.runs)
-        said.tables["pairs"] = table.as_text(compared, table.PAIRS)
+        report.notes.append(OF_PAIRS.format(tasks=counts["p_tasks"], seeds=counts["p_seeds"]))
+        report.numbers["pairs"], ranks = compared, table.ranks(report.runs)
+        report.tables["pairs"] = table.as_text(compared, table.PAIRS)
         if len(ranks):
-            said.tables["mean rank"] = ranks
+            report.tables["mean rank"] = ranks
     if cells["seeds"].any():
-        said.tables["costs"] = table.as_text(cells[cells["seeds"] > 0], table.COSTS)
-        said.figures = curves.of_study(said.title, said.jobs[0].cfg, said.runs, cells)
+        report.tables["costs"] = table.as_text(cells[cells["seeds"] > 0], table.COSTS)
+        report.figures = curves.of_study(report.title, report.jobs[0].cfg, report.runs, cells)
 
 
-def add_trials(said: Report) -> None:
+def add_trials(report: Report) -> None:
     """Adds a search's table, figure and best trial to its report.
 
     Raises:
         UserError: the trials are of several data sets, methods or tasks, which have no common best.
     """
-    cfgs, runs = [job.cfg for job in said.jobs], said.runs
+    cfgs, runs = [job.cfg for job in report.jobs], report.runs
     if len({str((cfg.method.name, cfg.shots, cfg.variant, cfg.data)) for cfg in cfgs}) > 1:
         raise UserError("trials are ranked within one method, data, shots and variant: choose one")
     own, metric = runs[runs["data"] == runs["trained_on"]].reset_index(drop=True), runs["metric"].iloc[0]
     own["trial"] = [str(cfg.get("trial", n)) for n, cfg in enumerate(cfgs)]  # a grid has no trials
     done = own[own["scores"].notna()].sort_values("best_validation", ascending=metric == "mse")
-    said.notes.append(f"{len(done)} of {len(own)} trials have a result")
+    report.notes.append(f"{len(done)} of {len(own)} trials have a result")
     if done.empty:
         return
     settings = pd.json_normalize(list(map(plain, cfgs))).filter(regex=r"^(method|backbone)\..*(?<!\.name)$")
     settings = settings.loc[done.index, settings.astype(str).nunique() > 1]  # those that the search varies
     settings, best = settings.rename(columns=lambda name: name.removeprefix("method.")), done.iloc[0]
     test = f"{best['mean']:.4g} ± {best['ci95']:.2g} (median of its tasks {np.median(best['scores']):.3g})"
-    said.notes.append(f"best, by validation alone: trial {best['trial']}; test on {best['data']}: {test}")
-    said.notes.append(said.jobs[done.index[0]].command)
+    report.notes.append(f"best, by validation alone: trial {best['trial']}; test on {best['data']}: {test}")
+    report.notes.append(report.jobs[done.index[0]].command)
     shown = {"trial": done["trial"], "best validation": done["best_validation"].map("{:.4g}".format)}
     for name, values in settings.items():
         shown[str(name)] = values.map("{:.3g}".format if values.dtype == float else as_override)
     shown["minutes"] = (done["train_seconds"] / 60).map("{:.1f}".format)
-    said.tables["trials"] = pd.DataFrame(shown)
+    report.tables["trials"] = pd.DataFrame(shown)
     if len(settings.columns):
-        said.figures["trials"] = curves.trials(done["best_validation"], settings, metric, said.title)
+        report.figures["trials"] = curves.trials(done["best_validation"], settings, metric, report.title)
 
 
-def markdown(said: Report) -> str:
+def markdown(report: Report) -> str:
     as_text: dict[str, Any] = {"index": False, "stralign": "right", "disable_numparse": True}
-    tables = [f"**{name}**\n\n{frame.to_markdown(**as_text)}" for name, frame in said.tables.items()]
-    figures = [f"![{name}]({name}.png)" for name in said.figures]
-    return "\n\n".join([f"# {said.title}", *said.notes, *tables, *figures]) + "\n"
+    tables = [f"**{name}**\n\n{frame.to_markdown(**as_text)}" for name, frame in report.tables.items()]
+    figures = [f"![{name}]({name}.png)" for name in report.figures]
+    return "\n\n".join([f"# {report.title}", *report.notes, *tables, *figures]) + "\n"
 
 
-def write(said: Report, folder: Path) -> None:
+def write(report: Report, folder: Path) -> None:
     """Writes report.md, .tex (for booktabs and T1 fonts) and .html, csv files and figures."""
-    files = {f"{name}.csv": frame.to_csv(index=False) for name, frame in said.numbers.items()}
-    page = [f"{HEAD}<h1>{escape(said.title)}</h1>", *(f"<p>{escape(note)}</p>" for note in said.notes)]
-    page += [f'<img src="{name}.png">' for name in said.figures]
-    page += [f"<h2>{name}</h2>{text.to_html(index=False, border=0)}" for name, text in said.tables.items()]
-    tex = [text.to_latex(index=False, escape=True, caption=name) for name, text in said.tables.items()]
-    files |= {"report.md": markdown(said), "report.tex": "".join(tex), "report.html": "".join(page)}
+    files = {f"{name}.csv": frame.to_csv(index=False) for name, frame in report.numbers.items()}
+    page = [f"{HEAD}<h1>{escape(report.title)}</h1>", *(f"<p>{escape(note)}</p>" for note in report.notes)]
+    page += [f'<img src="{name}.png">' for name in report.figures]
+    page += [f"<h2>{name}</h2>{text.to_html(index=False, border=0)}" for name, text in report.tables.items()]
+    tex = [text.to_latex(index=False, escape=True, caption=name) for name, text in report.tables.items()]
+    files |= {"report.md": markdown(report), "report.tex": "".join(tex), "report.html": "".join(page)}
     folder.mkdir(parents=True, exist_ok=True)
-    for old in (folder / "pairs.csv", *folder.glob(f"{said.title.split()[0]}-*")):
+    for old in (folder / "pairs.csv", *folder.glob(f"{report.title.split()[0]}-*")):
         old.unlink(missing_ok=True)  # of an earlier report, with runs that may be gone
-    for name, figure in said.figures.items():
+    for name, figure in report.figures.items():
         save_figure(figure, folder / name)
     for name, content in files.items():
         atomic_write(folder / name, content)
 
 
 @optional("logging to W&B")
-def log_to_wandb(said: Report, cfg: DictConfig, folder: Path) -> None:
+def log_to_wandb(report: Report, cfg: DictConfig, folder: Path) -> None:
     """Logs tables and figures as a W&B run, the same each time, offline unless the user is logged in."""
     import wandb
 
@@ -147,23 +147,23 @@ def log_to_wandb(said: Report, cfg: DictConfig, folder: Path) -> None:
 
     settings = wandb_settings(folder) | {"job_type": "report", "name": folder.name}
     settings |= {key: plain(cfg.logger)[key] for key in ("entity", "project", "group", "tags")}
-    shown: dict[str, Any] = {name: wandb.Image(figure) for name, figure in said.figures.items()}
-    shown |= {name: wandb.Table(dataframe=frame) for name, frame in said.tables.items()}
+    shown: dict[str, Any] = {name: wandb.Image(figure) for name, figure in report.figures.items()}
+    shown |= {name: wandb.Table(dataframe=frame) for name, frame in report.tables.items()}
     with wandb.init(**settings) as run:
         run.log(shown)
-        run.summary["notes"] = "\n".join(said.notes)
+        run.summary["notes"] = "\n".join(report.notes)
 
 
 def main(study: str, overrides: Sequence[str]) -> None:
-    said = report(study, overrides)
-    print(markdown(said))
-    cfg = said.jobs[0].cfg
-    folder = Path(cfg.paths.outputs) / "reports" / name_of_report(said.title)
-    write(said, folder)
+    report = make_report(study, overrides)
+    print(markdown(report))
+    cfg = report.jobs[0].cfg
+    folder = Path(cfg.paths.outputs) / "reports" / name_of_report(report.title)
+    write(report, folder)
     if cfg.logger.name == "wandb":
-        log_to_wandb(said, cfg, folder)
+        log_to_wandb(report, cfg, folder)
     print(folder)
 
 
 if __name__ == "__main__":
-    command(main, __doc__)
+    run_program(main, __doc__)

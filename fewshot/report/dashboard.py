@@ -11,7 +11,7 @@ import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
 from fewshot.config.run_id import run_name
-from fewshot.report.jobs import command, jobs, name_of_report, sweep, title
+from fewshot.report.jobs import jobs, name_of_report, run_program, sweep, title
 from fewshot.results.record import name_of_test
 
 MEAN: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}  # over the runs of a group
@@ -56,4 +56,4 @@ def main(study: str, overrides: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command(main, __doc__)
+    run_program(main, __doc__)

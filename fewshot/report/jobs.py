@@ -77,7 +77,7 @@ def planned_tests(cfg: DictConfig, queries: int | None = None) -> list[dict[str,
     return [common | protocol(test) | {"data": name} | changes for name, test in tests]
 
 
-def command(program: Callable[[str, Sequence[str]], None], description: str | None) -> None:
+def run_program(program: Callable[[str, Sequence[str]], None], description: str | None) -> None:
     """Runs a program on the study and the overrides of the command line, and exits."""
     parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("study")

@@ -83,8 +83,10 @@ def score(line: Mapping[str, Any]) -> str:
     metric, ours = line["metric"], line["status"].replace("timeout", "-").replace("missing", "·")
     if line["seeds"]:
         ours = with_intervals(line["mean"], line["ci95_tasks"], line["ci95_seeds"], metric)
-        ours += "*" * bool(line["reduced"])
-        ours += f" ({line['seeds']}/{line['jobs']})" * (line["seeds"] < line["jobs"])
+        if line["reduced"]:
+            ours += "*"
+        if line["seeds"] < line["jobs"]:
+            ours += f" ({line['seeds']}/{line['jobs']})"
     over_tasks = "<0.0005" if line["paper_ci95"] == 0 else line["paper_ci95"]
     paper = with_intervals(line["paper"], over_tasks, line["paper_seeds_ci95"], metric)
     return f"{ours} [{paper}]" if paper else ours
@@ -92,7 +94,12 @@ def score(line: Mapping[str, Any]) -> str:
 
 def with_intervals(mean: float, over_tasks: float | str, over_seeds: float, metric: str) -> str:
     tasks, seeds = (number(width, WIDTHS[metric]) for width in (over_tasks, over_seeds))
-    return number(mean, SCORES[metric]) + f" ± {tasks}" * bool(tasks) + f", ± {seeds}" * bool(seeds)
+    text = number(mean, SCORES[metric])
+    if tasks:
+        text += f" ± {tasks}"
+    if seeds:
+        text += f", ± {seeds}"
+    return text
 
 
 def as_published(table: pd.DataFrame) -> pd.DataFrame:

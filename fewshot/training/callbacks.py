@@ -105,7 +105,7 @@ class Checkpoints(Checkpoint):  # Lightning runs these last: the validation is l
         self.best, self.last, self.timer = folder / "best.ckpt", folder / "last.ckpt", timer
         self.max_time, self.seconds = cfg.trainer.max_time, Timer(cfg.trainer.max_time).time_remaining() or 0
         self.save_every, self.val_every = cfg.trainer.save_every_n_steps, cfg.trainer.val_check_interval
-        self.command = "the same command" + " without overwrite=true" * cfg.overwrite
+        self.command = "the same command without overwrite=true" if cfg.overwrite else "the same command"
         self.best_score: Any = None  # of a validation
         self.saved = 0  # the update of the last save
 

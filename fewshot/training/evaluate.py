@@ -34,10 +34,10 @@ def evaluate(cfg: DictConfig) -> Result:
     """
     check_values(cfg)
     trained = load_config(Path(cfg.run))
-    return test_run(Path(cfg.run), trained, eval_config(cfg, trained), cfg.pictures)
+    return run_test(Path(cfg.run), trained, eval_config(cfg, trained), cfg.pictures)
 
 
-def test_run(folder: Path, trained: DictConfig, tested: DictConfig, pictures: bool = False) -> Result:
+def run_test(folder: Path, trained: DictConfig, tested: DictConfig, pictures: bool = False) -> Result:
     """Tests the best state of the run of `folder`, trained as `trained` says, as `tested` says."""
     prepare_process(tested.trainer.num_threads)
     tested.trainer.devices = 1
@@ -59,7 +59,8 @@ def test_run(folder: Path, trained: DictConfig, tested: DictConfig, pictures: bo
     trainer.test(learner, datamodule=datamodule, verbose=False)
     run = read_result(folder) or {"status": "unfinished"}
     result |= {"status": "finished", "run": folder.name, "run_status": run["status"], "best_step": best_step}
-    result |= {} if own else {"data": table_name(tested)}
+    if not own:
+        result["data"] = table_name(tested)
     place = folder / "evaluations" / name_of_test(result)
     record(trained, place, trainer, result, pictures=pictures, predictions=tested.predictions)
     return result
@@ -105,7 +106,7 @@ def draw_figures(
 ) -> dict[str, Figure]:
     """Saves figures of a test and, if it is the run's own, of its training; returns those of test tasks."""
     drawn, metrics = {}, folder / "metrics.csv"
-    for task, score, figure in episodes.test_figures(learner, datamodule, title=title):
+    for task, score, figure in episodes.task_figures(learner, datamodule, title=title):
         episodes.save_figure(figure, folder / f"test_task_{task}")
         drawn[f"test task {task}: {score:.4g}"] = figure
     if isinstance(learner, OPLSTM):

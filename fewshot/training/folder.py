@@ -84,7 +84,8 @@ def start_folder(cfg: DictConfig, folder: Path, source: Source) -> None:
     atomic_write(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     if isinstance(source, RowSource):
         split = {"table": table_name(cfg)} | source.classes() | {"left_out": source.left_out}
-        split |= {"scales": source.scales} if source.scales else {}
+        if source.scales:
+            split["scales"] = source.scales
         atomic_write(folder / "split.json", json.dumps(split) + "\n")
 
 

@@ -19,7 +19,7 @@ from fewshot.results.record import Result, describe, name_of_test, read_result
 from fewshot.training import signals
 from fewshot.training.build import assemble, make_datamodule, make_loggers
 from fewshot.training.distributed import processes
-from fewshot.training.evaluate import record, test_run
+from fewshot.training.evaluate import record, run_test
 from fewshot.training.folder import extend, finished, load_weights, start_folder
 
 
@@ -40,7 +40,7 @@ def run(cfg: DictConfig) -> Result:
             raise UserError(f"another process is working on {folder}") from None
     if result["status"] != "finished":
         raise (OutOfTime if result["status"] == "timeout" else Diverged)(result["reason"])
-    test_further(cfg, folder, result["best_step"])
+    run_further_tests(cfg, folder, result["best_step"])
     return result
 
 
@@ -104,10 +104,10 @@ def fit_and_test(
     return result
 
 
-def test_further(cfg: DictConfig, folder: Path, best_step: int) -> None:
+def run_further_tests(cfg: DictConfig, folder: Path, best_step: int) -> None:
     """The tests on the data sets of `data.test`, unless the folder holds those of this state."""
     for tested in further_tests(cfg):
         name = name_of_test(protocol(tested) | {"data": table_name(tested)})
         if (read_result(folder / "evaluations" / name) or {}).get("best_step") != best_step:
             with optional(f"the test {name}", Diverged):
-                test_run(folder, cfg, tested)
+                run_test(folder, cfg, tested)

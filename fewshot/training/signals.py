@@ -30,7 +30,7 @@ class Stopped(BaseException):
 def install() -> None:
     """Handles the signals from here on, except those that are ignored (nohup, background jobs).
 
-    A process that another one started leaves what a terminal or Slurm sends to that one, and ends with it.
+    A child process ignores signals of the terminal and of Slurm, which its parent handles, and ends with it.
     """
     global _installed, _requeue
     parent = multiprocessing.parent_process()
@@ -59,7 +59,8 @@ def set_training(on: bool) -> None:
 def end_job(stop: Stopped) -> None:
     """Ends the process; returns in a cancelled job of Slurm, whose launcher waits for a result."""
     with suppress(Exception):  # the terminal may be gone, and stdout be written to just now
-        os.write(2, b"\x1b[?25h" * os.isatty(2) + f"{stop}\n".encode())  # bars hide the cursor
+        show_cursor = "\x1b[?25h" if os.isatty(2) else ""  # which bars hide
+        os.write(2, f"{show_cursor}{stop}\n".encode())
         sys.stdout.flush()
     if _requeue is None:
         os._exit(128 + stop.by)  # without clean-up, which could fail: files are complete at any time

@@ -24,13 +24,13 @@ from fewshot.episodes import Episode
 from fewshot.errors import brief
 from fewshot.methods import MetaLearner
 
-LONG = 10_000  # updates: compiling takes half a minute to some minutes the first time on a machine
+MANY_UPDATES = 10_000  # compiling takes half a minute to some minutes the first time on a machine
 # C++ around the kernels instead of Python, in a file of its own: in one OP-LSTM's passes take many minutes
 ON_CPU: Any = {"cpp_wrapper": True, "cpp_wrapper_build_separate": True}
 Update = Callable[..., dict[str, Tensor]]  # of an episode's tensors
-FIRST = 5  # updates, in which it is compiled or captured, or torch says that it cannot be
-SHORT = 0.01  # seconds; Lightning takes .0003 for a batch
-DUE = ("max_steps", "val_check_interval", "save_every_n_steps", "log_every_n_steps")
+FIRST_UPDATES = 5  # in which it is compiled or captured, or torch says that it cannot be
+SHORT_UPDATE = 0.01  # seconds; Lightning takes .0003 for a batch
+INTERVALS = ("max_steps", "val_check_interval", "save_every_n_steps", "log_every_n_steps")
 
 
 def kind_of_update(choice: bool | str, learner: MetaLearner, trainer: L.Trainer) -> str:
@@ -45,7 +45,7 @@ def kind_of_update(choice: bool | str, learner: MetaLearner, trainer: L.Trainer)
         return "eager"
     if choice == "auto" and on_gpu:
         return "captured"
-    return "compiled" if choice is True or trainer.max_steps >= LONG else "eager"
+    return "compiled" if choice is True or trainer.max_steps >= MANY_UPDATES else "eager"
 
 
 def is_pure(learner: MetaLearner) -> bool:
@@ -56,7 +56,8 @@ def is_pure(learner: MetaLearner) -> bool:
 class WholeUpdate(Callback):
     """Lets a run be trained by `update_function`, or eagerly, after a line that says why torch cannot.
 
-    Short updates come many in a batch of Lightning's, though none is in it after which something is due.
+    Short updates are grouped into one batch of Lightning's; a group ends where a log, a validation or a
+    checkpoint is due.
     """
 
     def __init__(self, settings: DictConfig) -> None:
@@ -83,7 +84,7 @@ class WholeUpdate(Callback):
                 outputs = self.update(*episode)
         except (TorchDynamoException, torch.AcceleratorError) as error:
             learner = trainer.lightning_module
-            if self.done >= FIRST:
+            if self.done >= FIRST_UPDATES:
                 raise
             print(f"trains eagerly: it cannot be {learner.update_kind}: {brief(error, 200)}", file=sys.stderr)
             learner.update_kind = "eager"
@@ -95,8 +96,8 @@ class WholeUpdate(Callback):
             count.ready, count.completed = count.ready + len(episodes), count.completed + len(episodes)
         loop.batch_progress.increment_by(len(episodes) - 1)  # Lightning counts one
         loop._batches_that_stepped += len(episodes) - 1
-        if self.done == FIRST and time.perf_counter() - started < SHORT:
-            trainer.datamodule.streams["train"].group = math.gcd(*(self.settings[name] for name in DUE))
+        if self.done == FIRST_UPDATES and time.perf_counter() - started < SHORT_UPDATE:
+            trainer.datamodule.streams["train"].group = math.gcd(*(self.settings[name] for name in INTERVALS))
         return outputs
 
 

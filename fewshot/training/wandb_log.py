@@ -21,8 +21,8 @@ from fewshot.results.record import Result
 Tables = dict[str, DataFrame]
 Figures = dict[str, Figure]
 PUBLIC = ("sine", "omniglot", "glyphs")  # data sets whose images may be published without being asked
-OF_RUN = ["status", "best_step", "best_validation", "parameters"]
-OF_RUN += ["train_tasks", "tasks_per_second", "peak_memory_bytes"]
+SUMMARY = ["status", "best_step", "best_validation", "parameters"]
+SUMMARY += ["train_tasks", "tasks_per_second", "peak_memory_bytes"]
 PROTOCOL = ("tasks", "ways", "shots", "test_queries", "bn", "run_status")
 
 
@@ -82,7 +82,7 @@ def log(cfg: DictConfig, folder: Path, result: Result, tables: Tables, drawn: Fi
     run: Any = wandb.run
     with run:  # which ends here
         measures = {f"interpretability/{name}": value for name, value in result["interpretability"].items()}
-        run.summary.update({name: result.get(name) for name in OF_RUN} | measures)
+        run.summary.update({name: result.get(name) for name in SUMMARY} | measures)
         if result["status"] == "finished":
             log_test(run, "test", result, tables, drawn)
             if cfg.logger.checkpoint:
