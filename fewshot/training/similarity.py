@@ -19,19 +19,14 @@ class Similarity(Callback):
 
     def __init__(self, definition: str) -> None:
         self.definition = definition
-        self.seen: list[dict[str, Tensor]] = []
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Episode, *_: Any
     ) -> None:
         assert isinstance(pl_module, OPLSTM)
-        self.seen.append(similarities(pl_module, batch, self.definition))
-
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        for name in self.seen[0]:
-            values = torch.cat([found[name] for found in self.seen]).double()
-            pl_module.log(f"similarity_{self.definition}/{name}", values.mean())
-        self.seen.clear()
+        found = similarities(pl_module, batch, self.definition)
+        means = {f"similarity_{self.definition}/{name}": values_B.mean() for name, values_B in found.items()}
+        pl_module.log_dict(means, batch_size=len(batch.query_y))
 
 
 @torch.no_grad()
