@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fewshot.config.run_id import run_folder, run_name
-from fewshot.report.jobs import command, jobs
+from fewshot.report.jobs import jobs, run_program
 from fewshot.training.run import run as train
 from tests.helpers import config
 from tests.offline import history, summary
@@ -60,6 +60,6 @@ def test_help_and_a_mistake(capsys, monkeypatch):
     ):
         monkeypatch.setattr("sys.argv", ["dashboard", argument])
         with pytest.raises(SystemExit) as ended:
-            command(dashboard.main, dashboard.__doc__)
+            run_program(dashboard.main, dashboard.__doc__)
         assert ended.value.code == code
         assert words in "".join(capsys.readouterr())
