@@ -140,7 +140,7 @@ def make(
     method: str, backbone: str, bn: str | None = None, regression: bool = False, **options: object
 ) -> MetaLearner:
     """A small learner in float64 with every weight away from its default (batch norm's too)."""
-    shape = (1,) if backbone == "mlp" else (2, 8, 8) if backbone == "conv4" else (1, 3, 3)
+    shape = {"mlp": (1,), "fc": (1, 3, 3), "conv4": (2, 8, 5)}[backbone]  # pooling drops a column of 5
     network = BACKBONES[backbone] | ({} if bn is None else {"bn": bn})
     learner = CLASSES[method](Task(shape, 1 if regression else 3, regression), network, **options).double()
     with torch.no_grad():

@@ -82,7 +82,7 @@ def close(found, expected, name="", rtol=1e-09, atol=1e-10):
 
 
 @pytest.mark.parametrize(("method", "backbone", "bn", "options"), CASES)
-def test_learner_equals_reference(method, backbone, bn, options):
+def test_learner_equals_reference(method, backbone, bn, options, monkeypatch):
     learner = make(method, backbone, bn, backbone == "mlp", **options)
     batch = episode(learner)
     for size in getattr(learner, "step_sizes", []):  # Meta-SGD's begin equal
@@ -90,34 +90,35 @@ def test_learner_equals_reference(method, backbone, bn, options):
     settings = {"method": method, "backbone": backbone, "bn": bn, "ways": learner.task.outputs} | options
     state = {name.removeprefix("net."): p.detach().clone() for name, p in learner.named_parameters()}
     expected = reference.predict(state, settings, batch.support_x, batch.support_y, batch.query_x)
-    close(learner.predict(batch), expected)
+    gradient = {} if learner.lr is None else reference.meta_gradient(state, settings, *batch[:4])
 
-    if learner.lr is None:  # it is not trained
+    check(learner, batch, expected, gradient)
+    if method not in ("lstm", "protonet") or backbone == "conv4":
+        # as large layers are computed, whose weights are kept as products, and images on a GPU, all together
+        monkeypatch.setattr("fewshot.backbones.task_weight.fewer", lambda *_: True)
+        for module in ("blocks", "task_weight"):
+            monkeypatch.setattr(f"fewshot.backbones.{module}.loop_over_tasks", lambda _: False)
+        learner.zero_grad()
+        check(learner, batch, expected, gradient)
+
+
+def check(learner, batch, expected, gradient):
+    """Predictions, losses and meta-gradient, and predictions without a graph, as in validation."""
+    close(learner.predict(batch), expected)
+    if not gradient:  # it is not trained
         return
+    learner.train()
     losses, of_training = learner.losses(batch)
     close(of_training, expected)
     close(losses, learner.task_losses(expected, batch.query_y))
     losses.sum().backward()
     learner.on_before_optimizer_step(learner.configure_optimizers())
-    gradient = reference.meta_gradient(state, settings, *batch[:4])
     for name, parameter in learner.named_parameters():
         found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         close(found, gradient[name.removeprefix("net.")], name, rtol=1e-7, atol=1e-9)
 
-    learner.eval()  # without a graph, as in validation and test
+    learner.eval()
     with torch.no_grad():
         evaluated = learner.predict(batch)
     assert not evaluated.requires_grad
     close(evaluated, expected)
-
-
-OTHER_WAY = [case for case in CASES if case[0] not in ("lstm", "protonet") or case[1] == "conv4"]
-
-
-@pytest.mark.parametrize(("method", "backbone", "bn", "options"), OTHER_WAY)
-def test_the_other_way_equals_reference(method, backbone, bn, options, monkeypatch):
-    """As large layers are computed, whose weights are kept as products, and images on a GPU, all together."""
-    monkeypatch.setattr("fewshot.backbones.task_weight.fewer", lambda *_: True)
-    for module in ("blocks", "task_weight"):
-        monkeypatch.setattr(f"fewshot.backbones.{module}.loop_over_tasks", lambda _: False)
-    test_learner_equals_reference(method, backbone, bn, options)
