@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 LONG = [  # nothing is saved before the end of the test
     *("trainer.max_steps=100000", "trainer.val_check_interval=50000", "trainer.save_every_n_steps=50000"),
-    "trainer.max_time=00:00:05:00",
+    *("trainer.compile=false", "trainer.max_time=00:00:05:00"),
 ]
 
 
