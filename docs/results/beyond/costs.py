@@ -1,0 +1,35 @@
+"""CPU time and memory of a training task with Conv-4 and five queries a class: python costs.py"""
+
+import time
+
+from rich.progress import track
+
+from benchmarks import cases
+from benchmarks.counts import count
+
+METHODS = {
+    **{"protonet": ["protonet"], "maml": ["maml"], "last layer": ["oplstm"], "all layers": ["oplstm_all"]},
+    "all layers, one pass": ["oplstm_all", "method.passes=1"],
+}
+CASES = [(data, shots, name) for data in ("omniglot", "mini") for shots in (1, 5) for name in METHODS]
+
+
+def main() -> None:
+    print("| data | shots | method | seconds | peak MB |\n|---|---|---|---|---|")
+    for data, shots, name in track(CASES):
+        method, *settings = METHODS[name]
+        settings += ["family=omniglot_conv4", "backbone=conv4", f"shots={shots}", "method.meta_batch_size=1"]
+        step = cases.build(f"{data}/{method}", settings=settings).train()
+        peak = count(step).peak / 1e6
+        seconds = min(cpu_seconds(step) for _ in range(3))
+        print(f"| {data} | {shots} | {name} | {seconds:.3f} | {peak:.0f} |", flush=True)
+
+
+def cpu_seconds(step: cases.Step) -> float:
+    start = time.process_time()
+    step()
+    return time.process_time() - start
+
+
+if __name__ == "__main__":
+    main()
