@@ -11,18 +11,19 @@ METHODS = {
     **{"protonet": ["protonet"], "maml": ["maml"], "last layer": ["oplstm"], "all layers": ["oplstm_all"]},
     "all layers, one pass": ["oplstm_all", "method.passes=1"],
 }
-CASES = [(data, shots, name) for data in ("omniglot", "mini") for shots in (1, 5) for name in METHODS]
+IMAGES = {"28×28, grey": [], "84×84, color": ["data.size=84", "data.channels=3"]}
+CASES = [(images, shots, name) for images in IMAGES for shots in (1, 5) for name in METHODS]
 
 
 def main() -> None:
-    print("| data | shots | method | seconds | peak MB |\n|---|---|---|---|---|")
-    for data, shots, name in track(CASES):
-        method, *settings = METHODS[name]
+    print("| images | shots | method | seconds | peak MB |\n|---|---|---|---|---|")
+    for images, shots, name in track(CASES):
+        method, *settings = [*METHODS[name], *IMAGES[images]]
         settings += ["family=omniglot_conv4", "backbone=conv4", f"shots={shots}", "method.meta_batch_size=1"]
-        step = cases.build(f"{data}/{method}", settings=settings).train()
+        step = cases.build(f"omniglot/{method}", settings=settings).train()
         peak = count(step).peak / 1e6
         seconds = min(cpu_seconds(step) for _ in range(3))
-        print(f"| {data} | {shots} | {name} | {seconds:.3f} | {peak:.0f} |", flush=True)
+        print(f"| {images} | {shots} | {name} | {seconds:.3f} | {peak:.0f} |", flush=True)
 
 
 def cpu_seconds(step: cases.Step) -> float:
