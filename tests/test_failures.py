@@ -21,7 +21,8 @@ WILD = ["method=maml", "method.inner_steps=1", "method.eval_inner_steps=200", "m
 
 
 def test_a_timeout_leaves_a_state_to_resume_from(tmp_path):
-    cfg = config(tmp_path, "trainer.max_time=00:00:00:01", "trainer.max_steps=1000000", "trainer.compile=false")
+    long = ["trainer.max_steps=1000000", "trainer.compile=false"]
+    cfg = config(tmp_path, "trainer.max_time=00:00:00:01", *long)
     with pytest.raises(OutOfTime, match="max_time=00:00:00:01 is over"):
         run(cfg)
     assert (stored(cfg)["status"], stored(cfg)["mean"]) == ("timeout", None)
