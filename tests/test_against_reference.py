@@ -104,10 +104,10 @@ def test_learner_equals_reference(method, backbone, bn, options, monkeypatch):
 
 def check(learner, batch, expected, gradient):
     """Predictions, losses and meta-gradient, and predictions without a graph, as in validation."""
+    learner.train()
     close(learner.predict(batch), expected)
     if not gradient:  # it is not trained
         return
-    learner.train()
     losses, of_training = learner.losses(batch)
     close(of_training, expected)
     close(losses, learner.task_losses(expected, batch.query_y))

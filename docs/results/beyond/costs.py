@@ -1,10 +1,9 @@
 """CPU time and memory of a training task with Conv-4 and five queries a class: python costs.py"""
 
-import time
-
 from rich.progress import track
 
 from benchmarks import cases
+from benchmarks.clock import take_turns
 from benchmarks.counts import count
 
 METHODS = {
@@ -22,14 +21,8 @@ def main() -> None:
         settings += ["family=omniglot_conv4", "backbone=conv4", f"shots={shots}", "method.meta_batch_size=1"]
         step = cases.build(f"omniglot/{method}", settings=settings).train()
         peak = count(step).peak / 1e6
-        seconds = min(cpu_seconds(step) for _ in range(3))
+        seconds = min(take_turns({name: step}, 1)[name].cpu)
         print(f"| {images} | {shots} | {name} | {seconds:.3f} | {peak:.0f} |", flush=True)
-
-
-def cpu_seconds(step: cases.Step) -> float:
-    start = time.process_time()
-    step()
-    return time.process_time() - start
 
 
 if __name__ == "__main__":
